@@ -1,0 +1,153 @@
+"""Errors as data: what is wrong, what was received, and what to do about it.
+
+Every error that nightsift raises on purpose derives from `NightsiftError`, carries its facts as keyword
+arguments and survives pickling, so that the ledger can store them and a process pool can hand them over.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class NightsiftError(Exception):
+    """Base of all errors raised on purpose.
+
+    Parameters
+    ----------
+    **facts
+        Named facts of this case; they fill the placeholders of `problem` and `hint`.
+
+    Attributes
+    ----------
+    problem : str
+        What is wrong and what was received, as a format string over the facts.
+    hint : str
+        What the user can do, as a format string over the facts.
+    facts : dict
+        The facts, as given.
+    """
+
+    problem: ClassVar[str] = "something went wrong"
+    hint: ClassVar[str] = ""
+
+    def __init__(self, **facts: Any) -> None:
+        self.facts = facts
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        text = self.problem.format(**self.facts)
+        return f"{text}. {self.hint.format(**self.facts)}" if self.hint else text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.facts)
+
+    @property
+    def reason(self) -> str:
+        """Name of the error class, as it stands in the ledger."""
+        return type(self).__name__
+
+
+def _rebuild(kind: type[NightsiftError], facts: dict[str, Any]) -> NightsiftError:
+    return kind(**facts)
+
+
+class ConfigurationError(NightsiftError):
+    """A configuration file or option is wrong (exit code 2)."""
+
+    problem = "{file}: [{table}] {key}: {what}"
+    hint = "{advice}"
+
+
+class FrameError(NightsiftError):
+    """The frame itself is no good: it is refused, and the night goes on."""
+
+
+class UnreadableFits(FrameError):
+    """The file is no FITS file, is truncated, or holds no image."""
+
+    problem = "{path} cannot be read as a FITS image: {what}"
+    hint = "copy the file again from its source, or check it with fitscheck"
+
+
+class MissingFact(FrameError):
+    """A fact that the unit needs is not in the header."""
+
+    problem = "{path}: the fact '{fact}' of unit '{unit}' was looked for in card {card} and not found"
+    hint = "name the right card or a constant under [facts] in {file}"
+
+
+class BadFact(FrameError):
+    """A fact was found, but its value makes no sense."""
+
+    problem = "{path}: the fact '{fact}' of unit '{unit}' reads {value!r}, which is not {expected}"
+    hint = "correct the card or give a constant under [facts] in {file}"
+
+
+class BlankFrame(FrameError):
+    """The frame has no usable pixels or no structure at all."""
+
+    problem = "{where} is blank: {what}"
+    hint = "check shutter, readout and the saturation fact of the unit"
+
+
+class TooFewStars(FrameError):
+    """Not enough stars for the step named."""
+
+    problem = "{found} usable stars found in {where}, {needed} needed"
+    hint = "check focus, clouds and the detection thresholds of the unit"
+
+
+class AlignmentFailed(FrameError):
+    """The frame does not match its template's stars."""
+
+    problem = "{where} does not match its template: {what} ({matched} stars matched, residual {residual_px:.2f} px)"
+    hint = "check that field and pixel scale are right, and the limits under [alignment] of the unit"
+
+
+class NoTemplate(NightsiftError):
+    """No template exists yet for this field, unit and band: the exposure waits."""
+
+    problem = "no template for unit '{unit}', field '{field}', band '{band}'"
+    hint = "build one with: nightsift template"
+
+
+class PoorCoverage(FrameError):
+    """The template covers too little of the frame."""
+
+    problem = "the template covers {coverage:.0%} of {where}, at least {needed:.0%} needed"
+    hint = "extend the template with frames of this pointing, or lower min_coverage under [template] of the unit"
+
+
+class SubtractionFailed(FrameError):
+    """The difference cannot be made or fails its own checks."""
+
+    problem = "{where} cannot be subtracted by '{method}': {what}"
+    hint = "look at the frame and its template with: nightsift frame --keep-difference"
+
+
+class ModelMismatch(NightsiftError):
+    """A model on disk does not fit what is asked of it."""
+
+    problem = "model '{model}' cannot be used: {what}"
+    hint = "retrain it with nightsift train, or name another one under [model] of the unit"
+
+
+class SourceError(NightsiftError):
+    """A place cannot be reached or listed: the machine, not the frame; it is tried again."""
+
+    problem = "{url} cannot be reached: {what}"
+    hint = "check the path or URL, the network and the credentials; s3 and http need: pip install 'nightsift[remote]'"
+
+
+class DiskFull(NightsiftError):
+    """The disk or quota is full: nothing half-written is left."""
+
+    problem = "no space left to write {path} ({free} bytes free)"
+    hint = "free some space or name another archive, and run again: what is done stays done"
+
+
+class BadTable(NightsiftError):
+    """A table on disk is missing, damaged, or has another schema."""
+
+    problem = "{path} cannot be read as a table: {what}"
+    hint = "remove the file and run the night again"

@@ -1,0 +1,324 @@
+"""Frame, Pair and Difference: the arrays that travel through a reduction, with invariants checked at birth.
+
+Pixel conventions: arrays are indexed ``[y, x]``; the centre of the first pixel is ``(x, y) = (0, 0)``.
+Mask sense: a pixel is good where ``mask == 0``; bits are `nightsift.flags.Mask`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from astropy.wcs import WCS
+
+from nightsift.flags import Mask
+
+FloatImage = npt.NDArray[np.float32]
+MaskImage = npt.NDArray[np.uint16]
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What is known of an exposure apart from its pixels.
+
+    Attributes
+    ----------
+    unit, field, band, night : str
+        Telescope unit, sky field, filter and night (``YYYY-MM-DD``, local date of the evening).
+    exposure_id : str
+        Identity made from unit and file content; the same file always has the same one.
+    mjd : float
+        Mid-exposure time, UTC, as modified Julian date (d).
+    exposure_s : float
+        Exposure time (s).
+    gain, read_noise : float
+        Gain (electron/ADU) and read noise (electron).
+    saturation : float
+        Level at which a raw pixel saturates (ADU).
+    pixel_scale : float
+        Nominal pixel scale (arcsec/pixel).
+    ra, dec : float
+        Nominal pointing, ICRS (deg); NaN where the header has none.
+    path : str
+        Where the exposure was found, for people.
+    """
+
+    unit: str
+    field: str
+    band: str
+    night: str
+    exposure_id: str
+    mjd: float
+    exposure_s: float
+    gain: float
+    read_noise: float
+    saturation: float
+    pixel_scale: float
+    ra: float = np.nan
+    dec: float = np.nan
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Psf:
+    """A point-spread function that varies as a polynomial over the frame.
+
+    Attributes
+    ----------
+    terms : ndarray of float32, shape (n_terms, size, size)
+        One image a polynomial term, ``size`` odd; terms ordered by `polynomial_terms`.
+    order : int
+        Order of the polynomial; 0 is a constant PSF.
+    shape : tuple of int
+        ``(ny, nx)`` of the frame; coordinates are scaled to [-1, 1] over it.
+    fwhm : float
+        Full width at half maximum at the centre (pixel).
+    """
+
+    terms: FloatImage
+    order: int
+    shape: tuple[int, int]
+    fwhm: float
+
+    def __post_init__(self) -> None:
+        n_terms = (self.order + 1) * (self.order + 2) // 2
+        _require(
+            self.terms.ndim == 3 and self.terms.shape[0] == n_terms,
+            f"a PSF of order {self.order} needs {n_terms} terms, got an array of shape {self.terms.shape}",
+        )
+        _require(
+            self.terms.shape[1] == self.terms.shape[2] and self.terms.shape[1] % 2 == 1,
+            f"PSF images must be square with an odd size, got {self.terms.shape[1:]}",
+        )
+
+    @property
+    def size(self) -> int:
+        """Width of the PSF image (pixel)."""
+        return int(self.terms.shape[1])
+
+    def at(self, x: float, y: float) -> FloatImage:
+        """PSF at a position, normalised to a sum of one.
+
+        Parameters
+        ----------
+        x, y : float
+            Position (pixel).
+
+        Returns
+        -------
+        ndarray of float32, shape (size, size)
+            The PSF centred on its middle pixel.
+        """
+        weights = polynomial_terms(np.array([x]), np.array([y]), self.shape, self.order)[0]
+        image = np.tensordot(weights.astype(np.float32), self.terms, axes=1)
+        return np.asarray(image / image.sum(), dtype=np.float32)
+
+
+def polynomial_terms(
+    x: npt.NDArray[np.floating], y: npt.NDArray[np.floating], shape: tuple[int, int], order: int
+) -> npt.NDArray[np.float64]:
+    """Polynomial terms ``u**i v**j`` with ``i + j <= order``, positions scaled to [-1, 1].
+
+    Parameters
+    ----------
+    x, y : ndarray, shape (n,)
+        Positions (pixel).
+    shape : tuple of int
+        ``(ny, nx)`` of the frame.
+    order : int
+        Highest total power.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, (order + 1) (order + 2) / 2)
+        Terms ordered by total power, then by the power of y: 1, u, v, u2, uv, v2, ...
+    """
+    u = 2.0 * np.asarray(x, dtype=np.float64) / max(shape[1] - 1, 1) - 1.0
+    v = 2.0 * np.asarray(y, dtype=np.float64) / max(shape[0] - 1, 1) - 1.0
+    return np.stack([u ** (total - j) * v**j for total in range(order + 1) for j in range(total + 1)], axis=1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One image with its variance, mask and coordinates.
+
+    Attributes
+    ----------
+    data : ndarray of float32, shape (ny, nx)
+        Pixel values (ADU), native byte order.
+    variance : ndarray of float32, shape (ny, nx)
+        Variance of `data` (ADU^2); positive where unmasked.
+    mask : ndarray of uint16, shape (ny, nx)
+        Bit planes of `nightsift.flags.Mask`; 0 is good. Non-finite pixels are masked.
+    meta : Meta
+        What is known of the exposure.
+    wcs : astropy.wcs.WCS or None
+        Celestial coordinates, None where unknown.
+    psf : Psf or None
+        Point-spread function, None before it was measured.
+    sky : float
+        Median sky level that was subtracted (ADU); NaN before.
+    """
+
+    data: FloatImage
+    variance: FloatImage
+    mask: MaskImage
+    meta: Meta
+    wcs: WCS | None = None
+    psf: Psf | None = None
+    sky: float = np.nan
+
+    def __post_init__(self) -> None:
+        _check_planes(self.data, self.variance, self.mask)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(ny, nx)``."""
+        return (int(self.data.shape[0]), int(self.data.shape[1]))
+
+    def replace(self, **changes: Any) -> Frame:
+        """Return a copy with some attributes changed, checked again."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pair:
+    """Science and template on one pixel grid, both background-subtracted.
+
+    Attributes
+    ----------
+    science, template : Frame
+        Equal shapes; the template was resampled to the grid of the science frame.
+    coverage : float
+        Fraction of the science frame that the template covers.
+    """
+
+    science: Frame
+    template: Frame
+    coverage: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(
+            self.science.shape == self.template.shape,
+            f"science {self.science.shape} and template {self.template.shape} must have the same shape",
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Difference:
+    """Science minus matched template: transients are positive, the flux scale is that of the science frame.
+
+    Attributes
+    ----------
+    data, variance : ndarray of float32, shape (ny, nx)
+        Difference (ADU of the science frame) and its variance (ADU^2).
+    mask : ndarray of uint16, shape (ny, nx)
+        Union of both input masks, grown by the kernel.
+    score : ndarray of float32, shape (ny, nx)
+        Signal-to-noise ratio of a point source centred on each pixel; 0 where masked.
+    psf : Psf
+        PSF of a transient in `data`.
+    method : str
+        Name of the subtraction method.
+    convolved : str
+        ``"template"``, ``"science"`` or ``"both"``.
+    kernel_sum : float
+        Flux scale from template to science at the centre of the frame.
+    metrics : mapping of str to float
+        Figures of merit, by name.
+    verdict : str
+        ``"good"``, ``"suspect"`` or ``"bad"``.
+    reasons : tuple of str
+        Why the verdict is not good.
+    """
+
+    data: FloatImage
+    variance: FloatImage
+    mask: MaskImage
+    score: FloatImage
+    psf: Psf
+    method: str
+    convolved: str
+    kernel_sum: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    verdict: str = "good"
+    reasons: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_planes(self.data, self.variance, self.mask)
+        _require(self.score.shape == self.data.shape, "score and data must have the same shape")
+        _require(self.verdict in ("good", "suspect", "bad"), f"unknown verdict {self.verdict!r}")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(ny, nx)``."""
+        return (int(self.data.shape[0]), int(self.data.shape[1]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stamps:
+    """Square cut-outs around candidates, always centred, padded and masked at edges.
+
+    Attributes
+    ----------
+    data : ndarray of float32, shape (n, size, size, 3)
+        Science, template and difference, in this order; 0 where padded.
+    mask : ndarray of bool, shape (n, size, size)
+        True where a pixel is bad or outside the frame.
+    """
+
+    data: npt.NDArray[np.float32]
+    mask: npt.NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        _require(
+            self.data.ndim == 4 and self.data.shape[1] == self.data.shape[2],
+            f"stamps must have the shape (n, size, size, channels), got {self.data.shape}",
+        )
+        _require(self.mask.shape == self.data.shape[:3], "stamps and their masks must have equal shapes")
+
+    def __len__(self) -> int:
+        return int(self.data.shape[0])
+
+
+def _check_planes(data: FloatImage, variance: FloatImage, mask: MaskImage) -> None:
+    _require(data.ndim == 2, f"an image has two axes, got {data.ndim}")
+    _require(
+        data.shape == variance.shape == mask.shape,
+        f"data {data.shape}, variance {variance.shape} and mask {mask.shape} must have equal shapes",
+    )
+    _require(data.dtype == np.float32 and data.dtype.isnative, f"data must be native float32, got {data.dtype}")
+    _require(variance.dtype == np.float32, f"variance must be float32, got {variance.dtype}")
+    _require(mask.dtype == np.uint16, f"mask must be uint16, got {mask.dtype}")
+    good = mask == 0
+    _require(bool(np.isfinite(data[good]).all()), "non-finite pixels must be masked")
+    _require(bool((variance[good] > 0).all()), "variance must be positive (and not NaN) where unmasked")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def with_bit(mask: MaskImage, bit: Mask, where: npt.NDArray[np.bool_]) -> MaskImage:
+    """Return a copy of a mask with one bit set where a boolean image is true.
+
+    Parameters
+    ----------
+    mask : ndarray of uint16, shape (ny, nx)
+        The mask to start from.
+    bit : Mask
+        The bit to set.
+    where : ndarray of bool, shape (ny, nx)
+        Pixels to set it on.
+
+    Returns
+    -------
+    ndarray of uint16, shape (ny, nx)
+        The new mask.
+    """
+    return np.where(where, mask | np.uint16(bit.value), mask)
