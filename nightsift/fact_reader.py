@@ -1,0 +1,189 @@
+"""Reads facts one by one from a header, a file name or constants, and checks that they make sense."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import PurePath
+from typing import Any
+
+from nightsift.angles import grid_field, is_sexagesimal, number, sexagesimal
+from nightsift.errors import BadFact, MissingFact
+from nightsift.fact_sources import Fact, FieldFact
+from nightsift.physical import Conversion, converter
+from nightsift.times import night_of, read_time
+from nightsift.units import Unit
+
+
+class FactReader:
+    """Reads the facts of one exposure; those that others depend on are read once.
+
+    Parameters
+    ----------
+    unit : Unit
+        The telescope unit, which says where each fact comes from.
+    header : mapping of str to object
+        Header cards.
+    path : str
+        Path or URL of the file.
+    """
+
+    def __init__(self, unit: Unit, header: Mapping[str, Any], path: str) -> None:
+        self.unit, self.header, self.path = unit, header, path
+        self.done: dict[str, tuple[Any, str]] = {}
+
+    def read(self, name: str) -> tuple[Any, str]:
+        """Read one fact.
+
+        Parameters
+        ----------
+        name : str
+            Name of the fact; ``"mjd"`` and ``"night"`` for those that follow from the time.
+
+        Returns
+        -------
+        value : object
+            The value, None for an optional fact that the unit does not give.
+        source : str
+            Where it was found.
+
+        Raises
+        ------
+        MissingFact, BadFact
+            If it is not there or makes no sense.
+        """
+        if name not in self.done:
+            special: dict[str, Callable[[], tuple[Any, str]]] = {
+                "mjd": self._mjd,
+                "night": self._night,
+                "field": self._field,
+                "band": lambda: self._text("band", self.unit.facts.band),
+            }
+            self.done[name] = special.get(name, lambda: self._number(name))()
+        return self.done[name]
+
+    def source(self, name: str) -> str:
+        """Where a fact is looked for.
+
+        Parameters
+        ----------
+        name : str
+            Name of the fact.
+
+        Returns
+        -------
+        str
+            Card, file name or constant; empty where the unit does not give it.
+        """
+        fact = getattr(self.unit.facts, "time" if name in ("mjd", "night") else name)
+        if fact is None:
+            return ""
+        return f"card {' or '.join(fact.cards)}" if fact.cards else ("file name" if fact.filename else "constant")
+
+    def _number(self, name: str) -> tuple[float | None, str]:
+        fact: Fact | None = getattr(self.unit.facts, name)
+        if fact is None:
+            return None, ""
+        raw, source = self._raw(name, fact)
+        conversion = converter(name, fact.unit)
+        value = sexagesimal(raw) if name in ("ra", "dec") else number(raw)
+        if value is None or not math.isfinite(value):
+            raise self._bad(name, raw, "a number")
+        if name in ("ra", "dec") and isinstance(raw, str) and is_sexagesimal(raw) and not fact.unit:
+            raise self._bad(name, raw, 'clear: declare unit = "hourangle" or unit = "deg" for sexagesimal text')
+        value = self._convert(name, value * fact.scale, conversion)
+        expected = _expected(name, value)
+        if expected:
+            raise self._bad(name, raw, expected)
+        return (value % 360.0 if name == "ra" else value), source
+
+    def _convert(self, name: str, value: float, conversion: Conversion) -> float:
+        if conversion.inverse:
+            if value == 0:
+                raise self._bad(name, value, "positive")
+            value = 1.0 / value
+        gain = self.read("gain")[0] if conversion.gain_power else 1.0
+        return float(value * conversion.factor * gain**conversion.gain_power)
+
+    def _mjd(self) -> tuple[float, str]:
+        fact = self.unit.facts.time
+        raw, source = self._raw("time", fact)
+        if fact.clocks and fact.constant is None:
+            clock, clock_source = self._cards("time", fact.clocks)
+            raw, source = f"{str(raw).strip()}T{str(clock).strip()}", f"{source} + {clock_source}"
+        mjd = read_time(raw, fact)
+        if mjd is None:
+            raise self._bad("time", raw, f"a time in the format '{fact.format or 'ISO 8601'}' between 1950 and 2100")
+        shift = {"start": 0.5, "mid": 0.0, "end": -0.5}[fact.position]
+        exposure = self.read("exposure")[0] if shift else 0.0
+        return mjd + shift * exposure / 86400.0, f"{source} ({fact.position})"
+
+    def _night(self) -> tuple[str, str]:
+        return night_of(self.read("mjd")[0], self.unit.site.longitude), "time and longitude of the site"
+
+    def _field(self) -> tuple[str, str]:
+        fact: FieldFact = self.unit.facts.field
+        if not (fact.cards or fact.filename or fact.constant is not None):
+            ra, dec = self.read("ra")[0], self.read("dec")[0]
+            return grid_field(ra, dec, fact.pointing_grid_deg), "pointing"
+        return self._text("field", fact)
+
+    def _text(self, name: str, fact: Fact) -> tuple[str, str]:
+        raw, source = self._raw(name, fact)
+        text = str(raw).strip()
+        if fact.choices:
+            if text not in fact.choices:
+                raise self._bad(name, text, f"one of {sorted(fact.choices)}")
+            text = fact.choices[text]
+        if not text:
+            raise self._bad(name, raw, "a name")
+        return text, source
+
+    def _raw(self, name: str, fact: Fact) -> tuple[Any, str]:
+        if fact.constant is not None:
+            return fact.constant, "constant"
+        if fact.filename:
+            base = PurePath(self.path).name
+            match = re.search(fact.filename, base)
+            if match is None or match.group(1) is None:
+                raise self._missing(name, f"file name {base!r} (as {fact.filename!r})")
+            return match.group(1), "file name"
+        value, source = self._cards(name, fact.cards)
+        if fact.pattern:
+            match = re.search(fact.pattern, str(value))
+            if match is None or match.group(1) is None:
+                raise self._bad(name, value, f"a text that fits the pattern {fact.pattern!r}")
+            value = match.group(1)
+        return value, source
+
+    def _cards(self, name: str, cards: tuple[str, ...]) -> tuple[Any, str]:
+        for card in cards:
+            value = self.header.get(card)
+            if value is not None and not (isinstance(value, str) and not value.strip()) and not _undefined(value):
+                return value, f"card {card}"
+        raise self._missing(name, " or ".join(cards))
+
+    def _missing(self, name: str, card: str) -> MissingFact:
+        return MissingFact(path=self.path or "header", fact=name, unit=self.unit.name, card=card, file=self.unit.file)
+
+    def _bad(self, name: str, value: Any, expected: str) -> BadFact:
+        path, unit = self.path or "header", self.unit
+        return BadFact(path=path, fact=name, unit=unit.name, value=value, expected=expected, file=unit.file)
+
+
+def _undefined(value: Any) -> bool:
+    return type(value).__name__ == "Undefined"
+
+
+def _expected(name: str, value: float) -> str:
+    """What a value should be, empty when it is."""
+    if name in ("gain", "saturation", "pixel_scale", "exposure") and value <= 0:
+        return "positive"
+    if name == "read_noise" and value < 0:
+        return "zero or positive"
+    if name == "dec" and abs(value) > 90:
+        return "between -90 and 90 deg"
+    if name == "ra" and not -360 <= value <= 720:
+        return "an angle in degrees"
+    return ""

@@ -1,0 +1,1 @@
+"""Images of one exposure: calibration, background, stars, alignment, artefacts, extraction and photometry."""

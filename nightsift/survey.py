@@ -1,0 +1,156 @@
+"""The survey file: which units deliver frames where, where the archive lies, and how a night is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from nightsift.configuration import Section, read_toml, validate
+from nightsift.units import Unit, load_unit
+
+
+class Runner(Section):
+    """How exposures are spread over processes."""
+
+    kind: Literal["in-process", "processes", "dask"] = Field("processes", description="in-process, processes or dask")
+    workers: int = Field(2, ge=1, le=4096, description="exposures reduced at the same time")
+    address: str = Field("", description="address of a Dask scheduler; empty to start one")
+
+
+def _default_runner() -> Runner:
+    return Runner.model_validate({})
+
+
+class Source(Section):
+    """Frames of one unit."""
+
+    unit: str = Field(min_length=1, description="name of the unit")
+    frames: str = Field(min_length=1, description="folder, glob or URL of the frames")
+    templates: str = Field("", description="folder, glob or URL of frames that templates are built from")
+    pattern: str = Field("*.fit*", min_length=1, description="what file names must match")
+
+
+class Survey(Section):
+    """A survey."""
+
+    name: str = Field(min_length=1, description="name of the survey")
+    archive: Path = Field(description="folder that results are written to")
+    units: str = Field("", description="folder of unit files, searched before those shipped")
+    runner: Runner = Field(default_factory=_default_runner)
+    sources: tuple[Source, ...] = Field(alias="source", min_length=1, description="one [[source]] table a unit")
+    file: str = Field("", description="file that it was read from (set on reading)")
+
+    @model_validator(mode="after")
+    def _units_once(self) -> Survey:
+        names = [(source.unit, source.frames) for source in self.sources]
+        twice = sorted({f"{unit} ({frames})" for unit, frames in names if names.count((unit, frames)) > 1})
+        if twice:
+            raise ValueError(f"the source {', '.join(twice)} stands twice | remove one [[source]] table")
+        return self
+
+    @classmethod
+    def for_folder(
+        cls, folder: str | Path, unit: str, archive: str | Path, pattern: str = "*.fit*", templates: str = ""
+    ) -> Survey:
+        """Survey of one folder of frames, without a survey file.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Folder, glob or URL of the frames.
+        unit : str
+            Name of the unit, or the path of its file.
+        archive : str or Path
+            Folder that results are written to.
+        pattern : str, optional
+            What file names must match.
+        templates : str, optional
+            Folder, glob or URL of frames that templates are built from.
+
+        Returns
+        -------
+        Survey
+            With one source; in-process.
+        """
+        here = Path.cwd()
+        source = {
+            "unit": str(unit),
+            "frames": _absolute(str(folder), here),
+            "templates": _absolute(str(templates), here),
+            "pattern": pattern,
+        }
+        content = {
+            "name": Path(str(folder)).name or "night",
+            "archive": Path(archive).absolute(),
+            "runner": {"kind": "in-process"},
+            "source": [source],
+        }
+        return validate(cls, content, Path(str(folder)))
+
+    @property
+    def unit_folders(self) -> tuple[Path, ...]:
+        """Folders searched for unit files before those shipped."""
+        return (Path(self.units),) if self.units else ()
+
+    def load_unit(self, name: str) -> Unit:
+        """Read a unit of the survey.
+
+        Parameters
+        ----------
+        name : str
+            Its name.
+
+        Returns
+        -------
+        Unit
+            The unit.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is no such unit, or its file is wrong.
+        """
+        return load_unit(name, self.unit_folders)
+
+
+def load_survey(path: str | Path) -> Survey:
+    """Read a survey file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The TOML file; relative paths in it start from its folder.
+
+    Returns
+    -------
+    Survey
+        The survey, all local paths absolute.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file is missing or wrong; the error names table, key and a hint.
+    """
+    path = Path(path)
+    content = read_toml(path)
+    survey = validate(Survey, {**content, "file": str(path)}, path)
+    base = path.absolute().parent
+    changes: dict[str, Any] = {
+        "archive": Path(_absolute(str(survey.archive), base)),
+        "units": _absolute(survey.units, base),
+        "sources": tuple(
+            source.model_copy(update={key: _absolute(getattr(source, key), base) for key in ("frames", "templates")})
+            for source in survey.sources
+        ),
+    }
+    return survey.model_copy(update=changes)
+
+
+def _absolute(place: str, base: Path) -> str:
+    """A place as it is when empty, a URL or absolute; otherwise from the base."""
+    if not place or "://" in place:
+        return place
+    path = Path(place).expanduser()
+    return str(path if path.is_absolute() else base / path)
