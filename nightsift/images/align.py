@@ -1,0 +1,305 @@
+"""Align a frame with its template: through both WCS, refined by stars, or by the pattern of the stars alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+from astropy.wcs import WCS
+
+from nightsift.errors import AlignmentFailed
+from nightsift.flags import Mask
+from nightsift.frames import Frame
+from nightsift.images.astrometry import fit_tan_sip
+from nightsift.images.first_guess import BRIGHT, LOG_CHANCE, RADIUS, first_guesses
+from nightsift.images.mapping import FittedMapping, Mapping, fit_mapping
+from nightsift.images.pattern import FloatArray, chance, mutual_neighbours
+from nightsift.images.stars import StarTable
+from nightsift.units import AlignmentOptions
+
+if TYPE_CHECKING:
+    from nightsift.templates import Template
+
+_COARSEST, _FINEST = 32, 4  # px between the nodes of the grid
+_GRID_ERROR = 0.005  # px that interpolation between nodes may cost
+_MANY = 3000  # stars used to refine it
+_FRACTION = 0.2  # of the bright stars inside the template must have a partner
+_CENTRED = np.int32(~(Mask.SATURATED.value | Mask.BRIGHT_STAR.value))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alignment:
+    """Where each science pixel lies on the template.
+
+    Attributes
+    ----------
+    grid : ndarray of float64, shape (2, gy, gx)
+        x and y on the template (pixel) at science pixels ``(step * i, step * j)``; the last nodes lie at or beyond
+        the edge of the frame.
+    step : int
+        Distance of nodes (pixel).
+    shape : tuple of int
+        ``(ny, nx)`` of the science frame.
+    residual : float
+        Median distance of the brighter half of the matched stars (pixel).
+    rms : float
+        Root mean square of the same distances (pixel).
+    matched : int
+        Stars matched.
+    method : str
+        ``"wcs"`` or ``"pattern"``.
+    wcs : astropy.wcs.WCS or None
+        Coordinates of the science frame, refined through the template's; those of the frame itself where the template
+        has none.
+    """
+
+    grid: npt.NDArray[np.float64]
+    step: int
+    shape: tuple[int, int]
+    residual: float
+    rms: float
+    matched: int
+    method: str
+    wcs: WCS | None = None
+
+    def to_template(
+        self, x: npt.ArrayLike, y: npt.ArrayLike
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Map science pixels to template pixels, bilinear between nodes.
+
+        Parameters
+        ----------
+        x, y : array_like of float
+            Positions on the science frame (pixel); extrapolated linearly beyond its edge.
+
+        Returns
+        -------
+        x, y : ndarray of float64
+            Positions on the template (pixel).
+        """
+        u, v = np.broadcast_arrays(np.asarray(x, np.float64) / self.step, np.asarray(y, np.float64) / self.step)
+        i = np.clip(np.floor(u).astype(np.intp), 0, self.grid.shape[2] - 2)
+        j = np.clip(np.floor(v).astype(np.intp), 0, self.grid.shape[1] - 2)
+        u, v = u - i, v - j
+        below = self.grid[:, j, i] * (1 - u) + self.grid[:, j, i + 1] * u
+        above = self.grid[:, j + 1, i] * (1 - u) + self.grid[:, j + 1, i + 1] * u
+        xy = below * (1 - v) + above * v
+        return xy[0], xy[1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Registration:
+    """A mapping between two frames and what it rests on.
+
+    Attributes
+    ----------
+    mapping : Mapping
+        From the pixels of the first frame to those of the second, at any position.
+    method : str
+        ``"wcs"`` or ``"pattern"``.
+    first, second : ndarray of int, shape (n,)
+        Rows of the matched stars in both star tables.
+    residual, rms : float
+        Median and root mean square distance of the brighter half of them (pixel).
+    """
+
+    mapping: Mapping
+    method: str
+    first: npt.NDArray[np.intp]
+    second: npt.NDArray[np.intp]
+    residual: float
+    rms: float
+
+
+def align(frame: Frame, stars: StarTable, template: Template, options: AlignmentOptions) -> Alignment:
+    """Align a frame with its template.
+
+    Parameters
+    ----------
+    frame : Frame
+        The science frame, with or without WCS.
+    stars : StarTable
+        Its stars.
+    template : Template
+        The template with its stars.
+    options : AlignmentOptions
+        The ``[alignment]`` table of the unit.
+
+    Returns
+    -------
+    Alignment
+        The mapping on a coarse grid, its quality, and the refined WCS.
+
+    Raises
+    ------
+    AlignmentFailed
+        If no match is beyond chance, too few stars match, or they lie too far apart.
+    """
+    found = register(frame, stars, template.frame, template.stars, options)
+    wcs = frame.wcs
+    if template.frame.wcs is not None:
+        wcs = inherit_wcs(found.mapping, frame.shape, template.frame.wcs)
+    grid, step = node_grid(found.mapping, frame.shape)
+    return Alignment(grid, step, frame.shape, found.residual, found.rms, len(found.first), found.method, wcs)
+
+
+def register(
+    frame: Frame, stars: StarTable, reference: Frame, reference_stars: StarTable, options: AlignmentOptions
+) -> Registration:
+    """Find the mapping from one frame to another by their stars.
+
+    Parameters
+    ----------
+    frame, reference : Frame
+        Frames mapped from and to.
+    stars, reference_stars : StarTable
+        Their stars.
+    options : AlignmentOptions
+        The ``[alignment]`` table of the unit.
+
+    Returns
+    -------
+    Registration
+        Mapping, matched stars and residuals.
+
+    Raises
+    ------
+    AlignmentFailed
+        If no match is beyond chance, too few stars match, or they lie too far apart.
+    """
+    where = frame.meta.path or frame.meta.exposure_id
+    rows, reference_rows = _usable(stars), _usable(reference_stars)
+    first, second = _positions(stars[rows]), _positions(reference_stars[reference_rows])
+    weights = _weights(stars[rows])
+    refusal = "no match by WCS or star pattern is beyond chance"
+    matched, residual = 0, float("nan")
+    for method, base in first_guesses(frame, first, reference, second, options):
+        fitted = fit_mapping(base, first[:_MANY], second[:_MANY], frame.shape, 2.0 * RADIUS, options.order, weights)
+        if fitted is None:
+            continue
+        residual, rms = _residuals(fitted, stars["snr"][rows])
+        matched = len(fitted.first)
+        complaint = _complaint(fitted, first, second, residual, options)
+        if complaint is None:
+            i, j = rows[fitted.first], reference_rows[fitted.second]
+            return Registration(fitted.mapping, method, i, j, residual, rms)
+        refusal = complaint
+    _refuse(where, refusal, matched, residual)
+
+
+def node_grid(
+    mapping: Mapping, shape: tuple[int, int], origin: tuple[int, int] = (0, 0)
+) -> tuple[npt.NDArray[np.float64], int]:
+    """Evaluate a mapping at the nodes of a grid, as coarse as bilinear interpolation allows.
+
+    Parameters
+    ----------
+    mapping : Mapping
+        The mapping.
+    shape : tuple of int
+        ``(ny, nx)`` of the area to cover.
+    origin : tuple of int, optional
+        Pixel ``(x, y)`` of the first node.
+
+    Returns
+    -------
+    grid : ndarray of float64, shape (2, gy, gx)
+        Mapped x and y.
+    step : int
+        Distance of nodes (pixel): the largest, 32 at most, that keeps the error below 0.005 px.
+    """
+    step = _COARSEST
+    grid = _nodes(mapping, shape, origin, step)
+    while step > _FINEST:
+        finer = _nodes(mapping, shape, origin, step // 2)
+        gy, gx = grid.shape[1] - 1, grid.shape[2] - 1
+        # Interpolation is worst in the middle of a cell.
+        middle = 0.25 * (grid[:, :-1, :-1] + grid[:, 1:, :-1] + grid[:, :-1, 1:] + grid[:, 1:, 1:])
+        true = finer[:, 1::2, 1::2][:, :gy, :gx]
+        error = np.abs(true - middle[:, : true.shape[1], : true.shape[2]])
+        if float(np.nanmax(error, initial=0.0)) < _GRID_ERROR:
+            break
+        grid, step = finer, step // 2
+    return grid, step
+
+
+def _nodes(mapping: Mapping, shape: tuple[int, int], origin: tuple[int, int], step: int) -> npt.NDArray[np.float64]:
+    gy, gx = (max(2, -(-(size - 1) // step) + 1) for size in shape)
+    y, x = np.mgrid[0:gy, 0:gx] * float(step)
+    xy = np.stack([x.ravel() + origin[0], y.ravel() + origin[1]], axis=1)
+    return np.ascontiguousarray(mapping(xy).T.reshape(2, gy, gx))
+
+
+def _usable(stars: StarTable) -> npt.NDArray[np.intp]:
+    """Stars whose centroids mean something; saturated ones only serve where there are few others."""
+    centred = np.flatnonzero((stars["flag"] & _CENTRED) == 0)
+    clean = centred[(stars["flag"][centred] & Mask.SATURATED.value) == 0]
+    return clean if len(clean) >= 50 else centred
+
+
+def _weights(stars: StarTable) -> FloatArray:
+    """Inverse position errors: photon noise of a Gaussian star and a floor for what noise does not explain."""
+    error = 0.6 * stars["fwhm"].astype(np.float64) / np.maximum(stars["snr"], 1.0)
+    return np.asarray(1.0 / np.hypot(np.where(np.isfinite(error), error, 1.0), 0.03))
+
+
+def _positions(stars: StarTable) -> FloatArray:
+    return np.stack([stars["x"], stars["y"]], axis=1).astype(np.float64)
+
+
+def _residuals(fitted: FittedMapping, snr: npt.NDArray[np.float32]) -> tuple[float, float]:
+    order = np.argsort(snr[fitted.first])[::-1]
+    bright = fitted.distance[order[: max(10, len(order) // 2)]]
+    return float(np.median(bright)), float(np.sqrt(np.mean(bright**2)))
+
+
+def _complaint(
+    fitted: FittedMapping, first: FloatArray, second: FloatArray, residual: float, options: AlignmentOptions
+) -> str | None:
+    """What speaks against a fit, None where nothing does."""
+    if len(fitted.first) < options.min_stars:
+        return f"{options.min_stars} matched stars needed"
+    if residual > options.max_residual:
+        return f"the residual may be {options.max_residual:g} px at most"
+    a, b = first[:BRIGHT], second
+    carried = fitted.mapping(a)
+    radius = max(1.0, 4.0 * residual)
+    i, _ = mutual_neighbours(carried, b, radius)
+    if chance(carried, b, len(i), radius) > LOG_CHANCE:
+        return "the match found is not beyond chance"
+    low, high = b.min(axis=0), b.max(axis=0)
+    inside = int(((carried >= low) & (carried <= high)).all(axis=1).sum())
+    if len(i) < _FRACTION * min(inside, len(b)):
+        return f"only {len(i)} of {min(inside, len(b))} bright stars inside the template have a partner"
+    return None
+
+
+def inherit_wcs(mapping: Mapping, shape: tuple[int, int], wcs: WCS) -> WCS:
+    """Give a frame the coordinates of another one through their mapping.
+
+    Parameters
+    ----------
+    mapping : Mapping
+        From the pixels of the frame to those of the other.
+    shape : tuple of int
+        ``(ny, nx)`` of the frame.
+    wcs : astropy.wcs.WCS
+        Coordinates of the other.
+
+    Returns
+    -------
+    astropy.wcs.WCS
+        Coordinates of the frame.
+    """
+    ny, nx = shape
+    y, x = np.meshgrid(np.linspace(0, ny - 1, 15), np.linspace(0, nx - 1, 15), indexing="ij")
+    xy = np.stack([x.ravel(), y.ravel()], axis=1)
+    centre = np.array([[(nx - 1) / 2.0, (ny - 1) / 2.0]])
+    sky = wcs.all_pix2world(mapping(xy), 0)
+    return fit_tan_sip(xy, sky, centre[0], wcs.all_pix2world(mapping(centre), 0)[0])
+
+
+def _refuse(where: str, what: str, matched: int, residual: float) -> NoReturn:
+    raise AlignmentFailed(where=where, what=what, matched=matched, residual_px=residual)

@@ -1,0 +1,263 @@
+"""Find stars: positions to a few hundredths of a pixel, flux, shape, and which of them can be trusted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import sep
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from nightsift.errors import BlankFrame, TooFewStars
+from nightsift.flags import Mask
+from nightsift.frames import FloatImage, Frame
+from nightsift.images.moments import moments
+
+STAR_DTYPE = np.dtype(
+    [
+        ("x", "f8"),
+        ("y", "f8"),
+        ("flux", "f4"),
+        ("flux_err", "f4"),
+        ("peak", "f4"),
+        ("snr", "f4"),
+        ("fwhm", "f4"),
+        ("a", "f4"),
+        ("b", "f4"),
+        ("theta", "f4"),
+        ("flag", "i4"),
+    ]
+)
+"""A star: position (pixel), aperture flux, its error and peak above the sky (ADU), signal-to-noise ratio of the
+matched filter, FWHM and Gaussian axes (pixel, a >= b), position angle (rad, from x towards y), `Mask` bits of the
+core."""
+
+StarTable = npt.NDArray[Any]
+
+_FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
+_FILTER_SIGMA = 1.2  # px, of the first matched filter; the signal-to-noise ratio depends on it only weakly
+_SHARPEST = 0.9  # px FWHM; no optics and detector make a sharper image, so it is a cosmic ray or hot pixel
+# Saturated stars and halos are real light and stay detectable; everything else masked is not light from the sky.
+_NO_LIGHT = np.uint16(0xFFFF & ~(Mask.SATURATED.value | Mask.BRIGHT_STAR.value))
+
+
+def find_stars(frame: Frame, threshold: float = 5.0, minimum: int = 3, limit: int = 20000) -> StarTable:
+    """Find and measure the stars (and galaxies) of a background-subtracted frame.
+
+    Detection on the signal-to-noise image of a Gaussian matched filter; positions and shapes from Gaussian-weighted
+    moments
+    of the image itself (Bertin's windowed centroids; weights removed as in Bernstein & Jarvis 2002, eq. 3-12 for
+    a Gaussian star). Single hot pixels and cosmic rays, sharper than the stars of the frame, are left out.
+
+    Parameters
+    ----------
+    frame : Frame
+        Background-subtracted frame.
+    threshold : float, optional
+        Lowest signal-to-noise ratio in the filtered image.
+    minimum : int, optional
+        Fewest stars to be content with.
+    limit : int, optional
+        Most stars returned: the brightest.
+
+    Returns
+    -------
+    StarTable
+        Structured array of `STAR_DTYPE`, sorted by decreasing flux.
+
+    Raises
+    ------
+    BlankFrame
+        If no pixel is usable.
+    TooFewStars
+        If fewer than `minimum` are found.
+    """
+    where = frame.meta.path or frame.meta.exposure_id
+    dark = (frame.mask & _NO_LIGHT) != 0
+    if bool(dark.all()):
+        raise BlankFrame(where=where, what="no pixel is usable")
+    data = np.ascontiguousarray(np.where(dark, np.float32(0.0), frame.data))
+    score = _score(data, frame.variance, dark, _FILTER_SIGMA)
+    x, y = _detect(score, dark, threshold, limit)
+    stars = _measure_all(data, frame, score, x, y)
+    stars = stars[_is_light(stars)][:limit]
+    if len(stars) < minimum:
+        raise TooFewStars(found=len(stars), needed=minimum, where=where)
+    return stars
+
+
+def clean_stars(
+    stars: StarTable, shape: tuple[int, int], isolation: float = 4.0, snr: float = 20.0
+) -> npt.NDArray[np.bool_]:
+    """Tell the stars that a fit may rest on: unmasked, isolated, bright, inside, and shaped like the others.
+
+    Parameters
+    ----------
+    stars : StarTable
+        Stars of one frame.
+    shape : tuple of int
+        ``(ny, nx)`` of the frame.
+    isolation : float, optional
+        No neighbour with more than a tenth of the flux within this many FWHM.
+    snr : float, optional
+        Lowest signal-to-noise ratio.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        True for a clean star.
+    """
+    if len(stars) == 0:
+        return np.zeros(0, dtype=np.bool_)
+    fwhm = typical_fwhm(stars)
+    margin = 1.5 * fwhm
+    keep = (stars["flag"] & ~Mask.BRIGHT_STAR.value) == 0
+    keep &= (stars["snr"] >= snr) & (stars["flux"] > 0) & np.isfinite(stars["fwhm"])
+    keep &= (stars["x"] > margin) & (stars["x"] < shape[1] - 1 - margin)
+    keep &= (stars["y"] > margin) & (stars["y"] < shape[0] - 1 - margin)
+    keep &= ~_crowded(stars, isolation * fwhm)
+    return np.asarray(keep & _on_locus(stars, keep), dtype=np.bool_)
+
+
+def typical_fwhm(stars: StarTable) -> float:
+    """Median FWHM of the brighter unmasked stars, galaxies and blends clipped.
+
+    Parameters
+    ----------
+    stars : StarTable
+        Stars of one frame.
+
+    Returns
+    -------
+    float
+        FWHM (pixel); NaN without stars.
+    """
+    good = stars[(stars["flag"] == 0) & np.isfinite(stars["fwhm"]) & (stars["snr"] > 10)]
+    if len(good) < 5:
+        good = stars[np.isfinite(stars["fwhm"])]
+    if len(good) == 0:
+        return float("nan")
+    values = good["fwhm"][: max(20, len(good) // 3)].astype(np.float64)
+    for _ in range(3):
+        centre = float(np.median(values))
+        spread = 1.4826 * float(np.median(np.abs(values - centre)))
+        values = values[np.abs(values - centre) <= 3.0 * spread + 1e-6]
+    return float(np.median(values))
+
+
+def _score(data: FloatImage, variance: FloatImage, dark: npt.NDArray[np.bool_], sigma: float) -> FloatImage:
+    """Signal-to-noise image of a Gaussian matched filter, unit variance for white noise."""
+    unit = np.zeros_like(data)
+    lit = ~dark & (variance > 0)
+    np.divide(data, np.sqrt(variance, where=lit, out=np.ones_like(data)), out=unit, where=lit)
+    taps = ndimage.gaussian_filter1d(np.eye(1, 31, 15, dtype=np.float64)[0], sigma, truncate=4.0)
+    smooth: FloatImage = ndimage.gaussian_filter(unit, sigma, truncate=4.0, mode="constant")
+    smooth /= np.float32((taps**2).sum())
+    return smooth
+
+
+def _detect(
+    score: FloatImage, dark: npt.NDArray[np.bool_], threshold: float, limit: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Peaks of the objects above the threshold, which rises in frames too crowded to be measured whole."""
+    crowded = float((score > threshold).mean()) > 0.2
+    if crowded:
+        threshold = max(threshold, float(np.quantile(score[::4, ::4], 0.8)))
+    sep.set_extract_pixstack(max(300000, int(0.5 * score.size)))
+    sep.set_sub_object_limit(8192)
+    found = sep.extract(
+        score, threshold, mask=dark, minarea=3, filter_kernel=None, deblend_nthresh=16, deblend_cont=0.02, clean=False
+    )
+    order = np.argsort(found["cflux"])[::-1][: 2 * limit]
+    return found["xcpeak"][order].astype(np.float64), found["ycpeak"][order].astype(np.float64)
+
+
+def _measure_all(
+    data: FloatImage, frame: Frame, score: FloatImage, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
+) -> StarTable:
+    if len(x) == 0:
+        return np.zeros(0, dtype=STAR_DTYPE)
+    mask, variance = np.ascontiguousarray(frame.mask), np.ascontiguousarray(frame.variance)
+    window = 2.0
+    first = moments(data, mask, _NO_LIGHT, x[:500], y[:500], window, 2.0)
+    sizes = first[:, 2][np.isfinite(first[:, 2]) & (first[:, 8] == 0) & (first[:, 2] > _SHARPEST / _FWHM)]
+    if len(sizes) >= 3:
+        window = float(np.clip(np.median(sizes), 0.8, 8.0))
+    core = max(1.0, window * _FWHM / 2.0)
+    m = moments(data, mask, _NO_LIGHT, x, y, window, core)
+    stars = np.zeros(len(x), dtype=STAR_DTYPE)
+    stars["x"], stars["y"] = m[:, 0], m[:, 1]
+    stars["fwhm"] = _FWHM * m[:, 2]
+    stars["a"], stars["b"], stars["theta"] = m[:, 3], m[:, 4], m[:, 5]
+    stars["peak"], stars["flag"] = m[:, 7], m[:, 8].astype(np.int32)
+    radius = 1.5 * window * _FWHM
+    dark = (frame.mask & _NO_LIGHT) != 0
+    flux, error, _ = sep.sum_circle(data, m[:, 0], m[:, 1], radius, var=variance, mask=dark, subpix=5)
+    stars["flux"], stars["flux_err"] = flux, error
+    rows = np.clip(np.rint(y).astype(np.intp), 0, data.shape[0] - 1)
+    columns = np.clip(np.rint(x).astype(np.intp), 0, data.shape[1] - 1)
+    stars["snr"] = score[rows, columns]
+    good = np.isfinite(stars["flux"]) & (stars["flux"] > 0) & np.isfinite(stars["flux_err"])
+    stars = _without_twins(stars[good][np.argsort(stars["flux"][good])[::-1]])
+    return stars
+
+
+def _without_twins(stars: StarTable) -> StarTable:
+    """Two detections whose windowed centroids ran together are one star: keep the brighter."""
+    if len(stars) < 2:
+        return stars
+    pairs = cKDTree(np.column_stack((stars["x"], stars["y"]))).query_pairs(1.0, output_type="ndarray")
+    keep = np.ones(len(stars), dtype=np.bool_)
+    keep[pairs.max(axis=1)] = False
+    return stars[keep]
+
+
+def _is_light(stars: StarTable) -> npt.NDArray[np.bool_]:
+    """False for what is sharper than the optics allow: hot pixels and cosmic rays."""
+    size = stars["fwhm"]
+    sharp = ~np.isfinite(size) | (size < _SHARPEST)
+    typical = typical_fwhm(stars[~sharp])
+    if np.isfinite(typical):
+        sharp |= (_FWHM * stars["b"] < 0.5 * typical) & (stars["flag"] & Mask.SATURATED.value == 0)
+    return np.asarray(~sharp)
+
+
+def _crowded(stars: StarTable, radius: float) -> npt.NDArray[np.bool_]:
+    crowded = np.zeros(len(stars), dtype=np.bool_)
+    pairs = cKDTree(np.column_stack((stars["x"], stars["y"]))).query_pairs(radius, output_type="ndarray")
+    if len(pairs):
+        first, second = pairs[:, 0], pairs[:, 1]
+        flux = stars["flux"]
+        crowded[first[flux[second] > 0.1 * flux[first]]] = True
+        crowded[second[flux[first] > 0.1 * flux[second]]] = True
+    return crowded
+
+
+def _on_locus(stars: StarTable, keep: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Sizes within four robust sigma (at least 10 %) of a plane in position: the PSF may grow towards a corner."""
+    index = np.flatnonzero(keep)
+    ok = np.ones(len(stars), dtype=np.bool_)
+    if len(index) < 5:
+        return ok
+    x, y, size = (stars[name].astype(np.float64) for name in ("x", "y", "fwhm"))
+    terms = np.column_stack((np.ones_like(x), x - x.mean(), y - y.mean()))
+    if len(index) >= 60:
+        terms = np.column_stack((terms, terms[:, 1] ** 2, terms[:, 1] * terms[:, 2], terms[:, 2] ** 2))
+    elif len(index) < 20:
+        terms = terms[:, :1]
+    # The start is the median, so that a tail of galaxies does not drag the plane along.
+    centre = float(np.median(size[index]))
+    inside = index[np.abs(size[index] - centre) < 0.35 * centre]
+    limit = np.full(len(stars), 0.35 * centre)
+    model = np.full(len(stars), centre)
+    for _ in range(4):
+        if len(inside) < 2 * terms.shape[1]:
+            break
+        model = terms @ np.linalg.lstsq(terms[inside], size[inside], rcond=None)[0]
+        spread = 1.4826 * float(np.median(np.abs(size[inside] - model[inside])))
+        limit = np.maximum(4.0 * spread, 0.1 * np.abs(model))
+        inside = index[np.abs(size[index] - model[index]) <= limit[index]]
+    ok &= np.abs(size - model) <= limit
+    return ok
