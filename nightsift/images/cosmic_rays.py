@@ -1,0 +1,149 @@
+"""Cosmic rays and hot pixels: light sharper than the stars of the same frame can be."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba import int64, njit
+from numba.typed import List
+
+from nightsift.flags import Mask
+from nightsift.frames import FloatImage, MaskImage
+from nightsift.images.sharpness import Sharpness
+
+# Height above the sky, and above the mean of the four neighbours, that starts a hit (sigma).
+SEED_SNR = 6.0
+# Height above the sky at which a neighbour of a hit is tested as well (sigma).
+GROW_SNR = 3.0
+# Share of the sharpest star's neighbour-to-peak ratio below which a pixel is no star, and the benefit of the doubt
+# given to the noise of both (sigma).
+SHARE = 0.6
+DOUBT = 2.0
+_ROUNDS = 4
+# Light here is no light of a star, or its neighbours are cut off.
+_SKIP = np.uint16(
+    Mask.NONFINITE.value | Mask.SATURATED.value | Mask.BLEED.value | Mask.DEFECT.value | Mask.NO_DATA.value
+)
+
+
+def find_cosmic_rays(
+    residual: FloatImage, noise: FloatImage, mask: MaskImage, sharpness: Sharpness
+) -> npt.NDArray[np.bool_]:
+    """Find pixels hit by cosmic rays, and hot pixels.
+
+    A pixel is hit if in one of four directions the mean of its two opposite neighbours is smaller than a point source
+    allows, with the noise of both granted:
+    ``mean + 2 sigma_mean < 0.6 ratio (value - 2 sigma)``, the test of the SDSS photometric pipeline (Lupton et al.
+    2001, ASP Conf. 238, 269) with the ratio taken from the stars of the frame; so it is safe for undersampled
+    PSFs. Only pixels whose Laplacian is significant (van Dokkum 2001) are tested; from the hits it grows along tracks.
+
+    Parameters
+    ----------
+    residual : ndarray of float32, shape (ny, nx)
+        Sky-subtracted image (ADU).
+    noise : ndarray of float32, shape (ny, nx)
+        Standard deviation of each pixel (ADU).
+    mask : ndarray of uint16, shape (ny, nx)
+        Saturated, bleeding, defective and missing pixels are not tested.
+    sharpness : Sharpness
+        Sharpness of the stars of the frame.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+        True on hit pixels.
+    """
+    hits = np.zeros(residual.shape, dtype=np.bool_)
+    ratios = sharpness.ratios * np.float32(SHARE)
+    rows, columns = _seed(residual, noise, mask, ratios, hits)
+    for _ in range(_ROUNDS):
+        if len(rows) == 0:
+            break
+        rows, columns = _grow(residual, noise, mask, ratios, rows, columns, hits)
+    return hits
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _is_sharp(
+    residual: FloatImage,
+    noise: FloatImage,
+    mask: MaskImage,
+    ratios: npt.NDArray[np.float32],
+    hits: npt.NDArray[np.bool_],
+    j: int,
+    i: int,
+) -> bool:
+    for k in range(4):
+        dy = 0 if k == 0 else 1
+        dx = (1, 0, 1, -1)[k]
+        total, variance, used = 0.0, 0.0, 0
+        for side in (-1, 1):
+            y, x = j + side * dy, i + side * dx
+            if hits[y, x] or (mask[y, x] & _SKIP) != 0:
+                continue
+            total += residual[y, x]
+            variance += noise[y, x] * noise[y, x]
+            used += 1
+        # a pixel that has lost its neighbours on one side can be the flank of a star
+        if used < 2:
+            continue
+        allowed = ratios[k] * (residual[j, i] - DOUBT * noise[j, i])
+        if total / used + DOUBT * np.sqrt(variance) / used < allowed:
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _seed(
+    residual: FloatImage,
+    noise: FloatImage,
+    mask: MaskImage,
+    ratios: npt.NDArray[np.float32],
+    hits: npt.NDArray[np.bool_],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    ny, nx = residual.shape
+    rows, columns = List.empty_list(int64), List.empty_list(int64)
+    for j in range(1, ny - 1):
+        for i in range(1, nx - 1):
+            centre, sigma = residual[j, i], noise[j, i]
+            if not centre > SEED_SNR * sigma or (mask[j, i] & _SKIP) != 0:
+                continue
+            around = 0.25 * (residual[j - 1, i] + residual[j + 1, i] + residual[j, i - 1] + residual[j, i + 1])
+            if centre - around > SEED_SNR * sigma * 0.75:
+                rows.append(j)
+                columns.append(i)
+    kept_rows, kept_columns = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+    kept = 0
+    for n in range(len(rows)):  # all are tested on the image as it is, hits of this round do not count yet
+        if _is_sharp(residual, noise, mask, ratios, hits, rows[n], columns[n]):
+            kept_rows[kept], kept_columns[kept] = rows[n], columns[n]
+            kept += 1
+    for n in range(kept):
+        hits[kept_rows[n], kept_columns[n]] = True
+    return kept_rows[:kept], kept_columns[:kept]
+
+
+@njit(cache=True, nogil=True)
+def _grow(
+    residual: FloatImage,
+    noise: FloatImage,
+    mask: MaskImage,
+    ratios: npt.NDArray[np.float32],
+    rows: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int64],
+    hits: npt.NDArray[np.bool_],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Test the neighbours of the newest hits; return those that were hit, too."""
+    ny, nx = residual.shape
+    new_rows, new_columns = np.empty(8 * len(rows), np.int64), np.empty(8 * len(rows), np.int64)
+    found = 0
+    for n in range(len(rows)):
+        for j in range(max(1, rows[n] - 1), min(ny - 1, rows[n] + 2)):
+            for i in range(max(1, columns[n] - 1), min(nx - 1, columns[n] + 2)):
+                if hits[j, i] or (mask[j, i] & _SKIP) != 0 or not residual[j, i] > GROW_SNR * noise[j, i]:
+                    continue
+                if _is_sharp(residual, noise, mask, ratios, hits, j, i):
+                    hits[j, i] = True
+                    new_rows[found], new_columns[found] = j, i
+                    found += 1
+    return new_rows[:found], new_columns[:found]

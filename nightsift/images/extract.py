@@ -1,0 +1,148 @@
+"""Extraction: every peak of both signs of a difference becomes a row, measured and flagged, none dropped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from astropy.wcs import WCS
+from scipy import ndimage
+
+from nightsift import tables
+from nightsift.flags import Mask
+from nightsift.frames import Difference, Pair
+from nightsift.images.candidate_flags import candidate_flags
+from nightsift.images.dipoles import opposite_lobes
+from nightsift.images.masked_score import score_everywhere
+from nightsift.images.peaks import Peaks, find_peaks
+from nightsift.images.photometry import ZeroPoint, aperture_fluxes, noise_factor
+from nightsift.images.psf_photometry import PsfFluxes, psf_fluxes
+from nightsift.images.shapes import centroids, widths
+
+if TYPE_CHECKING:
+    from nightsift.units import Unit
+
+# Residuals of one saturated star are one thing, not thousands: each connected area keeps its highest peak of each sign.
+_ONE_EACH = np.uint16(Mask.SATURATED.value | Mask.BLEED.value)
+
+
+def extract(difference: Difference, pair: Pair, unit: Unit, zero_point: ZeroPoint, template_id: str) -> pa.Table:
+    """Find, measure and flag the candidates of a difference.
+
+    Parameters
+    ----------
+    difference : Difference
+        The difference with its signal-to-noise map.
+    pair : Pair
+        Science and template it was made of; the WCS and the facts are those of the science frame.
+    unit : Unit
+        Threshold and least number of pixels, aperture and stamp size.
+    zero_point : ZeroPoint
+        Zero point of the science frame; magnitudes are null where it is NaN.
+    template_id : str
+        Identity of the template.
+
+    Returns
+    -------
+    pyarrow.Table
+        One row a peak of either sign, highest first, schema `nightsift.tables.CANDIDATES`; the columns of the
+        classifier are null. Also peaks on masked pixels that hold data are there, with their flags; of a connected
+        saturated area only the highest peak of each sign.
+    """
+    factor = noise_factor(difference)
+    score = score_everywhere(difference, factor)
+    found = [(s, find_peaks(score, unit.detection.threshold, s, unit.detection.min_pixels)) for s in (1, -1)]
+    areas = _saturated_areas(difference, found)
+    found = [(s, _highest_of_each_area(peaks, areas)) for s, peaks in found]
+    sign = np.concatenate([np.full(len(p.value), s, dtype=np.int8) for s, p in found])
+    columns, rows, snr, n_pixels = (
+        np.concatenate([getattr(p, name) for _, p in found]) for name in ("column", "row", "value", "n_pixels")
+    )
+    order = np.argsort(-snr, kind="stable")
+    sign, columns, rows, snr, n_pixels = (a[order] for a in (sign, columns, rows, snr, n_pixels))
+    x, y = centroids(score, columns, rows)
+    fits = psf_fluxes(difference.data, difference.variance, difference.mask, difference.psf, x, y)
+    lobes = opposite_lobes(score, columns, rows, difference.psf.fwhm)
+    flags = candidate_flags(x, y, snr, sign, fits, lobes, difference.shape, unit.stamps.size, difference.verdict)
+    return _table(difference, pair, unit, zero_point, template_id, factor, x, y, fits, flags, {
+        "sign": sign, "snr": snr, "n_pixels": n_pixels, "dipole": lobes / snr,
+    })  # fmt: skip
+
+
+def _table(
+    difference: Difference,
+    pair: Pair,
+    unit: Unit,
+    zero_point: ZeroPoint,
+    template_id: str,
+    factor: float,
+    x: npt.NDArray[np.float64],
+    y: npt.NDArray[np.float64],
+    fits: PsfFluxes,
+    flags: npt.NDArray[np.int32],
+    measured: dict[str, Any],
+) -> pa.Table:
+    n, meta = len(x), pair.science.meta
+    flux_err = (fits.flux_err * np.float32(factor)).astype(np.float32)
+    # where no pixel could be fitted the peak itself is all that is known
+    flux = np.where(np.isfinite(fits.flux), fits.flux, 0.0).astype(np.float32)
+    flux_err = np.where(np.isfinite(flux_err), flux_err, np.inf).astype(np.float32)
+    aperture, aperture_err = aperture_fluxes(difference, x, y, unit.detection.aperture * difference.psf.fwhm, factor)
+    mag, mag_err = zero_point.magnitudes(flux, flux_err)
+    fwhm, elongation = widths(difference.data, x, y, measured["sign"], difference.psf.fwhm)
+    ra, dec = _sky(pair.science.wcs, x, y)
+    constant = {
+        "exposure_id": meta.exposure_id, "unit": meta.unit, "night": meta.night, "field": meta.field,
+        "band": meta.band, "template_id": template_id,
+    }  # fmt: skip
+    return tables.table(
+        {
+            "candidate_id": [f"{meta.exposure_id}-{k:05d}" for k in range(n)],
+            **{name: [value] * n for name, value in constant.items()},
+            "mjd": np.full(n, meta.mjd),
+            "x": x, "y": y, "ra": _nullable(ra), "dec": _nullable(dec),
+            **measured,
+            "elongation": elongation, "fwhm": _nullable(fwhm),
+            "flux": flux, "flux_err": flux_err,
+            "flux_aperture": aperture, "flux_aperture_err": aperture_err,
+            "chi2": _nullable(fits.chi2), "mag": _nullable(mag), "mag_err": _nullable(mag_err),
+            "masked_fraction": fits.masked_fraction, "flags": flags,
+            "stamp_index": np.arange(n, dtype=np.int32),
+        },
+        tables.CANDIDATES,
+    )  # fmt: skip
+
+
+def _saturated_areas(difference: Difference, found: list[tuple[int, Peaks]]) -> npt.NDArray[np.int32] | None:
+    """Labels of connected saturated areas, None where no peak lies on one."""
+    touched = any(bool((difference.mask[p.row, p.column] & _ONE_EACH).any()) for _, p in found)
+    if not touched:
+        return None
+    labels, _ = ndimage.label((difference.mask & _ONE_EACH) != 0, structure=np.ones((3, 3), dtype=bool))
+    return np.asarray(labels, dtype=np.int32)
+
+
+def _highest_of_each_area(peaks: Peaks, areas: npt.NDArray[np.int32] | None) -> Peaks:
+    """Keep the highest peak of each labelled area, and every peak outside of them."""
+    if areas is None:
+        return peaks
+    labels = areas[peaks.row, peaks.column]
+    _, first = np.unique(labels, return_index=True)  # peaks come highest first
+    keep = labels == 0
+    keep[first] = True
+    return Peaks(peaks.column[keep], peaks.row[keep], peaks.value[keep], peaks.n_pixels[keep])
+
+
+def _sky(
+    wcs: WCS | None, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    if wcs is None or len(x) == 0:
+        return np.full(len(x), np.nan), np.full(len(x), np.nan)
+    ra, dec = wcs.all_pix2world(x, y, 0)
+    return np.mod(ra, 360.0), np.asarray(dec)
+
+
+def _nullable(values: npt.NDArray[np.floating]) -> pa.Array:
+    return pa.array(values, mask=~np.isfinite(values))

@@ -1,0 +1,116 @@
+"""Detector pixels that fire again and again in a night, while the sky above them changes."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy.spatial import cKDTree
+from scipy.stats import poisson
+
+from nightsift.flags import Flag
+
+# Chance that candidates of several exposures fall on one spot of the detector by accident, for which a candidate is
+# not flagged; keeps crowded nights from flagging themselves.
+CHANCE = 1e-6
+
+
+def repeated_pixels(
+    candidates: pa.Table, radius: float = 1.5, min_exposures: int = 3, sky_radius: float = 5.0
+) -> npt.NDArray[np.bool_]:
+    """Find candidates whose detector pixel fired in several exposures that saw different sky there.
+
+    A real source stays at one place on the sky; a hot pixel stays at one place on the detector. Without a WCS, or
+    while the pointing does not change, the two cannot be told apart and nothing is flagged.
+
+    Parameters
+    ----------
+    candidates : pyarrow.Table
+        Candidates of one unit and night; the columns exposure_id, x, y, ra, dec and sign are used.
+    radius : float, optional
+        Distance on the detector that counts as the same pixel (pixel).
+    min_exposures : int, optional
+        Exposures, with its own, in which the pixel must have fired; more where candidates are so many that
+        such coincidences happen by chance.
+    sky_radius : float, optional
+        Distance on the sky beyond which two positions are different sky (arcsec); a few times the error of a
+        position.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        True on candidates of repeated pixels, in the order of the table.
+    """
+    n = len(candidates)
+    flagged = np.zeros(n, dtype=np.bool_)
+    if n < 2:
+        return flagged
+    x, y, ra, dec, sign = (
+        np.asarray(candidates[name].to_numpy(zero_copy_only=False), dtype=np.float64)
+        for name in ("x", "y", "ra", "dec", "sign")
+    )
+    exposures = pc.dictionary_encode(candidates["exposure_id"].combine_chunks()).indices.to_numpy()
+    usable = np.flatnonzero(np.isfinite(ra) & np.isfinite(dec))
+    if len(usable) < 2:
+        return flagged
+    # signs apart: a pixel is either hot or dead
+    tree = cKDTree(np.column_stack([x, y, 1e6 * sign])[usable])
+    pairs = tree.query_pairs(radius, output_type="ndarray")
+    first, second = usable[pairs[:, 0]], usable[pairs[:, 1]]
+    other = (exposures[first] != exposures[second]) & (_separation(ra, dec, first, second) > sky_radius / 3600.0)
+    first, second = first[other], second[other]
+    # each candidate with the exposures that hit its pixel, every exposure counted once
+    rows = np.concatenate([first, second])
+    seen = np.concatenate([exposures[second], exposures[first]])
+    unique = np.unique(np.column_stack([rows, seen]), axis=0) if len(rows) else np.empty((0, 2), dtype=np.int64)
+    counts = 1 + np.bincount(unique[:, 0], minlength=n)
+    return np.asarray(counts >= max(min_exposures, _by_chance(x, y, radius)), dtype=np.bool_)
+
+
+def flag_repeated_pixels(
+    candidates: pa.Table, radius: float = 1.5, min_exposures: int = 3, sky_radius: float = 5.0
+) -> pa.Table:
+    """Set the flag REPEATED_PIXEL where `repeated_pixels` finds one.
+
+    Parameters
+    ----------
+    candidates : pyarrow.Table
+        Candidates of one unit and night, schema `nightsift.tables.CANDIDATES`.
+    radius : float, optional
+        As for `repeated_pixels` (pixel).
+    min_exposures : int, optional
+        As for `repeated_pixels`.
+    sky_radius : float, optional
+        As for `repeated_pixels` (arcsec).
+
+    Returns
+    -------
+    pyarrow.Table
+        The table with the flags set anew: a flag of an earlier run that no longer holds is taken back.
+    """
+    repeated = repeated_pixels(candidates, radius, min_exposures, sky_radius)
+    bit = Flag.REPEATED_PIXEL.value
+    flags = candidates["flags"].to_numpy().astype(np.int32) & ~np.int32(bit)
+    flags[repeated] |= bit
+    index = candidates.schema.get_field_index("flags")
+    return candidates.set_column(index, candidates.schema.field(index), pa.array(flags, type=pa.int32()))
+
+
+def _separation(
+    ra: npt.NDArray[np.float64],
+    dec: npt.NDArray[np.float64],
+    first: npt.NDArray[np.int64],
+    second: npt.NDArray[np.int64],
+) -> npt.NDArray[np.float64]:
+    """Angle on the sky (deg), by the haversine formula."""
+    d1, d2 = np.radians(dec[first]), np.radians(dec[second])
+    across = np.sin(np.radians(ra[first] - ra[second]) / 2.0) ** 2 * np.cos(d1) * np.cos(d2)
+    return np.asarray(np.degrees(2.0 * np.arcsin(np.sqrt(np.minimum(np.sin((d1 - d2) / 2.0) ** 2 + across, 1.0)))))
+
+
+def _by_chance(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], radius: float) -> int:
+    """Number of exposures at one spot that chance alone practically never reaches."""
+    area = max(np.ptp(x) * np.ptp(y), 1.0)
+    expected = len(x) * np.pi * radius**2 / area
+    return 1 + int(poisson.isf(CHANCE, expected)) if expected > 0 else 0
