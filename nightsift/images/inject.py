@@ -7,8 +7,9 @@ import numpy.typing as npt
 from numba import njit
 
 from nightsift.flags import Mask
-from nightsift.frames import FloatImage, Frame, Psf, with_bit
+from nightsift.frames import FloatImage, Frame, with_bit
 from nightsift.images.psf_grid import LANCZOS, psf_grid, shift_psf
+from nightsift.psf import Psf
 
 
 def inject_stars(

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from nightsift.frames import polynomial_terms
 from nightsift.images.pattern import FloatArray, IntArray, mutual_neighbours
+from nightsift.psf import polynomial_terms
 
 _CLIP = 4.0  # robust sigma
 _FOLDS = 5

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from nightsift.frames import FloatImage, Psf
+from nightsift.frames import FloatImage
+from nightsift.psf import Psf
 
 # Half-width of the Lanczos kernel that shifts a PSF; wide, because PSFs of small telescopes are undersampled.
 LANCZOS = 5

@@ -10,8 +10,9 @@ import numpy.typing as npt
 from numba import njit
 
 from nightsift.flags import Mask
-from nightsift.frames import FloatImage, MaskImage, Psf
+from nightsift.frames import FloatImage, MaskImage
 from nightsift.images.psf_grid import LANCZOS, psf_grid, shift_psf
+from nightsift.psf import Psf
 
 # The halo of a bright star is a warning; its pixels are measured. All other bits keep a pixel out of a fit.
 UNUSABLE = np.uint16(sum(bit.value for bit in Mask) & ~Mask.BRIGHT_STAR.value)

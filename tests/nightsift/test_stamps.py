@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from nightsift.flags import Mask
-from nightsift.frames import Difference, Frame, Meta, Pair, Psf
+from nightsift.frames import Difference, Frame, Meta, Pair
+from nightsift.psf import Psf
 from nightsift.stamps import cut
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from nightsift.flags import Mask
-from nightsift.frames import Frame, Meta, Psf
+from nightsift.frames import Frame, Meta
 from nightsift.images.artefacts import mask_artefacts
 from nightsift.images.inject import inject_stars
+from nightsift.psf import Psf
 
 SKY = 400.0
 SATURATION = 20000.0

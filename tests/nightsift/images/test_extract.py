@@ -10,10 +10,11 @@ from astropy.wcs import WCS
 
 from nightsift import tables
 from nightsift.flags import Flag, Mask
-from nightsift.frames import Difference, Frame, Meta, Pair, Psf
+from nightsift.frames import Difference, Frame, Meta, Pair
 from nightsift.images.extract import extract
 from nightsift.images.inject import inject_stars
 from nightsift.images.photometry import ZeroPoint
+from nightsift.psf import Psf
 
 SIGMA = 5.0
 

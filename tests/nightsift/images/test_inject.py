@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from nightsift.flags import Mask
-from nightsift.frames import Frame, Meta, Psf
+from nightsift.frames import Frame, Meta
 from nightsift.images.inject import inject_stars
+from nightsift.psf import Psf
 
 
 def make_frame(level=0.0, gain=2.0, saturation=60000.0, sky=np.nan, shape=(200, 220)):

@@ -10,7 +10,7 @@ from scipy.signal import fftconvolve
 
 from nightsift.errors import TooFewStars
 from nightsift.flags import Mask
-from nightsift.frames import Difference, Frame, Meta, Psf
+from nightsift.frames import Difference, Frame, Meta
 from nightsift.images.align import Alignment
 from nightsift.images.inject import inject_stars
 from nightsift.images.photometry import (
@@ -23,6 +23,7 @@ from nightsift.images.photometry import (
     zero_point,
 )
 from nightsift.images.stars import STAR_DTYPE
+from nightsift.psf import Psf
 from nightsift.templates import Template
 
 SHAPE = (500, 520)

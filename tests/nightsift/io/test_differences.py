@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from nightsift.frames import Difference, Frame, Meta, Pair, Psf
+from nightsift.frames import Difference, Frame, Meta, Pair
 from nightsift.io.differences import write_difference
 from nightsift.io.fits import open_fits, read_image
+from nightsift.psf import Psf
 
 
 def test_all_planes_are_kept(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -1,0 +1,1 @@
+"""Subtraction methods: each module here is one, found by its file name."""

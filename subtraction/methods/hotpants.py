@@ -1,0 +1,177 @@
+"""Alard-Lupton subtraction: the sharper frame is convolved with a spatially varying kernel to match the other.
+
+Alard and Lupton 1998 (ApJ 503, 325), Alard 2000 (A&AS 144, 363), with noise whitening after Reiss and Lupton
+(DMTN-021). See docs/algorithms.md, sections 1 to 12.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nightsift.frames import Difference, Frame, MaskImage, Pair
+from nightsift.images.stars import find_stars
+from subtraction.anchor_stamps import cut_stamps
+from subtraction.anchors import Anchors, choose_anchors
+from subtraction.basis import gauss_hermite
+from subtraction.convolve import convolve
+from subtraction.finish import Raw, finish
+from subtraction.masks import ABSENT, HARD, grow_by_kernel, grow_saturated
+from subtraction.noise import Filters, make_filters
+from subtraction.psf import fit_psf
+from subtraction.solve import KernelFit, fit_kernel
+from subtraction.spatial import relative_variation
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options of the method."""
+
+    kernel_order: int = 2
+    """Order of the polynomial of the kernel's shape over the frame (0 to 4); lowered where anchors are few."""
+    flux_order: int = 1
+    """Order of the polynomial of the flux scale over the frame."""
+    background_order: int = 2
+    """Order of the polynomial of the differential background."""
+    kernel_half: int = 0
+    """Half width of the kernel (pixel); 0 to derive it from both seeings."""
+    max_anchors: int = 600
+    """Most anchor stars."""
+    min_anchors: int = 3
+    """Fewest anchor stars; with less the exposure is refused."""
+    anchor_snr: float = 20.0
+    """Lowest signal-to-noise ratio of an anchor on either frame."""
+    clip: float = 4.0
+    """Anchors whose chi-square stands out by more than this many robust sigma are left out."""
+    convolve: str = "auto"
+    """Which frame to convolve: template, science, or auto for the sharper one."""
+    whiten: bool = True
+    """Whether the correlated noise that the convolution leaves is made white again."""
+    threads: int = 0
+    """Threads; 0 for all cores."""
+
+
+def subtract(pair: Pair, options: Options) -> Difference:
+    """Subtract the template from the science frame.
+
+    Parameters
+    ----------
+    pair : Pair
+        Science and template on one grid, both background-subtracted.
+    options : Options
+        Options of the method.
+
+    Returns
+    -------
+    Difference
+        The difference, as `subtraction.contract` promises.
+
+    Raises
+    ------
+    TooFewStars
+        If there are too few anchor stars.
+    SubtractionFailed
+        If the fit of the kernel fails.
+    """
+    anchors = choose_anchors(pair, options.anchor_snr, options.max_anchors, options.min_anchors)
+    science = _prepared(pair.science, anchors.fwhm_science)
+    template = _prepared(pair.template, anchors.fwhm_template)
+    psf = pair.science.psf or fit_psf(science, find_stars(science))
+    template_convolved = _convolve_template(anchors, options.convolve)
+    target, reference = (science, template) if template_convolved else (template, science)
+    fit = _fit(target, reference, anchors, template_convolved, options)
+    filters = make_filters(fit.kernel, target, reference, psf, template_convolved, options.whiten)
+    raw = _apply(science, target, reference, fit, filters, anchors, template_convolved, options.threads)
+    return finish(raw, pair, "hotpants", options.background_order, options.threads)
+
+
+def _prepared(frame: Frame, fwhm: float) -> Frame:
+    """The frame with its saturated stars masked out to where their light does no harm."""
+    return frame.replace(mask=grow_saturated(frame, fwhm))
+
+
+def _convolve_template(anchors: Anchors, wanted: str) -> bool:
+    """Whether to convolve the template: the sharper frame, the template where both are alike."""
+    if wanted != "auto":
+        return wanted == "template"
+    return anchors.fwhm_template <= 1.03 * anchors.fwhm_science
+
+
+def _fit(target: Frame, reference: Frame, anchors: Anchors, template_convolved: bool, options: Options) -> KernelFit:
+    """Fit the kernel to the anchors."""
+    seeings = (anchors.fwhm_template, anchors.fwhm_science)
+    sharp, wide = seeings if template_convolved else seeings[::-1]
+    basis = gauss_hermite(sharp, wide, options.kernel_half)
+    half = int(np.ceil(max(2.0 * wide, 6)))
+    stamps = cut_stamps(reference, target, anchors.x, anchors.y, basis, half, options.threads)
+    where = target.meta.path or target.meta.exposure_id
+    return fit_kernel(
+        stamps, basis, target.shape, options.kernel_order, options.flux_order, options.clip, options.min_anchors, where
+    )
+
+
+def _apply(
+    science: Frame,
+    target: Frame,
+    reference: Frame,
+    fit: KernelFit,
+    filters: Filters,
+    anchors: Anchors,
+    template_convolved: bool,
+    threads: int,
+) -> Raw:
+    """Subtract, whiten, and propagate variance and mask."""
+    residual = convolve(reference.data, reference.mask, fit.kernel, HARD, threads)
+    np.subtract(target.data, residual, out=residual)
+    spoilt = grow_by_kernel(reference.mask, fit.kernel, threads=threads)
+    mask = spoilt | target.mask
+    hidden = _hidden(target.mask, spoilt) if template_convolved else np.zeros(mask.shape, dtype=np.bool_)
+    kept = residual[hidden]
+    residual[(mask & HARD) != 0] = 0.0
+    centre = float(fit.kernel.total(*(np.array([(n - 1) / 2]) for n in science.shape[::-1]))[0])
+    model = science.data - residual if template_convolved else np.asarray(target.data / np.float32(centre))
+    data = convolve(residual, mask, filters.whitening, HARD, threads)
+    del residual
+    variance = convolve(target.variance, target.mask, filters.target_variance, HARD, threads)
+    variance += convolve(reference.variance, reference.mask, filters.reference_variance, HARD, threads)
+    if filters.whitening.half:
+        # The filter is a spike with a shallow ring, so that a missing neighbour changes little.
+        mask = grow_by_kernel(mask, filters.whitening, tail=0.1, threads=threads)
+    data[hidden] = kept
+    model[(mask & HARD) != 0] = 0.0
+    used = int(fit.used.sum())
+    metrics = {
+        "anchors_used": float(used),
+        "anchors_clipped_fraction": 1.0 - used / len(anchors),
+        "fwhm_science": anchors.fwhm_science,
+        "fwhm_template": anchors.fwhm_template,
+        "kernel_order": float(fit.order),
+        "kernel_sum_variation": relative_variation(fit.kernel),
+    }
+    return Raw(
+        data=data,
+        variance=variance,
+        model=model,
+        mask=mask,
+        hidden=hidden,
+        psf=filters.psf,
+        convolved="template" if template_convolved else "science",
+        kernel_sum=centre if template_convolved else 1.0 / centre,
+        x=anchors.x,
+        y=anchors.y,
+        freedom=_freedom(used, fit),
+        metrics=metrics,
+    )
+
+
+def _hidden(target: MaskImage, spoilt: MaskImage) -> npt.NDArray[np.bool_]:
+    """Pixels that are masked on the science frame alone and still hold its light: under a streak, a trail, a hit."""
+    return np.asarray(((target & HARD) != 0) & ((target & ABSENT) == 0) & ((spoilt & HARD) == 0))
+
+
+def _freedom(used: int, fit: KernelFit) -> float:
+    """What the fit has taken out of the squared residuals of its own stars, made up for."""
+    parameters = fit.kernel.terms.shape[0]
+    return float(used / max(used - parameters, 0.3 * used))

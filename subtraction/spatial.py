@@ -1,0 +1,203 @@
+"""Fields of small images that vary as a polynomial over the frame: kernels, whitening filters, point sources.
+
+See docs/algorithms.md, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nightsift.psf import polynomial_terms
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+ANCHORS_PER_TERM = 2.5
+"""Stars needed for each polynomial term but the constant; the prior of the fit holds what they leave open."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageField:
+    """A small image whose every pixel is a polynomial of the position on the frame.
+
+    Attributes
+    ----------
+    terms : ndarray of float32, shape (n_terms, size, size)
+        One image a polynomial term, in the order of `nightsift.frames.polynomial_terms`; ``size`` is odd.
+    order : int
+        Order of the polynomial.
+    shape : tuple of int
+        ``(ny, nx)`` of the frame.
+    """
+
+    terms: Float32
+    order: int
+    shape: tuple[int, int]
+
+    @property
+    def half(self) -> int:
+        """Half width of the image (pixel), the central pixel not counted."""
+        return int(self.terms.shape[1]) // 2
+
+    def at(self, x: float, y: float) -> Float64:
+        """The image at a position.
+
+        Parameters
+        ----------
+        x, y : float
+            Position on the frame (pixel).
+
+        Returns
+        -------
+        ndarray of float64, shape (size, size)
+            The image, not normalised.
+        """
+        weights = polynomial_terms(np.array([x]), np.array([y]), self.shape, self.order)[0]
+        return np.asarray(np.tensordot(weights, self.terms.astype(np.float64), axes=1))
+
+    def total(self, x: Float64, y: Float64) -> Float64:
+        """Sum over the image at many positions.
+
+        Parameters
+        ----------
+        x, y : ndarray, shape (n,)
+            Positions (pixel).
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+            The sums.
+        """
+        sums = self.terms.sum(axis=(1, 2), dtype=np.float64)
+        return np.asarray(polynomial_terms(x, y, self.shape, self.order) @ sums)
+
+
+def n_terms(order: int) -> int:
+    """Number of terms of a polynomial in two variables.
+
+    Parameters
+    ----------
+    order : int
+        Highest total power.
+
+    Returns
+    -------
+    int
+        ``(order + 1) (order + 2) / 2``.
+    """
+    return (order + 1) * (order + 2) // 2
+
+
+def affordable_order(n_stars: int, wanted: int, per_term: float = ANCHORS_PER_TERM) -> int:
+    """Highest order that a number of stars can carry, at most the wanted one.
+
+    Parameters
+    ----------
+    n_stars : int
+        Stars at hand.
+    wanted : int
+        Order asked for.
+    per_term : float, optional
+        Stars needed for each polynomial term but the constant.
+
+    Returns
+    -------
+    int
+        The order, 0 at least.
+    """
+    order = wanted
+    while order > 0 and n_stars < per_term * (n_terms(order) - 1):
+        order -= 1
+    return order
+
+
+def nodes(shape: tuple[int, int], order: int) -> tuple[Float64, Float64]:
+    """Positions that sample a polynomial of an order with some to spare, from edge to edge.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        ``(ny, nx)`` of the frame.
+    order : int
+        Order of the polynomial.
+
+    Returns
+    -------
+    x, y : ndarray of float64, shape ((order + 2)**2,)
+        Positions (pixel).
+    """
+    # Chebyshev nodes: interpolation between them does not oscillate towards the edges.
+    count = order + 2
+    unit = -np.cos((np.arange(count) + 0.5) * np.pi / count)
+    x, y = np.meshgrid((unit + 1) / 2 * (shape[1] - 1), (unit + 1) / 2 * (shape[0] - 1))
+    return x.ravel(), y.ravel()
+
+
+def sample_field(
+    image_at: Callable[[float, float], npt.NDArray[np.floating]], shape: tuple[int, int], order: int
+) -> ImageField:
+    """Polynomial field through images computed at nodes of the frame.
+
+    Parameters
+    ----------
+    image_at : callable
+        ``image_at(x, y)`` returns the image at a position, always of the same odd size.
+    shape : tuple of int
+        ``(ny, nx)`` of the frame.
+    order : int
+        Order of the polynomial.
+
+    Returns
+    -------
+    ImageField
+        Least-squares fit; a sum common to all images is kept exactly.
+    """
+    x, y = nodes(shape, order)
+    images = np.stack([np.asarray(image_at(float(a), float(b)), dtype=np.float64) for a, b in zip(x, y, strict=True)])
+    return fit_field(images, x, y, shape, order)
+
+
+def fit_field(images: Float64, x: Float64, y: Float64, shape: tuple[int, int], order: int) -> ImageField:
+    """Least-squares polynomial field of images known at positions.
+
+    Parameters
+    ----------
+    images : ndarray, shape (n, size, size)
+        The images.
+    x, y : ndarray, shape (n,)
+        Their positions (pixel).
+    shape : tuple of int
+        ``(ny, nx)`` of the frame.
+    order : int
+        Order of the polynomial.
+
+    Returns
+    -------
+    ImageField
+        The field.
+    """
+    design = polynomial_terms(x, y, shape, order)
+    flat = images.reshape(len(images), -1)
+    terms = np.linalg.lstsq(design, flat, rcond=None)[0].reshape(-1, *images.shape[1:])
+    return ImageField(np.ascontiguousarray(terms, dtype=np.float32), order, shape)
+
+
+def relative_variation(field: ImageField) -> float:
+    """Relative variation of a kernel's sum over the frame.
+
+    Parameters
+    ----------
+    field : ImageField
+        The kernel.
+
+    Returns
+    -------
+    float
+        Largest less smallest sum over their mean.
+    """
+    totals = field.total(*nodes(field.shape, field.order))
+    return float((totals.max() - totals.min()) / np.abs(totals.mean()))

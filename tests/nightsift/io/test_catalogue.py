@@ -1,0 +1,27 @@
+"""Positions are read from the catalogues that people have."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nightsift.errors import BadTable
+from nightsift.io.catalogue import read_positions
+
+
+def test_names_of_columns_differ(tmp_path, monkeypatch):
+    pq.write_table(
+        pa.table({"RAJ2000": [10.0, None], "DEJ2000": [-5.0, 3.0], "VType": ["EA", "EW"]}), tmp_path / "v.parquet"
+    )
+    (tmp_path / "v.csv").write_text("name,ra,Dec\nx,10,-5\n")
+    monkeypatch.setenv("CATALOGUES", str(tmp_path))
+    for name in ("v.parquet", "v.csv"):
+        ra, dec = read_positions(f"$CATALOGUES/{name}")
+        assert (ra.tolist(), dec.tolist()) == ([10.0], [-5.0])
+
+
+def test_no_positions_is_said(tmp_path):
+    (tmp_path / "v.csv").write_text("name,l,b\nx,10,-5\n")
+    with pytest.raises(BadTable, match="only name, l, b"):
+        read_positions(tmp_path / "v.csv")
+    with pytest.raises(BadTable):
+        read_positions(tmp_path / "absent.parquet")
