@@ -150,4 +150,4 @@ class BadTable(NightsiftError):
     """A table on disk is missing, damaged, or has another schema."""
 
     problem = "{path} cannot be read as a table: {what}"
-    hint = "remove the file and run the night again"
+    hint = "a table of the archive: remove the file and run the night again; a catalogue: check path and columns"

@@ -112,6 +112,9 @@ class TemplateOptions(Section):
     min_coverage: Fraction = Field(description="part of a frame that its template must cover")
     max_frames: int = Field(ge=1, description="frames that go into a template, best first")
     max_seeing: Positive = Field(description="worst seeing of a frame, relative to the median of its set")
+    catalogue: str = Field(
+        description="parquet or CSV file of positions that give a template its WCS where frames have none"
+    )
 
 
 class SubtractionOptions(Section):
