@@ -1,0 +1,107 @@
+"""What people see: tables, and progress as a bar on a terminal and as plain lines elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+Row = TypeVar("Row")
+
+WIDTH_ELSEWHERE = 500  # a table that goes into a file or a pipe is never folded
+STATE_STYLES = {"done": "green", "refused": "yellow", "waiting": "cyan", "failed": "bold red"}
+
+
+def console(stderr: bool = False) -> Console:
+    """Return a console that keeps tables whole when the output is no terminal."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else max(WIDTH_ELSEWHERE, shutil.get_terminal_size().columns)
+    return Console(file=stream, width=width, highlight=False, soft_wrap=False)
+
+
+def show_table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[str] = ()) -> None:
+    """Print a table; columns named in `right` are aligned to the right."""
+    from rich import box
+    from rich.table import Table
+
+    out = console()
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD if out.is_terminal else box.ASCII2)
+    right = set(right)
+    for name in header:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        cells = [text(value) for value in row]
+        style = next((STATE_STYLES[cell] for cell in cells if cell in STATE_STYLES), None)
+        table.add_row(*cells, style=style)
+    out.print(table)
+
+
+def text(value: Any) -> str:
+    """Value of a table cell as people read it; empty where there is none."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.5f}".rstrip("0").rstrip(".") if 100 <= abs(value) < 1e6 else f"{value:.5g}"
+    return str(value)
+
+
+class LineProgress(Generic[Row]):
+    """Progress of a run: call it with each row as it ends.
+
+    Parameters
+    ----------
+    noun : str
+        What is counted, in the plural.
+    line_of : callable
+        Says one row in one line.
+    """
+
+    def __init__(self, noun: str, line_of: Callable[[Row], str]) -> None:
+        self.ended = 0
+        self._noun = noun
+        self._line_of = line_of
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> LineProgress[Row]:
+        if sys.stdout.isatty():
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn(self._noun), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, TextColumn("{task.description}", markup=False), console=console())
+            self._task = self._bar.add_task("", total=None)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, row: Row, total: int) -> None:
+        """Tell that one of `total` has ended."""
+        self.ended += 1
+        line = self._line_of(row)
+        if self._bar is None or self._task is None:
+            print(f"{self.ended}/{total} {line}", flush=True)  # noqa: T201
+        else:
+            self._bar.update(self._task, completed=self.ended, total=total, description=line)
+
+
+def row_line(row: Mapping[str, Any]) -> str:
+    """One line about one exposure of the ledger."""
+    name = str(row.get("url", "")).rsplit("/", 1)[-1]
+    line = f"{row.get('unit', '')} {name} {row.get('state', '')}"
+    if row.get("state") == "done":
+        counts = f"{row.get('n_candidates', 0)} candidates, {row.get('n_accepted', 0)} accepted"
+        return f"{line} {counts}, {row['seconds']:.1f} s"
+    return f"{line}: {row.get('reason', '')}"

@@ -1,0 +1,164 @@
+"""Commands around a survey: simulate one, build its templates, score it against the truth, report a night."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nightsift.cli.console import LineProgress, show_table
+from nightsift.cli.place import RunnerKind, runner_asked, survey_at, units_asked
+from nightsift.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from tasks.template import TemplateRow
+
+SURVEY = Annotated[Path, typer.Argument(metavar="SURVEY.toml", help="Survey file.")]
+
+
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Folder of the new survey.")],
+    preset: Annotated[str, typer.Option(help="Named survey: demo, tiny or training.")] = "demo",
+    seed: Annotated[int, typer.Option(help="Everything random depends on it and on nothing else.")] = 1,
+    fields: Annotated[int | None, typer.Option(min=1, help="Fields of each unit.")] = None,
+    visits: Annotated[int | None, typer.Option(min=1, help="Visits to each field in a night.")] = None,
+    night: Annotated[list[str] | None, typer.Option(help="Night to simulate; may be given several times.")] = None,
+    compress: Annotated[bool, typer.Option(help="Write tile-compressed .fits.fz.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")] = 2,
+) -> None:
+    """Simulate a survey of several unlike units, with the truth in a table; done already, it is left as it is."""
+    from nightsift.simulate import simulate as write_survey
+    from nightsift.simulate.presets import preset as named
+
+    given = {
+        "fields": fields,
+        "visits": visits,
+        "nights": tuple(night) if night else None,
+        "compress": compress or None,
+    }
+    options = named(preset, seed, {key: value for key, value in given.items() if value is not None})
+    if _is_simulated(out, dataclasses.asdict(options)):
+        typer.echo(f"{out} holds this survey already")
+        return
+    survey = write_survey(out, options, workers)
+    typer.echo(f"survey file: {survey}")
+
+
+def _is_simulated(out: Path, options: dict[str, Any]) -> bool:
+    """Whether a folder holds a complete survey of these options; one of others is an error."""
+    written = out / "options.json"
+    if not written.exists():
+        return False
+    if json.loads(written.read_text()) == json.loads(json.dumps(options)) and (out / "nightsift.toml").exists():
+        return True
+    raise ConfigurationError(
+        file=str(out), table="simulate", key="options", what="another simulated survey lies here",
+        advice="choose another folder or remove this one",
+    )  # fmt: skip
+
+
+def template(
+    where: Annotated[
+        str, typer.Argument(metavar="SURVEY.toml|FOLDER", help="Survey file, or a folder of frames for templates.")
+    ],
+    unit: Annotated[list[str] | None, typer.Option(help="Unit; may be given several times; all by default.")] = None,
+    archive: Annotated[Path | None, typer.Option(help="Archive of the templates (needed with a FOLDER).")] = None,
+    until: Annotated[str | None, typer.Option(help="Use frames up to this night only, as 2026-11-20.")] = None,
+    runner: Annotated[RunnerKind | None, typer.Option(help="How they are spread, instead of the survey's way.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Templates built at the same time.")] = None,
+    redo: Annotated[bool, typer.Option("--redo", help="Build templates again that are up to date.")] = False,
+    track: Annotated[bool, typer.Option(help="Let Prefect see the run; without, nothing is started or asked.")] = True,
+) -> None:
+    """Build the templates of every field, unit and band from the best frames found."""
+    survey = survey_at(where, unit or [], archive, templates=where)
+    from flows.templates import build_templates
+
+    with LineProgress("templates", _template_line) as progress:
+        summary = build_templates(
+            survey,
+            units=units_asked(where, unit or []),
+            until=until,
+            runner=runner_asked(survey, runner, workers),
+            redo=redo,
+            progress=progress,
+            track=track,
+        )
+    for problem in summary.problems:
+        typer.echo(f"problem: {problem}", err=True)
+    if not summary.rows:
+        typer.echo("no frames for templates were found: name their folder under templates in [[source]]", err=True)
+        raise typer.Exit(1)
+    states = ", ".join(f"{number} {state}" for state, number in sorted(summary.states.items()))
+    typer.echo(f"{len(summary.rows)} templates: {states}; {summary.seconds:.0f} s")
+    raise typer.Exit(summary.exit_code)
+
+
+def _template_line(row: TemplateRow) -> str:
+    line = f"{row.unit} {row.field} {row.band} {row.state}"
+    if row.state == "done":
+        return f"{line} from {row.used} of {row.offered} frames, {row.seconds:.1f} s"
+    return f"{line}: {row.message}" if row.message else line
+
+
+def score(
+    survey: SURVEY,
+    truth: Annotated[
+        Path | None, typer.Option(help="Table of the truth; truth.parquet beside the survey file.")
+    ] = None,
+    night: Annotated[str | None, typer.Option(help="One night only, as 2026-11-20.")] = None,
+    by_unit: Annotated[bool, typer.Option(help="A table for each unit as well.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything as JSON, too.")] = None,
+) -> None:
+    """Score the nights of a simulated survey against its truth: recovered transients and false candidates."""
+    from nightsift import ledger, tables
+    from nightsift.io.atomic import atomic
+    from nightsift.io.parquet import read_candidates, read_table
+    from nightsift.io.paths import Archive
+    from nightsift.simulate.score import ALL, score_night
+    from nightsift.survey import load_survey
+
+    one = load_survey(survey)
+    archive = Archive(one.archive)
+    rows = ledger.read(archive, night)
+    units = sorted(set(rows["unit"].to_pylist()))
+    thresholds = {unit: one.load_unit(unit).model.threshold for unit in units}
+    known = read_table(truth or survey.parent / "truth.parquet", tables.TRUTH)
+    card = score_night(read_candidates(archive, night), rows, known, thresholds)
+    for unit in (ALL, *units) if by_unit else (ALL,):
+        header, *lines = card.table(unit)
+        show_table(f"Score, {'all units' if unit == ALL else unit}", header, lines, right=header[2:])
+    if not card.classified:
+        typer.echo("the candidates have no scores: nothing can be accepted")
+    if card.not_searched:
+        typer.echo(f"{card.not_searched} true objects lie on exposures that were not reduced")
+    if json_file is not None:
+        with atomic(json_file) as temporary:
+            temporary.write_text(card.to_json())
+
+
+def report(
+    survey: SURVEY,
+    night: Annotated[str | None, typer.Option(help="Night, as 2026-11-20; the latest recorded by default.")] = None,
+) -> None:
+    """Write the report of a night as one HTML file that opens offline."""
+    from nightsift import ledger
+    from nightsift.io.paths import Archive
+    from nightsift.survey import load_survey
+    from tasks.report import write_report
+
+    one = load_survey(survey)
+    archive = Archive(one.archive)
+    recorded = archive.nights()
+    if not recorded or (night is not None and night not in recorded):
+        raise ConfigurationError(
+            file=str(survey), table="command line", key="--night",
+            what=f"nothing is recorded of {night or 'any night'}",
+            advice=f"recorded are: {', '.join(recorded)}" if recorded else "reduce one first: nightsift night",
+        )  # fmt: skip
+    chosen = night or recorded[-1]
+    units = sorted(set(ledger.read(archive, chosen)["unit"].to_pylist()))
+    thresholds = {unit: one.load_unit(unit).model.threshold for unit in units}
+    typer.echo(f"report: {write_report.fn(archive, chosen, thresholds)}")

@@ -1,0 +1,49 @@
+"""``nightsift train``: make a real/bogus model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nightsift.errors import ConfigurationError
+
+
+def train(
+    out: Annotated[
+        Path, typer.Argument(help="Folder of the new model; its last part is the name that unit files give.")
+    ],
+    seed: Annotated[int | None, typer.Option(help="Everything random depends on it.")] = None,
+    units: Annotated[int | None, typer.Option(min=1, help="Random units to simulate.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training part at most.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes.")] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder for the examples; a second run takes up what is there.")
+    ] = None,
+    archive: Annotated[Path | None, typer.Option(help="Learn from this archive instead of simulating.")] = None,
+    truth: Annotated[Path | None, typer.Option(help="Table of the truth of that archive.")] = None,
+    track: Annotated[bool, typer.Option(help="Let Prefect see the run.")] = True,
+) -> None:
+    """Train a real/bogus model on simulated nights, evaluate it and write it with its card."""
+    if (archive is None) != (truth is None):
+        raise ConfigurationError(
+            file="command line", table="train", key="--archive, --truth", what="only one of the two was given",
+            advice="give both to learn from reduced nights, or neither to simulate",
+        )  # fmt: skip
+    from flows.training import train_model
+
+    asked = {"seed": seed, "units": units, "epochs": epochs, "workers": workers, "work": work}
+    given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
+    card = train_model(
+        out, archive=archive, truth=truth, on_unit=_tell_unit, on_epoch=_tell_epoch, track=track, **given
+    )
+    typer.echo(f"model {card['model_id']} written to {out}, threshold {card['threshold']:.3f}")
+
+
+def _tell_unit(done: int, total: int) -> None:
+    typer.echo(f"{done}/{total} units simulated and reduced")
+
+
+def _tell_epoch(epoch: int, total: int, losses: Any) -> None:
+    typer.echo(f"epoch {epoch}/{total}: {losses}")

@@ -1,0 +1,85 @@
+"""The page docs/schema.md, generated from the table schemas and the flags.
+
+Run ``python -m nightsift.schema_docs docs/schema.md`` (or ``make docs``) after a change of either.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from enum import IntFlag
+from pathlib import Path
+
+from nightsift import tables
+from nightsift.flags import Flag, Mask
+
+_HEAD = """\
+# Tables and flags
+
+Generated from `nightsift/tables.py` and `nightsift/flags.py` by `make docs`; do not edit.
+
+Units are in the notation of the IVOA (VOUnits). The same units and descriptions stand in the metadata of every
+parquet file. Each column has one writer: the module to look into when a value surprises.
+"""
+
+
+def schema_page() -> str:
+    """Render the documentation of all tables and flags.
+
+    Returns
+    -------
+    str
+        The page, in Markdown.
+    """
+    parts = [
+        _HEAD,
+        _table(
+            "Candidates",
+            "One row a detection on the difference image, flagged ones included. "
+            "`candidates/night=.../unit=.../<exposure_id>.parquet`",
+            tables.CANDIDATE_COLUMNS,
+        ),
+        _table(
+            "Ledger",
+            "One row an exposure: what became of it and why. `ledger/night=.../unit=.../<exposure_id>.parquet`",
+            tables.LEDGER_COLUMNS,
+        ),
+        _table(
+            "Truth of a simulated survey",
+            "One row an object and exposure, of those that differ from the templates. `truth.parquet`",
+            tables.TRUTH_COLUMNS,
+        ),
+        _flags("Candidate flags", "Bits of the column `flags` (int32). A flag never removes a candidate.", Flag),
+        _flags("Mask planes", "Bits of a pixel mask (uint16). A pixel is good when no bit is set.", Mask),
+    ]
+    return "\n".join(parts)
+
+
+def _table(title: str, text: str, columns: Iterable[tables.Column]) -> str:
+    rows = [
+        f"## {title}",
+        "",
+        text,
+        "",
+        "| column | type | unit | null | description | writer |",
+        "|---|---|---|---|---|---|",
+    ]
+    rows += [
+        f"| `{c.name}` | {c.type} | {c.unit.replace('|', '')} | {'yes' if c.nullable else ''} "
+        f"| {c.description.replace('|', '&#124;')} | `{c.writer}` |"
+        for c in columns
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def _flags(title: str, text: str, kind: type[IntFlag]) -> str:
+    rows = [f"## {title}", "", text, "", "| bit | value | name | meaning |", "|---|---|---|---|"]
+    rows += [
+        f"| {bit.value.bit_length() - 1} | {bit.value} | `{bit.name}` | {getattr(bit, 'description', '')} |"
+        for bit in kind
+    ]
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(schema_page(), encoding="utf-8")
