@@ -1,0 +1,1 @@
+"""Architectures of networks; the file is the registration (see `models.contract`)."""

@@ -1,0 +1,66 @@
+"""The card of a model as text: how it was made, on what, and what it reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def render(card: Mapping[str, Any]) -> str:
+    """Write a card in Markdown.
+
+    Parameters
+    ----------
+    card : mapping
+        Sections by name: plain values, mappings (shown as a list) or lists of mappings with equal keys (shown as a
+        table), nested at will.
+
+    Returns
+    -------
+    str
+        Markdown text.
+    """
+    lines = [f"# Model card: {card.get('model_id', card.get('name', '?'))}", ""]
+    plain = {key: value for key, value in card.items() if not isinstance(value, Mapping | list)}
+    lines += [f"- {_words(key)}: {_value(value)}" for key, value in plain.items()]
+    for key, value in card.items():
+        if key not in plain:
+            lines += ["", *_section(_words(key), value, 2)]
+    return "\n".join(lines) + "\n"
+
+
+def _section(title: str, value: Any, depth: int) -> list[str]:
+    lines = [f"{'#' * depth} {title.capitalize() if depth == 2 else title}", ""]
+    if isinstance(value, list):
+        return [*lines, *_table(value)]
+    inner = {key: one for key, one in value.items() if isinstance(one, Mapping) or _is_table(one)}
+    lines += [f"- {_words(key)}: {_value(one)}" for key, one in value.items() if key not in inner]
+    for key, one in inner.items():
+        lines += ["", *_section(_words(key), one, depth + 1)]
+    return lines
+
+
+def _table(rows: list[Any]) -> list[str]:
+    if not rows:
+        return ["(none)"]
+    if not isinstance(rows[0], Mapping):
+        return [f"- {_value(row)}" for row in rows]
+    names = list(rows[0])
+    cells = [" | ".join(_value(row.get(name, "")) for name in names) for row in rows]
+    return [f"| {' | '.join(map(_words, names))} |", f"|{'---|' * len(names)}", *(f"| {row} |" for row in cells)]
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
+
+
+def _words(key: Any) -> str:
+    return str(key).replace("_", " ")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_value, value))
+    return "-" if value is None else str(value)

@@ -1,0 +1,176 @@
+"""A labelled set of stamps from reduced nights whose truth is known.
+
+The set is what the pipeline itself found: real examples are its detections of things that changed, bogus ones
+its detections of nothing, with all the faults of its own subtraction. Nothing is pasted into stamps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from models.examples import EXAMPLES, TrainingSet
+from models.labels import AMBIGUOUS, BOGUS, REAL, LabelOptions, label
+from models.split import SPLITS, split_by
+from nightsift import ledger
+from nightsift.frames import Stamps
+from nightsift.io.parquet import read_candidates, read_stamps
+from nightsift.io.paths import Archive
+from nightsift.tables import table
+
+MATCH = LabelOptions()
+# the strictest first; a survey whose units all watch one field can only be split by something looser
+SPLIT_CHOICES = (("unit", "field", "object_id"), ("field", "object_id"), ("unit",), ("night",), ("exposure_id",))
+
+
+def collect(
+    archive: Archive,
+    truth: pa.Table,
+    survey: str,
+    reduction: str = "standard",
+    options: LabelOptions = MATCH,
+    size: int = 31,
+    max_real: int = 40,
+    max_bogus: int = 100,
+    seed: int = 0,
+) -> TrainingSet:
+    """Label the candidates of one reduced survey.
+
+    Parameters
+    ----------
+    archive : Archive
+        The reduced nights.
+    truth : pyarrow.Table
+        Schema `nightsift.tables.TRUTH`.
+    survey : str
+        Name that keeps its units, fields and objects apart from those of other surveys.
+    reduction : str, optional
+        How the nights were reduced: ``"standard"``, or ``"careless"`` with the guards of the pipeline lowered.
+    options : LabelOptions, optional
+        What counts as a match.
+    size : int, optional
+        Width to which stamps are cropped (pixel).
+    max_real, max_bogus : int, optional
+        Examples kept of one exposure, drawn at random, so that one rich or bad frame does not fill the set.
+    seed : int, optional
+        Seed of that draw.
+
+    Returns
+    -------
+    TrainingSet
+        Its examples, all of the split ``"train"`` until `assign_splits` deals them out.
+
+    Raises
+    ------
+    ValueError
+        If the ledger names no file for an exposure.
+    """
+    done = ledger.read(archive)
+    names = [url.rstrip("/").rpartition("/")[2] for url in done["url"].to_pylist()]
+    exposure_files = dict(zip(done["exposure_id"].to_pylist(), names, strict=True))
+    candidates = read_candidates(archive)
+    labels, matches = label(candidates, exposure_files, truth, options)
+    exposures = np.asarray(candidates["exposure_id"])
+    most = {REAL: max_real, BOGUS: max_bogus}
+    keep = np.sort(np.concatenate([_thin(labels == one, exposures, most[one], seed) for one in most]))
+    counts = {"ambiguous": int((labels == AMBIGUOUS).sum())}
+    for name, one in (("real_thinned", REAL), ("bogus_thinned", BOGUS)):
+        counts[name] = int((labels == one).sum() - (labels[keep] == one).sum())
+    stamps = _stamps_of(archive, candidates, keep, size)
+    chosen = candidates.take(pa.array(keep))
+    kinds, objects = np.asarray(truth["kind"]), np.asarray(truth["object_id"])
+    real = labels[keep] == REAL
+    rows = {
+        "example_id": [f"{reduction}/{one}" for one in chosen["candidate_id"].to_pylist()],
+        "reduction": [reduction] * len(keep),
+        "survey": [survey] * len(keep),
+        "unit": [f"{survey}/{one}" for one in chosen["unit"].to_pylist()],
+        "night": chosen["night"].to_pylist(),
+        "field": [f"{survey}/{one}" for one in chosen["field"].to_pylist()],
+        "exposure_id": chosen["exposure_id"].to_pylist(),
+        "object_id": [f"{survey}/{objects[row]}" if row >= 0 else None for row in matches[keep]],
+        "kind": np.where(real, kinds[matches[keep]] if len(truth) else "bogus", "bogus").tolist(),
+        "label": labels[keep],
+        "sign": np.asarray(chosen["sign"]),
+        "snr": np.asarray(chosen["snr"]),
+        "flags": np.asarray(chosen["flags"]),
+        "split": ["train"] * len(keep),
+    }
+    card = {
+        "surveys": 1,
+        "left_out": counts,
+        "labels": asdict(options),
+        "most_an_exposure": {"real": max_real, "bogus": max_bogus},
+    }
+    return TrainingSet(stamps, table(rows, EXAMPLES), card)
+
+
+def assign_splits(examples: TrainingSet, seed: int = 0) -> TrainingSet:
+    """Deal examples out to training, validation and test, so that no unit, field or object stands on two sides.
+
+    Parameters
+    ----------
+    examples : TrainingSet
+        Examples of one survey or more.
+    seed : int, optional
+        Seed.
+
+    Returns
+    -------
+    TrainingSet
+        The same examples with their split; the card tells by which keys they were split and what each part holds.
+
+    Raises
+    ------
+    TooFewGroups
+        If they cannot be split without leaks.
+    """
+    names = {name for names in SPLIT_CHOICES for name in names}
+    keys = {name: np.array(examples.table[name].to_pylist(), dtype=object) for name in names}
+    part, used = split_by(keys, SPLIT_CHOICES, seed)
+    place = examples.table.schema.get_field_index("split")
+    field = examples.table.schema.field(place)
+    labelled = examples.table.set_column(place, field, pa.array(part.tolist(), pa.string()))
+    parts = [
+        {
+            "part": name,
+            "units": len(np.unique(keys["unit"][part == name].astype(str))),
+            "exposures": len(np.unique(keys["exposure_id"][part == name].astype(str))),
+            "real": int((examples.labels[part == name] == REAL).sum()),
+            "bogus": int((examples.labels[part == name] == BOGUS).sum()),
+        }
+        for name in SPLITS
+    ]
+    card = {**examples.card, "split_by": list(used), "split_seed": seed, "parts": parts}
+    return TrainingSet(examples.stamps, labelled, card)
+
+
+def _thin(wanted: npt.NDArray[np.bool_], exposures: npt.NDArray[Any], most: int, seed: int) -> npt.NDArray[np.int64]:
+    """Rows that are wanted, at most so many of an exposure, drawn at random."""
+    order = np.random.default_rng(seed).permutation(len(wanted))
+    order = order[wanted[order]]
+    _, code = np.unique(exposures[order], return_inverse=True)
+    by_exposure = np.argsort(code, kind="stable")
+    rank = np.arange(len(order)) - np.searchsorted(code[by_exposure], code[by_exposure])
+    return order[by_exposure][rank < most]
+
+
+def _stamps_of(archive: Archive, candidates: pa.Table, rows: npt.NDArray[np.int64], size: int) -> Stamps:
+    """Read the stamps of some candidates, cropped to one size."""
+    exposures = np.asarray(candidates["exposure_id"])[rows]
+    index = np.asarray(candidates["stamp_index"])[rows]
+    data = np.zeros((len(rows), size, size, 3), dtype=np.float32)
+    mask = np.ones((len(rows), size, size), dtype=np.bool_)
+    for exposure in np.unique(exposures):
+        here = np.flatnonzero(exposures == exposure)
+        one = candidates.slice(int(rows[here[0]]), 1)
+        path = archive.stamps(one["night"][0].as_py(), one["unit"][0].as_py(), str(exposure))
+        _, stamps = read_stamps(path)
+        low = (stamps.data.shape[1] - size) // 2
+        inner = slice(low, low + size)
+        data[here], mask[here] = stamps.data[index[here]][:, inner, inner], stamps.mask[index[here]][:, inner, inner]
+    return Stamps(data, mask)

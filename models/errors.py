@@ -1,0 +1,19 @@
+"""Errors of making a model."""
+
+from __future__ import annotations
+
+from nightsift.errors import NightsiftError
+
+
+class TooFewGroups(NightsiftError):
+    """The examples hang together too much to be split without leaks."""
+
+    problem = "the examples make {found} groups that share no {keys}, at least {needed} needed"
+    hint = "add units or fields, or split by fewer keys"
+
+
+class TooFewUnits(NightsiftError):
+    """Too many simulated units gave no examples."""
+
+    problem = "only {found} of {asked} simulated units gave examples"
+    hint = "the log tells why the others did not"

@@ -1,0 +1,170 @@
+"""Labelled stamps: in memory, on disk, and weighed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.labels import BOGUS, REAL
+from nightsift.frames import Stamps
+from nightsift.io.parquet import write_table
+from nightsift.tables import Column, schema
+
+TABLE = "examples.parquet"  # written last: where it is, the set is complete
+_ME = "models.examples"
+EXAMPLES = schema(
+    (
+        Column("example_id", pa.string(), "", "candidate_id in the archive that it came from", _ME),
+        Column("reduction", pa.string(), "", "standard, or careless: with the guards of the pipeline lowered", _ME),
+        Column("survey", pa.string(), "", "survey that it came from", _ME),
+        Column("unit", pa.string(), "", "survey and telescope unit", _ME),
+        Column("night", pa.string(), "", "local date of the evening", _ME),
+        Column("field", pa.string(), "", "survey and sky field", _ME),
+        Column("exposure_id", pa.string(), "", "identity of the exposure", _ME),
+        Column("object_id", pa.string(), "", "survey and identity of the object, null for bogus", _ME, True),
+        Column("kind", pa.string(), "", "kind of object of the truth, or bogus", _ME),
+        Column("label", pa.int8(), "", "1 real, 0 bogus", _ME),
+        Column("sign", pa.int8(), "", "+1 brighter, -1 fainter than the template", _ME),
+        Column("snr", pa.float32(), "", "peak of the signal-to-noise map", _ME),
+        Column("flags", pa.int32(), "", "bits of nightsift.flags.Flag", _ME),
+        Column("split", pa.string(), "", "train, validation or test", _ME),
+    ),
+    "examples",
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingSet:
+    """Labelled stamps.
+
+    Attributes
+    ----------
+    stamps : Stamps
+        Raw stamps, one an example.
+    table : pyarrow.Table
+        Schema `EXAMPLES`, in the order of the stamps.
+    card : dict
+        Counts and options: where the examples came from, what was left out and why.
+    """
+
+    stamps: Stamps
+    table: pa.Table
+    card: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.stamps)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int8]:
+        """1 real, 0 bogus, shape (n,)."""
+        return np.asarray(self.table["label"], dtype=np.int8)
+
+    @property
+    def sign(self) -> npt.NDArray[np.int8]:
+        """+1 or -1, shape (n,)."""
+        return np.asarray(self.table["sign"], dtype=np.int8)
+
+    def part(self, name: str) -> TrainingSet:
+        """Examples of one split: ``"train"``, ``"validation"`` or ``"test"``."""
+        return self.take(np.flatnonzero(np.asarray(self.table["split"]) == name))
+
+    def take(self, rows: npt.NDArray[np.int64]) -> TrainingSet:
+        """Examples by row number."""
+        stamps = Stamps(self.stamps.data[rows], self.stamps.mask[rows])
+        return TrainingSet(stamps, self.table.take(pa.array(rows)), self.card)
+
+
+def join(parts: Sequence[TrainingSet]) -> TrainingSet:
+    """Join the sets of several surveys.
+
+    Parameters
+    ----------
+    parts : sequence of TrainingSet
+        At least one; stamps of one size.
+
+    Returns
+    -------
+    TrainingSet
+        All examples, counts added up.
+    """
+    stamps = Stamps(
+        np.concatenate([part.stamps.data for part in parts]), np.concatenate([part.stamps.mask for part in parts])
+    )
+    left_out: Counter[str] = Counter()
+    for part in parts:
+        left_out.update(part.card["left_out"])
+    table = pa.concat_tables([part.table for part in parts])
+    card = {**parts[0].card, "surveys": len(table["survey"].unique()), "left_out": dict(left_out)}
+    return TrainingSet(stamps, table, card)
+
+
+def weights(labels: npt.NDArray[np.int8], prevalence: float = 0.5) -> npt.NDArray[np.float32]:
+    """Weights that give real examples a stated part of the total weight.
+
+    Parameters
+    ----------
+    labels : ndarray of int8, shape (n,)
+        1 real, 0 bogus; both must be there.
+    prevalence : float, optional
+        Part of the weight that real examples get. It is the prior that the scores then mean.
+
+    Returns
+    -------
+    ndarray of float32, shape (n,)
+        Weights with a mean of one.
+
+    Raises
+    ------
+    ValueError
+        If a class is absent or the prevalence is not between 0 and 1.
+    """
+    real = int((labels == REAL).sum())
+    bogus = int((labels == BOGUS).sum())
+    if not real or not bogus or not 0 < prevalence < 1:
+        raise ValueError(f"both classes are needed, got {real} real and {bogus} bogus at a prevalence of {prevalence}")
+    n = len(labels)
+    return np.where(labels == REAL, prevalence * n / real, (1 - prevalence) * n / bogus).astype(np.float32)
+
+
+def write(folder: Path, examples: TrainingSet) -> None:
+    """Write a set: ``examples.parquet``, ``stamps.npy`` and ``mask.npy`` (memory-mappable), ``card.json``.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to; made when absent.
+    examples : TrainingSet
+        The set.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "stamps.npy", examples.stamps.data)
+    np.save(folder / "mask.npy", examples.stamps.mask)
+    (folder / "card.json").write_text(json.dumps(examples.card, indent=2) + "\n")
+    write_table(folder / TABLE, examples.table)
+
+
+def read(folder: Path) -> TrainingSet:
+    """Read a set that `write` has written.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it lies.
+
+    Returns
+    -------
+    TrainingSet
+        The set.
+    """
+    stamps = Stamps(np.load(folder / "stamps.npy"), np.load(folder / "mask.npy"))
+    found = pq.read_table(folder / TABLE, schema=EXAMPLES, partitioning=None)
+    return TrainingSet(stamps, found, json.loads((folder / "card.json").read_text()))

@@ -1,0 +1,84 @@
+"""From a trained network to a model on disk: threshold from the validation part, figures from the test part, card."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.evaluate import figures, threshold_at_fpr, threshold_at_missed
+from models.examples import TrainingSet
+from models.predict import predict
+from models.runtime import versions
+from models.sampling import make_sampler
+from models.store import Classifier, save
+from models.train import TrainedModel
+
+GOLDEN = 24  # golden stamps, half of them real: enough to notice any fault, small on disk
+
+
+def release(
+    folder: str | Path, trained: TrainedModel, examples: TrainingSet, made: dict[str, Any], missed: float = 0.01
+) -> Classifier:
+    """Choose the threshold, measure the model on units that it never saw, and write it with its card.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where to; its last part is the name of the model.
+    trained : TrainedModel
+        The network.
+    examples : TrainingSet
+        The set that it was trained on, with all three parts.
+    made : dict
+        How the set was made: command, seed, number of units; goes into the card as it is.
+    missed : float, optional
+        Part of the real examples of the validation part that the recommended threshold may lose.
+
+    Returns
+    -------
+    Classifier
+        The model as written; ``card["threshold"]`` is the recommended threshold.
+    """
+    model = Classifier("", "", trained.options.recipe, trained.model, make_sampler(trained.model), {})
+    validation, test = examples.part("validation"), examples.part("test")
+    known, new = (np.asarray(predict(part.stamps, part.sign, model)["score"]) for part in (validation, test))
+    threshold = threshold_at_missed(known, validation.labels, missed)
+    card = {
+        "purpose": "real/bogus score of candidates of difference images; trained on simulated nights only",
+        "made_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "threshold": round(float(threshold), 3),
+        "threshold_rule": f"loses {missed:.1%} of the real examples of the validation part",
+        "threshold_at_fpr_1_percent": round(threshold_at_fpr(known, validation.labels, 0.01), 3),
+        "score_means": f"the probability to be real where {trained.options.prevalence:.0%} of the candidates are",
+        "parameters": int(trained.model.count_params()),
+        "made": made,
+        "versions": versions(),
+        "data": examples.card,
+        "training": {**trained.options.to_mapping(), "best_epoch": trained.best_epoch, "history": trained.history},
+        "figures_on_unseen_units": _all_figures(test, new, float(threshold)),
+    }
+    golden = _golden(test)
+    return save(folder, trained.model, trained.options.recipe, card, golden.stamps, golden.sign)
+
+
+def _all_figures(test: TrainingSet, scores: npt.NDArray[np.floating], threshold: float) -> dict[str, Any]:
+    """Figures of the whole test part, of the standard reduction, and of its candidates without flags."""
+    standard = np.asarray(test.table["reduction"]) == "standard"
+    unflagged = standard & (np.asarray(test.table["flags"]) == 0)
+    snr, kinds = np.asarray(test.table["snr"]), np.asarray(test.table["kind"])
+    return {
+        name: figures(scores[rows], test.labels[rows], snr[rows], kinds[rows], threshold)
+        for name, rows in (("all", np.full(len(test), True)), ("standard", standard), ("unflagged", unflagged))
+        if len(set(test.labels[rows])) == 2
+    }
+
+
+def _golden(test: TrainingSet) -> TrainingSet:
+    """A few stamps spread over the test part, half of them real where there are enough."""
+    rows = [np.flatnonzero(test.labels == label) for label in (1, 0)]
+    picked = [one[np.linspace(0, len(one) - 1, min(GOLDEN // 2, len(one))).astype(int)] for one in rows]
+    return test.take(np.concatenate(picked))

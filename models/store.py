@@ -1,0 +1,299 @@
+"""Models on disk: a folder with the network, its recipe, its card and golden scores; loaded once a process.
+
+::
+
+    <name>/model.keras   the network, its normalisation inside the graph
+           recipe.json   the recipe again, for people; loading refuses one that differs from the graph's
+           card.json     how it was made, on what, and what it reaches; card.md is the same for reading
+           golden.npz    a few stamps and the scores they had when the model was saved
+
+A name is looked for in the folders of ``$NIGHTSIFT_MODELS`` and then among the models that ship with nightsift; a
+path is taken as it is. On loading, the golden stamps are scored and compared, which also warms the network up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from models.card import render
+from models.inputs import Recipe
+from models.runtime import start_keras
+from nightsift.errors import ModelMismatch
+from nightsift.frames import Stamps
+
+if TYPE_CHECKING:
+    import keras
+
+    from models.sampling import Sampler
+
+NO_MODEL = "none"
+MODEL, RECIPE, CARD, CARD_TEXT, GOLDEN = "model.keras", "recipe.json", "card.json", "card.md", "golden.npz"
+GOLDEN_SAMPLES, GOLDEN_SEED, GOLDEN_TOLERANCE = 20, 0, 1e-3  # other CPUs round otherwise: 1e-5 seen, faults give > 0.01
+
+_lock = threading.Lock()
+_loaded: dict[tuple[str, str], Classifier] = {}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Classifier:
+    """A model that is ready to score.
+
+    Attributes
+    ----------
+    name : str
+        Name of its folder.
+    model_id : str
+        Name and the first 12 hexadecimal digits of the SHA-256 of its network.
+    recipe : Recipe
+        How stamps become tensors.
+    model : keras.Model
+        The network, see `models.contract`.
+    sample : callable
+        Its compiled sampler, see `models.sampling.make_sampler`.
+    card : dict
+        How it was made and what it reaches.
+    """
+
+    name: str
+    model_id: str
+    recipe: Recipe
+    model: keras.Model
+    sample: Sampler
+    card: dict[str, Any]
+
+
+def find(name_or_path: str | Path) -> Path:
+    """Find the folder of a model.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        Name, or path of its folder.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    ModelMismatch
+        If there is none.
+    """
+    shipped = Path(str(files("models"))) / "weights"
+    extra = [Path(part) for part in os.environ.get("NIGHTSIFT_MODELS", "").split(os.pathsep) if part]
+    places = [Path(name_or_path), *(folder / name_or_path for folder in (*extra, shipped))]
+    for place in places:
+        if (place / MODEL).is_file():
+            return place.resolve()
+    looked = ", ".join(str(place) for place in places)
+    raise ModelMismatch(model=str(name_or_path), what=f"no {MODEL} was found in {looked}")
+
+
+def model_id(name_or_path: str | Path) -> str:
+    """Identity of a model, without loading it.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        Name, or path of its folder; ``"none"`` stands for no model.
+
+    Returns
+    -------
+    str
+        Name and the first 12 hexadecimal digits of the SHA-256 of its network; ``"none"`` for no model.
+
+    Raises
+    ------
+    ModelMismatch
+        If there is none.
+    """
+    if name_or_path == NO_MODEL:
+        return NO_MODEL
+    folder = find(name_or_path)
+    return f"{folder.name}-{_digest(folder / MODEL)[:12]}"
+
+
+def load(name_or_path: str | Path, recipe: Recipe | None = None, threads: int | None = None) -> Classifier:
+    """Load a model, once a process, and verify it against its golden scores.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        Name, or path of its folder.
+    recipe : Recipe, optional
+        The recipe that the caller counts on; a model with another one is refused.
+    threads : int, optional
+        Threads of the network, if this is the first use of Keras in the process (see `models.runtime`).
+
+    Returns
+    -------
+    Classifier
+        The model, the same object for every caller in the process.
+
+    Raises
+    ------
+    ModelMismatch
+        If there is no such model, its files do not belong together, its recipe is not the one asked for, or it
+        does not give its golden scores on this machine.
+    """
+    folder = find(name_or_path)
+    # one lock around everything: two threads that import TensorFlow at the same time load it twice
+    with _lock:
+        key = (str(folder), _digest(folder / MODEL))
+        classifier = _loaded.get(key)
+        if classifier is None:
+            classifier = _loaded[key] = _read(folder, key[1], threads)
+    if recipe is not None and recipe != classifier.recipe:
+        raise ModelMismatch(
+            model=classifier.name, what=f"it was trained with {classifier.recipe}, and {recipe} is asked for"
+        )
+    return classifier
+
+
+def _read(folder: Path, digest: str, threads: int | None) -> Classifier:
+    from models.contract import check
+    from models.normalisation import layer_class
+    from models.sampling import make_sampler
+
+    keras = start_keras(threads)
+    layer_class()  # registers the layer under its name, which reading needs
+    absent = [name for name in (RECIPE, CARD, GOLDEN) if not (folder / name).is_file()]
+    if absent:
+        raise ModelMismatch(model=folder.name, what=f"{folder} lacks {', '.join(absent)}")
+    card = json.loads((folder / CARD).read_text())
+    if card.get("sha256") != digest:
+        raise ModelMismatch(model=folder.name, what=f"{MODEL} is not the file that {CARD} describes")
+    model = keras.saving.load_model(folder / MODEL, compile=False)
+    recipe = Recipe.from_mapping(json.loads((folder / RECIPE).read_text()))
+    check(model, recipe, folder.name)
+    classifier = Classifier(folder.name, f"{folder.name}-{digest[:12]}", recipe, model, make_sampler(model), card)
+    worst = verify(classifier, folder)
+    if not worst <= GOLDEN_TOLERANCE:
+        raise ModelMismatch(
+            model=folder.name,
+            what=f"its golden scores are off by {worst:.3g} on this machine, at most {GOLDEN_TOLERANCE:g} is allowed",
+        )
+    return classifier
+
+
+def verify(classifier: Classifier, folder: str | Path | None = None) -> float:
+    """Score the golden stamps again.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        A model.
+    folder : str or Path, optional
+        Its folder; found by its name when not given.
+
+    Returns
+    -------
+    float
+        Largest deviation from the scores (mean and spread) that were saved with the model; NaN never passes `load`.
+
+    Raises
+    ------
+    ModelMismatch
+        If the folder is not found.
+    """
+    from models.predict import predict
+
+    with np.load((Path(folder) if folder else find(classifier.name)) / GOLDEN) as golden:
+        stamps = Stamps(golden["data"].astype(np.float32), golden["mask"])
+        scores = predict(stamps, golden["sign"], classifier, GOLDEN_SAMPLES, GOLDEN_SEED)
+        return float(max(np.abs(scores[name] - golden[name]).max() for name in ("score", "score_std")))
+
+
+def save(
+    folder: str | Path, model: keras.Model, recipe: Recipe, card: dict[str, Any], golden: Stamps, sign: np.ndarray
+) -> Classifier:
+    """Write a model, all or nothing: a reader finds the old folder or the new one, never a mixture.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where to; its last part is the name of the model. A model that is there is replaced.
+    model : keras.Model
+        The network.
+    recipe : Recipe
+        Its recipe.
+    card : dict
+        What `models.card.render` shows; identity and recipe are added.
+    golden : Stamps
+        Some stamps, whose scores are saved too.
+    sign : ndarray of int, shape (n,)
+        Signs of the golden stamps.
+
+    Returns
+    -------
+    Classifier
+        The model, as it was written.
+
+    Raises
+    ------
+    ModelMismatch
+        If the network does not keep the contract or follows another recipe.
+    OSError
+        If it cannot be written.
+    """
+    from models.contract import check
+    from models.predict import predict
+    from models.sampling import make_sampler
+
+    target = Path(folder).resolve()
+    check(model, recipe, target.name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        model.save(partial / MODEL)
+        digest = _digest(partial / MODEL)
+        name = target.name
+        card = {
+            **card,
+            "name": name,
+            "model_id": f"{name}-{digest[:12]}",
+            "sha256": digest,
+            "recipe": json.loads(recipe.to_json()),
+        }
+        classifier = Classifier(name, card["model_id"], recipe, model, make_sampler(model), card)
+        scores = predict(golden, sign, classifier, GOLDEN_SAMPLES, GOLDEN_SEED)
+        np.savez_compressed(
+            partial / GOLDEN, data=golden.data, mask=golden.mask, sign=np.asarray(sign, dtype=np.int8),
+            score=scores["score"], score_std=scores["score_std"],
+        )  # fmt: skip
+        (partial / RECIPE).write_text(recipe.to_json() + "\n")
+        (partial / CARD).write_text(json.dumps(card, indent=2) + "\n")
+        (partial / CARD_TEXT).write_text(render(card))
+        _replace(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return classifier
+
+
+def _replace(partial: Path, target: Path) -> None:
+    """Put a complete folder in its place; os.replace cannot, where the target is a folder that is not empty."""
+    for file in partial.iterdir():
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    if target.exists():
+        os.replace(target, old)
+    os.replace(partial, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

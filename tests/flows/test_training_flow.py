@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.training import train_model
+from models.store import load
+from nightsift.errors import ConfigurationError
+from nightsift.simulate import SimulationOptions, simulate
+from nightsift.survey import load_survey
+from tasks.examples import harvest
+
+
+def test_model_from_an_archive_with_its_truth(tmp_path: Path) -> None:
+    survey = load_survey(simulate(tmp_path / "survey", SimulationOptions.preset("tiny", 5, visits=5)))
+    harvest(survey, "tiny")
+    archive, truth = Path(survey.archive).with_name("careless"), tmp_path / "survey" / "truth.parquet"
+    epochs: list[int] = []
+    card = train_model(
+        tmp_path / "mine", seed=1, archive=archive, truth=truth, epochs=2, workers=1, track=False,
+        on_epoch=lambda epoch, of, losses: epochs.append(epoch),
+    )  # fmt: skip
+    assert epochs == [1, 2]
+    assert load(tmp_path / "mine").model_id == card["model_id"]
+    assert json.loads((tmp_path / "mine" / "card.json").read_text())["made"]["truth"] == str(truth)
+    assert card["data"]["split_by"] == ["exposure_id"], "one unit and one field leave nothing stricter, and it is told"
+    assert sum(part["exposures"] for part in card["data"]["parts"]) == 5
+    assert card["figures_on_unseen_units"]["all"]["real"] > 0
+
+
+def test_archive_without_truth_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="only one of them"):
+        train_model(tmp_path / "mine", archive=tmp_path, track=False)
+    assert not (tmp_path / "mine").exists()

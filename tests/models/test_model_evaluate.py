@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models import evaluate
+
+
+def test_auc_equals_its_definition(rng: np.random.Generator) -> None:
+    labels = rng.integers(0, 2, 200)
+    scores = np.round(np.clip(0.3 * labels + rng.random(200) * 0.7, 0, 1), 2)  # rounded: there are ties
+    real, bogus = scores[labels == 1][:, None], scores[labels == 0][None]
+    assert evaluate.auc(scores, labels) == pytest.approx(((real > bogus) + 0.5 * (real == bogus)).mean())
+
+
+def test_auc_of_one_class_is_nan() -> None:
+    assert np.isnan(evaluate.auc(np.array([0.1, 0.2]), np.array([1, 1])))
+
+
+@given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=2, max_size=80), st.floats(0, 0.5))
+def test_thresholds_keep_their_word(rows: list[tuple[float, bool]], part: float) -> None:
+    scores, labels = np.array([row[0] for row in rows]), np.array([int(row[1]) for row in rows])
+    if 0 < labels.sum() < len(labels):
+        missed, _ = evaluate.missed_and_fpr(scores, labels, evaluate.threshold_at_missed(scores, labels, part))
+        _, fpr = evaluate.missed_and_fpr(scores, labels, evaluate.threshold_at_fpr(scores, labels, part))
+        assert missed <= part + 1e-12
+        assert fpr <= part + 1e-12
+
+
+def test_thresholds_are_as_good_as_allowed() -> None:
+    scores, labels = np.arange(200) / 200, (np.arange(200) >= 100).astype(int)
+    assert evaluate.threshold_at_missed(scores, labels, 0.1) == pytest.approx(0.55)
+    assert evaluate.missed_and_fpr(scores, labels, evaluate.threshold_at_fpr(scores, labels, 0.1)) == (0.0, 0.1)
+
+
+def test_calibration_error(rng: np.random.Generator) -> None:
+    scores = rng.random(100_000)
+    honest = (rng.random(100_000) < scores).astype(int)
+    assert evaluate.expected_calibration_error(scores, honest) < 0.01
+    assert evaluate.expected_calibration_error(scores, 1 - honest) > 0.4
+    assert sum(row["n"] for row in evaluate.reliability(scores, honest)) == 100_000
+
+
+def test_figures_by_snr_and_kind_add_up(rng: np.random.Generator) -> None:
+    n = 3000
+    labels = rng.integers(0, 2, n)
+    kinds = np.where(labels == 1, rng.choice(["supernova", "asteroid"], n), "bogus")
+    snr, scores = rng.uniform(3, 90, n), np.clip(0.5 * labels + 0.5 * rng.random(n), 0, 1)
+    found = evaluate.figures(scores, labels, snr, kinds, 0.6)
+    assert sum(row["real"] for row in found["by_snr"]) == found["real"] == labels.sum()
+    assert [row["kind"] for row in found["by_kind"]] == ["asteroid", "supernova"]
+    mean = sum(row["missed"] * row["real"] for row in found["by_kind"]) / found["real"]
+    assert mean == pytest.approx(found["missed_at_threshold"])
+    json.dumps(found)
