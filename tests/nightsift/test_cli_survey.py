@@ -59,7 +59,7 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i, row in enumerate(objects)
     ]
     found[1] |= {"flags": int(Flag.DIPOLE), "score": 0.01}
-    found.append(candidate("e0", 2, *FALSE_PLACE, 1, score=0.4, ra=None, dec=None))
+    found.append(candidate("e0", 2, *FALSE_PLACE, 1, score=0.2, ra=None, dec=None))
     write_candidates(archive, "2026-11-20", "tiny-1", "e0", tables.table(found, tables.CANDIDATES))
     ledger.record(archive, ledger_row("e0", str(frames[0]), n_candidates=3))
     refused = {"state": "refused", "reason": "TooFewStars", "message": "7 usable stars found", "area": None}

@@ -27,9 +27,10 @@ VOID = {"meta", "img", "br", "hr", "input", "link", "path", "use", "rect"}
 def ledger_row(i: int, **changes: Any) -> dict[str, Any]:
     row = {
         "exposure_id": f"a-{i:016d}", "unit": "a", "night": NIGHT, "state": "done", "reason": "", "message": "",
-        "facts": "{}", "url": f"somewhere/frame-{i}.fits", "checksum": "00", "field": "f1", "band": "L", "mjd": 61364.9 + i / 100,
-        "ra": 120.0, "dec": -30.0, "area": 0.25, "seeing": 2.5 + 0.1 * i, "zero_point": 24.0, "limiting_mag": 20.0 - i / 10,
-        "align_residual": 0.05, "n_candidates": 1, "n_unflagged": 1, "n_accepted": 1, "seconds": 1.5, "verdict": "good",
+        "facts": "{}", "url": f"somewhere/frame-{i}.fits", "checksum": "00", "field": "f1", "band": "L",
+        "mjd": 61364.9 + i / 100, "ra": 120.0, "dec": -30.0, "area": 0.25, "seeing": 2.5 + 0.1 * i, "zero_point": 24.0,
+        "limiting_mag": 20.0 - i / 10, "align_residual": 0.05,
+        "n_candidates": 1, "n_unflagged": 1, "n_accepted": 1, "seconds": 1.5, "verdict": "good",
         "stage_seconds": '{"ingest": 0.5, "subtract": 1.0}', "provenance": "p", "version": "0", "recorded_at": 0,
     }  # fmt: skip
     return {**row, **changes}
@@ -143,7 +144,8 @@ def test_size_is_limited_and_told() -> None:
 def test_choice_puts_accepted_first_and_flagged_apart() -> None:
     found = candidates_of(
         candidate_row(1, score=0.7), candidate_row(2, score=0.95), candidate_row(3, score=0.2),
-        candidate_row(4, score=0.99, flags=1), candidate_row(5, score=None), candidate_row(6, unit="strange", score=0.97),
+        candidate_row(4, score=0.99, flags=1), candidate_row(5, score=None),
+        candidate_row(6, unit="strange", score=0.97),
     )  # fmt: skip
     choice = choose(found, {"a": 0.5})
     assert choice.best["candidate_id"].to_pylist() == ["c2", "c1", "c6", "c3", "c5"]

@@ -1,0 +1,205 @@
+"""A night: find the exposures of each unit, reduce each, finish the night, report. What happens, in order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows.runner import Call, Ended, run_all
+from flows.server import tracking
+from flows.summary import NightSummary, publish_artifacts, sentence, summarise
+from nightsift import ledger
+from nightsift.errors import ConfigurationError, NightsiftError, SourceError
+from nightsift.io.paths import Archive, checksum, exposure_identity
+from nightsift.survey import Runner, Survey, load_survey
+from nightsift.units import Unit
+from tasks.discover import Exposure, find_exposures, pending
+from tasks.finish import finish_night
+from tasks.logs import run_logger
+from tasks.record import closing_columns, opening_row, verdict_on
+from tasks.reduce import model_of, reduce_exposure
+from tasks.report import write_report
+
+Progress = Callable[[Mapping[str, Any], int], None]
+"""Called with the ledger row of each exposure that ended, and the number of exposures to reduce."""
+
+
+def night(
+    survey: Survey | str | Path,
+    night: str | None = None,
+    units: Sequence[str] | None = None,
+    runner: Runner | None = None,
+    redo: bool = False,
+    progress: Progress | None = None,
+    track: bool = True,
+) -> NightSummary:
+    """Reduce a night, tracked by Prefect where a server answers or can be started.
+
+    Parameters
+    ----------
+    survey : Survey, str or Path
+        The survey, or its file.
+    night : str, optional
+        Only this night (``YYYY-MM-DD``); every one that is found when None.
+    units : sequence of str, optional
+        Only these units.
+    runner : Runner, optional
+        How exposures are spread, instead of what the survey says.
+    redo : bool, optional
+        Reduce exposures again that are finished.
+    progress : callable, optional
+        Called with the row of each exposure that ended and the number of exposures to reduce.
+    track : bool, optional
+        False to run without Prefect.
+
+    Returns
+    -------
+    NightSummary
+        What came out.
+
+    Raises
+    ------
+    ConfigurationError
+        If survey, unit files or models are wrong; nothing was reduced.
+    """
+    survey = survey if isinstance(survey, Survey) else load_survey(survey)
+    plan = (survey, night, tuple(units or ()), runner or survey.runner, redo, progress)
+    for unit in load_units(survey, units or ()).values():  # what is misconfigured is told before anything is started
+        model_of(unit)
+    if not track:
+        return _night(*plan, tracked=False)
+    with tracking() as tracked:
+        if not tracked:
+            return _night(*plan, tracked=False)
+        named = f"{survey.name} {night or 'all nights'}"
+        return nightly.with_options(flow_run_name=named)(*plan, tracked=True)
+
+
+def _night(
+    survey: Survey,
+    night: str | None,
+    only: tuple[str, ...],
+    runner: Runner,
+    redo: bool,
+    progress: Progress | None,
+    tracked: bool,
+) -> NightSummary:
+    began, logger, archive = time.perf_counter(), run_logger(), Archive(survey.archive)
+    units = load_units(survey, only)
+    models = {name: model_of(unit) for name, unit in units.items()}
+    found, problems = _find(survey, units, night)
+    todo = list(found) if redo else pending(found, units, models, archive)
+    logger.info("%d exposures found, %d to reduce", len(found), len(todo))
+    calls = [_call(one, units[one.unit], survey, redo) for one in todo]
+    rows: list[dict[str, Any]] = []
+    for ended in run_all(reduce_exposure, calls, runner, tracked):
+        rows.append(ended.result if ended.error is None else _lost(ended, units))
+        if ended.error is not None:
+            _record(archive, rows[-1], problems)
+        if progress is not None:
+            progress(rows[-1], len(todo))
+    nights = sorted({row["night"] for row in rows} | {one.night for one in found if one.night})
+    reports: dict[str, Path] = {}
+    thresholds = {name: unit.model.threshold for name, unit in units.items()}
+    finish, report = (finish_night, write_report) if tracked else (finish_night.fn, write_report.fn)
+    for one in nights:
+        try:
+            finish(archive, one, units)
+            reports[one] = report(archive, one, thresholds, tuple(problems))
+        except (NightsiftError, OSError) as error:
+            logger.error("night %s could not be finished: %s", one, error)
+            problems.append(f"night {one} could not be finished: {error}")
+    summary = summarise(archive, nights, rows, problems, found=len(found), skipped=len(found) - len(todo))
+    summary = replace(summary, reports=reports, seconds=time.perf_counter() - began, tracked=tracked)
+    if tracked:
+        publish_artifacts(summary)
+    logger.info("%s", sentence(summary))
+    return summary
+
+
+nightly = flow(name="night", persist_result=False, validate_parameters=False)(_night)
+
+
+def load_units(survey: Survey, only: Sequence[str]) -> dict[str, Unit]:
+    """Units of a survey by the name that the survey file gives them.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+    only : sequence of str
+        Only these; all when empty.
+
+    Returns
+    -------
+    dict of str to Unit
+        The units.
+
+    Raises
+    ------
+    ConfigurationError
+        If a unit is not in the survey, or its file is wrong.
+    """
+    names = list(dict.fromkeys(source.unit for source in survey.sources))
+    for name in only:
+        if name not in names:
+            raise ConfigurationError(
+                file=survey.file, table="source", key="unit", what=f"there is no unit '{name}'",
+                advice=f"the survey has {', '.join(names)}",
+            )  # fmt: skip
+    return {unit.name: unit for unit in (survey.load_unit(name) for name in names if not only or name in only)}
+
+
+def _find(survey: Survey, units: Mapping[str, Unit], night: str | None) -> tuple[list[Exposure], list[str]]:
+    """Exposures of all units; a place that cannot be reached costs only its own exposures."""
+    found: dict[str, Exposure] = {}
+    problems = []
+    for source in survey.sources:
+        unit = next((one for one in units.values() if source.unit in (one.name, one.file)), None)
+        if unit is None:
+            continue
+        try:
+            found |= {one.url: one for one in find_exposures(source, unit, source.frames, night)}
+        except SourceError as error:
+            run_logger().error("%s: %s", source.unit, error)
+            problems.append(f"{source.unit}: {error}")
+    return list(found.values()), problems
+
+
+def _call(exposure: Exposure, unit: Unit, survey: Survey, redo: bool) -> Call:
+    return {
+        "url": exposure.url,
+        "unit": unit.file or unit.name,
+        "archive": str(survey.archive),
+        "night": exposure.night,
+        "folders": [str(folder) for folder in survey.unit_folders],
+        "label": exposure.label,
+        "redo": redo,
+    }
+
+
+def _lost(ended: Ended, units: Mapping[str, Unit]) -> dict[str, Any]:
+    """Row of an exposure whose task could not write one itself: its process died, or the disk is full."""
+    unit = next(one.name for one in units.values() if ended.call["unit"] in (one.name, one.file))
+    row = opening_row(unit, ended.call["night"], ended.call["url"])
+    try:
+        row["checksum"] = checksum(row["url"])
+        row["exposure_id"] = exposure_identity(unit, row["checksum"])
+    except NightsiftError as error:
+        run_logger().debug("%s", error)
+    assert isinstance(ended.error, Exception)
+    return closing_columns({**row, **verdict_on(ended.error)}, {}, 0.0, "")
+
+
+def _record(archive: Archive, row: dict[str, Any], problems: list[str]) -> None:
+    """Write the row of a lost exposure; where even that fails, the run says so and the next run tries it again."""
+    try:
+        ledger.record(archive, row)
+    except (NightsiftError, OSError) as error:
+        run_logger().error("%s: %s", row["url"], error)
+        problems.append(f"{row['url']} failed and could not be recorded: {error}")

@@ -1,0 +1,182 @@
+"""A Prefect server for one run, where none is configured: it lives on loopback, writes SQLite and dies with its parent.
+
+Prefect can start such a server by itself, but that one outlives a parent killed with -9 and picks its port among a
+thousand by chance. This one ends when the pipe to its parent breaks and takes a port that the system gives it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+STARTUP_SECONDS = 90.0
+"""How long a server may take to start; the first one on a new database needs 12 to 17 s on two cores."""
+
+DRAIN_SECONDS = 10.0
+"""How long to wait for the last logs and events to leave."""
+
+QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
+}
+"""Nothing is sent to anybody; the log lines of runs go to the API, and only errors to the terminal as well."""
+
+_logger = logging.getLogger("nightsift.server")
+
+
+@contextmanager
+def tracking(startup_seconds: float = STARTUP_SECONDS) -> Iterator[bool]:
+    """Make a Prefect API available for the `with` block.
+
+    Parameters
+    ----------
+    startup_seconds : float, optional
+        How long to wait for an answer before going on without Prefect.
+
+    Yields
+    ------
+    bool
+        Whether an API answers; when it does not, a warning was logged and the caller should run untracked.
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    if configured := PREFECT_API_URL.value():
+        alive = _answers(configured, min(startup_seconds, 15.0))
+        if not alive:
+            _logger.warning("no Prefect server answers at %s: this run is not tracked", configured)
+        with _settings(QUIET):
+            yield alive
+        return
+    process, url = _start(startup_seconds)
+    try:
+        if url and _answers(url, startup_seconds):
+            with _settings({**QUIET, "PREFECT_API_URL": url}):
+                yield True
+                _send_what_is_left()
+        else:
+            _logger.warning("no Prefect server came up within %.0f s: this run is not tracked", startup_seconds)
+            yield False
+    finally:
+        _stop(process)
+
+
+def _start(seconds: float) -> tuple[subprocess.Popen[str], str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.server"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **QUIET, "PREFECT_UI_ENABLED": "0"},
+        text=True,
+    )
+    # A line that never comes must not hang the night: the timer ends the process, which ends the pipe.
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    assert process.stdout is not None
+    port = process.stdout.readline().strip()
+    timer.cancel()
+    return process, f"http://127.0.0.1:{port}/api" if port else ""
+
+
+@contextmanager
+def _settings(values: dict[str, str]) -> Iterator[None]:
+    """Give settings to this process with all its threads, and to those it starts; what the user has set stays."""
+    from prefect.context import refresh_global_settings_context
+
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    refresh_global_settings_context()
+    try:
+        with _hushed(os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"]):
+            yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+        refresh_global_settings_context()
+
+
+@contextmanager
+def _hushed(level: str) -> Iterator[None]:
+    """Prefect set up its logging on import: the handler that writes to the terminal is given another level."""
+    from prefect.logging.handlers import PrefectConsoleHandler
+
+    loggers = [logging.getLogger(name) for name in ("", "prefect", "prefect.extra")]
+    handlers = {one for logger in loggers for one in logger.handlers if isinstance(one, PrefectConsoleHandler)}
+    before = {one: one.level for one in handlers}
+    for one in handlers:
+        one.setLevel(level)
+    try:
+        yield
+    finally:
+        for one, old in before.items():
+            one.setLevel(old)
+
+
+def _answers(url: str, seconds: float) -> bool:
+    # The server of a loopback address is not behind the proxy that the environment may name.
+    opener = build_opener(ProxyHandler({})) if "//127.0.0.1" in url or "//localhost" in url else build_opener()
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            with opener.open(f"{url}/health", timeout=5.0) as reply:
+                if reply.status == 200:
+                    return True
+        except (URLError, OSError, ValueError):
+            pass
+        time.sleep(0.2)
+    return False
+
+
+def _send_what_is_left() -> None:
+    # Logs and task-run events leave in batches from threads of their own; a server that stopped would lose the last.
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    EventsWorker.drain_all(timeout=DRAIN_SECONDS)
+    APILogWorker.drain_all(timeout=DRAIN_SECONDS)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.terminate()
+    try:
+        process.wait(5.0)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    process.stdin.close()
+    process.stdout.close()
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(0)
+
+
+def main() -> None:
+    """Serve the API on a free port of loopback, printed as the first line, until the standard input ends."""
+    import socket
+
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sys.stdout.write(f"{listener.getsockname()[1]}\n")
+        sys.stdout.flush()
+        config = uvicorn.Config(create_app(ephemeral=True, final=True), log_level="error", lifespan="on")
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()

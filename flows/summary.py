@@ -1,0 +1,151 @@
+"""What came out of a run: for the command line, the log and the Prefect artifacts."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from nightsift import ledger
+from nightsift.io.paths import Archive
+
+MOST_ROWS = 1000
+"""Exposures in a table artifact; the ledger holds all."""
+
+
+@dataclass(frozen=True, slots=True)
+class NightSummary:
+    """What came out of a run.
+
+    Attributes
+    ----------
+    nights : tuple of str
+        Nights touched.
+    found, skipped : int
+        Exposures found, and those among them that were finished before.
+    states : dict of str to int
+        Exposures reduced now, by state.
+    candidates, accepted : int
+        Candidates of all exposures of these nights, and those without a flag above the unit's threshold.
+    reports : dict of str to Path
+        Report by night.
+    problems : tuple of str
+        What went wrong outside of any exposure.
+    rows : tuple of dict
+        Ledger rows of the exposures reduced now.
+    seconds : float
+        Wall seconds of the run.
+    tracked : bool
+        Whether a Prefect server knew of it.
+    """
+
+    nights: tuple[str, ...] = ()
+    found: int = 0
+    skipped: int = 0
+    states: dict[str, int] = field(default_factory=dict)
+    candidates: int = 0
+    accepted: int = 0
+    reports: dict[str, Path] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    rows: tuple[dict[str, Any], ...] = ()
+    seconds: float = 0.0
+    tracked: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every exposure is done or was before, 1 otherwise."""
+        return 1 if self.problems or any(state != "done" for state in self.states) else 0
+
+
+def sentence(summary: NightSummary) -> str:
+    """Say in one sentence what came out of a run.
+
+    Parameters
+    ----------
+    summary : NightSummary
+        What came out.
+
+    Returns
+    -------
+    str
+        The sentence.
+    """
+    states = ", ".join(f"{number} {state}" for state, number in sorted(summary.states.items())) or "nothing to reduce"
+    return (
+        f"{summary.found} exposures found, {summary.skipped} finished before; {states}; "
+        f"{summary.accepted} of {summary.candidates} candidates accepted; {summary.seconds:.0f} s"
+    )
+
+
+def summarise(
+    archive: Archive,
+    nights: Sequence[str],
+    rows: Sequence[dict[str, Any]],
+    problems: Sequence[str],
+    found: int,
+    skipped: int,
+) -> NightSummary:
+    """Count what a run has done.
+
+    Parameters
+    ----------
+    archive : Archive
+        The archive.
+    nights : sequence of str
+        Nights touched.
+    rows : sequence of dict
+        Ledger rows of the exposures reduced in this run.
+    problems : sequence of str
+        What went wrong outside of any exposure.
+    found, skipped : int
+        Exposures found, and those finished before.
+
+    Returns
+    -------
+    NightSummary
+        Without reports and seconds.
+    """
+    candidates = accepted = 0
+    for one in nights:
+        table = ledger.read(archive, one)
+        candidates += pc.sum(table["n_candidates"]).as_py() or 0
+        accepted += pc.sum(table["n_accepted"]).as_py() or 0
+    states = dict(Counter(row["state"] for row in rows))
+    return NightSummary(
+        tuple(nights), found, skipped, states, candidates, accepted, problems=tuple(problems), rows=tuple(rows)
+    )
+
+
+def publish_artifacts(summary: NightSummary) -> None:
+    """Show a run in the Prefect UI: a table of its exposures with their stage seconds, and a summary.
+
+    Parameters
+    ----------
+    summary : NightSummary
+        What came out; a flow run must be going on.
+    """
+    key = re.sub(r"[^a-z0-9-]+", "-", f"night-{summary.nights[-1] if summary.nights else 'none'}".lower())
+    table = [_artifact_row(row) for row in summary.rows[:MOST_ROWS]]
+    more = f" (the first {MOST_ROWS} of {len(summary.rows)})" if len(summary.rows) > MOST_ROWS else ""
+    create_table_artifact(table, key=f"{key}-exposures", description=f"Exposures reduced, seconds by stage{more}")
+    lines = [f"# Night {', '.join(summary.nights) or 'without exposures'}", "", sentence(summary), ""]
+    lines += [f"- report of {one}: `{path}`" for one, path in summary.reports.items()]
+    lines += [f"- **problem**: {problem}" for problem in summary.problems]
+    for state in ("failed", "refused", "waiting"):
+        some = [row for row in summary.rows if row["state"] == state]
+        lines += ["", f"## {len(some)} {state}", ""] if some else []
+        lines += [f"- {row['unit']} `{Path(row['url']).name}`: {row['message']}" for row in some[:MOST_ROWS]]
+    create_markdown_artifact("\n".join(lines), key=key, description="What came out of the night")
+
+
+def _artifact_row(row: dict[str, Any]) -> dict[str, Any]:
+    stages = {stage: f"{seconds:.2f}" for stage, seconds in json.loads(row["stage_seconds"]).items()}
+    head = {"unit": row["unit"], "file": Path(row["url"]).name, "field": row.get("field") or "", "state": row["state"]}
+    return {**head, "reason": row["reason"], "seconds": f"{row['seconds']:.2f}", **stages}

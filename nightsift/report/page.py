@@ -1,0 +1,198 @@
+"""The report of a night as one HTML page that needs nothing else: no network, no other files."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from nightsift import __version__, plots
+from nightsift.flags import Flag, names
+from nightsift.frames import Stamps
+from nightsift.ledger import STATES
+from nightsift.report.choice import Choice
+from nightsift.report.pictures import strip
+from nightsift.report.verdict import verdict
+
+TEMPLATE = "night.html.j2"
+MOST_ROWS = 2000
+"""Exposures listed; beyond, the table says that there are more."""
+
+
+def render(
+    night: str,
+    ledger: pa.Table,
+    candidates: pa.Table,
+    choice: Choice,
+    stamps: Mapping[str, Stamps],
+    thresholds: Mapping[str, float],
+    problems: Sequence[str] = (),
+    made: dt.datetime | None = None,
+) -> str:
+    """Write the report of a night.
+
+    Parameters
+    ----------
+    night : str
+        Night label.
+    ledger : pyarrow.Table
+        Its ledger rows, schema `nightsift.tables.LEDGER`; may be empty.
+    candidates : pyarrow.Table
+        All its candidates, schema `nightsift.tables.CANDIDATES`; may be empty.
+    choice : Choice
+        Those to be shown.
+    stamps : mapping of str to Stamps
+        Their stamps by candidate identity; a candidate without is shown without.
+    thresholds : mapping of str to float
+        Score from which a candidate counts as accepted, by unit.
+    problems : sequence of str, optional
+        What went wrong outside of any exposure.
+    made : datetime, optional
+        When the report was made; now by default.
+
+    Returns
+    -------
+    str
+        A complete HTML document.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    rows = ledger.to_pylist()
+    summary = verdict(rows, choice.accepted, problems)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["fixed"] = fixed
+    page = environment.from_string((files("nightsift.report") / TEMPLATE).read_text(encoding="utf-8"))
+    exposures = sorted((_exposure(row) for row in rows), key=lambda one: (one["unit"], one["mjd"] or 0.0, one["file"]))
+    accepted = [_card(row, stamps, thresholds) for row in choice.best.to_pylist()]
+    return page.render(
+        night=night,
+        made=(made or dt.datetime.now(dt.UTC)).strftime("%Y-%m-%d %H:%M UTC"),
+        version=__version__,
+        verdict=summary,
+        problems=problems,
+        units=_by_unit(rows, candidates),
+        states=STATES,
+        total=len(rows),
+        trends=plots.trends(ledger),
+        sky=plots.sky_map(ledger),
+        failures=[one for one in exposures if one["state"] != "done"],
+        suspects=[one for one in exposures if one["state"] == "done" and one["verdict"] not in (None, "good")],
+        exposures=exposures[:MOST_ROWS],
+        hidden=max(0, len(exposures) - MOST_ROWS),
+        stages=list(dict.fromkeys(stage for one in exposures for stage in one["stages"])),
+        choice=choice,
+        accepted=accepted[: choice.shown_accepted],
+        next_best=accepted[choice.shown_accepted :],
+        flagged=[_card(row, stamps, thresholds) for row in choice.flagged.to_pylist()],
+        n_candidates=candidates.num_rows,
+        thresholds=sorted(thresholds.items()),
+        flag_texts=_flag_counts(candidates),
+    )
+
+
+def fixed(value: float | None, digits: int = 2) -> str:
+    """Number with a fixed number of digits, a dash where there is none.
+
+    Parameters
+    ----------
+    value : float or None
+        The number.
+    digits : int, optional
+        Digits after the point.
+
+    Returns
+    -------
+    str
+        Text for a table cell.
+    """
+    return "–" if value is None or not np.isfinite(value) else f"{value:.{digits}f}".replace("-", "−")
+
+
+def sexagesimal(ra: float | None, dec: float | None) -> str:
+    """Position as people paste it.
+
+    Parameters
+    ----------
+    ra, dec : float or None
+        Position (deg).
+
+    Returns
+    -------
+    str
+        Hours and degrees to a tenth of an arcsecond; empty where unknown.
+    """
+    if ra is None or dec is None or not np.isfinite(ra + dec):
+        return ""
+    hundredths = round(ra % 360.0 / 15.0 * 360000.0) % 8640000
+    tenths = round(abs(dec) * 36000.0)
+    h, m, s = hundredths // 360000, hundredths // 6000 % 60, hundredths % 6000
+    return (
+        f"{h:02d}:{m:02d}:{s / 100:05.2f} "
+        f"{'-' if dec < 0 else '+'}{tenths // 36000:02d}:{tenths // 600 % 60:02d}:{tenths % 600 / 10:04.1f}"
+    )
+
+
+def _clock(mjd: float | None) -> str:
+    if mjd is None:
+        return ""
+    return (dt.datetime(1858, 11, 17) + dt.timedelta(days=mjd)).strftime("%m-%d %H:%M:%S")
+
+
+def _exposure(row: dict[str, Any]) -> dict[str, Any]:
+    stages = json.loads(row["stage_seconds"] or "{}")
+    return {**row, "file": PurePosixPath(row["url"]).name, "time": _clock(row["mjd"]), "stages": stages}
+
+
+def _card(row: dict[str, Any], stamps: Mapping[str, Stamps], thresholds: Mapping[str, float]) -> dict[str, Any]:
+    picture = strip(stamps[row["candidate_id"]]) if row["candidate_id"] in stamps else ""
+    size = stamps[row["candidate_id"]].data.shape[1] if picture else 0
+    return {
+        **row,
+        "picture": picture,
+        "pixels": size,
+        "position": sexagesimal(row["ra"], row["dec"]),
+        "time": _clock(row["mjd"]),
+        "names": names(row["flags"]),
+        "is_accepted": row["score"] is not None and row["score"] >= thresholds.get(row["unit"], np.inf),
+    }
+
+
+def _by_unit(rows: Sequence[Mapping[str, Any]], candidates: pa.Table) -> list[dict[str, Any]]:
+    found = Counter(candidates["unit"].to_pylist())
+    units = []
+    for name in sorted({row["unit"] for row in rows}):
+        own = [row for row in rows if row["unit"] == name]
+        median = {
+            column: _median([row[column] for row in own])
+            for column in ("seeing", "zero_point", "limiting_mag", "align_residual", "seconds")
+        }
+        units.append(
+            {
+                "name": name,
+                "n": len(own),
+                "states": Counter(row["state"] for row in own),
+                "candidates": found[name],
+                "accepted": sum(row["n_accepted"] or 0 for row in own),
+                "area": sum(row["area"] or 0.0 for row in own),
+                **median,
+            }
+        )
+    return units
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
+
+
+def _flag_counts(candidates: pa.Table) -> list[tuple[str, int, str]]:
+    flags = candidates["flags"].to_numpy()
+    counts = [(str(flag.name), int(np.count_nonzero(flags & flag.value)), flag.description) for flag in Flag]
+    return [one for one in counts if one[1]]

@@ -1,0 +1,42 @@
+"""Stamps to scores."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from models.predict import predict
+from nightsift.frames import Stamps
+from nightsift.tables import CANDIDATES
+from nightsift.units import Unit
+
+SEED = 0
+"""One seed for all exposures, so that their scores can be compared to the last digit."""
+
+
+@task(name="classify", persist_result=False, cache_policy=NO_CACHE)
+def score(stamps: Stamps, candidates: pa.Table, unit: Unit) -> pa.Table:
+    """Fill the score columns; a table without rows needs no model and stays as it is.
+
+    Parameters
+    ----------
+    stamps : Stamps
+        One a candidate.
+    candidates : pyarrow.Table
+        The candidates, without scores.
+    unit : Unit
+        With its table ``[model]``.
+
+    Returns
+    -------
+    pyarrow.Table
+        The same rows with their scores.
+    """
+    if candidates.num_rows == 0:
+        return candidates
+    scores = predict(stamps, candidates["sign"].to_numpy(), unit.model.name, unit.model.samples, SEED)
+    for name, values in scores.items():
+        field = CANDIDATES.field(name)
+        candidates = candidates.set_column(CANDIDATES.get_field_index(name), field, pa.array(values, field.type))
+    return candidates

@@ -1,0 +1,183 @@
+"""Which exposures there are, which night each belongs to, and which of them still need work."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nightsift import ledger
+from nightsift.errors import FrameError, SourceError
+from nightsift.facts import Facts, read_facts
+from nightsift.io.fits import read_header
+from nightsift.io.paths import Archive, Found, checksum, discover, exposure_identity, local_copy
+from nightsift.survey import Source
+from nightsift.units import Unit
+from tasks.record import is_current
+
+READERS = 4
+"""Files looked at together: disks answer several at once, and hashing leaves Python's lock."""
+
+_logger = logging.getLogger("nightsift")
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """An exposure that was found, before anything is done with it.
+
+    Attributes
+    ----------
+    url, name : str
+        Place and file name.
+    unit : str
+        Unit that took it.
+    night : str or None
+        Night label; None where the header could not be looked at.
+    field, band : str
+        Sky field and filter, empty where the header could not be looked at.
+    """
+
+    url: str
+    name: str
+    unit: str
+    night: str | None = None
+    field: str = ""
+    band: str = ""
+
+    @property
+    def label(self) -> str:
+        """How it is called in task runs and logs."""
+        return " ".join(part for part in (self.unit, self.name, self.field, self.band) if part)
+
+
+def facts_of(path: Path, unit: Unit, url: str = "") -> Facts:
+    """Facts of a file from its header alone.
+
+    Parameters
+    ----------
+    path : Path
+        Local file.
+    unit : Unit
+        Its unit.
+    url : str, optional
+        Where it came from.
+
+    Returns
+    -------
+    Facts
+        The facts.
+
+    Raises
+    ------
+    FrameError
+        If the file cannot be read or lacks a fact.
+    """
+    return read_facts(unit, read_header(path, unit.image.hdu), url or str(path))
+
+
+def find_exposures(
+    source: Source, unit: Unit, place: str, night: str | None = None, fetch: bool = False
+) -> list[Exposure]:
+    """Find the exposures of one source.
+
+    A local file whose header cannot be read belongs to the night of its nearest readable neighbour in the same folder,
+    so that it is refused in the report of that night and not lost.
+
+    Parameters
+    ----------
+    source : Source
+        With the pattern of file names.
+    unit : Unit
+        Its unit.
+    place : str
+        Folder, glob or URL to look in.
+    night : str, optional
+        Only this night; exposures of which it cannot be told stay.
+    fetch : bool, optional
+        Fetch remote files to look at their headers, which a night filter does anyway.
+
+    Returns
+    -------
+    list of Exposure
+        Sorted by place.
+
+    Raises
+    ------
+    SourceError
+        If the place cannot be listed.
+    """
+    found = discover(place, source.pattern)
+    with ThreadPoolExecutor(READERS) as readers:
+        exposures = list(readers.map(lambda one: _look(one, unit, fetch or night is not None), found))
+    exposures = _with_neighbours_night(exposures)
+    return [one for one in exposures if night is None or one.night in (None, night)]
+
+
+def pending(
+    exposures: Sequence[Exposure], units: dict[str, Unit], models: dict[str, str], archive: Archive
+) -> list[Exposure]:
+    """Exposures that the ledger does not tell to be finished with these options, this code and these templates.
+
+    Parameters
+    ----------
+    exposures : sequence of Exposure
+        What was found.
+    units : dict of str to Unit
+        Units by name.
+    models : dict of str to str
+        Identity of each unit's model by unit name.
+    archive : Archive
+        The archive.
+
+    Returns
+    -------
+    list of Exposure
+        Those to reduce, in their order; remote ones always, they are checked where they are fetched.
+    """
+    nights = {one.night for one in exposures if one.night}
+    rows: dict[str, dict[str, Any]] = {}
+    for night in nights & set(archive.nights()):
+        rows |= {row["exposure_id"]: row for row in ledger.read(archive, night).to_pylist()}
+    seen = {row["url"] for row in rows.values()}
+
+    def needs_work(one: Exposure) -> bool:
+        if one.url not in seen or not one.night:
+            return True
+        try:
+            row = rows.get(exposure_identity(one.unit, checksum(one.url)))
+        except SourceError:
+            return True
+        return row is None or not is_current(row, units[one.unit], models[one.unit], archive)
+
+    with ThreadPoolExecutor(READERS) as readers:
+        return [one for one, needed in zip(exposures, readers.map(needs_work, exposures), strict=True) if needed]
+
+
+def _look(found: Found, unit: Unit, fetch: bool) -> Exposure:
+    exposure = Exposure(found.url, found.name, unit.name)
+    if "://" in found.url and not fetch:
+        return exposure
+    try:
+        with local_copy(found.url) as path:
+            facts = facts_of(path, unit, found.url)
+    except (FrameError, SourceError) as error:
+        _logger.debug("%s", error)
+        return exposure
+    return replace(exposure, night=facts.night, field=facts.field, band=facts.band)
+
+
+def _with_neighbours_night(exposures: Iterable[Exposure]) -> list[Exposure]:
+    folders: dict[str, list[Exposure]] = {}
+    for one in exposures:
+        folders.setdefault(one.url.rpartition("/")[0], []).append(one)
+    labelled: list[Exposure] = []
+    for members in folders.values():
+        known = [i for i, one in enumerate(members) if one.night]
+        for i, one in enumerate(members):
+            nearest = min(known, key=lambda k: abs(k - i), default=None)
+            local = "://" not in one.url
+            labelled.append(replace(one, night=members[nearest].night) if nearest is not None and local else one)
+    return labelled

@@ -1,0 +1,90 @@
+"""What can be told only when all exposures of a night are there: detector pixels that fire again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from nightsift import ledger
+from nightsift.images.repeats import flag_repeated_pixels
+from nightsift.io.parquet import read_tables, write_candidates
+from nightsift.io.paths import Archive
+from nightsift.tables import CANDIDATES
+from nightsift.units import Unit
+from tasks.measure import of_candidates
+
+
+@task(name="finish", task_run_name="finish {night}", persist_result=False, cache_policy=NO_CACHE)
+def finish_night(archive: Archive, night: str, units: Mapping[str, Unit]) -> dict[str, int]:
+    """Flag repeated detector pixels over a night of each unit; a second time changes nothing.
+
+    Parameters
+    ----------
+    archive : Archive
+        The archive.
+    night : str
+        Night label.
+    units : mapping of str to Unit
+        Units by name.
+
+    Returns
+    -------
+    dict of str to int
+        Exposures rewritten, by unit.
+    """
+    return {name: flag_unit(archive, night, unit) for name, unit in units.items()}
+
+
+def committed(archive: Archive, rows: list[dict[str, Any]]) -> pa.Table:
+    """Candidates of those exposures that the ledger tells to be done; what was never committed does not count.
+
+    Parameters
+    ----------
+    archive : Archive
+        The archive.
+    rows : list of dict
+        Ledger rows.
+
+    Returns
+    -------
+    pyarrow.Table
+        Schema `nightsift.tables.CANDIDATES`.
+    """
+    places = [(row["night"], row["unit"], row["exposure_id"]) for row in rows if row["state"] == "done"]
+    return read_tables([archive.candidates(*place) for place in places], CANDIDATES)
+
+
+def flag_unit(archive: Archive, night: str, unit: Unit) -> int:
+    """Flag repeated detector pixels over a night of one unit.
+
+    Parameters
+    ----------
+    archive : Archive
+        The archive.
+    night : str
+        Night label.
+    unit : Unit
+        The unit.
+
+    Returns
+    -------
+    int
+        Exposures whose candidates were rewritten, each whole and atomically.
+    """
+    rows = ledger.read(archive, night, unit.name).to_pylist()
+    before = committed(archive, rows)
+    after = flag_repeated_pixels(before)
+    touched = after.filter(pc.not_equal(before["flags"], after["flags"]))["exposure_id"]
+    changed = set(touched.to_pylist())
+    for row in rows:
+        if row["exposure_id"] in changed:
+            of_exposure = after.filter(pc.equal(after["exposure_id"], row["exposure_id"]))
+            of_exposure = of_exposure.replace_schema_metadata(CANDIDATES.metadata).cast(CANDIDATES)
+            write_candidates(archive, night, unit.name, row["exposure_id"], of_exposure)
+            ledger.record(archive, {**row, **of_candidates(of_exposure, unit.model.threshold)})
+    return len(changed)

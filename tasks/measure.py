@@ -1,0 +1,204 @@
+"""What each stage tells the ledger, as its columns; values that are not finite become null."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightsift.errors import PoorCoverage
+from nightsift.frames import Difference, Frame, Pair
+from nightsift.images.align import Alignment
+from nightsift.images.photometry import ZeroPoint, limiting_magnitude, searched_area
+from nightsift.images.stars import StarTable, typical_fwhm
+from nightsift.units import Unit
+
+
+def of_frame(frame: Frame) -> dict[str, Any]:
+    """Columns from the facts of a frame.
+
+    Parameters
+    ----------
+    frame : Frame
+        As read.
+
+    Returns
+    -------
+    dict
+        Ledger columns.
+    """
+    meta = frame.meta
+    return _finite(
+        {
+            "night": meta.night,
+            "field": meta.field,
+            "band": meta.band,
+            "mjd": meta.mjd,
+            "exposure_s": meta.exposure_s,
+            "ra": meta.ra,
+            "dec": meta.dec,
+        }
+    )
+
+
+def of_sky(frame: Frame) -> dict[str, Any]:
+    """Columns from a background-subtracted frame.
+
+    Parameters
+    ----------
+    frame : Frame
+        Background-subtracted.
+
+    Returns
+    -------
+    dict
+        Ledger columns.
+    """
+    ny, nx = frame.shape
+    step = max(1, int(math.sqrt(ny * nx / 250_000)))
+    sample = frame.data[::step, ::step][frame.mask[::step, ::step] == 0]
+    rms = 1.4826 * float(np.median(np.abs(sample - np.median(sample)))) if sample.size else math.nan
+    return _finite({"sky": float(frame.sky), "sky_rms": rms})
+
+
+def of_stars(frame: Frame, stars: StarTable) -> dict[str, Any]:
+    """Columns from the stars of a frame.
+
+    Parameters
+    ----------
+    frame : Frame
+        The frame.
+    stars : ndarray of STAR_DTYPE
+        Its stars.
+
+    Returns
+    -------
+    dict
+        Ledger columns.
+    """
+    return _finite({"n_stars": len(stars), "seeing": typical_fwhm(stars) * frame.meta.pixel_scale})
+
+
+def of_pair(pair: Pair, alignment: Alignment) -> dict[str, Any]:
+    """Columns from the alignment with the template; the position is that of the frame's centre.
+
+    Parameters
+    ----------
+    pair : Pair
+        Science and template on one grid.
+    alignment : Alignment
+        How they were brought there.
+
+    Returns
+    -------
+    dict
+        Ledger columns.
+    """
+    columns: dict[str, Any] = {
+        "align_method": alignment.method,
+        "align_matched": int(alignment.matched),
+        "align_residual": float(alignment.residual),
+        "coverage": float(pair.coverage),
+    }
+    if pair.science.wcs is not None:
+        ny, nx = pair.science.shape
+        ra, dec = pair.science.wcs.all_pix2world((nx - 1) / 2.0, (ny - 1) / 2.0, 0)
+        columns |= {"ra": float(ra), "dec": float(dec)}
+    return _finite(columns)
+
+
+def require_coverage(pair: Pair, unit: Unit) -> None:
+    """Refuse a pair whose template covers too little of the frame.
+
+    Parameters
+    ----------
+    pair : Pair
+        Science and template on one grid.
+    unit : Unit
+        With its ``[template] min_coverage``.
+
+    Raises
+    ------
+    PoorCoverage
+        If the coverage is lower than that.
+    """
+    if pair.coverage < unit.template.min_coverage:
+        where = pair.science.meta.path
+        raise PoorCoverage(coverage=float(pair.coverage), where=where, needed=unit.template.min_coverage)
+
+
+def of_difference(difference: Difference, pair: Pair) -> dict[str, Any]:
+    """Columns from a difference.
+
+    Parameters
+    ----------
+    difference : Difference
+        The difference.
+    pair : Pair
+        What it was made of.
+
+    Returns
+    -------
+    dict
+        Ledger columns.
+    """
+    return _finite(
+        {
+            "method": difference.method,
+            "convolved": difference.convolved,
+            "kernel_sum": float(difference.kernel_sum),
+            "star_residual": float(difference.metrics.get("star_residual", math.nan)),
+            "verdict": difference.verdict,
+            "verdict_reasons": "; ".join(difference.reasons),
+            "area": searched_area(difference, pair.science),
+        }
+    )
+
+
+def of_calibration(zero: ZeroPoint, difference: Difference) -> dict[str, Any]:
+    """Columns from the zero point.
+
+    Parameters
+    ----------
+    zero : ZeroPoint
+        Zero point of the frame.
+    difference : Difference
+        For its noise.
+
+    Returns
+    -------
+    dict
+        Ledger columns.
+    """
+    return _finite({"zero_point": zero.value, "limiting_mag": limiting_magnitude(difference, zero, 5.0)})
+
+
+def of_candidates(candidates: pa.Table, threshold: float) -> dict[str, Any]:
+    """Columns that count candidates.
+
+    Parameters
+    ----------
+    candidates : pyarrow.Table
+        Candidates with their scores.
+    threshold : float
+        Score from which a candidate counts as accepted.
+
+    Returns
+    -------
+    dict
+        Ledger columns.
+    """
+    unflagged = candidates.filter(pc.equal(candidates["flags"], 0))
+    accepted = pc.sum(pc.greater_equal(unflagged["score"], threshold)).as_py() or 0
+    return {"n_candidates": candidates.num_rows, "n_unflagged": unflagged.num_rows, "n_accepted": int(accepted)}
+
+
+def _finite(columns: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float | np.floating) and not math.isfinite(value) else value
+        for name, value in columns.items()
+    }

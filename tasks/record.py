@@ -1,0 +1,180 @@
+"""The ledger row of an exposure while it is reduced: it grows by stages, so that a refusal keeps what was known."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from typing import Any
+
+from nightsift import __version__, provenance
+from nightsift.errors import FrameError, NightsiftError, NoTemplate
+from nightsift.io.parquet import read_table
+from nightsift.io.paths import Archive, exposure_identity
+from nightsift.ledger import FINAL
+from nightsift.tables import LEDGER
+from nightsift.units import Unit
+
+WITHOUT_EFFECT = {"description", "file", "extends"}
+"""Parts of a unit file that change no result."""
+
+UNKNOWN_NIGHT = "unknown"
+
+
+def opening_row(unit: str, night: str | None, url: str) -> dict[str, Any]:
+    """Row of an exposure of which nothing is known but its place.
+
+    Parameters
+    ----------
+    unit : str
+        Telescope unit.
+    night : str or None
+        Night label; "unknown" where it cannot be told.
+    url : str
+        Where the exposure lies.
+
+    Returns
+    -------
+    dict
+        The columns that every ledger row must have. The identity is made from the place until the content is known.
+    """
+    return {
+        "exposure_id": exposure_identity(unit, hashlib.sha256(url.encode()).hexdigest()),
+        "unit": unit,
+        "night": night or UNKNOWN_NIGHT,
+        "state": "failed",
+        "reason": "",
+        "message": "",
+        "facts": "{}",
+        "url": url,
+        "checksum": "",
+        "version": __version__,
+    }
+
+
+def key_of(checksum: str, template_id: str, unit: Unit, model_id: str) -> str:
+    """Provenance of an exposure: same key, same result.
+
+    Parameters
+    ----------
+    checksum : str
+        SHA-256 of the file.
+    template_id : str
+        Identity of the template, empty when the exposure did not get that far.
+    unit : Unit
+        The unit, with every option that changes results.
+    model_id : str
+        Identity of the real/bogus model.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal.
+    """
+    options = unit.model_dump(mode="json", exclude=WITHOUT_EFFECT)
+    return provenance.key({"checksum": checksum, "template": template_id, "model": model_id}, options)
+
+
+def verdict_on(error: Exception) -> dict[str, Any]:
+    """State, reason, message and facts of an exposure that ended with an error.
+
+    Parameters
+    ----------
+    error : Exception
+        What ended it.
+
+    Returns
+    -------
+    dict
+        Ledger columns: "refused" is the frame's fault, "waiting" asks for a template, all else is the machine's
+        fault and "failed".
+    """
+    state = "waiting" if isinstance(error, NoTemplate) else "refused" if isinstance(error, FrameError) else "failed"
+    facts = error.facts if isinstance(error, NightsiftError) else {}
+    reason = type(error).__name__
+    return {"state": state, "reason": reason, "message": str(error) or reason, "facts": json.dumps(facts, default=str)}
+
+
+def closing_columns(
+    row: dict[str, Any], seconds: dict[str, float], total: float, provenance_key: str
+) -> dict[str, Any]:
+    """Columns that are known when all is over.
+
+    Parameters
+    ----------
+    row : dict
+        The row so far.
+    seconds : dict of str to float
+        Seconds by stage.
+    total : float
+        Seconds in all.
+    provenance_key : str
+        From `key_of`; empty where the content is unknown.
+
+    Returns
+    -------
+    dict
+        The complete row.
+    """
+    stages = json.dumps({stage: round(value, 3) for stage, value in seconds.items()})
+    return {
+        **row,
+        "seconds": total,
+        "stage_seconds": stages,
+        "provenance": provenance_key,
+        "recorded_at": dt.datetime.now(dt.UTC),
+    }
+
+
+def recorded(archive: Archive, row: dict[str, Any]) -> dict[str, Any] | None:
+    """Row that the ledger holds already for an exposure.
+
+    Parameters
+    ----------
+    archive : Archive
+        The archive.
+    row : dict
+        With night, unit and exposure_id.
+
+    Returns
+    -------
+    dict or None
+        The row, None where there is none.
+    """
+    path = archive.ledger(row["night"], row["unit"], row["exposure_id"])
+    rows = read_table(path, LEDGER).to_pylist() if path.is_file() else []
+    return rows[0] if rows else None
+
+
+def is_current(row: dict[str, Any], unit: Unit, model_id: str, archive: Archive) -> bool:
+    """Whether a recorded exposure needs no further work.
+
+    Parameters
+    ----------
+    row : dict
+        Its ledger row.
+    unit : Unit
+        The unit as it is now.
+    model_id : str
+        Identity of the model as it is now.
+    archive : Archive
+        The archive, with the templates as they are now.
+
+    Returns
+    -------
+    bool
+        True for the states done and refused while options, code, model and template are the same.
+    """
+    if row["state"] not in FINAL:
+        return False
+    used = row["template_id"] or ""
+    if row["provenance"] != key_of(row["checksum"], used, unit, model_id):
+        return False
+    newest = _newest_template(archive, row) if used else None
+    return newest is None or newest == archive.template(row["unit"], row["field"], row["band"], used).name
+
+
+def _newest_template(archive: Archive, row: dict[str, Any]) -> str | None:
+    folder = archive.templates(row["unit"], row["field"], row["band"])
+    files = [one for one in folder.glob("*.fits") if not one.name.startswith(".")]
+    return max(files, key=lambda one: (one.stat().st_mtime_ns, one.name)).name if files else None

@@ -1,0 +1,268 @@
+"""One exposure, from its file to candidate rows: one tracked task, its steps called directly, arrays in memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from models.store import model_id
+from nightsift.errors import ConfigurationError, FrameError, ModelMismatch
+from nightsift.frames import Difference, Pair, Stamps
+from nightsift.io.paths import Archive, checksum, exposure_identity, local_copy
+from nightsift.io.templates import find_template
+from nightsift.tables import CANDIDATES
+from nightsift.units import Unit, load_unit
+from tasks import measure
+from tasks.align import align_to, background, psf, stars, warp
+from tasks.classify import score
+from tasks.discover import facts_of
+from tasks.extract import calibrate, find_candidates
+from tasks.ingest import artefacts, ingest
+from tasks.logs import Logger, run_logger
+from tasks.publish import commit, publish, withdraw
+from tasks.record import closing_columns, is_current, key_of, opening_row, recorded, verdict_on
+from tasks.retry import patiently
+from tasks.stages import Stopwatch
+from tasks.stamp import cut_stamps
+from tasks.subtract import subtract_pair
+
+
+@dataclass(slots=True)
+class Reduction:
+    """What has become of one exposure so far.
+
+    Attributes
+    ----------
+    row : dict
+        Its ledger row, which grows stage by stage.
+    clock : Stopwatch
+        Seconds by stage.
+    pair, difference : Pair, Difference or None
+        Images, for those who want to look at them; they never leave the process.
+    candidates : pyarrow.Table
+        Candidates with their scores.
+    stamps : Stamps or None
+        Their stamps.
+    skipped : bool
+        Whether the ledger said that nothing was left to do.
+    """
+
+    row: dict[str, Any]
+    clock: Stopwatch = field(default_factory=Stopwatch)
+    pair: Pair | None = None
+    difference: Difference | None = None
+    candidates: pa.Table = field(default_factory=CANDIDATES.empty_table)
+    stamps: Stamps | None = None
+    skipped: bool = False
+
+
+@task(name="reduce", task_run_name="{label}", persist_result=False, cache_policy=NO_CACHE)
+def reduce_exposure(
+    url: str,
+    unit: str,
+    archive: str,
+    night: str | None = None,
+    folders: Sequence[str] = (),
+    label: str = "exposure",
+    redo: bool = False,
+) -> dict[str, Any]:
+    """Reduce one exposure and commit its products (see `reduce_file`): plain values in, its ledger row out.
+
+    Parameters
+    ----------
+    url, unit, archive : str
+        Place of the exposure, name or file of its unit, folder of the archive.
+    night : str, optional
+        Night label; worked out from the header when not given.
+    folders : sequence of str, optional
+        Folders searched for the unit before those shipped.
+    label : str, optional
+        Name of the task run and in logs.
+    redo : bool, optional
+        Reduce it even if the ledger says that it is finished.
+
+    Returns
+    -------
+    dict
+        The ledger row.
+    """
+    loaded = load_unit(unit, [Path(folder) for folder in folders])
+    return reduce_file(url, loaded, Archive(Path(archive)), night, label, redo, run_logger()).row
+
+
+def reduce_file(
+    url: str,
+    unit: Unit,
+    archive: Archive,
+    night: str | None = None,
+    label: str = "",
+    redo: bool = False,
+    logger: Logger | None = None,
+) -> Reduction:
+    """Reduce one exposure and commit its products: whatever happens, it ends as one ledger row.
+
+    Parameters
+    ----------
+    url : str
+        Where the exposure lies.
+    unit : Unit
+        The telescope unit that took it.
+    archive : Archive
+        Where templates are read and products are written.
+    night : str, optional
+        Night label; worked out from the header when not given.
+    label : str, optional
+        How the exposure is called in logs.
+    redo : bool, optional
+        Reduce it even if the ledger says that it is finished.
+    logger : Logger, optional
+        Where to tell of it.
+
+    Returns
+    -------
+    Reduction
+        The ledger row, and the arrays for those who want to look at them.
+
+    Raises
+    ------
+    ConfigurationError
+        If the model that the unit names is not there.
+    DiskFull, OSError
+        If not even the ledger row can be written.
+    """
+    model, logger, label = model_of(unit), logger or run_logger(), label or Path(url).name
+    reduction = Reduction(opening_row(unit.name, night, url))
+    try:
+        with local_copy(url) as path:
+            _identify(reduction.row, unit, path, night)
+            before = recorded(archive, reduction.row)
+            if before is not None and not redo and is_current(before, unit, model, archive):
+                return Reduction(before, skipped=True)
+            run_steps(reduction, path, unit, archive)
+        with reduction.clock.timed("publish"):
+            patiently(lambda: publish.fn(archive, reduction.row, reduction.candidates, reduction.stamps))
+        reduction.row |= {"state": "done"}
+    except Exception as error:  # noqa: BLE001
+        # The border of an exposure: the only place that catches everything, so that one frame never costs another.
+        reduction.row |= verdict_on(error)
+        _tell(logger, label, reduction, error)
+        withdraw(archive, reduction.row)
+    known = reduction.row["checksum"]
+    key = key_of(known, reduction.row.get("template_id") or "", unit, model) if known else ""
+    reduction.row = closing_columns(reduction.row, reduction.clock.seconds, reduction.clock.total, key)
+    patiently(lambda: commit.fn(archive, reduction.row))
+    reduction.clock.log(logger, f"{label}: {reduction.row['state']}")
+    return reduction
+
+
+def run_steps(reduction: Reduction, path: Path, unit: Unit, archive: Archive) -> None:
+    """Take one exposure from its file to scored candidates, filling the reduction stage by stage.
+
+    Parameters
+    ----------
+    reduction : Reduction
+        What to fill; checksum and night stand in its row.
+    path : Path
+        Local file.
+    unit : Unit
+        The telescope unit.
+    archive : Archive
+        Where templates are read.
+
+    Raises
+    ------
+    FrameError
+        If the frame is no good for the stage reached.
+    NoTemplate
+        If no template exists yet.
+    """
+    row, timed = reduction.row, reduction.clock.timed
+    with timed("ingest"):
+        frame = ingest.fn(path, unit, row["night"], row["checksum"], row["url"])
+        row |= measure.of_frame(frame)
+    with timed("artefacts"):
+        frame = artefacts.fn(frame, unit)
+    with timed("background"):
+        frame = background.fn(frame, unit)
+        row |= measure.of_sky(frame)
+    with timed("stars"):
+        found = stars.fn(frame)
+        row |= measure.of_stars(frame, found)
+    with timed("psf"):
+        frame = psf.fn(frame, found, unit)
+    with timed("template"):
+        template = find_template(archive, frame.meta)
+        row["template_id"] = template.template_id
+    with timed("align"):
+        alignment = align_to.fn(frame, found, template, unit)
+    with timed("warp"):
+        reduction.pair = pair = warp.fn(frame, template, alignment)
+        row |= measure.of_pair(pair, alignment)
+        measure.require_coverage(pair, unit)
+    with timed("subtract"):
+        reduction.difference = difference = subtract_pair.fn(pair, unit)
+        row |= measure.of_difference(difference, pair)
+    with timed("photometry"):
+        zero = calibrate.fn(found, template, alignment)
+        row |= measure.of_calibration(zero, difference)
+    with timed("extract"):
+        candidates = find_candidates.fn(difference, pair, unit, zero, template.template_id)
+    with timed("stamp"):
+        stamps = cut_stamps.fn(pair, difference, candidates, unit)
+    with timed("classify"):
+        candidates = score.fn(stamps, candidates, unit)
+    reduction.candidates, reduction.stamps = candidates, stamps
+    row |= measure.of_candidates(candidates, unit.model.threshold)
+
+
+def model_of(unit: Unit) -> str:
+    """Identity of the model that a unit names.
+
+    Parameters
+    ----------
+    unit : Unit
+        The unit.
+
+    Returns
+    -------
+    str
+        Identity of the model.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such model.
+    """
+    try:
+        return model_id(unit.model.name)
+    except ModelMismatch as error:
+        raise ConfigurationError(
+            file=unit.file, table="model", key="name", what=str(error), advice='name = "none" scores nothing'
+        ) from error
+
+
+def _identify(row: dict[str, Any], unit: Unit, path: Path, night: str | None) -> None:
+    """Identity by content; the night by the header, unless it was given."""
+    row["checksum"] = patiently(lambda: checksum(path))
+    row["exposure_id"] = exposure_identity(unit.name, row["checksum"])
+    if night is None:
+        try:
+            row["night"] = facts_of(path, unit, row["url"]).night
+        except FrameError as error:
+            # The ingest that follows refuses the frame with this very error; here only its night stays unknown.
+            logging.getLogger(__name__).debug("%s", error)
+
+
+def _tell(logger: Logger, label: str, reduction: Reduction, error: Exception) -> None:
+    where, row = reduction.clock.stage or "opening", reduction.row
+    if row["state"] == "failed":
+        logger.error("%s failed at %s: %s", label, where, row["message"], exc_info=error)
+    else:
+        logger.warning("%s %s at %s: %s", label, row["state"], where, row["message"])

@@ -1,0 +1,47 @@
+"""Patience with the world: the network and busy disks get another chance, frames and full disks do not."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+R = TypeVar("R")
+
+PAUSES = (1.0, 5.0)
+"""Seconds to wait before the second and the third try."""
+
+_HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+
+
+def patiently(step: Callable[[], R], pauses: Sequence[float] = PAUSES) -> R:
+    """Call a step again after an error of input or output that may pass by itself.
+
+    Parameters
+    ----------
+    step : callable
+        What to do, without arguments.
+    pauses : sequence of float
+        Seconds to wait before each further try.
+
+    Returns
+    -------
+    object
+        What the step returns.
+
+    Raises
+    ------
+    OSError
+        The last one, when every try failed, or at once when waiting cannot help (disk full, no such file).
+    """
+    for pause in pauses:
+        try:
+            return step()
+        except OSError as error:
+            if error.errno in _HOPELESS or isinstance(error, FileNotFoundError):
+                raise
+            logging.getLogger(__name__).warning("%s; trying again in %.0f s", error, pause)
+            time.sleep(pause)
+    return step()

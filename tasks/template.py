@@ -1,0 +1,279 @@
+"""One template: its frames prepared, combined, written; one tracked task a field, unit and band."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from nightsift.errors import AlignmentFailed, FrameError, NightsiftError
+from nightsift.frames import Frame
+from nightsift.images.background import subtract_background
+from nightsift.images.stars import StarTable, find_stars
+from nightsift.io.catalogue import read_positions
+from nightsift.io.fits import open_fits
+from nightsift.io.paths import Archive, checksum, exposure_identity, local_copy
+from nightsift.io.templates import write_template
+from nightsift.templates import Template, build_template, solved, template_identity
+from nightsift.units import Unit, load_unit
+from tasks.discover import facts_of
+from tasks.ingest import artefacts, ingest
+from tasks.logs import run_logger
+from tasks.stages import Stopwatch
+
+MEMORY = 3_000_000_000
+"""Bytes of prepared frames kept in memory while a template is built; frames beyond are read again when needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateRow:
+    """What has become of one template.
+
+    Attributes
+    ----------
+    unit, field, band : str
+        Whose it is.
+    state : str
+        "done", "kept" (it was up to date), "refused" (the frames) or "failed" (the machine).
+    message : str
+        What is wrong and what to do; empty when done.
+    template_id : str
+        Its identity, empty when there is none.
+    used, offered : int
+        Frames averaged, frames found.
+    left_out : tuple of (str, str)
+        Frames not used, by place or identity, and why.
+    seconds : float
+        Wall seconds.
+    """
+
+    unit: str
+    field: str
+    band: str
+    state: str
+    message: str = ""
+    template_id: str = ""
+    used: int = 0
+    offered: int = 0
+    left_out: tuple[tuple[str, str], ...] = ()
+    seconds: float = 0.0
+
+
+@task(name="template", task_run_name="template {label}", persist_result=False, cache_policy=NO_CACHE)
+def make_template(
+    unit: str,
+    field: str,
+    band: str,
+    urls: Sequence[str],
+    archive: str,
+    folders: Sequence[str] = (),
+    redo: bool = False,
+    label: str = "",
+) -> TemplateRow:
+    """Build one template from its frames and write it, unless it is up to date.
+
+    Parameters
+    ----------
+    unit, field, band : str
+        Whose template it is.
+    urls : sequence of str
+        Places of the frames.
+    archive : str
+        Folder of the archive.
+    folders : sequence of str, optional
+        Folders searched for the unit before those shipped.
+    redo : bool, optional
+        Build it even if it is up to date.
+    label : str, optional
+        Name of the task run and in logs.
+
+    Returns
+    -------
+    TemplateRow
+        What has become of it.
+    """
+    clock, logger = Stopwatch(), run_logger()
+    loaded = load_unit(unit, [Path(folder) for folder in folders])
+    row = TemplateRow(loaded.name, field, band, "failed", offered=len(urls))
+    try:
+        row = build(row, urls, loaded, Archive(Path(archive)), clock, redo)
+    except FrameError as error:
+        row = dataclasses.replace(row, state="refused", message=str(error))
+    except (NightsiftError, OSError, MemoryError) as error:
+        logger.error("template %s failed", label, exc_info=error)
+        row = dataclasses.replace(row, message=str(error) or type(error).__name__)
+    clock.log(logger, f"template {label}: {row.state}")
+    return dataclasses.replace(row, seconds=clock.total)
+
+
+def build(
+    row: TemplateRow, urls: Sequence[str], unit: Unit, archive: Archive, clock: Stopwatch, redo: bool = False
+) -> TemplateRow:
+    """Build one template and write it.
+
+    Parameters
+    ----------
+    row : TemplateRow
+        Field and band.
+    urls : sequence of str
+        Places of the frames.
+    unit : Unit
+        The telescope unit.
+    archive : Archive
+        Where to.
+    clock : Stopwatch
+        Seconds by stage.
+    redo : bool, optional
+        Build it even if it is up to date.
+
+    Returns
+    -------
+    TemplateRow
+        With the state "done", "kept" or "refused".
+
+    Raises
+    ------
+    FrameError
+        If the frames cannot be combined.
+    """
+    with clock.timed("identify"):
+        ids = {url: _identity_of(url, unit) for url in urls}
+        if not redo and (kept := up_to_date(archive, row, unit, set(ids.values()))):
+            return dataclasses.replace(row, state="kept", template_id=kept)
+    with clock.timed("prepare"):
+        frames, stars, zero_points, left_out = _prepare_all(urls, ids, unit)
+    if not frames:
+        what = f"none of {len(urls)} frames can be used, such as {left_out[0][1] if left_out else 'none found'}"
+        return dataclasses.replace(row, state="refused", message=what, left_out=tuple(left_out))
+    with clock.timed("combine"):
+        template = build_template(frames, stars, unit, zero_points)
+        template = dataclasses.replace(template, refused=(*template.refused, *left_out))
+    with clock.timed("solve"):
+        template = _with_coordinates(template, unit)
+    with clock.timed("write"):
+        write_template(archive, template)
+    used = len(template.sources)
+    return dataclasses.replace(
+        row, state="done", template_id=template.template_id, used=used, left_out=template.refused
+    )
+
+
+def _with_coordinates(template: Template, unit: Unit) -> Template:
+    """A WCS from the unit's catalogue where the frames have none; without one candidates have no sky positions."""
+    meta = template.frame.meta
+    if template.frame.wcs is not None or not unit.template.catalogue or not math.isfinite(meta.ra + meta.dec):
+        return template
+    try:
+        return solved(template, read_positions(unit.template.catalogue))
+    except AlignmentFailed as error:
+        run_logger().warning("template %s has no coordinates: %s", template.template_id, error)
+        return template
+
+
+def up_to_date(archive: Archive, row: TemplateRow, unit: Unit, ids: set[str]) -> str:
+    """Identity of the newest template when it was made from these very frames with these options.
+
+    Parameters
+    ----------
+    archive : Archive
+        The archive.
+    row : TemplateRow
+        Field and band.
+    unit : Unit
+        The telescope unit.
+    ids : set of str
+        Identities of the frames found.
+
+    Returns
+    -------
+    str
+        The identity, empty when a template has to be built.
+    """
+    folder = archive.templates(row.unit, row.field, row.band)
+    files = [one for one in folder.glob("*.fits") if not one.name.startswith(".")]
+    if not files:
+        return ""
+    try:
+        with open_fits(max(files, key=lambda one: one.stat().st_mtime_ns)) as hdus:
+            rows, identity = hdus["SOURCES"].data, str(hdus["SCI"].header["TEMPLATE"])
+            used = [str(one) for one, yes in zip(rows["exposure_id"], rows["used"], strict=True) if yes]
+            offered = {str(one) for one in rows["exposure_id"]}
+    except (FrameError, KeyError):
+        return ""
+    return identity if offered == ids and identity == template_identity(unit, used) else ""
+
+
+class PreparedFrames(Sequence[Frame]):
+    """Frames without sky and with artefacts masked, prepared when asked for and kept as long as memory allows.
+
+    Parameters
+    ----------
+    prepare : sequence of callable
+        Each makes one frame.
+    memory : int, optional
+        Bytes to keep.
+    """
+
+    def __init__(self, prepare: Sequence[Callable[[], Frame]], memory: int = MEMORY) -> None:
+        self._prepare, self._memory = prepare, memory
+        self._held: OrderedDict[int, Frame] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._prepare)
+
+    @overload
+    def __getitem__(self, index: int) -> Frame: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Frame]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        """Prepare a frame, or take it from memory."""
+        if isinstance(index, slice):
+            return PreparedFrames(self._prepare[index], self._memory)
+        if index not in self._held:
+            self._held[index] = self._prepare[index]()
+            while len(self._held) > 1 and sum(_size(one) for one in self._held.values()) > self._memory:
+                self._held.popitem(last=False)
+        self._held.move_to_end(index)
+        return self._held[index]
+
+
+def _size(frame: Frame) -> int:
+    return frame.data.nbytes + frame.variance.nbytes + frame.mask.nbytes
+
+
+def _identity_of(url: str, unit: Unit) -> str:
+    with local_copy(url) as path:
+        return exposure_identity(unit.name, checksum(path))
+
+
+def _prepared(url: str, unit: Unit) -> Frame:
+    with local_copy(url) as path:
+        frame = ingest.fn(path, unit, url=url)
+    return subtract_background(artefacts.fn(frame, unit), unit.background.mesh)
+
+
+def _prepare_all(
+    urls: Sequence[str], ids: dict[str, str], unit: Unit
+) -> tuple[PreparedFrames, list[StarTable], list[float], list[tuple[str, str]]]:
+    """All frames with their stars and zero points; those that are no good, with the reason."""
+    candidates = PreparedFrames([lambda url=url: _prepared(url, unit) for url in urls])  # type: ignore[misc]
+    good, stars, zero_points, left_out = [], [], [], []
+    for i, url in enumerate(urls):
+        try:
+            found = find_stars(candidates[i])
+            with local_copy(url) as path:
+                zero = facts_of(path, unit, url).zero_point
+        except FrameError as error:
+            left_out.append((ids[url], str(error)))
+            continue
+        good.append(lambda i=i: candidates[i])  # type: ignore[misc]
+        stars.append(found)
+        zero_points.append(zero)
+    return PreparedFrames(good, memory=0), stars, zero_points, left_out
