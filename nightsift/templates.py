@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from astropy.wcs import WCS, Sip
 from nightsift import provenance
 from nightsift.frames import FloatImage, Frame
 from nightsift.images.align import Registration, inherit_wcs, node_grid
+from nightsift.images.solve import solve
 from nightsift.images.stack import Layer, stack
 from nightsift.images.stars import StarTable, find_stars
 from nightsift.template_frames import Member, gather, quality_of, rank
@@ -120,7 +121,7 @@ def build_template(
         frame=frame,
         stars=find_stars(frame, unit.detection.threshold),
         coverage=coverage,
-        template_id=_identity(unit, sources),
+        template_id=template_identity(unit, sources),
         zero_point=float(zero_points[best]),
         sources=sources,
         refused=(*refused, *left_out),
@@ -186,6 +187,45 @@ def _shifted(wcs: WCS | None, origin: tuple[int, int]) -> WCS | None:
     return moved
 
 
-def _identity(unit: Unit, sources: Sequence[str]) -> str:
+def template_identity(unit: Unit, sources: Sequence[str]) -> str:
+    """Identity of the template that these frames make with the options of a unit.
+
+    Parameters
+    ----------
+    unit : Unit
+        The telescope unit.
+    sources : sequence of str
+        Exposure ids of the frames, best first.
+
+    Returns
+    -------
+    str
+        The identity; it changes with frames, options and code.
+    """
     options = {"alignment": unit.alignment, "template": unit.template, "detection": unit.detection}
     return f"{unit.name}-{provenance.key({'sources': list(sources)}, options)[:16]}"
+
+
+def solved(template: Template, catalogue: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]) -> Template:
+    """Give a template without coordinates a WCS, from its nominal pointing and a catalogue of positions.
+
+    Parameters
+    ----------
+    template : Template
+        The template; its facts must hold a pointing.
+    catalogue : tuple of ndarray of float64, shape (n,)
+        Right ascension and declination (deg, ICRS) of sources, at least around the pointing.
+
+    Returns
+    -------
+    Template
+        The same with a WCS.
+
+    Raises
+    ------
+    AlignmentFailed
+        If the stars do not fit the catalogue beyond chance.
+    """
+    meta, stars = template.frame.meta, template.stars
+    found = solve(stars["x"], stars["y"], catalogue, (meta.ra, meta.dec), meta.pixel_scale, template.frame.shape)
+    return replace(template, frame=template.frame.replace(wcs=found.wcs))

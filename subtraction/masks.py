@@ -18,8 +18,8 @@ from subtraction.spatial import ImageField
 HARD = int(0xFFFF & ~Mask.BRIGHT_STAR.value)
 """Bits of pixels that hold no usable value. The halo of a bright star is doubtful but usable."""
 
-ABSENT = int(Mask.NO_DATA.value | Mask.NONFINITE.value)
-"""Bits of pixels that hold no value at all."""
+OBSCURED = int(Mask.SATURATED.value | Mask.BLEED.value | Mask.STREAK.value)
+"""Bits of areas of the sky that are masked but hold its light; a hit or a defect holds none."""
 
 KERNEL_TAIL = 0.01
 """Part of a kernel's absolute sum that may fall on masked pixels before a pixel counts as masked itself."""

@@ -24,8 +24,8 @@ from nightsift.images.shapes import centroids, widths
 if TYPE_CHECKING:
     from nightsift.units import Unit
 
-# Residuals of one saturated star are one thing, not thousands: each connected area keeps its highest peak of each sign.
-_ONE_EACH = np.uint16(Mask.SATURATED.value | Mask.BLEED.value)
+# One saturated star or one streak is one thing, not thousands: each connected area keeps its highest peak of each sign.
+_ONE_EACH = np.uint16(Mask.SATURATED.value | Mask.BLEED.value | Mask.STREAK.value)
 
 
 def extract(difference: Difference, pair: Pair, unit: Unit, zero_point: ZeroPoint, template_id: str) -> pa.Table:
@@ -49,7 +49,7 @@ def extract(difference: Difference, pair: Pair, unit: Unit, zero_point: ZeroPoin
     pyarrow.Table
         One row a peak of either sign, highest first, schema `nightsift.tables.CANDIDATES`; the columns of the
         classifier are null. Also peaks on masked pixels that hold data are there, with their flags; of a connected
-        saturated area only the highest peak of each sign.
+        saturated area or streak only the highest peak of each sign.
     """
     factor = noise_factor(difference)
     score = score_everywhere(difference, factor)
@@ -116,7 +116,7 @@ def _table(
 
 
 def _saturated_areas(difference: Difference, found: list[tuple[int, Peaks]]) -> npt.NDArray[np.int32] | None:
-    """Labels of connected saturated areas, None where no peak lies on one."""
+    """Labels of connected saturated or streaked areas, None where no peak lies on one."""
     touched = any(bool((difference.mask[p.row, p.column] & _ONE_EACH).any()) for _, p in found)
     if not touched:
         return None

@@ -18,7 +18,7 @@ from subtraction.anchors import Anchors, choose_anchors
 from subtraction.basis import gauss_hermite
 from subtraction.convolve import convolve
 from subtraction.finish import Raw, finish
-from subtraction.masks import ABSENT, HARD, grow_by_kernel, grow_saturated
+from subtraction.masks import HARD, OBSCURED, grow_by_kernel, grow_saturated
 from subtraction.noise import Filters, make_filters
 from subtraction.psf import fit_psf
 from subtraction.solve import KernelFit, fit_kernel
@@ -167,8 +167,9 @@ def _apply(
 
 
 def _hidden(target: MaskImage, spoilt: MaskImage) -> npt.NDArray[np.bool_]:
-    """Pixels that are masked on the science frame alone and still hold its light: under a streak, a trail, a hit."""
-    return np.asarray(((target & HARD) != 0) & ((target & ABSENT) == 0) & ((spoilt & HARD) == 0))
+    """Pixels that are masked on the science frame alone and still hold the sky's light: under a streak or a trail."""
+    alone = ((target & OBSCURED) != 0) & ((target & (HARD & ~OBSCURED)) == 0)
+    return np.asarray(alone & ((spoilt & HARD) == 0))
 
 
 def _freedom(used: int, fit: KernelFit) -> float:
