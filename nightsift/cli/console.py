@@ -76,7 +76,7 @@ class LineProgress(Generic[Row]):
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             columns = (TextColumn(self._noun), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, TextColumn("{task.description}", markup=False), console=console())
+            self._bar = Progress(*columns, console=console())
             self._task = self._bar.add_task("", total=None)
             self._bar.start()
         return self
@@ -94,7 +94,9 @@ class LineProgress(Generic[Row]):
         if self._bar is None or self._task is None:
             print(f"{self.ended}/{total} {line}", flush=True)  # noqa: T201
         else:
-            self._bar.update(self._task, completed=self.ended, total=total, description=line)
+            # Lines scroll by above the bar: the narrow terminal of a remote session still shows both.
+            self._bar.console.print(line, markup=False, highlight=False)
+            self._bar.update(self._task, completed=self.ended, total=total)
 
 
 def row_line(row: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ BSCALE/BZERO/BLANK, degenerate axes. What is wrong with a file becomes `Unreadab
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -108,6 +109,9 @@ def read_header(path: str | Path, hdu: int | str = "") -> fits.Header:
         return inherited(one, hdus[0].header) if index else cleaned(one)
 
 
+_one_at_a_time = threading.RLock()
+
+
 @contextmanager
 def open_fits(path: str | Path, scaled: bool = True) -> Iterator[fits.HDUList]:
     """Open a FITS file; every way in which it can be unreadable becomes one error.
@@ -151,8 +155,12 @@ def open_fits(path: str | Path, scaled: bool = True) -> Iterator[fits.HDUList]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Astropy's remarks on headers are not for an operator: what matters becomes an error or a fact."""
-    with warnings.catch_warnings():
+    """Astropy's remarks on headers are not for an operator: what matters becomes an error or a fact.
+
+    The filters of warnings belong to the whole process: threads that look at headers side by side would undo each
+    other's, so that they take turns.
+    """
+    with _one_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyWarning)
         yield
 
