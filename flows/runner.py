@@ -159,6 +159,7 @@ def _outcome(call: Call, future: _Future) -> Ended:
     try:
         return Ended(call, future.result())
     except BaseException as error:
+        # Whatever a task has died of belongs to its exposure and is told there; the night goes on.
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         if isinstance(error, BrokenProcessPool):

