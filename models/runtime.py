@@ -7,7 +7,14 @@ The numbers of threads must be set before its first use, so every function that 
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
+
+GREETINGS = (b"WARNING: All log messages before absl::InitializeLog()", b"I0000 ")
+"""How lines begin that mean nothing to an operator: hints about the build, of the level of information."""
 
 
 def start_keras(threads: int | None = None) -> ModuleType:
@@ -28,11 +35,31 @@ def start_keras(threads: int | None = None) -> ModuleType:
     if limit.isdigit():
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", limit)
         os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
-    # TensorFlow greets on stderr with hints about its build, which mean nothing to an operator
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "keras" not in sys.modules:
+        with _without_greetings():
+            import keras
     import keras
 
     return keras
+
+
+@contextmanager
+def _without_greetings() -> Iterator[None]:
+    """Hold back what TensorFlow says of its build on stderr before its logging obeys; everything else passes."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            held.seek(0)
+            others = [line for line in held.read().splitlines(keepends=True) if not line.startswith(GREETINGS)]
+            os.write(2, b"".join(others))
 
 
 def versions() -> dict[str, str]:
