@@ -203,7 +203,10 @@ def _check_complete(source: BinaryIO, path: Path) -> None:
     # compressed images are looked at as the tables that they are, since those tell their true size
     hdus = fits.open(source, memmap=False, disable_image_compression=True)
     for index, one in enumerate(hdus):
-        end = one.fileinfo()["datLoc"] + one.size
+        place = one.fileinfo() if hasattr(one, "fileinfo") else None  # astropy's corrupted HDUs know no place
+        if place is None:
+            raise UnreadableFits(path=str(path), what=f"the header of HDU {index} is damaged")
+        end = place["datLoc"] + one.size
         if end > size:
             what = f"it is truncated: HDU {index} ends at byte {end}, the file at {size} ({end - size} bytes lacking)"
             raise UnreadableFits(path=str(path), what=what)
