@@ -6,6 +6,7 @@ Mask sense: a pixel is good where ``mask == 0``; bits are `nightsift.flags.Mask`
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from nightsift.psf import Psf
 
 FloatImage = npt.NDArray[np.float32]
 MaskImage = npt.NDArray[np.uint16]
+_BLOCK = 1 << 17  # pixels checked at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +105,16 @@ class Frame:
         return (int(self.data.shape[0]), int(self.data.shape[1]))
 
     def replace(self, **changes: Any) -> Frame:
-        """Return a copy with some attributes changed, checked again."""
-        return dataclasses.replace(self, **changes)
+        """Return a copy with some attributes changed; planes are shared, and checked again where they are new."""
+        if changes.keys() & {"data", "variance", "mask"}:
+            return dataclasses.replace(self, **changes)
+        unknown = changes.keys() - set(self.__slots__)
+        if unknown:
+            raise TypeError(f"a Frame has no attribute {', '.join(sorted(unknown))}")
+        same = copy.copy(self)
+        for name, value in changes.items():
+            object.__setattr__(same, name, value)
+        return same
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,6 +166,10 @@ class Difference:
         ``"good"``, ``"suspect"`` or ``"bad"``.
     reasons : tuple of str
         Why the verdict is not good.
+    anchors : ndarray of float64, shape (n, 2), or None
+        x, y of the stars that carried the fit (pixel).
+    kernel_map : ndarray of float32, shape (rows, columns, size, size), or None
+        The matching kernel on an even grid of positions, rows from low y; to look at.
     """
 
     data: FloatImage
@@ -169,6 +183,8 @@ class Difference:
     metrics: Mapping[str, float] = field(default_factory=dict)
     verdict: str = "good"
     reasons: tuple[str, ...] = ()
+    anchors: npt.NDArray[np.float64] | None = None
+    kernel_map: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         _check_planes(self.data, self.variance, self.mask)
@@ -216,9 +232,12 @@ def _check_planes(data: FloatImage, variance: FloatImage, mask: MaskImage) -> No
     _require(data.dtype == np.float32 and data.dtype.isnative, f"data must be native float32, got {data.dtype}")
     _require(variance.dtype == np.float32, f"variance must be float32, got {variance.dtype}")
     _require(mask.dtype == np.uint16, f"mask must be uint16, got {mask.dtype}")
-    good = mask == 0
-    _require(bool(np.isfinite(data[good]).all()), "non-finite pixels must be masked")
-    _require(bool((variance[good] > 0).all()), "variance must be positive (and not NaN) where unmasked")
+    rows = max(1, _BLOCK // max(1, data.shape[1]))
+    for start in range(0, data.shape[0], rows):  # in pieces that fit the caches
+        part = slice(start, start + rows)
+        bad = mask[part] != 0
+        _require(bool((bad | np.isfinite(data[part])).all()), "non-finite pixels must be masked")
+        _require(bool((bad | (variance[part] > 0)).all()), "variance must be positive (and not NaN) where unmasked")
 
 
 def _require(condition: bool, message: str) -> None:

@@ -201,3 +201,23 @@ def relative_variation(field: ImageField) -> float:
     """
     totals = field.total(*nodes(field.shape, field.order))
     return float((totals.max() - totals.min()) / np.abs(totals.mean()))
+
+
+def sample_grid(field: ImageField, count: int = 5) -> Float32:
+    """Sample a field at the centres of an even grid of cells, to look at it.
+
+    Parameters
+    ----------
+    field : ImageField
+        The field.
+    count : int, optional
+        Cells along each side.
+
+    Returns
+    -------
+    ndarray of float32, shape (count, count, size, size)
+        The images, rows from low y.
+    """
+    ny, nx = field.shape
+    places = (np.arange(count) + 0.5) / count
+    return np.array([[field.at(u * nx, v * ny) for u in places] for v in places], dtype=np.float32)

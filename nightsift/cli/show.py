@@ -44,8 +44,20 @@ def show(
     best: Annotated[
         int, typer.Option(min=0, help="Candidates to list, best score first; flagged ones come last.")
     ] = 20,
+    exposure: Annotated[
+        str | None, typer.Option(help="Draw the subtraction of this exposure: its id, or the name of its file.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="File of the drawing.")] = Path("pair.png"),
+    method: Annotated[str | None, typer.Option(help="Subtraction method to draw, instead of the unit's own.")] = None,
+    at: Annotated[str | None, typer.Option(help="Draw only the part round this pixel, as X,Y.")] = None,
+    size: Annotated[int, typer.Option(min=16, help="Side of that part (pixel).")] = 200,
 ) -> None:
-    """Show the nights, ledger and candidates of an archive, or describe a FITS file."""
+    """Show the nights, ledger and candidates of an archive, draw one subtraction, or describe a FITS file."""
+    if exposure is not None:
+        from nightsift.cli.pair import draw
+
+        draw(where, exposure, out, night, unit, method, at, size)
+        return
     if where.name.lower().endswith(FITS_SUFFIXES):
         _show_fits(where)
         return
