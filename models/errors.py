@@ -17,3 +17,10 @@ class TooFewUnits(NightsiftError):
 
     problem = "only {found} of {asked} simulated units gave examples"
     hint = "the log tells why the others did not"
+
+
+class TooFewLabels(NightsiftError):
+    """The labels cannot tell the rate that a threshold is to keep."""
+
+    problem = "the rule {rule!r} needs {needed} {label} labels, got {found}"
+    hint = "label more candidates, or ask for a rate that so few can tell"

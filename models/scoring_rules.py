@@ -1,0 +1,131 @@
+"""How honest probabilities are: proper scoring rules and calibration errors.
+
+Gneiting and Raftery 2007 (J. Am. Stat. Assoc. 102, 359); Guo et al. 2017 (ICML 34, 1321) for the calibration error;
+Nixon et al. 2019 (CVPR workshops) for bins of equal mass.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Probabilities = npt.NDArray[np.floating]
+Labels = npt.NDArray[np.integer]
+
+TINY = 1e-7
+"""Probabilities nearer to 0 or 1 count as this near, so that one sure error does not cost infinitely much."""
+
+
+def nll(probability: Probabilities, labels: Labels) -> float:
+    """Mean negative log-likelihood (nat).
+
+    Parameters
+    ----------
+    probability : ndarray, shape (n,)
+        Probabilities to be real.
+    labels : ndarray of int, shape (n,)
+        1 real, 0 bogus.
+
+    Returns
+    -------
+    float
+        The mean; NaN for no examples.
+    """
+    return float(losses(probability, labels).mean()) if len(labels) else float("nan")
+
+
+def losses(probability: Probabilities, labels: Labels) -> npt.NDArray[np.float64]:
+    """Negative log-likelihood of each example (nat).
+
+    Parameters
+    ----------
+    probability : ndarray, shape (n,)
+        Probabilities to be real.
+    labels : ndarray of int, shape (n,)
+        1 real, 0 bogus.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        The losses.
+    """
+    p = np.clip(np.asarray(probability, dtype=np.float64), TINY, 1.0 - TINY)
+    return np.where(np.asarray(labels) == 1, -np.log(p), -np.log1p(-p))
+
+
+def brier(probability: Probabilities, labels: Labels) -> float:
+    """Brier score: mean squared error of the probabilities.
+
+    Parameters
+    ----------
+    probability : ndarray, shape (n,)
+        Probabilities to be real.
+    labels : ndarray of int, shape (n,)
+        1 real, 0 bogus.
+
+    Returns
+    -------
+    float
+        The mean; NaN for no examples.
+    """
+    if not len(labels):
+        return float("nan")
+    return float(np.mean((np.asarray(probability, dtype=np.float64) - np.asarray(labels)) ** 2))
+
+
+def ece(probability: Probabilities, labels: Labels, bins: int = 15, equal_mass: bool = False) -> float:
+    """Expected calibration error: mean distance of probability and part that is real, over bins.
+
+    Parameters
+    ----------
+    probability : ndarray, shape (n,)
+        Probabilities to be real.
+    labels : ndarray of int, shape (n,)
+        1 real, 0 bogus.
+    bins : int, optional
+        Number of bins.
+    equal_mass : bool, optional
+        Bins of equal numbers of examples instead of equal width.
+
+    Returns
+    -------
+    float
+        The error, each bin weighted with its number; NaN for no examples.
+    """
+    n = len(labels)
+    if not n:
+        return float("nan")
+    p, y = np.asarray(probability, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+    if equal_mass:
+        place = np.empty(n, dtype=np.int64)
+        place[np.argsort(p, kind="stable")] = np.arange(n) * bins // n
+    else:
+        place = np.minimum((p * bins).astype(np.int64), bins - 1)
+    excess = np.bincount(place, p - y, minlength=bins)
+    return float(np.abs(excess).sum() / n)
+
+
+def risk_coverage(
+    probability: Probabilities, labels: Labels, certainty: npt.NDArray[np.floating] | None = None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Error rate among the examples that a classifier is surest of, against the part that it decides.
+
+    Parameters
+    ----------
+    probability : ndarray, shape (n,)
+        Probabilities to be real; at or above one half counts as real.
+    labels : ndarray of int, shape (n,)
+        1 real, 0 bogus.
+    certainty : ndarray, shape (n,), optional
+        What the examples are ranked by; the distance of the probability from one half when not given.
+
+    Returns
+    -------
+    coverage, risk : ndarray of float64, shape (n,)
+        Part decided, and the part of wrong decisions in it.
+    """
+    sure = np.abs(np.asarray(probability) - 0.5) if certainty is None else np.asarray(certainty)
+    order = np.argsort(-sure, kind="stable")
+    wrong = ((np.asarray(probability) >= 0.5) != (np.asarray(labels) == 1))[order]
+    count = np.arange(1, len(order) + 1, dtype=np.float64)
+    return count / max(len(order), 1), np.cumsum(wrong) / count

@@ -1,0 +1,120 @@
+"""Thresholds told as what they cost: ``"FPR 1e-3"`` or ``"miss 1%"``, resolved on a unit's own labels.
+
+A rule is refused where the labels cannot tell it: a rate of 1e-3 is not seen in 500 bogus candidates.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from models.errors import TooFewLabels
+from models.evaluate import threshold_at_fpr, threshold_at_missed
+from nightsift.errors import ConfigurationError
+
+LEAST_EVENTS = 3.0
+"""Candidates beyond the threshold that the labels must hold on the average, for the rate to be more than a guess."""
+
+DRAWS = 500
+"""Bootstrap draws of the interval."""
+
+_RULE = re.compile(r"^\s*(fpr|miss)\s+([0-9.]+(?:e-?[0-9]+)?)\s*(%?)\s*$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A score threshold and what it is known to cost.
+
+    Attributes
+    ----------
+    value : float
+        Candidates at or above it are accepted.
+    rule : str
+        The rule that it follows.
+    low, high : float
+        Range of the rate (of bogus let through, or of real missed) in 95 of 100 other draws of the labels.
+    examples : int
+        Labels of the class that the rate is counted in.
+    """
+
+    value: float
+    rule: str
+    low: float
+    high: float
+    examples: int
+
+
+def parse_rule(rule: str, where: str = "unit") -> tuple[str, float]:
+    """Read a rule.
+
+    Parameters
+    ----------
+    rule : str
+        ``"FPR 1e-3"``, ``"miss 1%"``.
+    where : str, optional
+        Where it stands, for errors.
+
+    Returns
+    -------
+    kind : str
+        ``"fpr"`` or ``"miss"``.
+    rate : float
+        Between 0 and 1.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is no rule.
+    """
+    found = _RULE.match(rule)
+    rate = float(found[2]) / (100.0 if found[3] else 1.0) if found else np.nan
+    if found is None or not 0.0 < rate < 1.0:
+        raise ConfigurationError(
+            file=where, table="model", key="threshold", what=f"{rule!r} is no rule",
+            advice='give a score such as 0.4, "FPR 1e-3" or "miss 1%"',
+        )  # fmt: skip
+    return found[1].lower(), rate
+
+
+def resolve(rule: str, scores: npt.NDArray[np.floating], labels: npt.ArrayLike, seed: int = 0) -> Threshold:
+    """Find the threshold that follows a rule on labelled scores.
+
+    Parameters
+    ----------
+    rule : str
+        ``"FPR 1e-3"``: at most this part of the bogus is let through; ``"miss 1%"``: at most this part of the real
+        is lost.
+    scores : ndarray, shape (n,)
+        Scores, calibrated as in service.
+    labels : array_like of int, shape (n,)
+        1 real, 0 bogus.
+    seed : int, optional
+        Seed of the bootstrap.
+
+    Returns
+    -------
+    Threshold
+        The threshold with the range of its rate.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is no rule.
+    TooFewLabels
+        If the labels are too few to tell the rate.
+    """
+    kind, rate = parse_rule(rule)
+    scores, y = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+    counted = scores[y == (0 if kind == "fpr" else 1)]
+    needed = int(np.ceil(LEAST_EVENTS / rate))
+    if len(counted) < needed:
+        raise TooFewLabels(rule=rule, found=len(counted), needed=needed, label="bogus" if kind == "fpr" else "real")
+    find = threshold_at_fpr if kind == "fpr" else threshold_at_missed
+    value = find(scores, y, rate)
+    beyond = counted >= value if kind == "fpr" else counted < value
+    drawn = np.random.default_rng(seed).binomial(len(counted), max(beyond.mean(), 1e-12), DRAWS) / len(counted)
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return Threshold(float(value), rule, float(low), float(high), len(counted))
