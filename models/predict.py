@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from models.classifier import Classifier
 from models.inputs import prepare
 from models.sampling import draw_gates
-from models.store import NO_MODEL, Classifier, load
+from models.store import NO_MODEL, load
 from nightsift.frames import Stamps
 
-BATCH = 256
+BATCH = 1024
 
 
 def predict(
@@ -82,7 +83,7 @@ def sample_logits(
     ValueError
         If signs or samples make no sense.
     """
-    gates = draw_gates(classifier.model, samples, seed)
+    gates = draw_gates(classifier.gates, samples, seed)
     data, mask = prepare(stamps, sign, classifier.recipe)
     logits = np.empty((samples, len(stamps)), dtype=np.float32)
     for start in range(0, len(stamps), BATCH):

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.classifier import Classifier, of_network
 from models.evaluate import figures, threshold_at_fpr, threshold_at_missed
 from models.examples import TrainingSet
 from models.predict import predict
 from models.runtime import versions
-from models.sampling import make_sampler
-from models.store import Classifier, save
+from models.store import save
 from models.train import TrainedModel
 
 GOLDEN = 24  # golden stamps, half of them real: enough to notice any fault, small on disk
@@ -43,7 +43,7 @@ def release(
     Classifier
         The model as written; ``card["threshold"]`` is the recommended threshold.
     """
-    model = Classifier("", "", trained.options.recipe, trained.model, make_sampler(trained.model), {})
+    model = of_network(trained.model, trained.options.recipe)
     validation, test = examples.part("validation"), examples.part("test")
     known, new = (np.asarray(predict(part.stamps, part.sign, model)["score"]) for part in (validation, test))
     threshold = threshold_at_missed(known, validation.labels, missed)

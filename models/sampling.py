@@ -11,7 +11,7 @@ number of samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,16 +24,41 @@ if TYPE_CHECKING:
     import keras
 
 Gates = list[npt.NDArray[np.float32]]
+GateShape = tuple[int, tuple[int, ...], float]
+"""Place of a dropout layer in the head, shape of what it keeps or drops in one sample, and its rate."""
 Sampler = Callable[[FloatStamps, BoolStamps, Gates], npt.NDArray[np.float32]]
 
 
-def draw_gates(model: keras.Model, samples: int, seed: int) -> Gates:
-    """Draw what the dropout layers of the head keep.
+def gate_shapes(model: keras.Model) -> tuple[GateShape, ...]:
+    """What has to be drawn for one sample of a network.
 
     Parameters
     ----------
     model : keras.Model
         A network that keeps `models.contract`.
+
+    Returns
+    -------
+    tuple of (int, tuple of int, float)
+        Place, shape and rate of each dropout layer of the head, in order.
+    """
+    shapes: list[GateShape] = []
+    for place, layer in enumerate(model.get_layer(HEAD).layers):
+        if is_dropout(layer):
+            shape = tuple(int(n) for n in layer.input.shape[1:])
+            if "SpatialDropout" in type(layer).__name__:
+                shape = (1,) * (len(shape) - 1) + shape[-1:]
+            shapes.append((place, shape, float(layer.rate)))
+    return tuple(shapes)
+
+
+def draw_gates(shapes: Sequence[GateShape], samples: int, seed: int) -> Gates:
+    """Draw what the dropout layers of the head keep.
+
+    Parameters
+    ----------
+    shapes : sequence of (int, tuple of int, float)
+        What `gate_shapes` gives.
     samples : int
         Number of samples, at least 1.
     seed : int
@@ -52,14 +77,9 @@ def draw_gates(model: keras.Model, samples: int, seed: int) -> Gates:
     if samples < 1:
         raise ValueError(f"at least one dropout sample is needed, got {samples}")
     gates = []
-    for place, layer in enumerate(model.get_layer(HEAD).layers):
-        if not is_dropout(layer):
-            continue
-        shape = tuple(layer.input.shape[1:])
-        if "SpatialDropout" in type(layer).__name__:
-            shape = (1,) * (len(shape) - 1) + shape[-1:]
-        kept = np.random.default_rng([seed, place]).random((samples, *shape)) >= layer.rate
-        gates.append((kept / (1.0 - layer.rate)).astype(np.float32))
+    for place, shape, rate in shapes:
+        kept = np.random.default_rng([seed, place]).random((samples, *shape)) >= rate
+        gates.append((kept / (1.0 - rate)).astype(np.float32))
     return gates
 
 
@@ -87,14 +107,34 @@ def make_sampler(model: keras.Model) -> Sampler:
 
 
 def _logits(model: keras.Model) -> Callable[..., Any]:
-    from keras import ops
-
-    trunk, layers = model.get_layer(TRUNK), model.get_layer(HEAD).layers
-    shapes = [tuple(layer.input.shape[1:]) for layer in layers]
+    trunk, of_features = model.get_layer(TRUNK), head_function(model.get_layer(HEAD))
 
     def logits(stamps: Any, mask: Any, *gates: Any) -> Any:
-        x = trunk([stamps, mask], training=False)
-        waiting, sampled = list(gates), False
+        return of_features(trunk([stamps, mask], training=False), *gates)
+
+    return logits
+
+
+def head_function(head: keras.Sequential) -> Callable[..., Any]:
+    """The head as a function of features and gates.
+
+    Parameters
+    ----------
+    head : keras.Sequential
+        Head of a network that keeps `models.contract`.
+
+    Returns
+    -------
+    callable
+        ``(features (n, ...), *gates) -> logits (samples, n)``, of tensors.
+    """
+    from keras import ops
+
+    layers = head.layers
+    shapes = [tuple(layer.input.shape[1:]) for layer in layers]
+
+    def logits(features: Any, *gates: Any) -> Any:
+        x, waiting, sampled = features, list(gates), False
         for layer, shape in zip(layers, shapes, strict=True):
             if not is_dropout(layer):
                 x = layer(x, training=False)
@@ -118,6 +158,6 @@ def _compile(function: Callable[..., Any], model: keras.Model) -> Callable[..., 
     import tensorflow as tf
 
     stamps, mask = model.inputs
-    gates = [tf.TensorSpec((None, *gate.shape[1:]), tf.float32) for gate in draw_gates(model, 1, 0)]
+    gates = [tf.TensorSpec((None, *gate.shape[1:]), tf.float32) for gate in draw_gates(gate_shapes(model), 1, 0)]
     signature = [tf.TensorSpec(stamps.shape, tf.float32), tf.TensorSpec(mask.shape, tf.bool), *gates]
     return tf.function(function, input_signature=signature)  # XLA is slower on CPU

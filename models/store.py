@@ -6,6 +6,7 @@
            recipe.json   the recipe again, for people; loading refuses one that differs from the graph's
            card.json     how it was made, on what, and what it reaches; card.md is the same for reading
            golden.npz    a few stamps and the scores they had when the model was saved
+           trunk.onnx, head.onnx    the network for scoring without Keras (`models.export`)
 
 A name is looked for in the folders of ``$NIGHTSIFT_MODELS`` and then among the models that ship with nightsift; a
 path is taken as it is. On loading, the golden stamps are scored and compared, which also warms the network up.
@@ -18,14 +19,15 @@ import json
 import os
 import shutil
 import threading
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models import onnx_scorer
 from models.card import render
+from models.classifier import Classifier, of_network
 from models.inputs import Recipe
 from models.runtime import start_keras
 from nightsift.errors import ModelMismatch
@@ -34,42 +36,13 @@ from nightsift.frames import Stamps
 if TYPE_CHECKING:
     import keras
 
-    from models.sampling import Sampler
-
 NO_MODEL = "none"
+ENGINES = ("auto", "onnx", "keras")
 MODEL, RECIPE, CARD, CARD_TEXT, GOLDEN = "model.keras", "recipe.json", "card.json", "card.md", "golden.npz"
 GOLDEN_SAMPLES, GOLDEN_SEED, GOLDEN_TOLERANCE = 20, 0, 1e-3  # other CPUs round otherwise: 1e-5 seen, faults give > 0.01
 
 _lock = threading.Lock()
-_loaded: dict[tuple[str, str], Classifier] = {}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Classifier:
-    """A model that is ready to score.
-
-    Attributes
-    ----------
-    name : str
-        Name of its folder.
-    model_id : str
-        Name and the first 12 hexadecimal digits of the SHA-256 of its network.
-    recipe : Recipe
-        How stamps become tensors.
-    model : keras.Model
-        The network, see `models.contract`.
-    sample : callable
-        Its compiled sampler, see `models.sampling.make_sampler`.
-    card : dict
-        How it was made and what it reaches.
-    """
-
-    name: str
-    model_id: str
-    recipe: Recipe
-    model: keras.Model
-    sample: Sampler
-    card: dict[str, Any]
+_loaded: dict[tuple[str, str, str], Classifier] = {}
 
 
 def find(name_or_path: str | Path) -> Path:
@@ -124,7 +97,9 @@ def model_id(name_or_path: str | Path) -> str:
     return f"{folder.name}-{_digest(folder / MODEL)[:12]}"
 
 
-def load(name_or_path: str | Path, recipe: Recipe | None = None, threads: int | None = None) -> Classifier:
+def load(
+    name_or_path: str | Path, recipe: Recipe | None = None, threads: int | None = None, engine: str = "auto"
+) -> Classifier:
     """Load a model, once a process, and verify it against its golden scores.
 
     Parameters
@@ -135,6 +110,9 @@ def load(name_or_path: str | Path, recipe: Recipe | None = None, threads: int | 
         The recipe that the caller counts on; a model with another one is refused.
     threads : int, optional
         Threads of the network, if this is the first use of Keras in the process (see `models.runtime`).
+    engine : str, optional
+        ``"onnx"`` to score without Keras, ``"keras"`` to have the network too, ``"auto"`` for the first where the
+        model has been exported.
 
     Returns
     -------
@@ -148,12 +126,16 @@ def load(name_or_path: str | Path, recipe: Recipe | None = None, threads: int | 
         does not give its golden scores on this machine.
     """
     folder = find(name_or_path)
+    if engine not in ENGINES:
+        raise ModelMismatch(model=folder.name, what=f"the engine '{engine}' is unknown; known: {', '.join(ENGINES)}")
+    if engine == "auto":
+        engine = "onnx" if onnx_scorer.is_there(folder) else "keras"
     # one lock around everything: two threads that import TensorFlow at the same time load it twice
     with _lock:
-        key = (str(folder), _digest(folder / MODEL))
+        key = (str(folder), _digest(folder / MODEL), engine)
         classifier = _loaded.get(key)
         if classifier is None:
-            classifier = _loaded[key] = _read(folder, key[1], threads)
+            classifier = _loaded[key] = _read(folder, key[1], threads, engine)
     if recipe is not None and recipe != classifier.recipe:
         raise ModelMismatch(
             model=classifier.name, what=f"it was trained with {classifier.recipe}, and {recipe} is asked for"
@@ -161,23 +143,20 @@ def load(name_or_path: str | Path, recipe: Recipe | None = None, threads: int | 
     return classifier
 
 
-def _read(folder: Path, digest: str, threads: int | None) -> Classifier:
-    from models.contract import check
-    from models.normalisation import layer_class
-    from models.sampling import make_sampler
-
-    keras = start_keras(threads)
-    layer_class()  # registers the layer under its name, which reading needs
+def _read(folder: Path, digest: str, threads: int | None, engine: str) -> Classifier:
     absent = [name for name in (RECIPE, CARD, GOLDEN) if not (folder / name).is_file()]
     if absent:
         raise ModelMismatch(model=folder.name, what=f"{folder} lacks {', '.join(absent)}")
     card = json.loads((folder / CARD).read_text())
     if card.get("sha256") != digest:
         raise ModelMismatch(model=folder.name, what=f"{MODEL} is not the file that {CARD} describes")
-    model = keras.saving.load_model(folder / MODEL, compile=False)
     recipe = Recipe.from_mapping(json.loads((folder / RECIPE).read_text()))
-    check(model, recipe, folder.name)
-    classifier = Classifier(folder.name, f"{folder.name}-{digest[:12]}", recipe, model, make_sampler(model), card)
+    identity = f"{folder.name}-{digest[:12]}"
+    if engine == "onnx":
+        sample, gates = onnx_scorer.read_sampler(folder, digest, recipe, threads)
+        classifier = Classifier(folder.name, identity, recipe, sample, gates, card)
+    else:
+        classifier = _read_keras(folder, recipe, identity, card, threads)
     worst = verify(classifier, folder)
     if not worst <= GOLDEN_TOLERANCE:
         raise ModelMismatch(
@@ -185,6 +164,17 @@ def _read(folder: Path, digest: str, threads: int | None) -> Classifier:
             what=f"its golden scores are off by {worst:.3g} on this machine, at most {GOLDEN_TOLERANCE:g} is allowed",
         )
     return classifier
+
+
+def _read_keras(folder: Path, recipe: Recipe, identity: str, card: dict[str, Any], threads: int | None) -> Classifier:
+    from models.contract import check
+    from models.normalisation import layer_class
+
+    keras = start_keras(threads)
+    layer_class()  # registers the layer under its name, which reading needs
+    model = keras.saving.load_model(folder / MODEL, compile=False)
+    check(model, recipe, folder.name)
+    return of_network(model, recipe, folder.name, identity, card)
 
 
 def verify(classifier: Classifier, folder: str | Path | None = None) -> float:
@@ -249,7 +239,6 @@ def save(
     """
     from models.contract import check
     from models.predict import predict
-    from models.sampling import make_sampler
 
     target = Path(folder).resolve()
     check(model, recipe, target.name)
@@ -268,12 +257,16 @@ def save(
             "sha256": digest,
             "recipe": json.loads(recipe.to_json()),
         }
-        classifier = Classifier(name, card["model_id"], recipe, model, make_sampler(model), card)
+        classifier = of_network(model, recipe, name, card["model_id"], card)
         scores = predict(golden, sign, classifier, GOLDEN_SAMPLES, GOLDEN_SEED)
         np.savez_compressed(
             partial / GOLDEN, data=golden.data, mask=golden.mask, sign=np.asarray(sign, dtype=np.int8),
             score=scores["score"], score_std=scores["score_std"],
         )  # fmt: skip
+        from models.export import can_export, export
+
+        if can_export():
+            export(partial, classifier, golden, sign, digest)
         (partial / RECIPE).write_text(recipe.to_json() + "\n")
         (partial / CARD).write_text(json.dumps(card, indent=2) + "\n")
         (partial / CARD_TEXT).write_text(render(card))

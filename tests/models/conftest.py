@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.classifier import Classifier
 from models.contract import build
 from models.examples import EXAMPLES, TrainingSet
 from models.inputs import Recipe
-from models.store import Classifier, save
+from models.store import save
 from nightsift.frames import Stamps
 from nightsift.tables import table
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.classifier import Classifier
 from models.examples import TrainingSet
 from models.predict import predict, sample_logits, summarise
-from models.sampling import draw_gates
-from models.store import Classifier
+from models.sampling import draw_gates, gate_shapes
 from nightsift.frames import Stamps
 
 Saved = tuple[Path, Classifier]
@@ -66,7 +66,7 @@ def test_sampled_head_equals_the_whole_network_with_the_same_gates(few: Training
 
     classifier = untrained[1]
     data, mask = prepare(few.stamps, few.sign, classifier.recipe)
-    keep_all = [np.ones_like(gate) for gate in draw_gates(classifier.model, 2, 0)]
+    keep_all = [np.ones_like(gate) for gate in draw_gates(classifier.gates, 2, 0)]
     sampled = classifier.sample(data, mask, keep_all)
     whole = np.asarray(classifier.model([data, mask], training=False))[:, 0]
     np.testing.assert_allclose(sampled, np.tile(whole, (2, 1)), atol=1e-5)
@@ -74,7 +74,7 @@ def test_sampled_head_equals_the_whole_network_with_the_same_gates(few: Training
 
 def test_gates_drop_at_their_rate_and_keep_the_mean(untrained: Saved) -> None:
     model = untrained[1].model
-    maps, units = draw_gates(model, 4000, 1)
+    maps, units = draw_gates(gate_shapes(model), 4000, 1)
     assert maps.shape == (4000, 1, 1, 12)
     assert units.shape == (4000, 16)
     for gate, rate in ((maps, 0.15), (units, 0.4)):

@@ -10,10 +10,12 @@ import pytest
 
 from models import store
 from models.card import render
+from models.classifier import Classifier
 from models.examples import TrainingSet
 from models.inputs import Recipe
+from models.onnx_scorer import HEAD_FILE, TRUNK_FILE
 from models.predict import predict
-from models.store import Classifier, find, load, model_id, save, verify
+from models.store import find, load, model_id, save, verify
 from nightsift.errors import ModelMismatch
 
 Saved = tuple[Path, Classifier]
@@ -65,9 +67,10 @@ def test_another_recipe_than_the_stored_one_is_refused(copy: Path) -> None:
         load(copy, recipe=Recipe(softening=9.0))
     values = json.loads((copy / store.RECIPE).read_text())
     (copy / store.RECIPE).write_text(json.dumps({**values, "softening": 9.0}))
-    store._loaded.pop((str(copy.resolve()), store._digest(copy / store.MODEL)))
-    with pytest.raises(ModelMismatch, match="recipe"):
-        load(copy)
+    store._loaded.clear()
+    for engine in ("onnx", "keras"):
+        with pytest.raises(ModelMismatch, match="recipe"):
+            load(copy, engine=engine)
 
 
 def test_network_of_another_card_is_refused(copy: Path) -> None:
@@ -99,7 +102,7 @@ def test_saving_again_replaces_the_whole_model(copy: Path, untrained: Saved, few
     again = save(copy, untrained[1].model, Recipe(), {"note": "second"}, golden.stamps, golden.sign)
     assert load(copy).model_id == again.model_id
     assert sorted(entry.name for entry in copy.iterdir()) == sorted(
-        (store.MODEL, store.RECIPE, store.CARD, store.CARD_TEXT, store.GOLDEN)
+        (store.MODEL, store.RECIPE, store.CARD, store.CARD_TEXT, store.GOLDEN, HEAD_FILE, TRUNK_FILE)
     )
 
 
