@@ -91,3 +91,22 @@ def sexagesimal(raw: Any) -> float | None:
     if len(numbers) != len(parts) or len(numbers) > 3 or any(not 0 <= part < 60.000001 for part in numbers[1:]):
         return None
     return sign * sum(part / 60.0**i for i, part in enumerate(numbers))
+
+
+def separation(ra: float, dec: float, other_ra: float, other_dec: float) -> float:
+    """Angle between two directions, exact down to the smallest.
+
+    Parameters
+    ----------
+    ra, dec, other_ra, other_dec : float
+        Right ascensions and declinations (deg).
+
+    Returns
+    -------
+    float
+        Their angle (deg), 0 to 180.
+    """
+    a, b = math.radians(dec), math.radians(other_dec)
+    half_ra, half_dec = math.radians(other_ra - ra) / 2.0, (b - a) / 2.0
+    chord = math.sin(half_dec) ** 2 + math.cos(a) * math.cos(b) * math.sin(half_ra) ** 2
+    return math.degrees(2.0 * math.asin(math.sqrt(min(chord, 1.0))))

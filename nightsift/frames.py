@@ -10,14 +10,16 @@ import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from astropy.wcs import WCS
 
 from nightsift.flags import Mask
 from nightsift.psf import Psf
+
+if TYPE_CHECKING:  # slow to import, and subtraction does without
+    from astropy.wcs import WCS
 
 FloatImage = npt.NDArray[np.float32]
 MaskImage = npt.NDArray[np.uint16]
@@ -170,6 +172,8 @@ class Difference:
         x, y of the stars that carried the fit (pixel).
     kernel_map : ndarray of float32, shape (rows, columns, size, size), or None
         The matching kernel on an even grid of positions, rows from low y; to look at.
+    choice : str
+        Why this method was picked; empty where it was named.
     """
 
     data: FloatImage
@@ -185,6 +189,7 @@ class Difference:
     reasons: tuple[str, ...] = ()
     anchors: npt.NDArray[np.float64] | None = None
     kernel_map: npt.NDArray[np.float32] | None = None
+    choice: str = ""
 
     def __post_init__(self) -> None:
         _check_planes(self.data, self.variance, self.mask)

@@ -22,12 +22,20 @@ class Psf:
         ``(ny, nx)`` of the frame; coordinates are scaled to [-1, 1] over it.
     fwhm : float
         Full width at half maximum at the centre (pixel).
+    wings : float
+        Part of the light that lies beyond the image: its sum is one less this. Negative where a filter has left a
+        negative ring there.
+    fine : ndarray of float32, shape (n_terms, k (size - 1) + 1, k (size - 1) + 1), or None
+        For a PSF too sharp to be shifted on the pixel grid, the same sampled `k` times a pixel; each sample is still
+        the light in a whole pixel. None where `terms` suffice.
     """
 
     terms: npt.NDArray[np.float32]
     order: int
     shape: tuple[int, int]
     fwhm: float
+    wings: float = 0.0
+    fine: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         n_terms = (self.order + 1) * (self.order + 2) // 2
@@ -37,14 +45,25 @@ class Psf:
             )
         if not (self.terms.shape[1] == self.terms.shape[2] and self.terms.shape[1] % 2 == 1):
             raise ValueError(f"PSF images must be square with an odd size, got {self.terms.shape[1:]}")
+        if not -0.5 < self.wings < 0.5:
+            raise ValueError(f"the part of the light beyond the PSF image must be -0.5 to 0.5, got {self.wings}")
+        if self.fine is not None:
+            k = self.oversampling
+            if self.fine.shape != (n_terms, k * (self.size - 1) + 1, k * (self.size - 1) + 1):
+                raise ValueError(f"fine PSF images must be {k} (size - 1) + 1 wide, got {self.fine.shape}")
 
     @property
     def size(self) -> int:
         """Width of the PSF image (pixel)."""
         return int(self.terms.shape[1])
 
+    @property
+    def oversampling(self) -> int:
+        """Samples a pixel of `fine`; 1 without it."""
+        return 1 if self.fine is None else max(1, (int(self.fine.shape[1]) - 1) // max(self.size - 1, 1))
+
     def at(self, x: float, y: float) -> npt.NDArray[np.float32]:
-        """PSF at a position, normalised to a sum of one.
+        """PSF at a position, normalised to a sum of one over the whole plane.
 
         Parameters
         ----------
@@ -54,11 +73,31 @@ class Psf:
         Returns
         -------
         ndarray of float32, shape (size, size)
-            The PSF centred on its middle pixel.
+            The PSF centred on its middle pixel; its sum is ``1 - wings``.
         """
         weights = polynomial_terms(np.array([x]), np.array([y]), self.shape, self.order)[0]
         image = np.tensordot(weights.astype(np.float32), self.terms, axes=1)
-        return np.asarray(image / image.sum(), dtype=np.float32)
+        return np.asarray(image * ((1.0 - self.wings) / image.sum()), dtype=np.float32)
+
+    def fine_at(self, x: float, y: float) -> npt.NDArray[np.float32]:
+        """PSF at a position, sampled `oversampling` times a pixel.
+
+        Parameters
+        ----------
+        x, y : float
+            Position (pixel).
+
+        Returns
+        -------
+        ndarray of float32, shape (k (size - 1) + 1, k (size - 1) + 1)
+            Light in a whole pixel centred at each sample; every ``k``-th sample, from the first, is that of `at`.
+        """
+        if self.fine is None:
+            return self.at(x, y)
+        k = self.oversampling
+        weights = polynomial_terms(np.array([x]), np.array([y]), self.shape, self.order)[0]
+        image = np.tensordot(weights.astype(np.float32), self.fine, axes=1)
+        return np.asarray(image * ((1.0 - self.wings) / image[::k, ::k].sum()), dtype=np.float32)
 
 
 def polynomial_terms(

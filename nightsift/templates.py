@@ -32,7 +32,7 @@ class Template:
         None.
     stars : StarTable
         Its stars.
-    coverage : ndarray of float32, shape (ny, nx)
+    coverage : ndarray of float32 or int16, shape (ny, nx)
         Number of frames that each pixel is made of.
     template_id : str
         Identity, made from sources, options and code version.
@@ -46,7 +46,7 @@ class Template:
 
     frame: Frame
     stars: StarTable
-    coverage: npt.NDArray[np.float32]
+    coverage: npt.NDArray[np.float32] | npt.NDArray[np.int16]
     template_id: str
     zero_point: float
     sources: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _COARSEST, _FINEST = 32, 4  # px between the nodes of the grid
 _GRID_ERROR = 0.005  # px that interpolation between nodes may cost
+_CELLS = 32  # a side, in the middle of which interpolation is tested
 _MANY = 3000  # stars used to refine it
 _FRACTION = 0.2  # of the bright stars inside the template must have a partner
 _CENTRED = np.int32(~(Mask.SATURATED.value | Mask.BRIGHT_STAR.value))
@@ -213,15 +214,16 @@ def node_grid(
     step = _COARSEST
     grid = _nodes(mapping, shape, origin, step)
     while step > _FINEST:
-        finer = _nodes(mapping, shape, origin, step // 2)
         gy, gx = grid.shape[1] - 1, grid.shape[2] - 1
+        rows, columns = (np.unique(np.linspace(0, count - 1, min(count, _CELLS)).astype(np.intp)) for count in (gy, gx))
+        j, i = (a.ravel() for a in np.meshgrid(rows, columns, indexing="ij"))
         # Interpolation is worst in the middle of a cell.
-        middle = 0.25 * (grid[:, :-1, :-1] + grid[:, 1:, :-1] + grid[:, :-1, 1:] + grid[:, 1:, 1:])
-        true = finer[:, 1::2, 1::2][:, :gy, :gx]
-        error = np.abs(true - middle[:, : true.shape[1], : true.shape[2]])
-        if float(np.nanmax(error, initial=0.0)) < _GRID_ERROR:
+        middle = 0.25 * (grid[:, j, i] + grid[:, j + 1, i] + grid[:, j, i + 1] + grid[:, j + 1, i + 1])
+        xy = np.stack([(i + 0.5) * step + origin[0], (j + 0.5) * step + origin[1]], axis=1)
+        if float(np.nanmax(np.abs(mapping(xy).T - middle), initial=0.0)) < _GRID_ERROR:
             break
-        grid, step = finer, step // 2
+        step //= 2
+        grid = _nodes(mapping, shape, origin, step)
     return grid, step
 
 

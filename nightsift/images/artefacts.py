@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
-import sep
 
 from nightsift.flags import Mask
-from nightsift.frames import FloatImage, Frame, MaskImage
+from nightsift.frames import FloatImage, Frame
 from nightsift.images.bleed import bleed_trails
-from nightsift.images.cosmic_rays import find_cosmic_rays
+from nightsift.images.cosmic_rays import SEED_SNR, find_cosmic_rays
 from nightsift.images.defects import find_defects
+from nightsift.images.mesh import fit_surface
 from nightsift.images.saturation import grow_cores, halos, saturated_stars
 from nightsift.images.sharpness import star_sharpness
+from nightsift.images.standing import bright_pixels, count_bits, mark, residual_and_noise
 from nightsift.images.streaks import find_streaks
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # With more of the frame saturated than this there are no single stars to look at.
 _MOST_SATURATED = 0.25
+_UNUSABLE = np.uint16(Mask.NONFINITE.value | Mask.NO_DATA.value)
 
 
 def mask_artefacts(frame: Frame, unit: Unit) -> Frame:
@@ -41,43 +42,33 @@ def mask_artefacts(frame: Frame, unit: Unit) -> Frame:
         hot pixels: one frame cannot tell them apart), STREAK, DEFECT. Data and variance are unchanged.
     """
     options, mask = unit.artefacts, frame.mask.copy()
-    usable = (mask & _bits(Mask.NONFINITE, Mask.NO_DATA)) == 0
-    saturated = np.count_nonzero(mask & _bits(Mask.SATURATED))
-    if usable.sum() < 64 * 64 or saturated > _MOST_SATURATED * usable.sum():
+    usable = mask.size - count_bits(mask, _UNUSABLE)
+    if usable < 64 * 64 or count_bits(mask, np.uint16(Mask.SATURATED.value)) > _MOST_SATURATED * usable:
         return frame
-    residual, noise, sigma = _residual(frame, usable, unit.background.mesh)
+    residual, noise, sigma = _residual(frame, unit.background.mesh)
     stars, lone = saturated_stars(residual, mask)
-    _set(mask, Mask.COSMIC_RAY, lone)
-    _set(mask, Mask.DEFECT, find_defects(residual, noise, mask))
-    sharpness = star_sharpness(residual, noise, mask)
+    mark(mask, Mask.COSMIC_RAY, lone)
+    mark(mask, Mask.DEFECT, find_defects(residual, noise, mask))
+    bright = bright_pixels(residual, noise, SEED_SNR)
+    sharpness = star_sharpness(residual, noise, mask, bright)
     if options.bleed:
-        _set(mask, Mask.BLEED, bleed_trails(stars, residual, sigma, sharpness.fwhm))
-    _set(mask, Mask.SATURATED, grow_cores(stars, options.saturation_grow, mask))
+        mark(mask, Mask.BLEED, bleed_trails(stars, residual, sigma, sharpness.fwhm))
+    mark(mask, Mask.SATURATED, grow_cores(stars, options.saturation_grow, mask))
     if options.cosmic_rays:
-        _set(mask, Mask.COSMIC_RAY, find_cosmic_rays(residual, noise, mask, sharpness))
+        mark(mask, Mask.COSMIC_RAY, find_cosmic_rays(residual, noise, mask, sharpness, bright))
     if options.streaks:
-        _set(mask, Mask.STREAK, find_streaks(residual, noise, mask, sharpness.fwhm))
-    _set(mask, Mask.BRIGHT_STAR, halos(stars, residual, sigma, sharpness.fwhm, options.bright_star_radius))
+        mark(mask, Mask.STREAK, find_streaks(residual, noise, mask, sharpness.fwhm))
+    mark(mask, Mask.BRIGHT_STAR, halos(stars, residual, sigma, sharpness.fwhm, options.bright_star_radius))
     return frame.replace(mask=mask)
 
 
-def _residual(frame: Frame, usable: npt.NDArray[np.bool_], mesh: int) -> tuple[FloatImage, FloatImage, float]:
+def _residual(frame: Frame, mesh: int) -> tuple[FloatImage, FloatImage, float]:
     """Data less the sky (0 where there are none), noise of each pixel, and noise of the sky."""
-    data = np.where(usable, frame.data, np.float32(0))
-    sky = sep.Background(data, mask=~usable, bw=mesh, bh=mesh)
-    sigma = float(sky.globalrms)
-    data -= sky.back(dtype=np.float32)
-    data[~usable] = 0
-    noise = np.sqrt(np.where(usable & (frame.variance > 0), frame.variance, np.float32(np.inf)))
-    told = float(np.median(noise[::8, ::8][usable[::8, ::8]])) if usable[::8, ::8].any() else sigma
-    if sigma > told > 0:  # the sky is noisier than its photons: pattern noise, faint stars, a wrong gain
-        noise *= np.float32(sigma / told)
-    return np.asarray(data, dtype=np.float32), np.asarray(noise, dtype=np.float32), max(sigma, told)
-
-
-def _bits(*bits: Mask) -> np.uint16:
-    return np.uint16(sum(bit.value for bit in bits))
-
-
-def _set(mask: MaskImage, bit: Mask, where: npt.NDArray[np.bool_]) -> None:
-    mask[where] |= np.uint16(bit.value)
+    sky = fit_surface(frame.data, frame.mask, _UNUSABLE, mesh, 4 if mesh >= 64 else 2)
+    usable = (frame.mask[::8, ::8] & _UNUSABLE) == 0
+    told = float(np.sqrt(np.median(frame.variance[::8, ::8][usable]))) if usable.any() else sky.sigma
+    sigma = sky.sigma if np.isfinite(sky.sigma) else told
+    # the sky may be noisier than its photons: pattern noise, faint stars, a wrong gain
+    factor = sigma / told if sigma > told > 0 else 1.0
+    residual, noise = residual_and_noise(frame.data, frame.variance, frame.mask, _UNUSABLE, sky, factor)
+    return residual, noise, max(sigma, told)

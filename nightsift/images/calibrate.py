@@ -14,9 +14,11 @@ from numba import njit
 from nightsift.errors import BlankFrame
 from nightsift.flags import Mask
 from nightsift.frames import FloatImage, Frame, MaskImage, Meta
+from nightsift.parallel import over_rows
 
 # plain numbers for the compiled pass
 SATURATED, NONFINITE, DEFECT = int(Mask.SATURATED), int(Mask.NONFINITE), int(Mask.DEFECT)
+_TILE = 64  # rows
 MIN_GOOD_FRACTION = 0.01  # of the pixels, below which nothing can be measured
 
 
@@ -106,24 +108,21 @@ def make_frame(
     read_variance = (meta.read_noise / meta.gain) ** 2
     levels = (masters.flat_min, meta.saturation, meta.exposure_s, pedestal, sky)
     numbers = (*levels, 1.0 / meta.gain, read_variance)
-    _calibrate(
-        _plain(raw, np.float32),
-        _plain(masters.bias, np.float32),
-        _plain(masters.dark, np.float32),
-        _plain(masters.flat, np.float32),
-        _plain(masters.bad_pixels, np.bool_),
-        np.array(numbers, dtype=np.float32),
-        data,
-        variance,
-        mask,
-    )
+    planes = (masters.bias, masters.dark, masters.flat)
+    given: list[Any] = [_plain(one, np.float32) for one in (raw, *planes)]
+    given += [_plain(masters.bad_pixels, np.bool_), np.array(numbers, dtype=np.float32)]
+    one_pass: Any = _calibrate
+    over_rows(lambda first, last: one_pass(*given, first, last, data, variance, mask), len(raw), _TILE)
     if bayer:
         data, variance, mask = superpixels(data, variance, mask)
         # the mean of four pixels: noise of a detector with four times the gain and twice the read noise
         meta = dataclasses.replace(
             meta, gain=4.0 * meta.gain, read_noise=2.0 * meta.read_noise, pixel_scale=2.0 * meta.pixel_scale
         )
-    n_good, low, high, n_hollow = _summary(data, variance, mask)
+    parts: list[tuple[int, float, float, int]] = []
+    over_rows(lambda first, last: parts.append(_summary(data, variance, mask, first, last)), len(data), _TILE)
+    n_good, n_hollow = sum(part[0] for part in parts), sum(part[3] for part in parts)
+    low, high = min(part[1] for part in parts), max(part[2] for part in parts)
     _check_structure(data, mask, meta, n_good, low, high)
     if n_hollow:
         _fill(data, variance, mask)
@@ -174,59 +173,63 @@ def _calibrate(
     flat: FloatImage,
     bad: npt.NDArray[np.bool_],
     numbers: FloatImage,
+    first: int,
+    last: int,
     data: FloatImage,
     variance: FloatImage,
     mask: MaskImage,
 ) -> None:
-    """One pass over the pixels; NaN is looked for, so no fastmath."""
+    """One pass over some rows, step by step along each; NaN is looked for, so no fastmath."""
     flat_min, saturation, exposure, pedestal, sky, inverse_gain, read_variance = numbers
     tiny = np.float32(1e-12)
     zero = np.float32(0.0)
-    for j in range(raw.shape[0]):
-        for i in range(raw.shape[1]):
-            value = raw[j, i]
-            bits = 0
-            if value >= saturation:
-                bits |= SATURATED
-            if not np.isfinite(value):
-                bits |= NONFINITE
-            level = value - pedestal
-            if bias.size:
-                level -= bias[j, i]
-            counts = level + sky  # what fell on the pixel, dark current included
-            if dark.size:
-                level -= dark[j, i] * exposure
-            noise = max(counts, zero) * inverse_gain + read_variance
-            if flat.size:
-                response = flat[j, i]
-                if response > flat_min:
-                    level /= response
-                    noise /= response * response
-                else:
-                    bits |= DEFECT
-            if bad.size and bad[j, i]:
-                bits |= DEFECT
-            if not np.isfinite(level) and bits == 0:
-                bits |= DEFECT  # a master has no value here
-            data[j, i] = level
-            variance[j, i] = max(noise, tiny)
-            mask[j, i] = bits
+    for j in range(first, last):
+        line, level, noise, bits = raw[j], data[j], variance[j], mask[j]
+        for i in range(len(line)):
+            finite = line[i] - line[i] == zero
+            bits[i] = (SATURATED if line[i] >= saturation else 0) | (0 if finite else NONFINITE)
+            level[i] = line[i] - pedestal
+        if bias.size:
+            for i in range(len(line)):
+                level[i] -= bias[j, i]
+        for i in range(len(line)):  # of what fell on the pixel, dark current included
+            noise[i] = max(level[i] + sky, zero) * inverse_gain + read_variance
+        if dark.size:
+            for i in range(len(line)):
+                level[i] -= dark[j, i] * exposure
+        if flat.size:
+            for i in range(len(line)):
+                response = flat[j, i] if flat[j, i] > flat_min else np.float32(1.0)
+                bits[i] |= 0 if flat[j, i] > flat_min else DEFECT
+                level[i] /= response
+                noise[i] /= response * response
+        if bad.size:
+            for i in range(len(line)):
+                bits[i] |= DEFECT if bad[j, i] else 0
+        for i in range(len(line)):  # a pixel may lack a value because a master does
+            bits[i] |= DEFECT if level[i] - level[i] != zero and bits[i] == 0 else 0
+            noise[i] = max(noise[i], tiny)
 
 
 @njit(cache=True, nogil=True)
-def _summary(data: FloatImage, variance: FloatImage, mask: MaskImage) -> tuple[int, float, float, int]:
-    """Number of good pixels, their extremes, and the number of pixels without a value, in one pass."""
+def _summary(
+    data: FloatImage, variance: FloatImage, mask: MaskImage, first: int, last: int
+) -> tuple[int, float, float, int]:
+    """Number of good pixels, their extremes, and the number of pixels without a value, of some rows."""
     n_good, n_hollow = 0, 0
-    low, high = np.inf, -np.inf
-    for j in range(data.shape[0]):
-        for i in range(data.shape[1]):
-            value = data[j, i]
-            if mask[j, i] == 0:
-                n_good += 1
-                low, high = min(low, float(value)), max(high, float(value))
-            elif not (np.isfinite(value) and np.isfinite(variance[j, i])):
-                n_hollow += 1
-    return n_good, low, high, n_hollow
+    low, high = np.float32(np.inf), np.float32(-np.inf)
+    for j in range(first, last):
+        line, noise, bits = data[j], variance[j], mask[j]
+        good, hollow = 0, 0
+        for i in range(len(line)):
+            whole = (line[i] - line[i]) + (noise[i] - noise[i]) == np.float32(0.0)
+            good += 1 if bits[i] == 0 else 0
+            hollow += 1 if bits[i] != 0 and not whole else 0
+            low = min(low, line[i] if bits[i] == 0 else np.float32(np.inf))
+            high = max(high, line[i] if bits[i] == 0 else np.float32(-np.inf))
+        n_good += good
+        n_hollow += hollow
+    return n_good, float(low), float(high), n_hollow
 
 
 def _check_structure(data: FloatImage, mask: MaskImage, meta: Meta, n_good: int, low: float, high: float) -> None:

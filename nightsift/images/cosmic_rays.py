@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import int64, njit
-from numba.typed import List
+from numba import njit
 
 from nightsift.flags import Mask
 from nightsift.frames import FloatImage, MaskImage
 from nightsift.images.sharpness import Sharpness
+from nightsift.images.standing import bright_pixels
 
 # Height above the sky, and above the mean of the four neighbours, that starts a hit (sigma).
 SEED_SNR = 6.0
@@ -27,7 +27,11 @@ _SKIP = np.uint16(
 
 
 def find_cosmic_rays(
-    residual: FloatImage, noise: FloatImage, mask: MaskImage, sharpness: Sharpness
+    residual: FloatImage,
+    noise: FloatImage,
+    mask: MaskImage,
+    sharpness: Sharpness,
+    bright: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.bool_]:
     """Find pixels hit by cosmic rays, and hot pixels.
 
@@ -47,6 +51,8 @@ def find_cosmic_rays(
         Saturated, bleeding, defective and missing pixels are not tested.
     sharpness : Sharpness
         Sharpness of the stars of the frame.
+    bright : ndarray of int64, shape (n,), optional
+        Flat indices of the pixels above `SEED_SNR`, where they are known.
 
     Returns
     -------
@@ -55,7 +61,8 @@ def find_cosmic_rays(
     """
     hits = np.zeros(residual.shape, dtype=np.bool_)
     ratios = sharpness.ratios * np.float32(SHARE)
-    rows, columns = _seed(residual, noise, mask, ratios, hits)
+    bright = bright_pixels(residual, noise, SEED_SNR) if bright is None else bright
+    rows, columns = _seed(residual, noise, mask, ratios, hits, bright)
     for _ in range(_ROUNDS):
         if len(rows) == 0:
             break
@@ -100,21 +107,22 @@ def _seed(
     mask: MaskImage,
     ratios: npt.NDArray[np.float32],
     hits: npt.NDArray[np.bool_],
+    bright: npt.NDArray[np.int64],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     ny, nx = residual.shape
-    rows, columns = List.empty_list(int64), List.empty_list(int64)
-    for j in range(1, ny - 1):
-        for i in range(1, nx - 1):
-            centre, sigma = residual[j, i], noise[j, i]
-            if not centre > SEED_SNR * sigma or (mask[j, i] & _SKIP) != 0:
-                continue
-            around = 0.25 * (residual[j - 1, i] + residual[j + 1, i] + residual[j, i - 1] + residual[j, i + 1])
-            if centre - around > SEED_SNR * sigma * 0.75:
-                rows.append(j)
-                columns.append(i)
-    kept_rows, kept_columns = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+    rows, columns = np.empty(len(bright), np.int64), np.empty(len(bright), np.int64)
+    found = 0
+    for place in bright:
+        j, i = place // nx, place % nx
+        if not (0 < j < ny - 1 and 0 < i < nx - 1) or (mask[j, i] & _SKIP) != 0:
+            continue
+        around = 0.25 * (residual[j - 1, i] + residual[j + 1, i] + residual[j, i - 1] + residual[j, i + 1])
+        if residual[j, i] - around > SEED_SNR * noise[j, i] * 0.75:
+            rows[found], columns[found] = j, i
+            found += 1
+    kept_rows, kept_columns = np.empty(found, np.int64), np.empty(found, np.int64)
     kept = 0
-    for n in range(len(rows)):  # all are tested on the image as it is, hits of this round do not count yet
+    for n in range(found):  # all are tested on the image as it is, hits of this round do not count yet
         if _is_sharp(residual, noise, mask, ratios, hits, rows[n], columns[n]):
             kept_rows[kept], kept_columns[kept] = rows[n], columns[n]
             kept += 1

@@ -8,6 +8,7 @@ from numba import njit
 
 from nightsift.flags import Mask
 from nightsift.frames import FloatImage, MaskImage
+from nightsift.parallel import over_rows
 
 # Length of the pieces in which lines are tested (pixel): a column may be bad in part only.
 PIECE = 128
@@ -44,35 +45,71 @@ def find_defects(residual: FloatImage, noise: FloatImage, mask: MaskImage) -> np
         True on defects.
     """
     bad = np.zeros(residual.shape, dtype=np.bool_)
-    _lines(residual, noise, mask, bad)
-    _lines(residual.T, noise.T, mask.T, bad.T)
-    _dead(residual, noise, mask, bad)
+    pieces = -(-residual.shape[0] // PIECE)
+    over_rows(lambda first, last: _columns(residual, noise, mask, first, last, bad), pieces, 1)
+    over_rows(lambda first, last: _rows(residual, noise, mask, first, last, bad), residual.shape[0], PIECE)
     return bad
 
 
 @njit(cache=True, nogil=True)
-def _lines(residual: FloatImage, noise: FloatImage, mask: MaskImage, bad: npt.NDArray[np.bool_]) -> None:
+def _begin(piece: int, length: int) -> int:
+    """First pixel of a piece; a short last one is made longer."""
+    start = piece * PIECE
+    return max(0, length - PIECE) if length - start < PIECE // 2 else start
+
+
+@njit(cache=True, nogil=True)
+def _odd(higher: int, used: int) -> bool:
+    """Whether so many pixels lie above their neighbours, or so few, that chance does not explain it."""
+    return bool(used >= 32 and abs(higher - 0.5 * used) > 0.5 * SIGNIFICANCE * np.sqrt(used))
+
+
+@njit(cache=True, nogil=True)
+def _columns(
+    residual: FloatImage, noise: FloatImage, mask: MaskImage, first: int, last: int, bad: npt.NDArray[np.bool_]
+) -> None:
     """Test columns, in pieces."""
     ny, nx = residual.shape
-    higher = np.empty(nx, np.int64)
-    used = np.empty(nx, np.int64)
-    for start in range(0, ny, PIECE):
-        stop = min(start + PIECE, ny)
-        if stop - start < PIECE // 2:
-            start = max(0, stop - PIECE)
-        higher[:] = 0
-        used[:] = 0
+    n = nx - 8
+    if n < 1:
+        return
+    higher, used = np.empty(n, np.int32), np.empty(n, np.int32)
+    for piece in range(first, last):
+        start, stop = _begin(piece, ny), min((piece + 1) * PIECE, ny)
+        higher[:], used[:] = 0, 0
         for j in range(start, stop):
-            for i in range(4, nx - 4):
-                if (mask[j, i] & _SKIP) == 0:
-                    used[i] += 1
-                    if 2.0 * residual[j, i] > residual[j, i - 3] + residual[j, i + 3]:
-                        higher[i] += 1
-        for i in range(4, nx - 4):
-            if used[i] < 32 or abs(higher[i] - 0.5 * used[i]) <= 0.5 * SIGNIFICANCE * np.sqrt(used[i]):
-                continue
-            if _is_offset(residual, noise, mask, start, stop, i):
-                bad[start:stop, i] = True
+            bits, line = mask[j, 4 : 4 + n], residual[j, 4 : 4 + n]
+            before, after = residual[j, 1 : 1 + n], residual[j, 7 : 7 + n]
+            for i in range(n):
+                good = (bits[i] & _SKIP) == 0
+                used[i] += 1 if good else 0
+                higher[i] += 1 if good and line[i] + line[i] > before[i] + after[i] else 0
+        for i in range(n):
+            if _odd(higher[i], used[i]) and _is_offset(residual, noise, mask, start, stop, i + 4):
+                bad[start:stop, i + 4] = True
+
+
+@njit(cache=True, nogil=True)
+def _rows(
+    residual: FloatImage, noise: FloatImage, mask: MaskImage, first: int, last: int, bad: npt.NDArray[np.bool_]
+) -> None:
+    """Test rows, in pieces, and single pixels far below the sky, which no light can cause."""
+    ny, nx = residual.shape
+    for j in range(first, last):
+        _dead(residual[j], noise[j], mask[j], bad[j])
+        if j < 4 or j >= ny - 4:
+            continue
+        for piece in range(-(-nx // PIECE)):
+            start, stop = _begin(piece, nx), min((piece + 1) * PIECE, nx)
+            line, bits = residual[j, start:stop], mask[j, start:stop]
+            before, after = residual[j - 3, start:stop], residual[j + 3, start:stop]
+            higher, used = 0, 0
+            for i in range(len(line)):
+                good = (bits[i] & _SKIP) == 0
+                used += 1 if good else 0
+                higher += 1 if good and line[i] + line[i] > before[i] + after[i] else 0
+            if _odd(higher, used) and _is_offset(residual.T, noise.T, mask.T, start, stop, j):
+                bad[j, start:stop] = True
 
 
 @njit(cache=True, nogil=True)
@@ -103,10 +140,11 @@ def _is_offset(residual: FloatImage, noise: FloatImage, mask: MaskImage, start: 
 
 
 @njit(cache=True, nogil=True)
-def _dead(residual: FloatImage, noise: FloatImage, mask: MaskImage, bad: npt.NDArray[np.bool_]) -> None:
-    """Single pixels far below the sky, which no light can cause."""
-    ny, nx = residual.shape
-    for j in range(ny):
-        for i in range(nx):
-            if residual[j, i] < -DEAD_SNR * noise[j, i] and (mask[j, i] & _SKIP) == 0:
-                bad[j, i] = True
+def _dead(
+    line: npt.NDArray[np.float32],
+    sigma: npt.NDArray[np.float32],
+    bits: npt.NDArray[np.uint16],
+    bad: npt.NDArray[np.bool_],
+) -> None:
+    for i in range(len(line)):
+        bad[i] = bad[i] or (line[i] < -np.float32(DEAD_SNR) * sigma[i] and (bits[i] & _SKIP) == 0)

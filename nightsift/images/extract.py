@@ -8,16 +8,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from astropy.wcs import WCS
-from scipy import ndimage
 
 from nightsift import tables
 from nightsift.flags import Mask
 from nightsift.frames import Difference, Pair
+from nightsift.images.apertures import aperture_fluxes
+from nightsift.images.areas import areas_of
 from nightsift.images.candidate_flags import candidate_flags
 from nightsift.images.dipoles import opposite_lobes
-from nightsift.images.masked_score import score_everywhere
-from nightsift.images.peaks import Peaks, find_peaks
-from nightsift.images.photometry import ZeroPoint, aperture_fluxes, noise_factor
+from nightsift.images.masked_score import significant
+from nightsift.images.peaks import find_peaks, floor_of
+from nightsift.images.photometry import ZeroPoint, noise_factor
 from nightsift.images.psf_photometry import PsfFluxes, psf_fluxes
 from nightsift.images.shapes import centroids, widths
 
@@ -52,15 +53,16 @@ def extract(difference: Difference, pair: Pair, unit: Unit, zero_point: ZeroPoin
         saturated area or streak only the highest peak of each sign.
     """
     factor = noise_factor(difference)
-    score = score_everywhere(difference, factor)
-    found = [(s, find_peaks(score, unit.detection.threshold, s, unit.detection.min_pixels)) for s in (1, -1)]
-    areas = _saturated_areas(difference, found)
-    found = [(s, _highest_of_each_area(peaks, areas)) for s, peaks in found]
-    sign = np.concatenate([np.full(len(p.value), s, dtype=np.int8) for s, p in found])
+    threshold, least = unit.detection.threshold, unit.detection.min_pixels
+    high = significant(difference, factor, floor_of(threshold))
+    score = high.score
+    found = {sign: find_peaks(score, threshold, sign, least, high.indices) for sign in (1, -1)}
+    sign = np.concatenate([np.full(len(p.value), s, dtype=np.int8) for s, p in found.items()])
     columns, rows, snr, n_pixels = (
-        np.concatenate([getattr(p, name) for _, p in found]) for name in ("column", "row", "value", "n_pixels")
+        np.concatenate([getattr(p, name) for p in found.values()]) for name in ("column", "row", "value", "n_pixels")
     )
     order = np.argsort(-snr, kind="stable")
+    order = order[_highest_of_each_area(difference, columns[order], rows[order], sign[order])]
     sign, columns, rows, snr, n_pixels = (a[order] for a in (sign, columns, rows, snr, n_pixels))
     x, y = centroids(score, columns, rows)
     fits = psf_fluxes(difference.data, difference.variance, difference.mask, difference.psf, x, y)
@@ -115,24 +117,14 @@ def _table(
     )  # fmt: skip
 
 
-def _saturated_areas(difference: Difference, found: list[tuple[int, Peaks]]) -> npt.NDArray[np.int32] | None:
-    """Labels of connected saturated or streaked areas, None where no peak lies on one."""
-    touched = any(bool((difference.mask[p.row, p.column] & _ONE_EACH).any()) for _, p in found)
-    if not touched:
-        return None
-    labels, _ = ndimage.label((difference.mask & _ONE_EACH) != 0, structure=np.ones((3, 3), dtype=bool))
-    return np.asarray(labels, dtype=np.int32)
-
-
-def _highest_of_each_area(peaks: Peaks, areas: npt.NDArray[np.int32] | None) -> Peaks:
-    """Keep the highest peak of each labelled area, and every peak outside of them."""
-    if areas is None:
-        return peaks
-    labels = areas[peaks.row, peaks.column]
-    _, first = np.unique(labels, return_index=True)  # peaks come highest first
-    keep = labels == 0
-    keep[first] = True
-    return Peaks(peaks.column[keep], peaks.row[keep], peaks.value[keep], peaks.n_pixels[keep])
+def _highest_of_each_area(
+    difference: Difference, columns: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], sign: npt.NDArray[np.int8]
+) -> npt.NDArray[np.bool_]:
+    """Of peaks, highest first: the first of each sign in a saturated or streaked area, and all outside of them."""
+    labels = areas_of(difference.mask, int(_ONE_EACH), columns, rows)
+    keep: npt.NDArray[np.bool_] = labels == 0
+    keep[np.unique(labels * sign, return_index=True)[1]] = True
+    return keep
 
 
 def _sky(

@@ -53,7 +53,7 @@ def inject_stars(
         raise ValueError("positions must be finite, and fluxes finite and not negative")
     added = np.zeros(frame.shape, dtype=np.float32)
     grid = psf_grid(psf, frame.shape)
-    _draw(added, grid.images, grid.nodes(x, y), x, y, flux)
+    _draw(added, grid.images, grid.size, grid.step, grid.total, grid.nodes(x, y), x, y, flux)
     gain = np.float32(frame.meta.gain)
     variance = frame.variance + added / gain
     if rng is not None:
@@ -71,25 +71,27 @@ def inject_stars(
 def _draw(
     image: FloatImage,
     psfs: FloatImage,
+    size: int,
+    step: int,
+    total: float,
     nodes: npt.NDArray[np.int64],
     x: npt.NDArray[np.float64],
     y: npt.NDArray[np.float64],
     flux: npt.NDArray[np.float64],
 ) -> None:
     ny, nx = image.shape
-    size = psfs.shape[1]
     half = size // 2
-    work = np.empty((size, size), np.float32)
+    work = np.empty((psfs.shape[1], size), np.float32)
     star = np.empty((size, size), np.float32)
     weights = np.empty(2 * LANCZOS + 1, np.float64)
     for n in range(len(x)):
         column, row = int(np.floor(x[n] + 0.5)), int(np.floor(y[n] + 0.5))
         if column < -half or column >= nx + half or row < -half or row >= ny + half:
             continue
-        shift_psf(psfs[nodes[n]], x[n] - column, y[n] - row, work, weights, star)
+        shift_psf(psfs[nodes[n]], step, total, x[n] - column, y[n] - row, work, weights, star)
         # light is not negative: interpolation of an undersampled PSF rings, that is cut off and the flux kept
         np.maximum(star, np.float32(0), star)
-        star /= star.sum()
+        star *= np.float32(total) / star.sum()
         for j in range(max(0, half - row), min(size, ny + half - row)):
             for i in range(max(0, half - column), min(size, nx + half - column)):
                 image[row + j - half, column + i - half] += np.float32(flux[n]) * star[j, i]

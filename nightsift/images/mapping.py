@@ -14,6 +14,7 @@ from nightsift.psf import polynomial_terms
 
 _CLIP = 4.0  # robust sigma
 _FOLDS = 5
+_SINGULAR = 1e-12  # of the largest eigenvalue of the normal matrix
 _STARS_A_TERM = 3  # an order is only tried with this many stars for each of its terms
 
 
@@ -186,8 +187,10 @@ def _best_order(xy: FloatArray, offset: FloatArray, weights: FloatArray, shape: 
 
 
 def _solve(terms: FloatArray, offset: FloatArray, weights: FloatArray) -> FloatArray:
-    root = weights[:, None]
-    return np.asarray(np.linalg.lstsq(terms * root, offset * root, rcond=None)[0], dtype=np.float64)
+    """Weighted least squares by the normal equations; directions that the stars do not tell stay 0."""
+    weighted = terms * weights[:, None] ** 2
+    inverse = np.linalg.pinv(weighted.T @ terms, rcond=_SINGULAR, hermitian=True)
+    return np.asarray(inverse @ (weighted.T @ offset), dtype=np.float64)
 
 
 def _terms(xy: FloatArray, shape: tuple[int, int], order: int) -> npt.NDArray[np.float64]:

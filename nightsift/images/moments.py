@@ -46,6 +46,7 @@ def moments(
     out = np.empty((len(xs), 9), dtype=np.float64)
     reach = int(np.ceil(4.0 * sigma))
     inverse = 0.5 / (sigma * sigma)
+    across = np.empty(2 * reach + 2)
     for k in range(len(xs)):
         x, y = xs[k], ys[k]
         mxx = myy = mxy = total = 0.0
@@ -53,18 +54,27 @@ def moments(
             y0, y1 = max(0, int(y) - reach), min(ny, int(y) + reach + 2)
             x0, x1 = max(0, int(x) - reach), min(nx, int(x) + reach + 2)
             total = sx = sy = mxx = myy = mxy = 0.0
+            # The weight is a product of one along each axis.
+            for i in range(x0, x1):
+                across[i - x0] = np.exp(-((i - x) ** 2) * inverse)
             for j in range(y0, y1):
+                dy = j - y
+                along = np.exp(-dy * dy * inverse)
+                row = row_x = row_xx = 0.0
                 for i in range(x0, x1):
                     if mask[j, i] & no_light:
                         continue
-                    dx, dy = i - x, j - y
-                    value = data[j, i] * np.exp(-(dx * dx + dy * dy) * inverse)
-                    total += value
-                    sx += value * dx
-                    sy += value * dy
-                    mxx += value * dx * dx
-                    myy += value * dy * dy
-                    mxy += value * dx * dy
+                    dx = i - x
+                    value = data[j, i] * across[i - x0]
+                    row += value
+                    row_x += value * dx
+                    row_xx += value * dx * dx
+                total += along * row
+                sx += along * row_x
+                sy += along * row * dy
+                mxx += along * row_xx
+                myy += along * row * dy * dy
+                mxy += along * row_x * dy
             if not total > 0.0:
                 break
             # The weight holds the centroid back; for a star as wide as the window, twice the offset is the right step.

@@ -38,7 +38,29 @@ class Peaks:
     n_pixels: npt.NDArray[np.int32]
 
 
-def find_peaks(score: FloatImage, threshold: float, sign: int = 1, min_pixels: int = 1) -> Peaks:
+def floor_of(threshold: float) -> float:
+    """Lowest value that matters to peaks above a threshold: their skirts.
+
+    Parameters
+    ----------
+    threshold : float
+        Least height of a peak (sigma).
+
+    Returns
+    -------
+    float
+        The floor (sigma).
+    """
+    return max(threshold - SKIRT, 0.5 * threshold)
+
+
+def find_peaks(
+    score: FloatImage,
+    threshold: float,
+    sign: int = 1,
+    min_pixels: int = 1,
+    above: npt.NDArray[np.int64] | None = None,
+) -> Peaks:
     """Find the peaks of one sign at or above a threshold.
 
     Pixels are flooded from the highest down; where two hills meet, the lower one stays a peak of its own only if it
@@ -55,19 +77,23 @@ def find_peaks(score: FloatImage, threshold: float, sign: int = 1, min_pixels: i
     min_pixels : int, optional
         Least number of pixels above the skirt, 1.5 sigma below the threshold: the map is matched-filtered already, and
         a faint point source has but one pixel above the threshold itself.
+    above : ndarray of int64, shape (n,), optional
+        Flat indices of all pixels of either sign above the floor (`floor_of`), where they are known already.
 
     Returns
     -------
     Peaks
         The peaks, highest first.
     """
-    floor = max(threshold - SKIRT, 0.5 * threshold)
-    indices = np.flatnonzero(score > floor) if sign > 0 else np.flatnonzero(score < -floor)
-    values = np.abs(score.ravel()[indices])
-    indices, values = indices[np.isfinite(values)], values[np.isfinite(values)]
+    floor = floor_of(threshold)
+    if above is None:
+        above = np.flatnonzero(np.abs(score) > floor)
+    values = score.ravel()[above] * np.float32(sign)
+    wanted = (values > floor) & np.isfinite(values)
+    indices, values = above[wanted], values[wanted]
     order = np.argsort(-values, kind="stable")
+    first, counts, areas = _flood(_neighbours(indices, score.shape[1]), order, values, threshold)
     indices, values = indices[order], values[order]
-    first, counts, areas = _flood(indices, values, score.shape[0], score.shape[1], threshold)
     chosen = (first >= 0) & (areas >= min_pixels)
     at = indices[first[chosen]]
     return Peaks(at % score.shape[1], at // score.shape[1], values[first[chosen]], counts[chosen].astype(np.int32))
@@ -82,12 +108,32 @@ def _root(parents: npt.NDArray[np.int32], node: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _flood(
-    indices: npt.NDArray[np.int64], values: npt.NDArray[np.float32], ny: int, nx: int, threshold: float
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Position in `indices` of each kept peak (-1 where a hill was absorbed), its pixels above threshold and skirt."""
+def _neighbours(indices: npt.NDArray[np.int64], nx: int) -> npt.NDArray[np.int32]:
+    """Places in the ascending list of flat indices of the eight pixels around each, -1 where one is not in it."""
     n = len(indices)
-    labels = np.zeros(ny * nx, np.int32)  # 0 is unseen, hill k is k + 1
+    around = np.full((n, 8), -1, np.int32)
+    above = 0
+    for k in range(n):
+        x = indices[k] % nx
+        if k > 0 and x > 0 and indices[k - 1] == indices[k] - 1:
+            around[k, 0], around[k - 1, 1] = k - 1, k
+        while indices[above] < indices[k] - nx - 1:
+            above += 1
+        for m in range(above, min(above + 3, k)):
+            step = indices[m] - (indices[k] - nx)
+            # x + step leaves the row where the pixel stands at its end
+            if -1 <= step <= 1 and 0 <= x + step < nx:
+                around[k, 3 + step], around[m, 6 - step] = m, k
+    return around
+
+
+@njit(cache=True, nogil=True)
+def _flood(
+    around: npt.NDArray[np.int32], order: npt.NDArray[np.int64], values: npt.NDArray[np.float32], threshold: float
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Place in `order` of each kept peak (-1 where a hill was absorbed), its pixels above threshold and skirt."""
+    n = len(order)
+    labels = np.full(n, -1, np.int32)
     hills = 0
     first = np.empty(n, np.int64)
     counts = np.zeros(n, np.int64)
@@ -95,45 +141,38 @@ def _flood(
     joined = np.empty(n, np.int32)  # all hills that touch
     owner = np.empty(n, np.int32)  # hills absorbed by another one
     for k in range(n):
-        y, x = indices[k] // nx, indices[k] % nx
+        at = order[k]
+        high = values[at] >= threshold
         best, highest = -1, n
-        for j in range(max(0, y - 1), min(ny, y + 2)):
-            for i in range(max(0, x - 1), min(nx, x + 2)):
-                label = labels[j * nx + i]
-                if label == 0:
-                    continue
-                root = _root(joined, label - 1)
-                if first[root] < highest:
-                    best, highest = root, first[root]
+        for m in around[at]:
+            if m < 0 or labels[m] < 0:
+                continue
+            root = _root(joined, labels[m])
+            if first[root] < highest:
+                best, highest = root, first[root]
         if best < 0:
             first[hills], joined[hills], owner[hills] = k, hills, hills
-            labels[indices[k]] = hills + 1
-            counts[hills] = 1 if values[k] >= threshold else 0
-            areas[hills] = 1
+            best = hills
             hills += 1
-            continue
-        for j in range(max(0, y - 1), min(ny, y + 2)):
-            for i in range(max(0, x - 1), min(nx, x + 2)):
-                label = labels[j * nx + i]
-                if label == 0:
-                    continue
-                root = _root(joined, label - 1)
-                if root == best:
-                    continue
-                rise = values[first[root]] - values[k]
-                needed = max(RISE, RISE_FRACTION * values[first[best]])
-                joined[root] = best
-                if rise < needed or values[first[root]] < threshold:
-                    owner[root] = best
-        labels[indices[k]] = best + 1
+        for m in around[at]:
+            if m < 0 or labels[m] < 0:
+                continue
+            root = _root(joined, labels[m])
+            if root == best:
+                continue
+            peak = values[order[first[root]]]
+            needed = max(RISE, RISE_FRACTION * values[order[first[best]]])
+            joined[root] = best
+            if peak - values[at] < needed or peak < threshold:
+                owner[root] = best
+        labels[at] = best
         areas[best] += 1
-        if values[k] >= threshold:
-            counts[best] += 1
+        counts[best] += 1 if high else 0
     for hill in range(hills):
         if owner[hill] != hill:
             counts[_root(owner, hill)] += counts[hill]
             areas[_root(owner, hill)] += areas[hill]
     for hill in range(hills):
-        if owner[hill] != hill or values[first[hill]] < threshold:
+        if owner[hill] != hill or values[order[first[hill]]] < threshold:
             first[hill] = -1
     return first[:hills], counts[:hills], areas[:hills]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from numba import njit
-from scipy import ndimage
 
 from nightsift.flags import Mask
 from nightsift.frames import FloatImage, MaskImage
@@ -64,18 +63,56 @@ def saturated_stars(residual: FloatImage, mask: MaskImage) -> tuple[SaturatedSta
     others : ndarray of bool, shape (ny, nx)
         Saturated pixels of areas that are not.
     """
-    saturated = (mask & np.uint16(Mask.SATURATED.value)) != 0
-    labels, count = ndimage.label(saturated, structure=np.ones((3, 3), dtype=bool))
-    labels = np.asarray(labels, dtype=np.int32)
-    boxes = np.array(
-        [(s[0].start, s[0].stop - 1, s[1].start, s[1].stop - 1) for s in ndimage.find_objects(labels)], dtype=np.int64
-    ).reshape(count, 4)
+    labels = np.zeros(mask.shape, dtype=np.int32)
+    boxes = _label(mask, np.uint16(Mask.SATURATED.value), labels)
+    count = len(boxes)
     measured = np.zeros((count, 4), dtype=np.float64)
     _measure(residual, labels, boxes, measured)
     star = measured[:, 3] > LEAST_SURROUND
     number = (np.flatnonzero(star) + 1).astype(np.int32)
-    lone = np.concatenate([[False], ~star])[labels] if (~star).any() else np.zeros(labels.shape, dtype=np.bool_)
+    lone = np.zeros(labels.shape, dtype=np.bool_)
+    for k in np.flatnonzero(~star):
+        place = (slice(boxes[k, 0], boxes[k, 1] + 1), slice(boxes[k, 2], boxes[k, 3] + 1))
+        lone[place] |= labels[place] == k + 1
     return SaturatedStars(measured[star, 0], measured[star, 1], measured[star, 2], labels, boxes[star], number), lone
+
+
+@njit(cache=True, nogil=True)
+def _label(mask: MaskImage, bit: np.uint16, labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """Number the connected areas (eight neighbours) of a bit; only their pixels are written to. Their boxes."""
+    ny, nx = mask.shape
+    boxes = np.empty((16, 4), np.int64)
+    stack = np.empty(1024, np.int64)
+    count = 0
+    for y in range(ny):
+        row = mask[y]
+        for start in range(0, nx, 64):
+            piece, marked = row[start : start + 64], 0
+            for x in range(len(piece)):
+                marked += 1 if piece[x] & bit else 0
+            if marked == 0:
+                continue
+            for x in range(start, min(nx, start + 64)):
+                if not row[x] & bit or labels[y, x] != 0:
+                    continue
+                if count == len(boxes):
+                    boxes = np.concatenate((boxes, np.empty_like(boxes)))
+                count += 1
+                box = boxes[count - 1]
+                box[0], box[1], box[2], box[3] = y, y, x, x
+                labels[y, x], stack[0], waiting = count, y * nx + x, 1
+                while waiting > 0:
+                    waiting -= 1
+                    j, i = stack[waiting] // nx, stack[waiting] % nx
+                    box[0], box[1], box[2], box[3] = min(box[0], j), max(box[1], j), min(box[2], i), max(box[3], i)
+                    if waiting + 8 > len(stack):
+                        stack = np.concatenate((stack, np.empty_like(stack)))
+                    for b in range(max(0, j - 1), min(ny, j + 2)):
+                        for a in range(max(0, i - 1), min(nx, i + 2)):
+                            if mask[b, a] & bit and labels[b, a] == 0:
+                                labels[b, a], stack[waiting] = count, b * nx + a
+                                waiting += 1
+    return boxes[:count].copy()
 
 
 @njit(cache=True, nogil=True)

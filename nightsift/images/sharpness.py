@@ -10,6 +10,7 @@ from numba import njit
 
 from nightsift.frames import FloatImage, MaskImage
 from nightsift.images.shapes import widths
+from nightsift.images.standing import bright_pixels
 
 # Opposite neighbours: along x, along y and along both diagonals.
 DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))
@@ -42,7 +43,9 @@ class Sharpness:
     n_stars: int
 
 
-def star_sharpness(residual: FloatImage, noise: FloatImage, mask: MaskImage) -> Sharpness:
+def star_sharpness(
+    residual: FloatImage, noise: FloatImage, mask: MaskImage, bright: npt.NDArray[np.int64] | None = None
+) -> Sharpness:
     """Measure the sharpness of the bright, unmasked stars.
 
     Parameters
@@ -53,6 +56,8 @@ def star_sharpness(residual: FloatImage, noise: FloatImage, mask: MaskImage) -> 
         Standard deviation of each pixel.
     mask : ndarray of uint16, shape (ny, nx)
         Only peaks whose nine pixels are unmasked count.
+    bright : ndarray of int64, shape (n,), optional
+        Flat indices of pixels among which all above twelve sigma are, where they are known.
 
     Returns
     -------
@@ -60,7 +65,8 @@ def star_sharpness(residual: FloatImage, noise: FloatImage, mask: MaskImage) -> 
         Ratios and width. A peak counts as a star if all its eight neighbours hold light, which keeps single hot
         pixels and most tracks of cosmic rays out.
     """
-    columns, rows, peaks = _bright_peaks(residual, noise, mask, _PEAK_SNR)
+    bright = bright_pixels(residual, noise, _PEAK_SNR) if bright is None else bright
+    columns, rows, peaks = _bright_peaks(residual, noise, mask, _PEAK_SNR, bright)
     brightest = np.argsort(-peaks, kind="stable")[:_MOST_STARS]
     columns, rows = columns[brightest], rows[brightest]
     round_ones = np.zeros(len(columns), dtype=np.bool_)
@@ -81,25 +87,24 @@ def star_sharpness(residual: FloatImage, noise: FloatImage, mask: MaskImage) -> 
 
 @njit(cache=True, nogil=True)
 def _bright_peaks(
-    residual: FloatImage, noise: FloatImage, mask: MaskImage, snr: float
+    residual: FloatImage, noise: FloatImage, mask: MaskImage, snr: float, bright: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     ny, nx = residual.shape
-    capacity = 1 + ny * nx // 9
-    columns, rows = np.empty(capacity, np.int64), np.empty(capacity, np.int64)
-    peaks = np.empty(capacity, np.float32)
+    columns, rows = np.empty(len(bright), np.int64), np.empty(len(bright), np.int64)
+    peaks = np.empty(len(bright), np.float32)
     found = 0
-    for j in range(1, ny - 1):
-        for i in range(1, nx - 1):
-            centre = residual[j, i]
-            if not centre > snr * noise[j, i]:
-                continue
-            star = True
-            for b in range(j - 1, j + 2):
-                for a in range(i - 1, i + 2):
-                    value = residual[b, a]
-                    if mask[b, a] != 0 or value > centre or value < 0.05 * centre or value < 2.0 * noise[b, a]:
-                        star = False
-            if star and found < capacity:
-                columns[found], rows[found], peaks[found] = i, j, centre
-                found += 1
+    for place in bright:
+        j, i = place // nx, place % nx
+        centre = residual[j, i]
+        star = 0 < j < ny - 1 and 0 < i < nx - 1 and centre > snr * noise[j, i]
+        for b in range(j - 1, j + 2):
+            for a in range(i - 1, i + 2):
+                if not star:
+                    break
+                value = residual[b, a]
+                if mask[b, a] != 0 or value > centre or value < 0.05 * centre or value < 2.0 * noise[b, a]:
+                    star = False
+        if star:
+            columns[found], rows[found], peaks[found] = i, j, centre
+            found += 1
     return columns[:found], rows[:found], peaks[:found]

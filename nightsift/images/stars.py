@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import sep
-from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from nightsift.errors import BlankFrame, TooFewStars
 from nightsift.flags import Mask
-from nightsift.frames import FloatImage, Frame
+from nightsift.frames import Frame
 from nightsift.images.moments import moments
+from nightsift.images.star_fluxes import circle_fluxes
+from nightsift.images.star_peaks import find_star_peaks
+from nightsift.parallel import over_rows
 
 STAR_DTYPE = np.dtype(
     [
@@ -75,13 +76,10 @@ def find_stars(frame: Frame, threshold: float = 5.0, minimum: int = 3, limit: in
         If fewer than `minimum` are found.
     """
     where = frame.meta.path or frame.meta.exposure_id
-    dark = (frame.mask & _NO_LIGHT) != 0
-    if bool(dark.all()):
+    columns, rows, snr = find_star_peaks(frame.data, frame.variance, frame.mask, _NO_LIGHT, _FILTER_SIGMA, threshold)
+    if len(snr) == 0 and not bool(((frame.mask & _NO_LIGHT) == 0).any()):
         raise BlankFrame(where=where, what="no pixel is usable")
-    data = np.ascontiguousarray(np.where(dark, np.float32(0.0), frame.data))
-    score = _score(data, frame.variance, dark, _FILTER_SIGMA)
-    x, y = _detect(score, dark, threshold, limit)
-    stars = _measure_all(data, frame, score, x, y)
+    stars = _measure_all(frame, snr[: 2 * limit], columns[: 2 * limit], rows[: 2 * limit])
     stars = stars[_is_light(stars)][:limit]
     if len(stars) < minimum:
         raise TooFewStars(found=len(stars), needed=minimum, where=where)
@@ -147,61 +145,37 @@ def typical_fwhm(stars: StarTable) -> float:
     return float(np.median(values))
 
 
-def _score(data: FloatImage, variance: FloatImage, dark: npt.NDArray[np.bool_], sigma: float) -> FloatImage:
-    """Signal-to-noise image of a Gaussian matched filter, unit variance for white noise."""
-    unit = np.zeros_like(data)
-    lit = ~dark & (variance > 0)
-    np.divide(data, np.sqrt(variance, where=lit, out=np.ones_like(data)), out=unit, where=lit)
-    taps = ndimage.gaussian_filter1d(np.eye(1, 31, 15, dtype=np.float64)[0], sigma, truncate=4.0)
-    smooth: FloatImage = ndimage.gaussian_filter(unit, sigma, truncate=4.0, mode="constant")
-    smooth /= np.float32((taps**2).sum())
-    return smooth
-
-
-def _detect(
-    score: FloatImage, dark: npt.NDArray[np.bool_], threshold: float, limit: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Peaks of the objects above the threshold, which rises in frames too crowded to be measured whole."""
-    crowded = float((score > threshold).mean()) > 0.2
-    if crowded:
-        threshold = max(threshold, float(np.quantile(score[::4, ::4], 0.8)))
-    sep.set_extract_pixstack(max(300000, int(0.5 * score.size)))
-    sep.set_sub_object_limit(8192)
-    found = sep.extract(
-        score, threshold, mask=dark, minarea=3, filter_kernel=None, deblend_nthresh=16, deblend_cont=0.02, clean=False
-    )
-    order = np.argsort(found["cflux"])[::-1][: 2 * limit]
-    return found["xcpeak"][order].astype(np.float64), found["ycpeak"][order].astype(np.float64)
-
-
 def _measure_all(
-    data: FloatImage, frame: Frame, score: FloatImage, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
+    frame: Frame,
+    snr: npt.NDArray[np.float32],
+    columns: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int64],
 ) -> StarTable:
+    x, y = columns.astype(np.float64), rows.astype(np.float64)
     if len(x) == 0:
         return np.zeros(0, dtype=STAR_DTYPE)
-    mask, variance = np.ascontiguousarray(frame.mask), np.ascontiguousarray(frame.variance)
     window = 2.0
-    first = moments(data, mask, _NO_LIGHT, x[:500], y[:500], window, 2.0)
+    first = moments(frame.data, frame.mask, _NO_LIGHT, x[:500], y[:500], window, 2.0)
     sizes = first[:, 2][np.isfinite(first[:, 2]) & (first[:, 8] == 0) & (first[:, 2] > _SHARPEST / _FWHM)]
     if len(sizes) >= 3:
         window = float(np.clip(np.median(sizes), 0.8, 8.0))
-    core = max(1.0, window * _FWHM / 2.0)
-    m = moments(data, mask, _NO_LIGHT, x, y, window, core)
+    core, radius = max(1.0, window * _FWHM / 2.0), 1.5 * window * _FWHM
+    m, sums = np.empty((len(x), 9)), np.empty((len(x), 2))
+
+    def some(begin: int, end: int) -> None:
+        m[begin:end] = moments(frame.data, frame.mask, _NO_LIGHT, x[begin:end], y[begin:end], window, core)
+        place = (m[begin:end, 0].copy(), m[begin:end, 1].copy())
+        circle_fluxes(frame.data, frame.variance, frame.mask, _NO_LIGHT, *place, radius, sums[begin:end])
+
+    over_rows(some, len(x), 64)
     stars = np.zeros(len(x), dtype=STAR_DTYPE)
     stars["x"], stars["y"] = m[:, 0], m[:, 1]
     stars["fwhm"] = _FWHM * m[:, 2]
     stars["a"], stars["b"], stars["theta"] = m[:, 3], m[:, 4], m[:, 5]
     stars["peak"], stars["flag"] = m[:, 7], m[:, 8].astype(np.int32)
-    radius = 1.5 * window * _FWHM
-    dark = (frame.mask & _NO_LIGHT) != 0
-    flux, error, _ = sep.sum_circle(data, m[:, 0], m[:, 1], radius, var=variance, mask=dark, subpix=5)
-    stars["flux"], stars["flux_err"] = flux, error
-    rows = np.clip(np.rint(y).astype(np.intp), 0, data.shape[0] - 1)
-    columns = np.clip(np.rint(x).astype(np.intp), 0, data.shape[1] - 1)
-    stars["snr"] = score[rows, columns]
+    stars["flux"], stars["flux_err"], stars["snr"] = sums[:, 0], sums[:, 1], snr
     good = np.isfinite(stars["flux"]) & (stars["flux"] > 0) & np.isfinite(stars["flux_err"])
-    stars = _without_twins(stars[good][np.argsort(stars["flux"][good])[::-1]])
-    return stars
+    return _without_twins(stars[good][np.argsort(stars["flux"][good])[::-1]])
 
 
 def _without_twins(stars: StarTable) -> StarTable:

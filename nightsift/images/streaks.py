@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from nightsift.flags import Mask
 from nightsift.frames import FloatImage, MaskImage
+from nightsift.images.standing import binned_snr
 
 BIN = 4
 # Signal-to-noise ratio from which a binned pixel is lit, and the size (binned pixel) up to which a lit area is compact.
@@ -33,6 +34,8 @@ LEAST_DROP = 0.3
 MOST_TAPER = 2.0
 MOST_CONTRAST = 4.0
 _EDGE = 6.0
+# A streak goes on beyond its lit pixels as long as pieces of it reach this part of its median.
+_STILL_LIT = 0.5
 # Single pixels count up to this many sigma, so that one hot pixel lights nothing.
 _CLIP = 10.0
 _SKIP = np.uint16(
@@ -66,7 +69,7 @@ def find_streaks(residual: FloatImage, noise: FloatImage, mask: MaskImage, fwhm:
         True under streaks.
     """
     streaks = np.zeros(residual.shape, dtype=np.bool_)
-    binned = _bin(residual, noise, mask)
+    binned = binned_snr(residual, noise, mask, _SKIP, BIN, _CLIP)
     level = max(LIT, float(np.quantile(binned[binned != 0], 1.0 - MOST_LIT))) if binned.any() else LIT
     lit = _without_compact(binned > level)
     rows, columns = (a.astype(np.float64) for a in np.nonzero(lit))
@@ -79,6 +82,7 @@ def find_streaks(residual: FloatImage, noise: FloatImage, mask: MaskImage, fwhm:
         line, first, last = _refine(columns, rows, line)
         half = _half_width(binned, line, first, last)
         if half > 0 and _is_streak(binned, line, first, last, half, level):
+            first, last = _extended(binned, line, first, last)
             _paint(streaks, line, first - 2, last + 2, (half + 1.0) * BIN + fwhm)
         normal = columns * line[0] + rows * line[1] - line[2]
         along = rows * line[0] - columns * line[1]
@@ -94,8 +98,18 @@ def _without_compact(lit: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     labels, count = ndimage.label(lit, structure=np.ones((3, 3), dtype=bool))
     if count == 0:
         return lit
-    sizes = [max(s[0].stop - s[0].start, s[1].stop - s[1].start) for s in ndimage.find_objects(labels)]
-    return np.asarray(np.concatenate([[False], np.array(sizes) >= COMPACT])[labels], dtype=np.bool_)
+    rows, columns = np.nonzero(lit)
+    number = labels[rows, columns]
+    extent = np.zeros(count + 1, dtype=np.int64)
+    for place in (rows, columns):
+        low, high = np.full(count + 1, np.iinfo(np.int64).max), np.full(count + 1, -1)
+        np.minimum.at(low, number, place)
+        np.maximum.at(high, number, place)
+        extent = np.maximum(extent, high - low + 1)
+    large = extent[number] >= COMPACT
+    left = np.zeros_like(lit)
+    left[rows[large], columns[large]] = True
+    return left
 
 
 def _refine(
@@ -172,6 +186,25 @@ def _half_width(binned: FloatImage, line: tuple[float, float, float], first: flo
     return float(half) if len(beyond) == 0 or np.median(beyond) < LEAST_DROP * peak else 0.0
 
 
+def _extended(binned: FloatImage, line: tuple[float, float, float], first: float, last: float) -> tuple[float, float]:
+    """Follow a streak beyond its ends for as long as pieces of it hold a good part of its light."""
+    inside = _samples(binned, line, first, last, 0.0)
+    least = max(_STILL_LIT * float(np.nanmedian(inside)), 1.0)
+    far = float(sum(binned.shape))
+    while last < far and _piece(binned, line, last + 1, last + _GAP) > least:
+        last += _GAP
+    while first > -far and _piece(binned, line, first - _GAP, first - 1) > least:
+        first -= _GAP
+    return first, last
+
+
+def _piece(binned: FloatImage, line: tuple[float, float, float], first: float, last: float) -> float:
+    """Median along a short piece of a line; 0 where there are no data."""
+    values = _samples(binned, line, first, last, 0.0)
+    values = values[np.isfinite(values) & (values != 0)]
+    return float(np.median(values)) if len(values) >= _GAP // 2 else 0.0
+
+
 def _is_streak(
     binned: FloatImage, line: tuple[float, float, float], first: float, last: float, half: float, level: float
 ) -> bool:
@@ -199,24 +232,6 @@ def _is_streak(
 def _at_edge(binned: FloatImage, line: tuple[float, float, float], along: float) -> bool:
     x, y = line[2] * line[0] - along * line[1], line[2] * line[1] + along * line[0]
     return bool(min(x, y, binned.shape[1] - 1 - x, binned.shape[0] - 1 - y) <= _EDGE)
-
-
-@njit(cache=True, nogil=True)
-def _bin(residual: FloatImage, noise: FloatImage, mask: MaskImage) -> FloatImage:
-    """Signal-to-noise ratio of blocks of pixels; 0 where more than half of a block is masked."""
-    ny, nx = residual.shape[0] // BIN, residual.shape[1] // BIN
-    binned = np.zeros((ny, nx), np.float32)
-    for j in range(ny):
-        for i in range(nx):
-            total, used = np.float32(0.0), 0
-            for b in range(j * BIN, (j + 1) * BIN):
-                for a in range(i * BIN, (i + 1) * BIN):
-                    if (mask[b, a] & _SKIP) == 0:
-                        total += min(max(residual[b, a] / noise[b, a], -_CLIP), _CLIP)
-                        used += 1
-            if 2 * used > BIN * BIN:
-                binned[j, i] = total / np.sqrt(used)
-    return binned
 
 
 @njit(cache=True, nogil=True)
@@ -249,7 +264,11 @@ def _paint(
     middle = 0.5 * (BIN - 1)
     for j in range(ny):
         y = (j - middle) / BIN
-        for i in range(nx):
+        left, right = 0.0, nx - 1.0  # where the row is under the line, in pixels of the frame
+        if abs(cos) > 1e-3:
+            one, other = (rho - y * sin - half / BIN) / cos, (rho - y * sin + half / BIN) / cos
+            left, right = max(left, BIN * min(one, other) + middle - 1), min(right, BIN * max(one, other) + middle + 1)
+        for i in range(int(max(left, 0.0)), int(max(right, -1.0)) + 1):
             x = (i - middle) / BIN
             if abs(x * cos + y * sin - rho) * BIN <= half and first <= y * cos - x * sin <= last:
                 streaks[j, i] = True

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from nightsift.flags import Mask
 from nightsift.frames import FloatImage, Frame, MaskImage, Pair
+from nightsift.images.lanczos import BAD, NO_DATA, PHASES, kernel_table, one_pixel, powers
+from nightsift.images.two_pass import fits_two_passes, resample_rows
+from nightsift.parallel import over_rows
 
 if TYPE_CHECKING:
     from nightsift.images.align import Alignment
     from nightsift.templates import Template
-
-_PHASES = 512  # sub-pixel positions of the kernel table: positions are right to 1/1024 px
-# Pixels in halos of bright stars hold good data; all other masked pixels are left out of the kernel.
-_BAD = np.uint16(0xFFFF & ~Mask.BRIGHT_STAR.value)
-_NO_DATA = np.uint16(Mask.NO_DATA.value)
 
 
 def make_pair(frame: Frame, template: Template, alignment: Alignment) -> Pair:
@@ -45,7 +41,7 @@ def make_pair(frame: Frame, template: Template, alignment: Alignment) -> Pair:
     )
     science = frame.replace(wcs=alignment.wcs)
     warped = Frame(data, variance, mask, template.frame.meta, wcs=alignment.wcs, psf=None, sky=template.frame.sky)
-    return Pair(science, warped, coverage=float(np.mean((mask & _NO_DATA) == 0)))
+    return Pair(science, warped, coverage=1.0 - _count(mask, NO_DATA) / mask.size)
 
 
 def resample(
@@ -55,15 +51,17 @@ def resample(
     grid: npt.NDArray[np.float64],
     step: int,
     shape: tuple[int, int],
+    threads: int = 0,
 ) -> tuple[FloatImage, FloatImage, MaskImage]:
     """Resample an image with its variance and mask by Lanczos-3 interpolation (Duchon 1979).
 
     The flux of a source is conserved by the Jacobian of the mapping. Masked pixels carry no weight, and the weights
-    left are
-    normalised again; an output pixel is masked when one of the four input pixels around its position is, so one
-    bad pixel spoils only its neighbours. The variance is that of each output pixel, the sum of squared weights
-    times input variances; neighbouring pixels become correlated, so that sums over pixels are noisier than the sum
-    of their variances where the kernel smooths.
+    left are normalised again; an output pixel is masked when one of the four input pixels around its position is,
+    so one bad pixel spoils only its neighbours. The variance is the mean of the input's with squared weights: the
+    noise of a sum over a star. Between pixels of the input (at worst, half a pixel off on both axes) the kernel
+    takes away noise of high frequencies, so that single pixels scatter by 22 % less than told. Images turned by
+    right angles or mirrored are turned back first; where rows then run along rows, two passes take the place of one
+    in two dimensions (`nightsift.images.two_pass`).
 
     Parameters
     ----------
@@ -77,6 +75,8 @@ def resample(
         Distance of nodes (pixel).
     shape : tuple of int
         ``(ny, nx)`` of the output.
+    threads : int, optional
+        As in `nightsift.parallel.thread_count`.
 
     Returns
     -------
@@ -85,90 +85,54 @@ def resample(
     mask : ndarray of uint16, shape (ny, nx)
         Resampled mask; `Mask.NO_DATA` outside the input.
     """
-    out = np.zeros(shape, dtype=np.float32)
-    out_variance = np.zeros(shape, dtype=np.float32)
-    out_mask = np.full(shape, _NO_DATA, dtype=np.uint16)
-    spoiled = _windows_with_bad(np.ascontiguousarray(mask), _BAD)
-    _resample(
-        np.ascontiguousarray(data),
-        np.ascontiguousarray(variance),
-        np.ascontiguousarray(mask),
-        spoiled,
-        np.ascontiguousarray(grid),
-        step,
-        _kernel_table(),
-        out,
-        out_variance,
-        out_mask,
-    )
+    out, out_variance = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
+    out_mask = np.empty(shape, dtype=np.uint16)
+    planes, grid = _upright((data, variance, mask), np.asarray(grid, dtype=np.float64))
+    one: Any = resample_rows if fits_two_passes(grid / step) else _direct
+    table = kernel_table()
+
+    def band(first: int, last: int) -> None:
+        one(*planes, grid, step, table, first, last, out, out_variance, out_mask)
+
+    over_rows(band, shape[0], step, threads)
     return out, out_variance, out_mask
 
 
-@lru_cache(maxsize=1)
-def _kernel_table() -> npt.NDArray[np.float32]:
-    """Weights of pixels -2 .. +5 at each phase, the last two 0; shape (phases + 1, 8).
-
-    Plain Lanczos-3 weights have a first moment of up to 0.02 px, by which well-sampled stars are displaced, and do
-    not add up
-    to one. The least change under the window that makes polynomials up to third order come out exactly mends both:
-    centroids are then right to 0.002 px for a FWHM above 3 px.
-    """
-    phase = np.arange(_PHASES + 1, dtype=np.float64)[:, None] / _PHASES
-    t = np.arange(-2, 4, dtype=np.float64)[None, :] - phase
-    window = np.where(np.abs(t) < 3.0, np.sinc(t / 3.0), 0.0)
-    weights = np.sinc(t) * window
-    powers = np.stack([t**k for k in range(4)], axis=1)
-    wanted = np.array([1.0, 0.0, 0.0, 0.0])
-    missing = wanted - np.einsum("pkj,pj->pk", powers, weights)
-    change = np.linalg.solve(np.einsum("pkj,pj,plj->pkl", powers, window, powers), missing[:, :, None])
-    weights += window * np.einsum("pk,pkj->pj", change[:, :, 0], powers)
-    table = np.zeros((_PHASES + 1, 8), dtype=np.float32)
-    table[:, :6] = weights
-    table.flags.writeable = False
-    return table
-
-
-@njit(cache=True, nogil=True)
-def _windows_with_bad(mask: MaskImage, bad: np.uint16) -> npt.NDArray[np.uint8]:
-    """1 at ``[y, x]`` where the pixels of ``y - 2 .. y + 3`` and ``x - 2 .. x + 5`` hold a bad or missing one."""
-    ny, nx = mask.shape
-    out = np.ones((ny, nx), dtype=np.uint8)
-    columns = np.zeros(nx, dtype=np.int32)  # last bad row seen in each column
-    columns[:] = -10
-    for y in range(ny):
-        for x in range(nx):
-            if mask[y, x] & bad:
-                columns[x] = y
-        top = y - 3
-        if top < 2:
-            continue
-        last = -10
-        for x in range(nx):
-            if columns[x] >= y - 5:
-                last = x
-            if x >= 7:
-                out[top, x - 5] = 1 if last >= x - 7 else 0
-    return out
+def _upright(planes: tuple[Any, Any, Any], grid: npt.NDArray[np.float64]) -> tuple[Any, npt.NDArray[np.float64]]:
+    """Turn images by right angles, or mirror them, so that a row of the output runs forwards along their rows."""
+    across, upwards = np.diff(grid, axis=2).sum(axis=(1, 2)), np.diff(grid, axis=1).sum(axis=(1, 2))
+    if abs(across[1]) > abs(across[0]):
+        planes, grid = tuple(plane.T for plane in planes), grid[::-1]
+        across, upwards = across[::-1], upwards[::-1]
+    my, mx = planes[0].shape
+    x, y = grid
+    if across[0] < 0:
+        planes, x = tuple(plane[:, ::-1] for plane in planes), mx - 1.0 - x
+    if upwards[1] < 0:
+        planes, y = tuple(plane[::-1] for plane in planes), my - 1.0 - y
+    return tuple(np.ascontiguousarray(plane) for plane in planes), np.ascontiguousarray(np.stack([x, y]))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _resample(
+def _direct(
     data: FloatImage,
     variance: FloatImage,
     mask: MaskImage,
-    spoiled: npt.NDArray[np.uint8],
     grid: npt.NDArray[np.float64],
     step: int,
     table: npt.NDArray[np.float32],
+    first: int,
+    last: int,
     out: FloatImage,
     out_variance: FloatImage,
     out_mask: MaskImage,
 ) -> None:
-    ny, nx = out.shape
+    """Any mapping, in two dimensions at once."""
+    nx = out.shape[1]
     my, mx = data.shape
-    phases = table.shape[0] - 1
-    flat, flat_variance = data.ravel(), variance.ravel()
-    for y in range(ny):
+    power = powers(table)
+    for y in range(first, last):
+        out[y], out_variance[y], out_mask[y] = 0.0, 0.0, NO_DATA
         gy = min(y // step, grid.shape[1] - 2)
         v = (y - gy * step) / step
         for gx in range(grid.shape[2] - 1):
@@ -191,89 +155,53 @@ def _resample(
                     continue
                 px, py = min(max(px, 0.0), mx - 1.0), min(max(py, 0.0), my - 1.0)
                 ix, iy = min(int(px), mx - 1), min(int(py), my - 1)
-                wx, wy = table[int((px - ix) * phases + 0.5)], table[int((py - iy) * phases + 0.5)]
-                if spoiled[iy, ix]:
-                    value, noise, bits = _careful(data, variance, mask, ix, iy, wx, wy)
+                kx, ky = int((px - ix) * PHASES + 0.5), int((py - iy) * PHASES + 0.5)
+                wx, wy = table[kx], table[ky]
+                inner = 2 <= ix < mx - 5 and 2 <= iy < my - 3
+                bits = _bits(mask, ix, iy) if inner else BAD
+                if bits & BAD:
+                    value, noise, bits = one_pixel(data, variance, mask, ix, iy, wx, wy)
                 else:
-                    value, noise = _plain(flat, flat_variance, np.uint64((iy - 2) * mx + ix - 2), np.uint64(mx), wx, wy)
+                    value, noise = _plain(data, variance, ix - 2, iy - 2, wx, wy)
                     bits = mask[iy, ix] | mask[iy, ix + 1] | mask[iy + 1, ix] | mask[iy + 1, ix + 1]
                 out[y, x] = value * area
-                out_variance[y, x] = noise * area * area
+                out_variance[y, x] = noise * area * area / (power[kx] * power[ky])
                 out_mask[y, x] = bits
+
+
+@njit(cache=True, nogil=True)
+def _bits(mask: MaskImage, ix: int, iy: int) -> np.uint16:
+    """All bits of the 6 x 8 pixels that `_plain` looks at."""
+    bits = np.uint16(0)
+    for j in range(iy - 2, iy + 4):
+        row = mask[j, ix - 2 : ix + 6]
+        bits |= row[0] | row[1] | row[2] | row[3] | row[4] | row[5] | row[6] | row[7]
+    return bits
 
 
 @njit(cache=True, nogil=True, fastmath=True)
 def _plain(
-    data: npt.NDArray[np.float32],
-    variance: npt.NDArray[np.float32],
-    start: np.uint64,
-    width: np.uint64,
+    data: FloatImage,
+    variance: FloatImage,
+    x: int,
+    y: int,
     wx: npt.NDArray[np.float32],
     wy: npt.NDArray[np.float32],
 ) -> tuple[np.float32, np.float32]:
-    """Far from masked pixels and edges, on flattened planes: eight columns at once, the last two without weight.
-
-    Unsigned indices spare the test for negative ones, and eight columns fill a vector register.
-    """
-    value = np.float32(0.0)
-    noise = np.float32(0.0)
-    w0, w1, w2, w3, w4, w5 = wy[0], wy[1], wy[2], wy[3], wy[4], wy[5]
-    q0, q1, q2, q3, q4, q5 = w0 * w0, w1 * w1, w2 * w2, w3 * w3, w4 * w4, w5 * w5
-    a, b = start, start + width
-    c, d = b + width, b + width + width
-    e, f = d + width, d + width + width
-    for k in range(8):
-        i = np.uint64(k)
-        value += wx[i] * (
-            w0 * data[a + i]
-            + w1 * data[b + i]
-            + w2 * data[c + i]
-            + w3 * data[d + i]
-            + w4 * data[e + i]
-            + w5 * data[f + i]
-        )
-    for k in range(8):
-        i = np.uint64(k)
-        noise += (wx[i] * wx[i]) * (
-            q0 * variance[a + i] + q1 * variance[b + i] + q2 * variance[c + i]
-            + q3 * variance[d + i] + q4 * variance[e + i] + q5 * variance[f + i]
-        )  # fmt: skip
+    """Far from masked pixels and edges: eight columns at once, the last two without weight."""
+    value, noise = np.float32(0.0), np.float32(0.0)
+    for j in range(6):
+        a, b, w = data[y + j, x : x + 8], variance[y + j, x : x + 8], wy[j]
+        for k in range(8):
+            value += w * wx[k] * a[k]
+            noise += w * w * wx[k] * wx[k] * b[k]
     return value, noise
 
 
 @njit(cache=True, nogil=True)
-def _careful(
-    data: FloatImage,
-    variance: FloatImage,
-    mask: MaskImage,
-    ix: int,
-    iy: int,
-    wx: npt.NDArray[np.float32],
-    wy: npt.NDArray[np.float32],
-) -> tuple[np.float32, np.float32, np.uint16]:
-    """Near masked pixels and edges: only good pixels carry weight."""
-    my, mx = data.shape
-    value = noise = total = 0.0
-    bits = 0
-    for j in range(6):
-        y = iy + j - 2
-        for i in range(6):
-            x = ix + i - 2
-            w = wy[j] * wx[i]
-            if w == 0.0 or y < 0 or y >= my or x < 0 or x >= mx:
-                continue
-            if 2 <= j <= 3 and 2 <= i <= 3:
-                bits |= int(mask[y, x])
-            if mask[y, x] & _BAD:
-                continue
-            value += w * data[y, x]
-            noise += w * w * variance[y, x]
-            total += w
-    if total < 0.3:
-        # Nothing to interpolate from, as in a saturated core: the nearest pixel, masked, for those who look at it.
-        x, y = ix + int(wx[3] > wx[2]), iy + int(wy[3] > wy[2])
-        bits = bits if bits else int(_NO_DATA)
-        if x < mx and y < my and np.isfinite(data[y, x]) and np.isfinite(variance[y, x]):
-            return data[y, x], variance[y, x], np.uint16(bits)
-        return np.float32(0.0), np.float32(0.0), np.uint16(bits)
-    return np.float32(value / total), np.float32(noise / (total * total)), np.uint16(bits)
+def _count(mask: MaskImage, bit: np.uint16) -> int:
+    count = 0
+    for y in range(mask.shape[0]):
+        for value in mask[y]:
+            count += 1 if value & bit else 0
+    return count

@@ -24,6 +24,7 @@ from astropy.utils.exceptions import AstropyWarning
 from nightsift.errors import UnreadableFits
 from nightsift.frames import FloatImage
 from nightsift.io.headers import cleaned, inherited
+from nightsift.parallel import over_rows
 
 # Extensions that accompany an image: they are never taken for it.
 COMPANIONS = frozenset(
@@ -261,11 +262,15 @@ def _pixels(one: Any, path: str | Path) -> FloatImage:
     integers = raw.dtype.kind in "iu"
     out = np.empty(raw.shape, dtype=np.float32)
     rows = max(1, BLOCK // raw.shape[1])
-    for start in range(0, raw.shape[0], rows):
-        block, target = raw[start : start + rows], out[start : start + rows]
-        _convert(block, target, scale, zero)
-        if integers and isinstance(blank, int):
-            target[block == blank] = np.nan
+
+    def band(first: int, last: int) -> None:
+        for start in range(first, last, rows):
+            block, target = raw[start : min(start + rows, last)], out[start : min(start + rows, last)]
+            _convert(block, target, scale, zero)
+            if integers and isinstance(blank, int):
+                target[block == blank] = np.nan
+
+    over_rows(band, raw.shape[0], rows)
     return out
 
 

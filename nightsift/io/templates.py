@@ -22,6 +22,7 @@ from nightsift.images.stars import STAR_DTYPE, StarTable
 from nightsift.io.fits import open_fits, read_header
 from nightsift.io.paths import Archive, atomic
 from nightsift.io.wcs import celestial_wcs
+from nightsift.parallel import over_rows
 from nightsift.templates import Template
 
 # One card for each field of Meta; a NaN has no card.
@@ -42,7 +43,9 @@ _CARDS = {
     "path": "SRCPATH",
 }
 _TEXTS = frozenset({"unit", "field", "band", "night", "exposure_id", "path"})
-_HELD = 2  # templates kept in memory by a process: exposures of a night come field by field
+# Bytes of templates kept by a process: exposures of a night come field by field. Large ones would take the memory that
+# subtraction needs, and the operating system keeps their files in its cache anyway.
+_HELD = 300_000_000
 
 
 def write_template(archive: Archive, template: Template) -> Path:
@@ -91,7 +94,7 @@ def read_template(path: str | Path) -> Template:
     UnreadableFits
         If the file is damaged or is no template.
     """
-    with open_fits(path) as hdus:
+    with open_fits(path, scaled=False) as hdus:
         lacking = [name for name in ("SCI", "VAR", "MASK", "COVERAGE", "STARS", "SOURCES") if name not in hdus]
         if lacking:
             raise UnreadableFits(path=str(path), what=f"no template: it lacks the extensions {', '.join(lacking)}")
@@ -112,7 +115,7 @@ def read_template(path: str | Path) -> Template:
         return Template(
             frame=frame,
             stars=_stars(hdus["STARS"].data),
-            coverage=_native(hdus["COVERAGE"].data, np.float32),
+            coverage=_native(hdus["COVERAGE"].data, np.int16),
             template_id=str(header["TEMPLATE"]),
             zero_point=float(header.get("MAGZERO", np.nan)),
             sources=tuple(one for one, yes in zip(ids, used, strict=True) if yes),
@@ -123,7 +126,7 @@ def read_template(path: str | Path) -> Template:
 def find_template(archive: Archive, meta: Meta) -> Template:
     """Find the template of an exposure.
 
-    The newest of its unit, field and band; else the newest of unit and band that contains its pointing. The templates
+    The newest of its unit, field and band; else the newest of unit and band that contains its pointing. Small templates
     used last stay in memory, one copy a process.
 
     Parameters
@@ -158,10 +161,10 @@ def find_template(archive: Archive, meta: Meta) -> Template:
 
 
 class _Cache:
-    """The templates used last, by file and the time it was written."""
+    """The templates used last, by file and the time it was written, as long as they are small."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self, memory: int) -> None:
+        self._memory = memory
         self._held: OrderedDict[tuple[str, int], Template] = OrderedDict()
         self._lock = Lock()
 
@@ -169,13 +172,17 @@ class _Cache:
         key = (str(path), path.stat().st_mtime_ns)
         # The lock is held while reading, so that threads do not read the same gigabyte twice.
         with self._lock:
-            if key not in self._held:
-                template = read_template(path)
-                while len(self._held) >= self._size:
-                    self._held.popitem(last=False)
+            template = self._held.pop(key, None) or read_template(path)
+            if _size(template) <= self._memory:
                 self._held[key] = template
-            self._held.move_to_end(key)
-            return self._held[key]
+            while sum(_size(one) for one in self._held.values()) > self._memory:
+                self._held.popitem(last=False)
+            return template
+
+
+def _size(template: Template) -> int:
+    frame = template.frame
+    return int(frame.data.nbytes + frame.variance.nbytes + frame.mask.nbytes + template.coverage.nbytes)
 
 
 _CACHE = _Cache(_HELD)
@@ -257,7 +264,14 @@ def _hdus(template: Template) -> fits.HDUList:
 
 
 def _native(array: npt.NDArray[Any], dtype: type[np.generic]) -> npt.NDArray[Any]:
-    return np.ascontiguousarray(array, dtype=dtype)
+    """A plane of a file in memory, in the byte order of the machine."""
+    out = np.empty(array.shape, dtype=dtype)
+
+    def band(first: int, last: int) -> None:
+        out[first:last] = array[first:last]
+
+    over_rows(band, len(array), 64)
+    return out
 
 
 def _stars(rows: npt.NDArray[Any]) -> StarTable:

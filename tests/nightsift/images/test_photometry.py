@@ -12,11 +12,11 @@ from nightsift.errors import TooFewStars
 from nightsift.flags import Mask
 from nightsift.frames import Difference, Frame, Meta
 from nightsift.images.align import Alignment
+from nightsift.images.apertures import aperture_fluxes
 from nightsift.images.inject import inject_stars
 from nightsift.images.photometry import (
     ZeroPoint,
-    aperture_fluxes,
-    forced_photometry,
+    fluxes_at,
     limiting_magnitude,
     noise_factor,
     searched_area,
@@ -68,7 +68,7 @@ def test_flux_pulls_are_unit_gaussian_in_white_and_correlated_noise(rng, blur):
     crowded = Difference(
         difference.data + stars, difference.variance, difference.mask, difference.score, psf, "t", "template", 1.0
     )
-    fits = forced_photometry(crowded, gx, gy, factor)
+    fits = fluxes_at(crowded, gx, gy, factor)
     pull = (fits.flux - 500.0) / fits.flux_err
     assert 0.9 < pull.std() < 1.1
     assert abs(pull.mean()) < 0.2
@@ -85,7 +85,7 @@ def test_psf_flux_ignores_masked_pixels_and_falls_back_to_them(rng):
     data[101, 101], mask[101, 101] = 1e5, Mask.COSMIC_RAY
     mask[85:116, 185:216] = Mask.STREAK
     difference = Difference(data, frame.variance, mask, np.zeros(SHAPE, np.float32), psf, "t", "template", 1.0)
-    fits = forced_photometry(difference, np.array([100.0, 200.0, -50.0]), np.array([100.0, 100.0, 3.0]), 1.0)
+    fits = fluxes_at(difference, np.array([100.0, 200.0, -50.0]), np.array([100.0, 100.0, 3.0]), 1.0)
     assert fits.flux[:2] == pytest.approx([5000, 5000], rel=0.03)
     assert fits.bits[0] == Mask.COSMIC_RAY
     assert fits.bits[1] == Mask.STREAK

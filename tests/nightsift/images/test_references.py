@@ -1,19 +1,24 @@
-"""Our resampling and photometry against the reference implementations of the field, reproject and photutils."""
+"""Our loops against the reference implementations of the field: reproject, photutils and sep (SExtractor)."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import sep
 from astropy.table import Table
 from astropy.wcs import WCS
 from photutils.aperture import ApertureStats, CircularAperture, aperture_photometry
 from photutils.psf import ImagePSF, PSFPhotometry
 from reproject import reproject_adaptive, reproject_interp
+from scipy.spatial import cKDTree
 
 from nightsift.frames import Difference
 from nightsift.images.align import node_grid
-from nightsift.images.photometry import aperture_fluxes
+from nightsift.images.apertures import aperture_fluxes
+from nightsift.images.background import subtract_background
 from nightsift.images.psf_photometry import psf_fluxes
+from nightsift.images.star_fluxes import circle_fluxes
+from nightsift.images.stars import find_stars
 from nightsift.images.warp import resample
 from nightsift.psf import Psf
 
@@ -78,6 +83,73 @@ def test_photometry_agrees_with_photutils(make_frame, star_list, rng):
     table = aperture_photometry(
         frame.data.astype(np.float64), CircularAperture(np.stack([x, y], 1), r=5.0), error=error.astype(np.float64)
     )
-    # sep samples the rim of an aperture on a fine grid, photutils cuts it exactly
+    # We sample the rim of an aperture on a fine grid, photutils cuts it exactly.
     np.testing.assert_allclose(sums, table["aperture_sum"], rtol=5e-3, atol=0.1 * np.median(errors))
     np.testing.assert_allclose(errors, table["aperture_sum_err"], rtol=5e-3)
+
+
+def sky_of(shape):
+    """A gradient and a broad dome: some 40 ADU over the frame."""
+    v, u = np.mgrid[: shape[0], : shape[1]] / np.array(shape)[:, None, None]
+    return 300.0 + 25.0 * u - 10.0 * v + 15.0 * np.exp(-((u - 0.4) ** 2 + (v - 0.6) ** 2) / 0.18)
+
+
+@pytest.mark.parametrize(("n_stars", "limit"), [(40, 0.06), (400, 0.12)])
+def test_background_agrees_with_the_mesh_of_sep(make_frame, star_list, n_stars, limit):
+    shape = (512, 640)
+    x, y, flux = star_list(n_stars, shape)
+    truth = sky_of(shape)
+    frame = make_frame(x, y, flux, shape, sigma=1.6, subtracted=False, extra=truth - 300.0)
+    ours = frame.data - subtract_background(frame, 64).data
+    theirs = sep.Background(frame.data, bw=64, bh=64, fw=3, fh=3).back()
+    sigma = np.sqrt(np.median(frame.variance))
+    assert sigma > 10
+    assert np.ptp(truth) > 2 * sigma
+    off, theirs_off = (float(np.sqrt(np.mean((one - truth) ** 2))) for one in (ours, theirs))
+    assert np.sqrt(np.mean((ours - theirs) ** 2)) < 0.15 * sigma
+    # Stars are masked here and only clipped there: in a crowd half of each cell is left.
+    assert off < max(limit * sigma, theirs_off)
+    assert abs(np.mean(ours - truth)) < 0.05 * sigma
+
+
+def test_stars_are_those_that_sep_finds(make_frame, star_list):
+    shape = (400, 420)
+    x, y, flux = star_list(120, shape, faint=2.9, bright=4.8, apart=12.0)
+    frame = make_frame(x, y, flux, shape, sigma=1.7)
+    ours = find_stars(frame)
+    theirs = sep.extract(frame.data, 2.0, err=np.sqrt(frame.variance), minarea=5)
+    assert len(theirs) > 90
+    sure = theirs["flux"] > 12 * np.sqrt(theirs["npix"] * np.median(frame.variance))
+    tree = cKDTree(np.column_stack((ours["x"], ours["y"])))
+    distance, index = tree.query(np.column_stack((theirs["x"], theirs["y"])))
+    assert sure.sum() > 60
+    assert distance[sure].max() < 0.5
+    # And nothing bright that they do not have.
+    back, _ = cKDTree(np.column_stack((theirs["x"], theirs["y"]))).query(tree.data[ours["snr"] > 12])
+    assert back.max() < 0.5
+    # The same windowed centroids (theirs with the width of these stars), and the same sums within the same circles.
+    px, py, flag = sep.winpos(frame.data, theirs["x"][sure], theirs["y"][sure], 1.7)
+    mine = ours[index[sure]]
+    moved = np.hypot(mine["x"] - px, mine["y"] - py)[flag == 0]
+    assert np.median(moved) < 0.02
+    place, radius = (np.ascontiguousarray(mine["x"]), np.ascontiguousarray(mine["y"])), 5.0
+    sums = np.empty((len(mine), 2))
+    circle_fluxes(frame.data, frame.variance, frame.mask, np.uint16(0xFFFF), *place, radius, sums)
+    total, error, _ = sep.sum_circle(frame.data, *place, radius, err=np.sqrt(frame.variance), subpix=0)
+    np.testing.assert_allclose(sums[:, 0], total, rtol=5e-3, atol=0.1 * np.median(error))
+    np.testing.assert_allclose(sums[:, 1], error, rtol=5e-3)
+
+
+def test_apertures_agree_with_sep_where_pixels_are_masked(make_frame, star_list, rng):
+    x, y, flux = star_list(40, SHAPE, apart=22.0)
+    frame = make_frame(x, y, flux, SHAPE, sigma=1.7)
+    spoilt = rng.uniform(size=SHAPE) < 0.02
+    data = np.where(spoilt, np.float32(1e6), frame.data)
+    psf = Psf(np.ones((1, 1, 1), np.float32), 0, SHAPE, 4.0)
+    difference = Difference(
+        data, frame.variance, spoilt.astype(np.uint16) * 2, np.zeros(SHAPE, np.float32), psf, "none", "template", 1.0
+    )
+    sums, errors = aperture_fluxes(difference, x, y, 5.0)
+    total, error, _ = sep.sum_circle(data, x, y, 5.0, err=np.sqrt(frame.variance), mask=spoilt, subpix=0)
+    np.testing.assert_allclose(sums, total, rtol=0.01, atol=0.15 * np.median(error))
+    np.testing.assert_allclose(errors, error, rtol=0.01)
