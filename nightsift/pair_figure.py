@@ -116,7 +116,8 @@ def _caption(title: str, difference: Difference) -> str:
     verdict = f"Verdict: {difference.verdict}"
     if difference.reasons:
         verdict += ": " + "; ".join(difference.reasons)
-    return "\n".join([f"{title}   method {difference.method}", figures, *textwrap.wrap(verdict, 190)])
+    method = f"method {difference.method}" + (f" ({difference.choice})" if difference.choice else "")
+    return "\n".join([f"{title}   {method}", figures, *textwrap.wrap(verdict, 190)])
 
 
 def _look(axis: Axes, window: Window, title: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any, get_type_hints
 from nightsift.errors import ConfigurationError
 from nightsift.frames import Difference, Pair
 from subtraction import methods as _methods
+from subtraction.choice import AUTO, choose
 from subtraction.contract import check
 
 __all__ = ["make_options", "method_names", "subtract"]
@@ -42,9 +43,9 @@ def subtract(pair: Pair, method: str = "hotpants", options: Mapping[str, Any] | 
         Science and template on one grid, both background-subtracted. The science frame's PSF is fitted here when it
         has none.
     method : str, optional
-        Name of a module of `subtraction.methods`.
+        Name of a module of `subtraction.methods`, or ``"auto"`` for the one that `subtraction.choice` picks.
     options : mapping, optional
-        Options of the method by name; the others have their defaults.
+        Options of the method by name; the others have their defaults. None where the method is picked.
 
     Returns
     -------
@@ -60,6 +61,13 @@ def subtract(pair: Pair, method: str = "hotpants", options: Mapping[str, Any] | 
     SubtractionFailed
         If the fit fails, or the difference breaks a promise of the contract.
     """
+    if method == AUTO:
+        if options:
+            what = "are given, although the method is picked for each pair"
+            raise _wrong(AUTO, ", ".join(options), what, "name a method, or leave the options away")
+        choice = choose(pair)
+        difference = subtract(pair, choice.method)
+        return dataclasses.replace(difference, choice=choice.why)
     module = _find(method)
     return check(module.subtract(pair, make_options(method, options)), pair)
 
@@ -107,7 +115,7 @@ def _find(method: str) -> types.ModuleType:
             table="subtraction",
             key="method",
             what=f"there is no method '{method}'",
-            advice=_advice(method, method_names()),
+            advice=_advice(method, (*method_names(), AUTO)),
         )
     return importlib.import_module(f"subtraction.methods.{method}")
 

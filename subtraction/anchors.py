@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nightsift.errors import TooFewStars
-from nightsift.frames import Frame, Pair
-from nightsift.images.shapes import widths
+from nightsift.frames import Pair
 from nightsift.images.stars import StarTable, clean_stars, find_stars, typical_fwhm
-from subtraction.masks import HARD
+from subtraction.anchor_light import circle_light, median_fwhm, whole_stars
 
 Float64 = npt.NDArray[np.float64]
 
@@ -49,7 +48,9 @@ class Anchors:
         return len(self.x)
 
 
-def choose_anchors(pair: Pair, snr: float = 20.0, limit: int = 600, minimum: int = 3) -> Anchors:
+def choose_anchors(
+    pair: Pair, snr: float = 20.0, limit: int = 600, minimum: int = 3, stars: StarTable | None = None
+) -> Anchors:
     """Choose anchor stars of a pair.
 
     They are found on the template, so that a transient of the science frame cannot be among them, and must be seen
@@ -66,6 +67,8 @@ def choose_anchors(pair: Pair, snr: float = 20.0, limit: int = 600, minimum: int
         Most anchors.
     minimum : int, optional
         Fewest anchors to go on with.
+    stars : StarTable or None, optional
+        Stars of the template, where they are known.
 
     Returns
     -------
@@ -78,13 +81,16 @@ def choose_anchors(pair: Pair, snr: float = 20.0, limit: int = 600, minimum: int
         If fewer than `minimum` are left.
     """
     where = pair.science.meta.path or pair.science.meta.exposure_id
-    stars = find_stars(pair.template, threshold=max(0.5 * snr, 5.0), minimum=1)
+    faintest = max(0.5 * snr, 5.0)
+    stars = find_stars(pair.template, faintest, minimum=1) if stars is None else stars[stars["snr"] >= faintest]
     guess = typical_fwhm(stars)
     stars = _stellar(stars, guess, minimum)
     # Neighbours do no harm to the fit of a kernel (both frames show them), so the isolation asked for is mild.
     stars = stars[clean_stars(stars, pair.template.shape, isolation=1.5, snr=0.5 * snr)]
-    stars = stars[_whole(pair, stars, half=int(np.ceil(2.0 * guess)) if np.isfinite(guess) else 8)]
-    fluxes = [_aperture(frame, stars, 1.5 * guess) for frame in (pair.science, pair.template)]
+    half = int(np.ceil(2.0 * guess)) if np.isfinite(guess) else 8
+    stars = stars[whole_stars(pair, stars["x"].copy(), stars["y"].copy(), half, MAX_MASKED)]
+    places = (stars["x"].copy(), stars["y"].copy())
+    fluxes = [circle_light(frame, *places, 1.5 * guess) for frame in (pair.science, pair.template)]
     lowest = np.minimum(fluxes[0][0] / fluxes[0][1], fluxes[1][0] / fluxes[1][1]) if len(stars) else np.zeros(0)
     keep = lowest >= snr
     if int(keep.sum()) < max(3 * minimum, 10):
@@ -96,7 +102,7 @@ def choose_anchors(pair: Pair, snr: float = 20.0, limit: int = 600, minimum: int
         raise TooFewStars(found=len(stars), needed=minimum, where=f"{where} and its template (anchors)")
     order = _spread(stars, lowest, pair.science.shape, limit)
     x, y = stars["x"][order].astype(np.float64), stars["y"][order].astype(np.float64)
-    fwhms = [_seeing(frame, x, y, guess) for frame in (pair.science, pair.template)]
+    fwhms = [median_fwhm(frame, x, y, guess) for frame in (pair.science, pair.template)]
     return Anchors(x, y, np.asarray(lowest[order], dtype=np.float64), fwhms[0], fwhms[1])
 
 
@@ -104,37 +110,6 @@ def _stellar(stars: StarTable, fwhm: float, minimum: int) -> StarTable:
     """Stars about as wide as most bright ones: no galaxies, which may hide a transient, unless there is little else."""
     alike = np.abs(stars["fwhm"] / fwhm - 1.0) < WIDTH_RANGE
     return stars[alike] if int(alike.sum()) >= 2 * minimum else stars
-
-
-def _whole(pair: Pair, stars: StarTable, half: int) -> npt.NDArray[np.bool_]:
-    """Whether core and most of the stamp are good on both frames."""
-    keep = np.zeros(len(stars), dtype=np.bool_)
-    masks = (pair.science.mask, pair.template.mask)
-    ny, nx = pair.science.shape
-    for k in range(len(stars)):
-        y, x = int(np.rint(stars["y"][k])), int(np.rint(stars["x"][k]))
-        if y < 2 or x < 2 or y >= ny - 2 or x >= nx - 2:
-            continue
-        core = any(bool((m[y - 2 : y + 3, x - 2 : x + 3] & HARD).any()) for m in masks)
-        window = (slice(max(0, y - half), y + half + 1), slice(max(0, x - half), x + half + 1))
-        good = int((((masks[0][window] | masks[1][window]) & HARD) == 0).sum())
-        # What lies outside the frame is missing too; but stars at the edge are needed, or the kernel is extrapolated.
-        keep[k] = not core and good >= (1.0 - MAX_MASKED) * (2 * half + 1) ** 2
-    return keep
-
-
-def _aperture(frame: Frame, stars: StarTable, radius: float) -> tuple[Float64, Float64]:
-    """Flux and error in a circle around the nearest pixel, masked pixels left out."""
-    half = int(np.ceil(radius)) if np.isfinite(radius) else 6
-    dy, dx = np.mgrid[-half : half + 1, -half : half + 1]
-    inside = np.hypot(dx, dy) <= max(radius, 1.0) if np.isfinite(radius) else np.hypot(dx, dy) <= half
-    ny, nx = frame.shape
-    rows = np.clip(np.rint(stars["y"]).astype(np.int64)[:, None] + dy[inside][None], 0, ny - 1)
-    columns = np.clip(np.rint(stars["x"]).astype(np.int64)[:, None] + dx[inside][None], 0, nx - 1)
-    good = (frame.mask[rows, columns] & HARD) == 0
-    flux = np.where(good, frame.data[rows, columns], 0.0).sum(axis=1, dtype=np.float64)
-    variance = np.where(good, frame.variance[rows, columns], 0.0).sum(axis=1, dtype=np.float64)
-    return flux, np.sqrt(np.maximum(variance, 1e-30))
 
 
 def _steady(
@@ -164,10 +139,3 @@ def _spread(stars: StarTable, snr: Float64, shape: tuple[int, int], limit: int) 
     rank[within] = np.arange(len(stars)) - starts
     chosen = np.lexsort((-snr, rank))[:limit]
     return np.asarray(chosen[np.argsort(-snr[chosen], kind="stable")], dtype=np.int64)
-
-
-def _seeing(frame: Frame, x: Float64, y: Float64, guess: float) -> float:
-    """Median seeing of a frame at positions of stars."""
-    fwhm, _ = widths(np.where(frame.mask & HARD, np.float32(0), frame.data), x, y, np.ones(len(x), np.int8), guess)
-    fwhm = fwhm[np.isfinite(fwhm)]
-    return float(np.median(fwhm)) if len(fwhm) else guess

@@ -5,12 +5,14 @@ See docs/algorithms.md, section 10.
 
 from __future__ import annotations
 
+import numba as nb
 import numpy as np
 import numpy.typing as npt
 
 from nightsift.frames import FloatImage, MaskImage
 from nightsift.psf import polynomial_terms
 from subtraction.parallel import over_rows
+from subtraction.sky_pixels import gather_sky
 from subtraction.spatial import affordable_order, n_terms
 
 Float64 = npt.NDArray[np.float64]
@@ -18,11 +20,17 @@ Float64 = npt.NDArray[np.float64]
 MIN_SKY = 0.2
 """Least part of a block that must be sky for its median to count."""
 
+CLIP = 4.0
+"""Pixels farther than this from the median of their block (sigma) do not count in its mean."""
+
+FAINT = 3.0
+"""Nor do pixels whose surroundings stand out by this much (sigma): there is a faint transient."""
+
 
 def sky_blocks(
-    data: FloatImage, variance: FloatImage, model: FloatImage, mask: MaskImage, blocks: int = 24
+    data: FloatImage, variance: FloatImage, model: FloatImage, mask: MaskImage, blocks: int = 24, threads: int = 0
 ) -> tuple[Float64, Float64, Float64, Float64]:
-    """Medians of a difference over blocks of sky.
+    """Levels of a difference over blocks of sky.
 
     Parameters
     ----------
@@ -32,29 +40,51 @@ def sky_blocks(
         Mask of the difference.
     blocks : int, optional
         Most blocks along the longer side; blocks are 16 pixels wide at least.
+    threads : int, optional
+        Number of threads, 0 for all cores.
 
     Returns
     -------
-    x, y, median, error : ndarray of float64, shape (n,)
-        Centres (pixel), medians and their standard errors (ADU).
+    x, y, level, error : ndarray of float64, shape (n,)
+        Centres (pixel), clipped means and their standard errors (ADU).
     """
     ny, nx = data.shape
     size = max(16, -(-max(ny, nx) // blocks))
     step = max(1, size // 64)
-    rows = []
-    for y0 in range(0, ny, size):
-        for x0 in range(0, nx, size):
-            window = (slice(y0, y0 + size, step), slice(x0, x0 + size, step))
-            sky = is_sky(model[window], variance[window], mask[window])
-            values = data[window][sky]
-            if len(values) < max(16, MIN_SKY * sky.size):
-                continue
-            low, centre, high = np.percentile(values, (15.8655, 50.0, 84.1345))
-            error = 1.2533 * (high - low) / 2.0 / np.sqrt(len(values))
-            middle_x, middle_y = (x0 + min(x0 + size, nx) - 1) / 2, (y0 + min(y0 + size, ny) - 1) / 2
-            rows.append((middle_x, middle_y, float(centre), float(error)))
-    table = np.array(rows, dtype=np.float64).reshape(-1, 4)
+    rows: dict[tuple[int, int], tuple[float, float, float, float]] = {}
+
+    def some(first: int, last: int) -> None:
+        seen = np.empty((2, (-(-size // step)) ** 2), dtype=np.float32)
+        for y0 in range(first, last, size):
+            for x0 in range(0, nx, size):
+                stop = (min(y0 + size, ny), min(x0 + size, nx))
+                count, pixels = gather_sky(data, variance, model, mask, (y0, stop[0]), (x0, stop[1]), step, seen)
+                if count < max(16, MIN_SKY * pixels):
+                    continue
+                centre = ((x0 + stop[1] - 1) / 2, (y0 + stop[0] - 1) / 2)
+                rows[y0, x0] = (*centre, *_level(*seen[:, :count]))
+
+    over_rows(some, ny, size, threads)
+    table = np.array([rows[place] for place in sorted(rows)], dtype=np.float64).reshape(-1, 4)
     return table[:, 0], table[:, 1], table[:, 2], table[:, 3]
+
+
+def _level(values: npt.NDArray[np.float32], around: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Clipped mean of pixels around which nothing stands out, and its standard error."""
+    near = _usual(around, FAINT)
+    if int(near.sum()) >= 16:
+        values = values[near]
+    # The clipped mean: photon noise is skewed, its median lies low, and a matched filter adds that up.
+    kept = values[_usual(values, CLIP)]
+    low, high = np.percentile(values, (15.8655, 84.1345))
+    mean = float(kept.mean(dtype=np.float64)) if len(kept) else float(np.median(values))
+    return mean, float(high - low) / 2.0 / float(np.sqrt(len(values)))
+
+
+def _usual(values: npt.NDArray[np.float32], limit: float) -> npt.NDArray[np.bool_]:
+    """Whether values lie within a limit (robust sigma) of their median."""
+    low, centre, high = np.percentile(values, (15.8655, 50.0, 84.1345))
+    return np.asarray(np.abs(values - centre) <= limit * (high - low) / 2.0)
 
 
 def is_sky(model: FloatImage, variance: FloatImage, mask: MaskImage) -> npt.NDArray[np.bool_]:
@@ -78,7 +108,7 @@ def is_sky(model: FloatImage, variance: FloatImage, mask: MaskImage) -> npt.NDAr
 def fit_background(
     blocks: tuple[Float64, Float64, Float64, Float64], shape: tuple[int, int], order: int
 ) -> tuple[Float64, int]:
-    """Fit a polynomial to medians of blocks, clipped.
+    """Fit a polynomial to levels of blocks, clipped.
 
     Parameters
     ----------
@@ -133,7 +163,6 @@ def subtract_polynomial(data: FloatImage, coefficients: Float64, order: int, thr
     ny, nx = data.shape
     u = 2.0 * np.arange(nx) / max(nx - 1, 1) - 1.0
     v = 2.0 * np.arange(ny) / max(ny - 1, 1) - 1.0
-    powers = np.stack([u**k for k in range(order + 1)])
     # Coefficients of the powers of u, row by row.
     lines = np.zeros((ny, order + 1))
     index = 0
@@ -141,10 +170,23 @@ def subtract_polynomial(data: FloatImage, coefficients: Float64, order: int, thr
         for j in range(total + 1):
             lines[:, total - j] += coefficients[index] * v**j
             index += 1
+    columns = u.astype(np.float32)
 
     def band(first: int, last: int) -> None:
-        for start in range(first, last, 64):
-            stop = min(start + 64, last)
-            data[start:stop] -= (lines[start:stop] @ powers).astype(np.float32)
+        _subtract_rows(data, lines, columns, first, last)
 
     over_rows(band, ny, 64, threads)
+
+
+@nb.njit(cache=True, nogil=True)
+def _subtract_rows(data, lines, columns, first, last):  # type: ignore[no-untyped-def]
+    level = np.empty(columns.shape[0], np.float32)
+    for y in range(first, last):
+        row = data[y]
+        level[:] = np.float32(lines[y, -1])
+        for k in range(lines.shape[1] - 2, -1, -1):
+            constant = np.float32(lines[y, k])
+            for x in range(columns.shape[0]):
+                level[x] = level[x] * columns[x] + constant
+        for x in range(columns.shape[0]):
+            row[x] -= level[x]

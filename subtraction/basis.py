@@ -18,8 +18,11 @@ MIN_WIDTH = 0.65
 DEGREES = (6, 4, 2)
 """Degrees of the polynomials on the narrow, middle and wide Gaussian, as Alard and Lupton chose them."""
 
-SCALES = (0.5, 1.0, 2.0)
-"""Their widths in units of the width that matches the two PSFs."""
+WINGED = (6, 4, 2, 2)
+"""The same with a fourth, widest Gaussian: the wings of bright stars."""
+
+SCALES = (0.5, 1.0, 2.0, 4.0)
+"""Widths of the Gaussians in units of the width that matches the two PSFs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +83,22 @@ def kernel_half(width: float, fwhm_wide: float) -> int:
         Pixels from the centre to the edge, between 5 and 16.
     """
     return int(np.clip(np.ceil(max(5.0 * width, 1.5 * fwhm_wide)), 5, 16))
+
+
+def wing_half(fwhm_wide: float) -> int:
+    """Half width of a kernel that reaches the wings of bright stars, where seeings differ by more than noise.
+
+    Parameters
+    ----------
+    fwhm_wide : float
+        Seeing of the wider frame (pixel).
+
+    Returns
+    -------
+    int
+        Pixels from the centre to the edge, between 5 and 16.
+    """
+    return int(np.clip(np.ceil(2.5 * fwhm_wide), 5, 16))
 
 
 def gauss_hermite(

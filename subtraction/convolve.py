@@ -13,11 +13,13 @@ import numpy.typing as npt
 
 from nightsift.frames import FloatImage, MaskImage
 from nightsift.psf import polynomial_terms
+from subtraction.masks import widest_radius
 from subtraction.parallel import over_rows
 from subtraction.spatial import ImageField
+from subtraction.tiles import BUFFER, EDGE, SIDE, fill, kernel_at, pad_kernel, sum_tile
 
-TILE = 64
-"""Largest side of the tile over which a kernel is held constant (pixel)."""
+NOISE_TAIL = 1e-3
+"""Part of a squared PSF's sum that its footprint may leave out: variance maps are smooth, and the sum is kept."""
 
 
 def tile_size(shape: tuple[int, int]) -> int:
@@ -33,7 +35,7 @@ def tile_size(shape: tuple[int, int]) -> int:
     int
         16 to 64 pixels: small frames get smaller tiles, so that the kernel never jumps by much.
     """
-    return int(min(max(min(shape) // 128 * 8, 16), TILE))
+    return int(min(max(min(shape) // 128 * 8, 16), SIDE))
 
 
 def convolve(data: FloatImage, mask: MaskImage, kernel: ImageField, bad: int = 0xFFFF, threads: int = 0) -> FloatImage:
@@ -57,8 +59,23 @@ def convolve(data: FloatImage, mask: MaskImage, kernel: ImageField, bad: int = 0
     ndarray of float32, shape (ny, nx)
         ``out[y, x] = sum_ij kernel[j, i] data[y - j, x - i]`` with j, i counted from the kernel's centre.
     """
-    flipped = ImageField(np.ascontiguousarray(kernel.terms[:, ::-1, ::-1]), kernel.order, kernel.shape)
-    return correlate(data, mask, flipped, bad, threads)
+    return correlate(data, mask, mirrored(kernel), bad, threads)
+
+
+def mirrored(kernel: ImageField) -> ImageField:
+    """The kernel whose correlation is the convolution with the given one.
+
+    Parameters
+    ----------
+    kernel : ImageField
+        A kernel.
+
+    Returns
+    -------
+    ImageField
+        The same, turned by half a turn.
+    """
+    return ImageField(np.ascontiguousarray(kernel.terms[:, ::-1, ::-1]), kernel.order, kernel.shape)
 
 
 def correlate(data: FloatImage, mask: MaskImage, kernel: ImageField, bad: int = 0xFFFF, threads: int = 0) -> FloatImage:
@@ -84,7 +101,7 @@ def correlate(data: FloatImage, mask: MaskImage, kernel: ImageField, bad: int = 
     """
     tile = tile_size(kernel.shape)
     weights = tile_weights(kernel, tile)
-    terms = pad_width(kernel.terms)
+    terms = pad_kernel(kernel.terms)
     out = np.empty(data.shape, dtype=np.float32)
 
     def band(first: int, last: int) -> None:
@@ -125,11 +142,12 @@ def matched_filter(
     """
     tile = tile_size(psf.shape)
     weights = tile_weights(psf, tile)
-    terms = pad_width(psf.terms)
+    terms = pad_kernel(psf.terms)
+    radius = widest_radius(psf, NOISE_TAIL, power=2)
     out = np.empty(data.shape, dtype=np.float32)
 
     def band(first: int, last: int) -> None:
-        _matched_rows(data, variance, mask, np.uint16(bad), terms, weights, tile, first, last, out)
+        _matched_rows(data, variance, mask, np.uint16(bad), terms, weights, radius, tile, first, last, out)
 
     over_rows(band, data.shape[0], tile, threads)
     return out
@@ -151,120 +169,118 @@ def tile_weights(kernel: ImageField, tile: int) -> npt.NDArray[np.float32]:
         The terms.
     """
     ny, nx = kernel.shape
-    centre_y = np.arange(0, ny, tile) + (np.minimum(tile, ny - np.arange(0, ny, tile)) - 1) / 2
-    centre_x = np.arange(0, nx, tile) + (np.minimum(tile, nx - np.arange(0, nx, tile)) - 1) / 2
-    x, y = np.meshgrid(centre_x, centre_y)
-    terms = polynomial_terms(x.ravel(), y.ravel(), kernel.shape, kernel.order)
-    return np.ascontiguousarray(terms.reshape(*x.shape, -1), dtype=np.float32)
+    terms = polynomial_terms(*tile_centres(kernel.shape, tile), kernel.shape, kernel.order)
+    return np.ascontiguousarray(terms.reshape(-(-ny // tile), -(-nx // tile), -1), dtype=np.float32)
 
 
-def pad_width(terms: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Pad kernels with zero columns to a width that is a multiple of four.
+def tile_centres(shape: tuple[int, int], tile: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Centres of all tiles of a frame.
 
     Parameters
     ----------
-    terms : ndarray of float32, shape (n_terms, size, size)
-        Kernels.
+    shape : tuple of int
+        ``(ny, nx)`` of the frame.
+    tile : int
+        Side of a tile (pixel).
 
     Returns
     -------
-    ndarray of float32, shape (n_terms, size, width)
-        Padded kernels; the compiled loops take four columns at a time.
+    x, y : ndarray of float64, shape (tiles_y * tiles_x,)
+        Positions (pixel), row by row of tiles.
     """
-    return np.ascontiguousarray(np.pad(terms, ((0, 0), (0, 0), (0, -terms.shape[2] % 4))), dtype=np.float32)
+    starts = [np.arange(0, n, tile) for n in shape]
+    middles = [start + (np.minimum(tile, n - start) - 1) / 2 for start, n in zip(starts, shape, strict=True)]
+    x, y = np.meshgrid(middles[1], middles[0])
+    return x.ravel(), y.ravel()
 
 
-@nb.njit(cache=True, nogil=True)
-def _fill(data, mask, bad, x0, y0, half, buffer):  # type: ignore[no-untyped-def]
-    """Copy a tile with its surroundings, zero where bad or outside."""
-    ny, nx = data.shape
-    height, width = buffer.shape
-    left = max(0, half - x0)
-    right = min(width, nx - x0 + half)
-    for j in range(height):
-        y = y0 - half + j
-        line = buffer[j]
-        line[:] = np.float32(0)
-        if y < 0 or y >= ny or right <= left:
-            continue
-        start = x0 - half + left
-        values = data[y, start : start + right - left]
-        flags = mask[y, start : start + right - left]
-        target = line[left:right]
-        for i in range(target.shape[0]):
-            target[i] = values[i] if (flags[i] & bad) == 0 else np.float32(0)
+def tile_slopes(kernel: ImageField, tile: int) -> npt.NDArray[np.float32]:
+    """Slopes of the polynomial terms along x and y at the centres of all tiles.
 
+    Parameters
+    ----------
+    kernel : ImageField
+        The kernel.
+    tile : int
+        Side of a tile (pixel).
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
-def _sum_tile(buffer, kernel, height, width, out):  # type: ignore[no-untyped-def]
-    """Correlate one filled tile with one kernel; four columns of the kernel at a time."""
-    size, padded = kernel.shape
-    for y in range(height):
-        total = out[y, :width]
-        total[:] = np.float32(0)
-        for j in range(size):
-            line = buffer[y + j]
-            for i in range(0, padded, 4):
-                k0 = kernel[j, i]
-                k1 = kernel[j, i + 1]
-                k2 = kernel[j, i + 2]
-                k3 = kernel[j, i + 3]
-                s0 = line[i : i + width]
-                s1 = line[i + 1 : i + 1 + width]
-                s2 = line[i + 2 : i + 2 + width]
-                s3 = line[i + 3 : i + 3 + width]
-                for x in range(width):
-                    total[x] += k0 * s0[x] + k1 * s1[x] + k2 * s2[x] + k3 * s3[x]
-
-
-@nb.njit(cache=True, nogil=True)
-def _kernel_at(terms, weights, kernel):  # type: ignore[no-untyped-def]
-    """Kernel of one tile."""
-    kernel[:] = np.float32(0)
-    for t in range(terms.shape[0]):
-        kernel += weights[t] * terms[t]
+    Returns
+    -------
+    ndarray of float32, shape (2, tiles_y, tiles_x, n_terms)
+        Change of each term by a pixel along x, then along y.
+    """
+    ny, nx = kernel.shape
+    x, y = tile_centres(kernel.shape, tile)
+    steps = ((0.5, 0.0), (0.0, 0.5))
+    slopes = [
+        polynomial_terms(x + dx, y + dy, (ny, nx), kernel.order)
+        - polynomial_terms(x - dx, y - dy, (ny, nx), kernel.order)
+        for dx, dy in steps
+    ]
+    return np.ascontiguousarray(np.stack(slopes).reshape(2, -(-ny // tile), -(-nx // tile), -1), dtype=np.float32)
 
 
 @nb.njit(cache=True, nogil=True)
 def _correlate_rows(data, mask, bad, terms, weights, tile, first, last, out):  # type: ignore[no-untyped-def]
-    size, padded = terms.shape[1], terms.shape[2]
-    half = size // 2
-    kernel = np.empty((size, padded), np.float32)
-    buffer = np.empty((tile + 2 * half, tile + 2 * half + 4), np.float32)
-    summed = np.empty((tile, tile), np.float32)
+    half = (terms.shape[1] - 2 * EDGE) // 2
+    kernel = np.empty(terms.shape[1:], np.float32)
+    buffer = np.zeros(BUFFER, np.float32)
+    total = np.empty(SIDE * SIDE, np.float32)
     nx = data.shape[1]
     for y0 in range(first, last, tile):
         height = min(tile, last - y0)
         for x0 in range(0, nx, tile):
             width = min(tile, nx - x0)
-            _kernel_at(terms, weights[y0 // tile, x0 // tile], kernel)
-            _fill(data, mask, bad, x0, y0, half, buffer)
-            _sum_tile(buffer, kernel, height, width, summed)
-            out[y0 : y0 + height, x0 : x0 + width] = summed[:height, :width]
+            kernel_at(terms, weights[y0 // tile, x0 // tile], kernel)
+            fill(data, mask, bad, y0, x0, half, height, width, buffer)
+            sum_tile(buffer, kernel, height, total)
+            for y in range(height):
+                out[y0 + y, x0 : x0 + width] = total[y * SIDE : y * SIDE + width]
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True)
+def _square(kernel, radius, square):  # type: ignore[no-untyped-def]
+    """Square of a padded kernel, cut to a radius with its sum kept."""
+    half = (kernel.shape[0] - 2 * EDGE) // 2
+    inside = whole = np.float32(0)
+    for j in range(-half, half + 1):
+        for i in range(-half, half + 1):
+            power = kernel[j + half + EDGE, i + half] * kernel[j + half + EDGE, i + half]
+            whole += power
+            if -radius <= j <= radius and -radius <= i <= radius:
+                square[j + radius + EDGE, i + radius] = power
+                inside += power
+    for j in range(EDGE, 2 * radius + 1 + EDGE):
+        for i in range(2 * radius + 1):
+            square[j, i] *= whole / inside
 
 
 @nb.njit(cache=True, nogil=True)
-def _matched_rows(data, variance, mask, bad, terms, weights, tile, first, last, out):  # type: ignore[no-untyped-def]
-    size, padded = terms.shape[1], terms.shape[2]
-    half = size // 2
-    kernel = np.empty((size, padded), np.float32)
-    buffer = np.empty((tile + 2 * half, tile + 2 * half + 4), np.float32)
-    signal = np.empty((tile, tile), np.float32)
-    noise = np.empty((tile, tile), np.float32)
+def _matched_rows(  # type: ignore[no-untyped-def]
+    data, variance, mask, bad, terms, weights, radius, tile, first, last, out
+):
+    half = (terms.shape[1] - 2 * EDGE) // 2
+    kernel = np.empty(terms.shape[1:], np.float32)
+    square = np.zeros((2 * radius + 1 + 2 * EDGE, (2 * radius + 4) // 4 * 4), np.float32)
+    buffer = np.zeros(BUFFER, np.float32)
+    signal = np.empty(SIDE * SIDE, np.float32)
+    noise = np.empty(SIDE * SIDE, np.float32)
     nx = data.shape[1]
     for y0 in range(first, last, tile):
         height = min(tile, last - y0)
         for x0 in range(0, nx, tile):
             width = min(tile, nx - x0)
-            _kernel_at(terms, weights[y0 // tile, x0 // tile], kernel)
-            _fill(data, mask, bad, x0, y0, half, buffer)
-            _sum_tile(buffer, kernel, height, width, signal)
-            _fill(variance, mask, bad, x0, y0, half, buffer)
-            for j in range(size):
-                for i in range(padded):
-                    kernel[j, i] = kernel[j, i] * kernel[j, i]
-            _sum_tile(buffer, kernel, height, width, noise)
+            kernel_at(terms, weights[y0 // tile, x0 // tile], kernel)
+            _square(kernel, radius, square)
+            fill(data, mask, bad, y0, x0, half, height, width, buffer)
+            sum_tile(buffer, kernel, height, signal)
+            fill(variance, mask, bad, y0, x0, radius, height, width, buffer)
+            sum_tile(buffer, square, height, noise)
             for y in range(height):
+                target = out[y0 + y, x0 : x0 + width]
+                flags = mask[y0 + y, x0 : x0 + width]
+                top = signal[y * SIDE : y * SIDE + width]
+                bottom = noise[y * SIDE : y * SIDE + width]
                 for x in range(width):
-                    good = (mask[y0 + y, x0 + x] & bad) == 0 and noise[y, x] > 0
-                    out[y0 + y, x0 + x] = signal[y, x] / np.sqrt(noise[y, x]) if good else np.float32(0)
+                    good = (flags[x] & bad) == 0 and bottom[x] > 0
+                    target[x] = top[x] / np.sqrt(bottom[x]) if good else np.float32(0)

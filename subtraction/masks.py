@@ -8,12 +8,14 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from nightsift.flags import Mask
 from nightsift.frames import Frame, MaskImage
+from subtraction.mask_growth import grow_by_share, grow_disc
 from subtraction.parallel import over_rows
+from subtraction.saturated_stars import find_blobs, measure_reach, stamp_discs
 from subtraction.spatial import ImageField
+from subtraction.tiles import SIDE, pad_kernel
 
 HARD = int(0xFFFF & ~Mask.BRIGHT_STAR.value)
 """Bits of pixels that hold no usable value. The halo of a bright star is doubtful but usable."""
@@ -54,7 +56,7 @@ def effective_radius(kernel: npt.NDArray[np.floating], tail: float = KERNEL_TAIL
     return half
 
 
-def widest_radius(field: ImageField, tail: float = KERNEL_TAIL) -> int:
+def widest_radius(field: ImageField, tail: float = KERNEL_TAIL, power: int = 1) -> int:
     """Largest effective radius of a kernel over centre and corners of the frame.
 
     Parameters
@@ -63,13 +65,15 @@ def widest_radius(field: ImageField, tail: float = KERNEL_TAIL) -> int:
         The kernel.
     tail : float, optional
         As in `effective_radius`.
+    power : int, optional
+        Power to which the kernel is raised first.
 
     Returns
     -------
     int
         Radius (pixel).
     """
-    return max(effective_radius(field.at(x, y), tail) for x, y in _places(field.shape))
+    return max(effective_radius(field.at(x, y) ** power, tail) for x, y in _places(field.shape))
 
 
 def grow(mask: MaskImage, radius: int, bits: int = HARD, edge: bool = True, threads: int = 0) -> MaskImage:
@@ -97,48 +101,30 @@ def grow(mask: MaskImage, radius: int, bits: int = HARD, edge: bool = True, thre
     out = mask.copy()
     if radius <= 0:
         return out
-    steps = np.arange(-radius, radius + 1)
-    reach = np.floor(np.sqrt((radius + 0.5) ** 2 - steps**2)).astype(np.int64)
+    reach = _disc(radius)
 
     def band(first: int, last: int) -> None:
-        _grow_rows(mask, np.uint16(bits), reach, first, last, out)
+        grow_disc(mask, np.uint16(bits), reach, first, last, out)
 
     over_rows(band, mask.shape[0], 64, threads)
     if edge:
-        bit = np.uint16(Mask.NO_DATA.value)
-        out[:radius] |= bit
-        out[-radius:] |= bit
-        out[:, :radius] |= bit
-        out[:, -radius:] |= bit
+        _mark_edge(out, radius)
     return out
 
 
-@nb.njit(cache=True, nogil=True)
-def _grow_rows(mask, bits, reach, first, last, out):  # type: ignore[no-untyped-def]
-    """Stamp the disc of every pixel on the rim of a masked region; its interior is covered already."""
-    ny, nx = mask.shape
-    radius = reach.shape[0] // 2
-    for y in range(max(0, first - radius), min(ny, last + radius)):
-        for x in range(nx):
-            value = mask[y, x] & bits
-            if value == 0:
-                continue
-            inner = value
-            if y > 0:
-                inner &= mask[y - 1, x]
-            if y < ny - 1:
-                inner &= mask[y + 1, x]
-            if x > 0:
-                inner &= mask[y, x - 1]
-            if x < nx - 1:
-                inner &= mask[y, x + 1]
-            value = value & ~inner
-            if value == 0:
-                continue
-            for j in range(max(first, y - radius), min(last, y + radius + 1)):
-                wide = reach[j - y + radius]
-                for i in range(max(0, x - wide), min(nx, x + wide + 1)):
-                    out[j, i] |= value
+def _disc(radius: int) -> npt.NDArray[np.int64]:
+    """Half width of a disc in each of its rows."""
+    steps = np.arange(-radius, radius + 1)
+    return np.asarray(np.floor(np.sqrt((radius + 0.5) ** 2 - steps**2)), dtype=np.int64)
+
+
+def _mark_edge(mask: MaskImage, radius: int) -> None:
+    """Set NO_DATA on pixels closer to the edge than a radius."""
+    bit = np.uint16(Mask.NO_DATA.value)
+    mask[:radius] |= bit
+    mask[-radius:] |= bit
+    mask[:, :radius] |= bit
+    mask[:, -radius:] |= bit
 
 
 def grow_by_kernel(mask: MaskImage, field: ImageField, tail: float = KERNEL_TAIL, threads: int = 0) -> MaskImage:
@@ -164,16 +150,17 @@ def grow_by_kernel(mask: MaskImage, field: ImageField, tail: float = KERNEL_TAIL
         The grown mask, a new array; pixels within the effective radius of the edge become `Mask.NO_DATA`.
     """
     radius = widest_radius(field, tail)
-    grown = grow(mask, radius, threads=threads)
     if radius == 0:
-        return grown
+        return mask.copy()
     weights = np.maximum.reduce([_share(field.at(x, y), radius) for x, y in _places(field.shape)])
-    inner = (slice(radius, -radius), slice(radius, -radius))
+    kernel, reach = pad_kernel(weights[None])[0], _disc(radius)
+    grown = np.empty_like(mask)
 
     def band(first: int, last: int) -> None:
-        _shrink_rows(mask, np.uint16(HARD), weights, np.float32(tail), first + radius, last + radius, grown)
+        grow_by_share(mask, np.uint16(HARD), kernel, reach, np.float32(tail), first, last, grown)
 
-    over_rows(band, mask[inner].shape[0], 64, threads)
+    over_rows(band, mask.shape[0], SIDE, threads)
+    _mark_edge(grown, radius)
     return grown
 
 
@@ -191,25 +178,7 @@ def _share(kernel: npt.NDArray[np.floating], radius: int) -> npt.NDArray[np.floa
     return np.ascontiguousarray(power[cut, cut], dtype=np.float32)
 
 
-@nb.njit(cache=True, nogil=True)
-def _shrink_rows(mask, bits, weights, tail, first, last, grown):  # type: ignore[no-untyped-def]
-    """Take growth back where the weight on masked pixels is small."""
-    radius = weights.shape[0] // 2
-    nx = mask.shape[1]
-    for y in range(first, last):
-        for x in range(radius, nx - radius):
-            if (grown[y, x] & bits) == 0 or (mask[y, x] & bits) != 0:
-                continue
-            share = np.float32(0)
-            for j in range(2 * radius + 1):
-                for i in range(2 * radius + 1):
-                    if (mask[y + j - radius, x + i - radius] & bits) != 0:
-                        share += weights[j, i]
-            if share <= tail:
-                grown[y, x] = mask[y, x]
-
-
-def grow_saturated(frame: Frame, fwhm: float, limit: float = 12.0) -> MaskImage:
+def grow_saturated(frame: Frame, fwhm: float, limit: float = 12.0, threads: int = 0) -> MaskImage:
     """Grow the mask around each saturated star out to where its unmatched light sinks into the noise.
 
     The brighter the star, the farther that is. The light profile is measured on the frame itself, star by star, as
@@ -223,45 +192,73 @@ def grow_saturated(frame: Frame, fwhm: float, limit: float = 12.0) -> MaskImage:
         Seeing (pixel).
     limit : float, optional
         Largest growth in units of `fwhm`.
+    threads : int, optional
+        Number of threads, 0 for all cores.
 
     Returns
     -------
     ndarray of uint16, shape (ny, nx)
         The mask with the bit SATURATED grown, a new array.
     """
-    saturated = (frame.mask & Mask.SATURATED.value) != 0
     out = frame.mask.copy()
-    if not bool(saturated.any()):
-        return out
-    labels = ndimage.label(saturated)[0]
+    runs, starts = find_blobs(frame.mask, Mask.SATURATED.value)
+    discs = np.empty((len(starts) - 1, 3))
     reach = int(np.ceil(limit * fwhm))
-    for number, box in enumerate(ndimage.find_objects(labels), start=1):
-        blob = labels[box] == number
-        if int(blob.sum()) < 2:
-            continue
-        _grow_star(frame, blob, (int(box[0].start), int(box[1].start)), reach, out)
+
+    def some(first: int, last: int) -> None:
+        measure_reach(
+            frame.data,
+            frame.variance,
+            frame.mask,
+            np.uint16(HARD),
+            np.float32(MISMATCH),
+            reach,
+            runs,
+            starts,
+            first,
+            last,
+            discs,
+        )
+
+    over_rows(some, len(discs), 1, threads)
+    stamp_discs(discs, np.uint16(Mask.SATURATED.value), out)
     return out
 
 
-def _grow_star(frame: Frame, blob: npt.NDArray[np.bool_], corner: tuple[int, int], reach: int, out: MaskImage) -> None:
-    """Grow one saturated star into `out`."""
-    # The widest part of the blob is the star, the rest of it bleeds.
-    inside = ndimage.distance_transform_edt(np.pad(blob, 1))[1:-1, 1:-1]
-    row, column = np.unravel_index(int(np.argmax(inside)), inside.shape)
-    core = float(inside[row, column])
-    y, x = corner[0] + int(row), corner[1] + int(column)
-    size = int(np.ceil(core)) + reach
-    ny, nx = frame.shape
-    window = (slice(max(0, y - size), min(ny, y + size + 1)), slice(max(0, x - size), min(nx, x + size + 1)))
-    rows, columns = np.ogrid[window[0], window[1]]
-    ring = np.hypot(rows - y, columns - x)
-    good = (frame.mask[window] & HARD) == 0
-    excess = MISMATCH * frame.data[window] - np.sqrt(np.where(good, frame.variance[window], 1.0))
-    step = np.minimum(ring.astype(np.int64), size)
-    edge = int(np.ceil(core))
-    for r in range(int(core), size + 1):
-        values = excess[good & (step == r)]
-        if len(values) >= 8 and float(np.median(values)) < 0:
-            break
-        edge = r + 1
-    out[window] |= np.where(ring <= edge, np.uint16(Mask.SATURATED.value), np.uint16(0))
+def unite(mask: MaskImage, spoilt: MaskImage, obscured: bool = True, threads: int = 0) -> npt.NDArray[np.bool_]:
+    """Add the mask of the science frame to the grown mask of what is subtracted from it, in place.
+
+    Parameters
+    ----------
+    mask : ndarray of uint16, shape (ny, nx)
+        Mask of the science frame.
+    spoilt : ndarray of uint16, shape (ny, nx)
+        Grown mask of the convolved frame; becomes the union.
+    obscured : bool, optional
+        Whether to look for pixels that still hold the sky's light.
+    threads : int, optional
+        Number of threads, 0 for all cores.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+        Pixels that are masked on the science frame alone and still hold the sky's light: under a streak or a trail.
+    """
+    hidden = np.zeros(mask.shape, dtype=np.bool_)
+    bits = np.uint16(OBSCURED if obscured else 0)
+
+    def band(first: int, last: int) -> None:
+        _unite_rows(mask, spoilt, bits, np.uint16(HARD), first, last, hidden)
+
+    over_rows(band, mask.shape[0], SIDE, threads)
+    return hidden
+
+
+@nb.njit(cache=True, nogil=True)
+def _unite_rows(mask, spoilt, obscured, hard, first, last, hidden):  # type: ignore[no-untyped-def]
+    for y in range(first, last):
+        given, grown, under = mask[y], spoilt[y], hidden[y]
+        for x in range(given.shape[0]):
+            alone = (given[x] & obscured) != 0 and (given[x] & hard & ~obscured) == 0
+            under[x] = alone and (grown[x] & hard) == 0
+            grown[x] |= given[x]

@@ -100,17 +100,37 @@ def make_filters(
         k, w = transfer(x, y)
         return _squared(k * w)
 
+    reach, fine = min(psf.size // 2, TRANSFORM // 2 - 1), psf.oversampling
+
     def difference_psf(x: float, y: float) -> Float64:
         k = transfer(x, y)[0]
-        image = psf.at(x, y).astype(np.float64)
-        through = 1.0 if science_is_target else -k
-        seen = _image(_transform(image) * _transform(whitening(x, y)) * through, psf.size // 2)
-        return np.asarray(seen / seen.sum())
+        passed = _transform(whitening(x, y)) * (1.0 if science_is_target else -k)
+        return _filtered(psf.fine_at(x, y).astype(np.float64), fine, passed, reach)
 
     fields = [sample_field(make, shape, order) for make in (whitening, target_variance, reference_variance)]
     seen = sample_field(difference_psf, shape, max(order, psf.order))
-    final = Psf(seen.terms, seen.order, shape, half_width(seen.at(*middle)))
+    # The filter keeps the light, but moves some across the rim of the image; the ring it makes may be negative.
+    coarse = np.ascontiguousarray(seen.terms[:, ::fine, ::fine])
+    image = seen.at(*middle)[::fine, ::fine]
+    wings = float(np.clip(1.0 - image.sum(), -0.2, 0.4))
+    final = Psf(coarse, seen.order, shape, half_width(image), wings, None if fine == 1 else seen.terms)
     return Filters(fields[0], fields[1], fields[2], final)
+
+
+def _filtered(image: Float64, fine: int, transfer: Float64, reach: int) -> Float64:
+    """An image sampled `fine` times a pixel through a filter of whole pixels, cut to `reach` on each side."""
+    size, middle = 2 * reach + 1, image.shape[0] // 2
+    cut = image[middle - fine * reach : middle + fine * reach + 1, middle - fine * reach : middle + fine * reach + 1]
+    out = np.empty_like(cut)
+    for j in range(fine):
+        for i in range(fine):
+            # Each phase is an image once a pixel; all but the first lack the last row or column.
+            phase = np.zeros((size, size))
+            part = cut[j::fine, i::fine]
+            phase[: part.shape[0], : part.shape[1]] = part
+            seen = _image(_transform(phase) * transfer, reach)
+            out[j::fine, i::fine] = seen[: part.shape[0], : part.shape[1]]
+    return out
 
 
 def _levels(

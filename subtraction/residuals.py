@@ -12,12 +12,22 @@ import numpy as np
 import numpy.typing as npt
 
 from nightsift.frames import FloatImage, MaskImage
-from nightsift.psf import Psf
+from nightsift.psf import Psf, polynomial_terms
 from subtraction.masks import HARD
 from subtraction.parallel import over_rows
-from subtraction.profiles import shift_image
+from subtraction.star_faults import StarFaults
 
 Float64 = npt.NDArray[np.float64]
+
+
+MIN_STARS = 5
+"""Fewest stars from which an unexplained variance is measured."""
+
+NORMAL_MEDIAN = 0.6744897501960817
+"""Median of the size of a unit Gaussian variate."""
+
+MEDIAN_POWER = 0.85
+"""Median of the mean squared filtered residual within a FWHM, in units of its expectation: a few independent values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +46,22 @@ class ModelError:
     gradient: float
 
 
-def fit_model_error(sums: Float64, freedom: float = 1.0) -> ModelError:
-    """Fit the unexplained variance to residuals at stars.
+def fit_model_error(sums: Float64, faults: StarFaults, psf: Psf, freedom: float = 1.0) -> ModelError:
+    """Measure the variance at stars that photon noise does not explain, on the bulk of the stars.
+
+    Three parts, each by a median, so that stars that changed add nothing: the scatter of the flux that is left over and
+    of the shifts beyond their errors, star by star, and what then remains of the filtered residuals of the brighter
+    half (errors of shape).
 
     Parameters
     ----------
     sums : ndarray, shape (n, 4)
         A row a star: mean squared filtered residual, and the filtered variance, squared model and squared gradient
         (`star_sums`).
+    faults : StarFaults
+        Flux left over and shift of the same stars.
+    psf : Psf
+        PSF of the difference.
     freedom : float, optional
         Factor on the squared residuals that makes up for the freedom of the fit.
 
@@ -52,34 +70,78 @@ def fit_model_error(sums: Float64, freedom: float = 1.0) -> ModelError:
     ModelError
         Both are zero or positive.
     """
+    free = np.sqrt(freedom)
+    left = excess_scatter(free * faults.left, faults.left_error)
+    shift = excess_scatter(
+        free * np.concatenate((faults.dx, faults.dy)), np.concatenate((faults.shift_error, faults.shift_error))
+    )
+    flux_factor, shift_factor = _pixel_factors(psf)
+    flux, slope = flux_factor * left**2, shift_factor * shift**2
     sums = sums[np.isfinite(sums).all(axis=1) & (sums[:, 1] > 0)]
-    if len(sums) < 3:
-        return ModelError(0.0, 0.0)
-    seen, noise, model, gradient = (sums[:, k] for k in range(4))
-    # The gradient takes what it can: faults of position and shape are common and spare extended sources, which an
-    # error of the flux would cover. The start is the median bright star, so that a variable one does not set the scale.
-    flux, slope = 0.0, _bright_median((freedom * seen - noise) / np.maximum(gradient, 1e-30), model)
-    for _ in range(12):
-        expected = noise + flux * model + slope * gradient
-        keep = freedom * seen < 9.0 * expected
-        if int(keep.sum()) < 3:
-            break
-        weight = 1.0 / expected[keep]
-        excess = (freedom * seen - noise)[keep] * weight
-        slope = _positive_slope(gradient[keep] * weight, excess)
-        flux = _positive_slope(model[keep] * weight, excess - slope * gradient[keep] * weight)
-    value = (flux, slope)
-    return ModelError(float(value[0]), float(value[1]))
+    if len(sums) >= MIN_STARS:
+        seen, noise, model, gradient = (sums[:, k] for k in range(4))
+        bright = model >= np.median(model)
+        missing = freedom * seen / MEDIAN_POWER - noise - flux * model - slope * gradient
+        flux += max(float(np.median(missing[bright] / np.maximum(model[bright], 1e-30))), 0.0)
+    return ModelError(flux, slope)
 
 
-def _bright_median(ratio: Float64, brightness: Float64) -> float:
-    """Median ratio of the brighter half, zero at least."""
-    return max(float(np.median(ratio[brightness >= np.median(brightness)])), 0.0)
+def excess_scatter(values: Float64, errors: Float64) -> float:
+    """Scatter of values beyond their errors.
+
+    Parameters
+    ----------
+    values, errors : ndarray, shape (n,)
+        Values around zero and their standard errors; NaN are left out.
+
+    Returns
+    -------
+    float
+        The sigma for which the median of ``|value| / sqrt(error^2 + sigma^2)`` is that of a unit Gaussian; 0 with
+        fewer than `MIN_STARS` values.
+    """
+    good = np.isfinite(values) & np.isfinite(errors)
+    size, noise = np.abs(values[good]), errors[good]
+    if len(size) < MIN_STARS:
+        return 0.0
+    # The values that are known best tell the excess; the others would only dilute it.
+    known = noise <= np.quantile(noise, max(0.3, min(1.0, 12.0 / len(noise))))
+    size, noise = size[known], noise[known]
+    low, high = 0.0, 2.0 * float(np.median(size)) + 1e-12
+    if float(np.median(size / np.maximum(noise, 1e-30))) <= NORMAL_MEDIAN:
+        return 0.0
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        if float(np.median(size / np.hypot(noise, middle))) > NORMAL_MEDIAN:
+            low = middle
+        else:
+            high = middle
+    return 0.5 * (low + high)
 
 
-def _positive_slope(design: Float64, values: Float64) -> float:
-    """Least-squares slope through the origin, zero at least."""
-    return max(float(design @ values) / max(float(design @ design), 1e-30), 0.0)
+def _pixel_factors(psf: Psf) -> tuple[float, float]:
+    """Variances, in squared models and gradients, that a matched filter sees like a unit scatter of flux and place.
+
+    A scatter a of the flux f gives the filter ``a f sum(p^2)``, a pixel variance ``c (f p)^2`` gives
+    ``c f^2 sum(p^4)``. A shift has its largest effect beside the star; means over the core are compared.
+    """
+    p = psf.at((psf.shape[1] - 1) / 2, (psf.shape[0] - 1) / 2).astype(np.float64)
+    flux = float((p**2).sum() ** 2 / (p**4).sum())
+    slope_y, slope_x = np.gradient(p)
+    seen = _correlate(np.asarray(slope_x), p) ** 2 + _correlate(np.asarray(slope_y), p) ** 2
+    made = _correlate(np.asarray(slope_x**2 + slope_y**2), p**2)
+    y, x = np.indices(p.shape) - p.shape[0] // 2
+    core = np.hypot(x, y) <= max(1.0, 0.75 * psf.fwhm)
+    return flux, float(seen[core].sum() / made[core].sum())
+
+
+def _correlate(image: Float64, weight: Float64) -> Float64:
+    """Sums of an image weighted with another one of the same odd size, centred on each pixel; zero outside."""
+    size = image.shape[0]
+    around = (2 * size, 2 * size)
+    product = np.fft.irfft2(np.fft.rfft2(image, around) * np.fft.rfft2(weight[::-1, ::-1], around), around)
+    half = size // 2
+    return np.asarray(product[half : half + size, half : half + size])
 
 
 def add_model_error(variance: FloatImage, model: FloatImage, error: ModelError, threads: int = 0) -> None:
@@ -141,12 +203,13 @@ def star_sums(
         squared gradient; then the mean of residual^2 / variance and the flux of the model. NaN where too much
         is masked.
     """
-    images = [psf.at(float(a), float(b)) for a, b in zip(x, y, strict=True)]
-    stamps = np.stack(images).astype(np.float64) if images else np.zeros((0, 3, 3))
     radius = float(max(1.0, 0.75 * psf.fwhm))
-    half = min(stamps.shape[1] // 2, int(np.ceil(1.5 * psf.fwhm)))
-    middle = stamps.shape[1] // 2
-    stamps = np.ascontiguousarray(stamps[:, middle - half : middle + half + 1, middle - half : middle + half + 1])
+    half = min(psf.size // 2, int(np.ceil(1.5 * psf.fwhm)))
+    core = slice(psf.size // 2 - half, psf.size // 2 + half + 1)
+    terms = polynomial_terms(x, y, psf.shape, psf.order)
+    sums = terms @ psf.terms.sum(axis=(1, 2), dtype=np.float64)
+    stamps = np.tensordot(terms, psf.terms[:, core, core].astype(np.float64), axes=1)
+    stamps *= ((1.0 - psf.wings) / sums)[:, None, None]
     out = np.full((len(x), 6), np.nan)
     _sums(data, variance, model, mask, np.uint16(HARD), stamps, np.rint(x), np.rint(y), radius, out)
     return out
@@ -194,49 +257,3 @@ def _sums(data, variance, model, mask, bad, stamps, xs, ys, radius, out):  # typ
         for k in range(4):
             out[s, k] = totals[k + 1] / n
         out[s, 4], out[s, 5] = totals[5] / n, totals[6]
-
-
-def star_shifts(
-    data: FloatImage, variance: FloatImage, mask: MaskImage, psf: Psf, x: Float64, y: Float64, flux: Float64
-) -> tuple[Float64, Float64]:
-    """Shift of stars against the template that their residuals amount to.
-
-    A star of flux f that is shifted by s leaves ``-f s . grad p`` in the difference.
-
-    Parameters
-    ----------
-    data, variance : ndarray of float32, shape (ny, nx)
-        Difference and its variance.
-    mask : ndarray of uint16, shape (ny, nx)
-        Mask of the difference.
-    psf : Psf
-        PSF of the difference.
-    x, y, flux : ndarray of float64, shape (n,)
-        Positions (pixel) and fluxes (ADU) of the stars.
-
-    Returns
-    -------
-    shift, error : ndarray of float64, shape (n,)
-        Length of the shift and the standard error of each of its components (pixel); NaN where masked.
-    """
-    shift, error = np.full(len(x), np.nan), np.full(len(x), np.nan)
-    half = min(psf.size // 2, int(np.ceil(1.5 * psf.fwhm)))
-    middle = psf.size // 2
-    ny, nx = data.shape
-    for s in range(len(x)):
-        row, column = int(np.rint(y[s])), int(np.rint(x[s]))
-        if row < half or column < half or row >= ny - half or column >= nx - half or not flux[s] > 0:
-            continue
-        window = (slice(row - half, row + half + 1), slice(column - half, column + half + 1))
-        if bool((mask[window] & HARD).any()):
-            continue
-        image = np.empty((psf.size, psf.size))
-        shift_image(psf.at(float(x[s]), float(y[s])).astype(np.float64), x[s] - column, y[s] - row, image)
-        slopes = np.gradient(image)
-        cut = [-flux[s] * g[middle - half : middle + half + 1, middle - half : middle + half + 1] for g in slopes]
-        power = [float((g * g).sum()) for g in cut]
-        moved = [float((data[window] * g).sum()) / p for g, p in zip(cut, power, strict=True)]
-        shift[s] = np.hypot(moved[0], moved[1])
-        squares = [float((variance[window] * g * g).sum()) / p**2 for g, p in zip(cut, power, strict=True)]
-        error[s] = np.sqrt(np.mean(squares))
-    return shift, error

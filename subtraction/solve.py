@@ -5,36 +5,59 @@ See docs/algorithms.md, section 4.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg import LinAlgError
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from nightsift.errors import SubtractionFailed, TooFewStars
-from nightsift.psf import polynomial_terms
 from subtraction.anchor_stamps import Stamps
 from subtraction.basis import Basis
+from subtraction.evidence import (
+    Smooth,
+    Smoothing,
+    asked_degree,
+    degree_variation,
+    first_smoothing,
+    frame_equations,
+    orthogonal_terms,
+    solve_smooth,
+    to_powers,
+)
+from subtraction.held_out import held_out_residual
 from subtraction.spatial import ImageField, affordable_order, n_terms
+from subtraction.star_clipping import (
+    alike,
+    flux_scale,
+    model_floor,
+    noise_correlation,
+    residual_noise,
+    star_misfits,
+    star_residuals,
+    steady_stars,
+)
+from subtraction.star_equations import Cleared, StarEquations, clear_of_noise, predict, star_equations
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
-FLUX_FLOOR = 0.005
-"""Error of the model as a part of the flux of a pixel: keeps the few brightest stars from ruling the fit."""
-
-SMALL_CHANGE = 0.03
-"""Change of a star's flux, as a part of it, up to which it is not clipped."""
-
-LARGE_MISFIT = 0.2
-"""Residual, as a part of a star's light, up to which its shape does not matter."""
+FIRST_FLOOR = 0.005
+"""Error of the model as a part of the flux of a pixel, before it is measured on the bright stars."""
 
 FLUX_PER_TERM = 8.0
 """Stars for each polynomial term of the flux scale but the constant: there is seldom a real slope."""
 
 ROUNDS = 5
 """Most rounds of clipping."""
+
+SMOOTHINGS = (2, 4, 4, 3, 3)
+"""Improvements of the prior in each round."""
+
+FIRST_ORDER = 1
+"""Highest order in the first round, before anything is clipped."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +73,15 @@ class KernelFit:
     chi2 : ndarray of float64, shape (n,)
         Reduced chi-square of each anchor's stamp.
     order, flux_order : int
-        Orders of the polynomials of shape and flux that the number of anchors allowed.
+        Orders of the polynomials of shape and flux that the data asked for, within what was allowed.
+    parameters : float
+        Polynomial terms of each function that the data determine; the prior holds the others.
+    variation : ndarray of float64, shape (allowed order + 1,)
+        Rms variation of the kernel's shape over the frame by each degree, as a part of the kernel's norm.
+    floor : float
+        Error of the model that is left at bright stars, as a part of the flux of a pixel.
+    cross_validated : float
+        Root of the median reduced chi-square of the brighter stars, each predicted by the others; NaN with few stars.
     """
 
     kernel: ImageField
@@ -58,24 +89,31 @@ class KernelFit:
     chi2: Float64
     order: int
     flux_order: int
+    parameters: float = float("nan")
+    variation: Float64 | None = None
+    floor: float = 0.0
+    cross_validated: float = float("nan")
 
 
 def fit_kernel(
     stamps: Stamps,
     basis: Basis,
     shape: tuple[int, int],
-    order: int = 2,
-    flux_order: int = 1,
+    order: int = 4,
+    flux_order: int = 3,
     clip: float = 4.0,
     minimum: int = 3,
     where: str = "the pair",
+    column_noise: Float64 | None = None,
+    threads: int = 0,
 ) -> KernelFit:
     """Fit a kernel that varies over the frame to the anchors' stamps.
 
-    Each star's normal equations are built once for the basis and its own constant background, which is eliminated;
-    the equations of the frame are their sums weighted with products of polynomial terms (Alard 2000, A&AS 144, 363,
-    eq. 3-7). Orders are lowered where the stars are too few. A weak prior keeps what the stars do not determine near
-    zero.
+    Each star's normal equations are built once a round for the basis and its own constant background, which is
+    eliminated, and cleared of the noise of the frame that is convolved (`star_equations`); the equations of the frame
+    are their sums weighted with products of polynomial terms (Alard 2000, A&AS 144, 363, eq. 3-7). How much each
+    degree of the polynomials may vary is chosen from the data (`evidence`); orders are lowered where the stars are too
+    few.
 
     Parameters
     ----------
@@ -86,13 +124,17 @@ def fit_kernel(
     shape : tuple of int
         ``(ny, nx)`` of the frame.
     order, flux_order : int, optional
-        Wanted orders of the polynomials of the kernel's shape and of its sum.
+        Highest orders of the polynomials of the kernel's shape and of its sum.
     clip : float, optional
         Stars whose chi-square stands out by more than this many robust sigma are left out.
     minimum : int, optional
         Fewest stars to go on with.
     where : str, optional
         What is being fitted, for errors.
+    column_noise : ndarray of float64, shape (n_basis, n_basis), optional
+        Covariance of the columns' noise where the convolved frame has unit variance; by default that of white noise.
+    threads : int, optional
+        Number of threads, 0 for all cores.
 
     Returns
     -------
@@ -106,163 +148,140 @@ def fit_kernel(
     SubtractionFailed
         If the normal equations have no solution or the kernel's sum is not positive.
     """
-    used = stamps.weight.sum(axis=(1, 2)) > 0.5 * stamps.weight[0].size
-    weight = stamps.weight.copy()
-    scale = _flux_scale(stamps, used)
-    model = scale * stamps.columns[:, 0]
-    field, chi2 = None, np.zeros(len(used))
-    power = np.full(len(used), scale**2 * float((basis.images[0].astype(np.float64) ** 2).sum()))
-    for round_number in range(ROUNDS):
-        if int(used.sum()) < minimum:
-            raise TooFewStars(found=int(used.sum()), needed=minimum, where=f"{where} (anchors left after clipping)")
-        variance = _residual_variance(stamps, power, model)
-        with threadpool_limits(limits=1, user_api="blas"):
-            normal, right = _star_equations(stamps, weight / variance)
-            now = affordable_order(int(used.sum()), order)
-            flux_now = affordable_order(int(used.sum()), flux_order, per_term=FLUX_PER_TERM)
-            coefficients = _solve_frame(stamps, normal, right, used, shape, now, flux_now, basis, scale, where)
-            field = _kernel_field(coefficients, basis, shape, max(now, flux_now))
-            power = _kernel_power(stamps, coefficients, basis, shape, max(now, flux_now))
-            model = _model(stamps, coefficients, shape, max(now, flux_now))
-        residual, chi2 = _residuals(stamps, model, weight, variance)
-        if round_number < 2:
-            # Pixels far off belong to something that changed beside the star.
-            far = np.abs(residual) > 6.0 * np.sqrt(variance * np.maximum(chi2, 1.0)[:, None, None])
-            weight = np.where(far, np.float32(0), weight)
-        keep = _keep(chi2, *_misfit(residual, model, weight, variance), used, clip) & (
-            weight.sum(axis=(1, 2)) > 0.5 * weight[0].size
-        )
-        if round_number > 1 and bool((keep == used).all()):
-            break
-        used = keep
-    assert field is not None
-    centre = field.total(np.array([shape[1] / 2.0]), np.array([shape[0] / 2.0]))[0]
-    if not (np.isfinite(centre) and centre > 0):
-        raise SubtractionFailed(where=where, method="least squares", what=f"the kernel has the sum {centre:.3g}")
-    return KernelFit(field, used, chi2, now, flux_now)
-
-
-def _flux_scale(stamps: Stamps, used: npt.NDArray[np.bool_]) -> float:
-    """Median over stars of the flux ratio target to reference."""
-    w = stamps.weight / stamps.variance
-    top = (w * stamps.columns[:, 0] * stamps.target).sum(axis=(1, 2), dtype=np.float64)
-    bottom = (w * stamps.columns[:, 0] ** 2).sum(axis=(1, 2), dtype=np.float64)
-    ratio = (top / np.maximum(bottom, 1e-30))[used]
-    return float(np.median(ratio)) if len(ratio) else 1.0
-
-
-def _residual_variance(stamps: Stamps, power: Float64, model: Float32) -> Float32:
-    """Variance of the residual pixels, with the part of the flux that no kernel of low order can match."""
-    noise = stamps.variance + power[:, None, None] * stamps.reference_variance
-    return np.asarray(noise + (FLUX_FLOOR * model) ** 2, dtype=np.float32)
-
-
-def _kernel_power(stamps: Stamps, coefficients: Float64, basis: Basis, shape: tuple[int, int], order: int) -> Float64:
-    """Sum of the squared kernel at each star: what the convolution leaves of white noise."""
-    local = polynomial_terms(stamps.x, stamps.y, shape, order) @ coefficients
     flat = basis.images.reshape(len(basis.images), -1).astype(np.float64)
-    return np.asarray(np.einsum("si,ij,sj->s", local, flat @ flat.T, local))
+    gram = flat @ flat.T
+    covariance = gram if column_noise is None else column_noise
+    problem = _Problem(stamps, basis, shape, gram, covariance, order, flux_order, where, threads)
+    with threadpool_limits(limits=1, user_api="blas"):
+        used = stamps.weight.sum(axis=(1, 2)) > 0.5 * stamps.weight[0].size
+        scale = flux_scale(stamps, used)
+        weight, floor, local = stamps.weight, FIRST_FLOOR, np.zeros((len(used), len(basis.images)))
+        local[:, 0] = scale
+        used &= alike(stamps, local, gram, used, threads)
+        smoothing: Smoothing | None = None
+        for turn in range(ROUNDS):
+            if int(used.sum()) < minimum:
+                raise TooFewStars(found=int(used.sum()), needed=minimum, where=f"{where} (anchors left after clipping)")
+            fitted = _fit_once(problem, weight, local, used, floor, scale, smoothing, turn)
+            local, smoothing = fitted.terms @ fitted.smooth.coefficients, fitted.smooth.smoothing
+            model = predict(stamps, local, threads)
+            residual, chi2 = star_residuals(stamps, model, weight, fitted.variance)
+            if turn < 2:
+                # Pixels far off belong to something that changed beside the star.
+                far = np.abs(residual) > 6.0 * np.sqrt(fitted.variance * np.maximum(chi2, 1.0)[:, None, None])
+                weight = np.where(far, np.float32(0), weight)
+            misfit, change, power = star_misfits(residual, model, weight, fitted.noise)
+            keep = steady_stars(chi2, misfit, change, used, clip) & (weight.sum(axis=(1, 2)) > 0.5 * weight[0].size)
+            if turn > 1 and bool((keep == used).all()):
+                break
+            used, floor = keep, model_floor(misfit, power, keep, floor)
+            if turn > 0:
+                # What was not asked for once is not asked for again: the equations become smaller.
+                problem = problem.up_to(asked_degree(fitted.smooth.coefficients, gram))
+        freedom = weight.sum(axis=(1, 2), dtype=np.float64) - 1.0
+        transfer = fitted.cleared.transfer(fitted.smooth.covariance / fitted.correlation)
+        equations, coefficients = fitted.equations, fitted.smooth.coefficients
+        held = held_out_residual(equations, covariance, transfer, coefficients, fitted.terms, used, chi2, freedom)
+    return _finished(problem, fitted, used, chi2, floor, held)
 
 
-def _star_equations(stamps: Stamps, weight: Float32) -> tuple[Float64, Float64]:
-    """Normal matrices (n, nb, nb) and right sides (n, nb), each star's background eliminated."""
-    n, n_basis = stamps.columns.shape[:2]
-    normal, right = np.empty((n, n_basis, n_basis)), np.empty((n, n_basis))
-    for s in range(n):
-        design = stamps.columns[s].reshape(n_basis, -1).astype(np.float64)
-        w = weight[s].ravel().astype(np.float64)
-        total = max(float(w.sum()), 1e-30)
-        target = stamps.target[s].ravel()
-        mean_design, mean_target = design @ w / total, float(w @ target) / total
-        design -= mean_design[:, None]
-        weighted = design * w
-        normal[s] = weighted @ design.T
-        right[s] = weighted @ (target - mean_target)
-    return normal, right
+@dataclass(frozen=True, slots=True, eq=False)
+class _Problem:
+    """What is the same in all rounds."""
+
+    stamps: Stamps
+    basis: Basis
+    shape: tuple[int, int]
+    gram: Float64
+    column_noise: Float64
+    order: int
+    flux_order: int
+    where: str
+    threads: int
+
+    def up_to(self, order: int) -> _Problem:
+        """The same with lower orders."""
+        return dataclasses.replace(self, order=min(order, self.order), flux_order=min(order, self.flux_order))
 
 
-def _solve_frame(
-    stamps: Stamps,
-    normal: Float64,
-    right: Float64,
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fitted:
+    """Result of one round."""
+
+    smooth: Smooth
+    cleared: Cleared
+    correlation: float
+    equations: StarEquations
+    terms: Float64
+    noise: Float32
+    variance: Float32
+    order: int
+    flux_order: int
+
+
+def _fit_once(
+    problem: _Problem,
+    weight: Float32,
+    local: Float64,
     used: npt.NDArray[np.bool_],
-    shape: tuple[int, int],
-    order: int,
-    flux_order: int,
-    basis: Basis,
+    floor: float,
     scale: float,
-    where: str,
-) -> Float64:
-    """Coefficients (n_terms, n_basis), zero where a term does not belong to a function."""
+    smoothing: Smoothing | None,
+    turn: int,
+) -> _Fitted:
+    """One round: weights from the kernel so far, equations, solution."""
+    stamps, count = problem.stamps, int(used.sum())
+    order, flux_order = (
+        affordable_order(count, problem.order),
+        affordable_order(count, problem.flux_order, FLUX_PER_TERM),
+    )
+    if turn == 0:
+        order, flux_order = min(order, FIRST_ORDER), 0
     top = max(order, flux_order)
-    terms = polynomial_terms(stamps.x[used], stamps.y[used], shape, top)
-    count, n_basis = terms.shape[1], normal.shape[1]
-    products = (terms[:, :, None] * terms[:, None, :]).reshape(len(terms), -1)
-    blocks = (products.T @ normal[used].reshape(len(terms), -1)).reshape(count, count, n_basis, n_basis)
-    matrix = blocks.transpose(0, 2, 1, 3).reshape(count * n_basis, count * n_basis)
-    vector = (terms.T @ right[used]).ravel()
-    allowed = np.zeros((count, n_basis), dtype=np.bool_)
-    allowed[: n_terms(flux_order), 0] = True
-    allowed[: n_terms(order), 1:] = True
-    # Prior of mean zero: shapes are a part of the kernel's sum, the weaker the rarer; slopes a part of the shapes.
-    sigma = np.abs(scale) * np.sqrt(basis.strength)[None, :] * np.where(np.arange(count) == 0, 1.0, 0.3)[:, None]
-    sigma[1:, 0] = 0.1 * np.abs(scale)
-    prior = 1.0 / sigma**2
-    prior[0, 0] = 0.0
-    index = np.flatnonzero(allowed.ravel())
-    reduced = matrix[np.ix_(index, index)] + np.diag(prior.ravel()[index])
-    scaling = 1.0 / np.sqrt(np.maximum(np.diag(reduced), 1e-300))
+    noise = residual_noise(stamps, local, problem.gram)
+    model = predict(stamps, local, problem.threads)
+    variance = np.asarray(noise + (np.float32(floor) * model) ** 2, dtype=np.float32)
+    equations = star_equations(stamps, weight / variance, problem.threads)
+    terms = orthogonal_terms(stamps.x, stamps.y, problem.shape, top)
+    correlation = noise_correlation(stamps, problem.basis, local, used)
+    matrix, vector = frame_equations(terms[used], equations.normal[used], equations.right[used])
+    weights = (terms[used].T * equations.noise[used]) @ terms[used]
+    if smoothing is None or len(smoothing.shape) < top + 1:
+        smoothing = first_smoothing(top, scale)
+    smoothing = Smoothing(smoothing.shape[: top + 1], smoothing.flux[: top + 1])
     try:
-        factor = cho_factor(reduced * scaling[:, None] * scaling[None, :] + 1e-12 * np.eye(len(index)))
+        cleared = clear_of_noise(matrix, vector, np.asarray(np.kron(weights, problem.column_noise), dtype=np.float64))
+        smooth = solve_smooth(
+            cleared.matrix / correlation,
+            cleared.vector / correlation,
+            problem.basis.strength,
+            order,
+            flux_order,
+            smoothing,
+            scale,
+            SMOOTHINGS[turn],
+        )
     except (LinAlgError, ValueError) as error:
         what = f"the normal equations fail: {error}"
-        raise SubtractionFailed(where=where, method="least squares", what=what) from error
-    solution = np.zeros(count * n_basis)
-    solution[index] = cho_solve(factor, vector[index] * scaling) * scaling
-    return solution.reshape(count, n_basis)
+        raise SubtractionFailed(where=problem.where, method="least squares", what=what) from error
+    return _Fitted(smooth, cleared, correlation, equations, terms, noise, variance, order, flux_order)
 
 
-def _kernel_field(coefficients: Float64, basis: Basis, shape: tuple[int, int], order: int) -> ImageField:
-    terms = np.tensordot(coefficients, basis.images.astype(np.float64), axes=1)
-    return ImageField(np.ascontiguousarray(terms, dtype=np.float32), order, shape)
-
-
-def _model(stamps: Stamps, coefficients: Float64, shape: tuple[int, int], order: int) -> Float32:
-    local = (polynomial_terms(stamps.x, stamps.y, shape, order) @ coefficients).astype(np.float32)
-    flat = stamps.columns.reshape(*stamps.columns.shape[:2], -1)
-    return np.asarray(np.matmul(local[:, None, :], flat)[:, 0].reshape(stamps.target.shape))
-
-
-def _residuals(stamps: Stamps, model: Float32, weight: Float32, variance: Float32) -> tuple[Float32, Float64]:
-    """Residuals less their own background, and each star's reduced chi-square."""
-    w = weight / variance
-    residual = stamps.target - model
-    total = np.maximum(w.sum(axis=(1, 2)), 1e-30)
-    residual = residual - ((w * residual).sum(axis=(1, 2)) / total)[:, None, None]
-    freedom = np.maximum(weight.sum(axis=(1, 2), dtype=np.float64) - 1.0, 1.0)
-    return residual, (w * residual**2).sum(axis=(1, 2), dtype=np.float64) / freedom
-
-
-def _misfit(residual: Float32, model: Float32, weight: Float32, variance: Float32) -> tuple[Float64, Float64]:
-    """Residual beyond the noise as a part of the star's light: root of the ratio of powers, and change of flux."""
-    excess = (weight * (residual**2 - variance)).sum(axis=(1, 2), dtype=np.float64)
-    power = np.maximum((weight * model**2).sum(axis=(1, 2), dtype=np.float64), 1e-30)
-    change = (weight * residual * model).sum(axis=(1, 2), dtype=np.float64) / power
-    return np.sqrt(np.maximum(excess, 0.0) / power), change
-
-
-def _keep(
-    chi2: Float64, misfit: Float64, change: Float64, used: npt.NDArray[np.bool_], clip: float
-) -> npt.NDArray[np.bool_]:
-    """Stars that do not stand out in chi-square and in flux (or grossly in shape); clipped stars may come back.
-
-    Chi-square alone would throw out the brightest stars, which show the faults of every kernel first.
-    """
-    centre = float(np.median(chi2[used]))
-    spread = 1.4826 * float(np.median(np.abs(chi2[used] - centre)))
-    loud = chi2 > centre + clip * max(spread, 0.1 * centre)
-    middle = float(np.median(change[used]))
-    usual = 1.4826 * float(np.median(np.abs(change[used] - middle)))
-    changed = np.abs(change - middle) > max(clip * usual, SMALL_CHANGE)
-    misshapen = misfit > max(4.0 * float(np.median(misfit[used])), LARGE_MISFIT)
-    return np.asarray(np.isfinite(chi2) & ~(loud & (changed | misshapen)))
+def _finished(
+    problem: _Problem, fitted: _Fitted, used: npt.NDArray[np.bool_], chi2: Float64, floor: float, held: float
+) -> KernelFit:
+    """The kernel in powers of position, without the degrees that the data did not ask for."""
+    coefficients = fitted.smooth.coefficients
+    variation = degree_variation(coefficients, problem.gram)
+    top = asked_degree(coefficients, problem.gram)
+    keep = n_terms(top)
+    images = problem.basis.images.astype(np.float64)
+    powers = to_powers(coefficients[:keep], problem.shape, top)
+    kernel = ImageField(np.tensordot(powers, images, axes=1).astype(np.float32), top, problem.shape)
+    centre = kernel.total(np.array([problem.shape[1] / 2.0]), np.array([problem.shape[0] / 2.0]))[0]
+    if not (np.isfinite(centre) and centre > 0):
+        what = f"the kernel has the sum {centre:.3g}"
+        raise SubtractionFailed(where=problem.where, method="least squares", what=what)
+    order, flux_order = min(top, fitted.order), min(top, fitted.flux_order)
+    parameters = fitted.smooth.parameters
+    return KernelFit(kernel, used, chi2, order, flux_order, parameters, variation, floor, held)

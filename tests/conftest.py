@@ -33,7 +33,16 @@ from typing import Any  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+from tests.known_weak import WEAK  # noqa: E402
+
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is known to fail; strict, so that the list cannot outlive its reasons."""
+    for item in items:
+        if item.name in WEAK:
+            item.add_marker(pytest.mark.xfail(reason=WEAK[item.name], strict=True))
 
 
 class NetworkBlocked(OSError):

@@ -9,35 +9,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from nightsift.frames import Difference, Frame, MaskImage, Pair
+from nightsift.frames import Difference, Frame, Pair
 from nightsift.images.stars import find_stars
 from subtraction.anchor_stamps import cut_stamps
 from subtraction.anchors import Anchors, choose_anchors
-from subtraction.basis import gauss_hermite
-from subtraction.convolve import convolve
+from subtraction.basis import WINGED, gauss_hermite, wing_half
+from subtraction.difference import difference
 from subtraction.finish import Raw, finish
-from subtraction.masks import HARD, OBSCURED, grow_by_kernel, grow_saturated
+from subtraction.masks import grow_by_kernel, grow_saturated, unite
 from subtraction.noise import Filters, make_filters
 from subtraction.psf import fit_psf
 from subtraction.solve import KernelFit, fit_kernel
-from subtraction.spatial import relative_variation
+from subtraction.spatial import relative_variation, sample_grid
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """Options of the method."""
 
-    kernel_order: int = 2
-    """Order of the polynomial of the kernel's shape over the frame (0 to 4); lowered where anchors are few."""
-    flux_order: int = 1
-    """Order of the polynomial of the flux scale over the frame."""
+    kernel_order: int = 4
+    """Highest order of the polynomial of the kernel's shape over the frame; the data choose how much of it is used."""
+    flux_order: int = 3
+    """Highest order of the polynomial of the flux scale over the frame, chosen alike."""
     background_order: int = 2
     """Order of the polynomial of the differential background."""
     kernel_half: int = 0
     """Half width of the kernel (pixel); 0 to derive it from both seeings."""
-    max_anchors: int = 600
+    max_anchors: int = 800
     """Most anchor stars."""
     min_anchors: int = 3
     """Fewest anchor stars; with less the exposure is refused."""
@@ -84,7 +83,7 @@ def subtract(pair: Pair, options: Options) -> Difference:
     fit = _fit(target, reference, anchors, template_convolved, options)
     filters = make_filters(fit.kernel, target, reference, psf, template_convolved, options.whiten)
     raw = _apply(science, target, reference, fit, filters, anchors, template_convolved, options.threads)
-    return finish(raw, pair, "hotpants", options.background_order, options.threads)
+    return finish(raw, pair, "hotpants", options.background_order, options.threads, psf)
 
 
 def _prepared(frame: Frame, fwhm: float) -> Frame:
@@ -103,12 +102,20 @@ def _fit(target: Frame, reference: Frame, anchors: Anchors, template_convolved: 
     """Fit the kernel to the anchors."""
     seeings = (anchors.fwhm_template, anchors.fwhm_science)
     sharp, wide = seeings if template_convolved else seeings[::-1]
-    basis = gauss_hermite(sharp, wide, options.kernel_half)
-    half = int(np.ceil(max(2.0 * wide, 6)))
+    basis = gauss_hermite(sharp, wide, options.kernel_half or wing_half(wide), WINGED)
+    half = int(np.ceil(max(2.5 * wide, 6)))
     stamps = cut_stamps(reference, target, anchors.x, anchors.y, basis, half, options.threads)
     where = target.meta.path or target.meta.exposure_id
     return fit_kernel(
-        stamps, basis, target.shape, options.kernel_order, options.flux_order, options.clip, options.min_anchors, where
+        stamps,
+        basis,
+        target.shape,
+        options.kernel_order,
+        options.flux_order,
+        options.clip,
+        options.min_anchors,
+        where,
+        threads=options.threads,
     )
 
 
@@ -123,24 +130,13 @@ def _apply(
     threads: int,
 ) -> Raw:
     """Subtract, whiten, and propagate variance and mask."""
-    residual = convolve(reference.data, reference.mask, fit.kernel, HARD, threads)
-    np.subtract(target.data, residual, out=residual)
-    spoilt = grow_by_kernel(reference.mask, fit.kernel, threads=threads)
-    mask = spoilt | target.mask
-    hidden = _hidden(target.mask, spoilt) if template_convolved else np.zeros(mask.shape, dtype=np.bool_)
-    kept = residual[hidden]
-    residual[(mask & HARD) != 0] = 0.0
+    mask = grow_by_kernel(reference.mask, fit.kernel, threads=threads)
+    hidden = unite(target.mask, mask, template_convolved, threads)
+    # The filter is a spike with a shallow ring, so that a missing neighbour changes little.
+    final = grow_by_kernel(mask, filters.whitening, tail=0.1, threads=threads) if filters.whitening.half else mask
     centre = float(fit.kernel.total(*(np.array([(n - 1) / 2]) for n in science.shape[::-1]))[0])
-    model = science.data - residual if template_convolved else np.asarray(target.data / np.float32(centre))
-    data = convolve(residual, mask, filters.whitening, HARD, threads)
-    del residual
-    variance = convolve(target.variance, target.mask, filters.target_variance, HARD, threads)
-    variance += convolve(reference.variance, reference.mask, filters.reference_variance, HARD, threads)
-    if filters.whitening.half:
-        # The filter is a spike with a shallow ring, so that a missing neighbour changes little.
-        mask = grow_by_kernel(mask, filters.whitening, tail=0.1, threads=threads)
-    data[hidden] = kept
-    model[(mask & HARD) != 0] = 0.0
+    scale = 0.0 if template_convolved else 1.0 / centre
+    data, variance, model = difference(target, reference, fit.kernel, filters, mask, final, hidden, scale, threads)
     used = int(fit.used.sum())
     metrics = {
         "anchors_used": float(used),
@@ -148,13 +144,15 @@ def _apply(
         "fwhm_science": anchors.fwhm_science,
         "fwhm_template": anchors.fwhm_template,
         "kernel_order": float(fit.order),
+        "kernel_parameters": fit.parameters,
+        "cross_validated": fit.cross_validated,
         "kernel_sum_variation": relative_variation(fit.kernel),
     }
     return Raw(
         data=data,
         variance=variance,
         model=model,
-        mask=mask,
+        mask=final,
         hidden=hidden,
         psf=filters.psf,
         convolved="template" if template_convolved else "science",
@@ -163,16 +161,10 @@ def _apply(
         y=anchors.y,
         freedom=_freedom(used, fit),
         metrics=metrics,
+        kernel_map=sample_grid(fit.kernel),
     )
-
-
-def _hidden(target: MaskImage, spoilt: MaskImage) -> npt.NDArray[np.bool_]:
-    """Pixels that are masked on the science frame alone and still hold the sky's light: under a streak or a trail."""
-    alone = ((target & OBSCURED) != 0) & ((target & (HARD & ~OBSCURED)) == 0)
-    return np.asarray(alone & ((spoilt & HARD) == 0))
 
 
 def _freedom(used: int, fit: KernelFit) -> float:
     """What the fit has taken out of the squared residuals of its own stars, made up for."""
-    parameters = fit.kernel.terms.shape[0]
-    return float(used / max(used - parameters, 0.3 * used))
+    return float(used / max(used - fit.parameters, 0.3 * used))

@@ -15,8 +15,9 @@ from subtraction.masks import HARD, effective_radius, grow, grow_saturated
 from subtraction.profiles import half_width
 from subtraction.psf import fit_psf
 from subtraction.quality import LIMITS, judge
-from subtraction.residuals import fit_model_error
+from subtraction.residuals import excess_scatter, fit_model_error
 from subtraction.spatial import ImageField, affordable_order, fit_field, nodes, sample_field
+from subtraction.star_faults import StarFaults
 
 
 def field_of(kernel, shape):
@@ -168,7 +169,7 @@ def test_psf_of_few_and_many_stars(make_pair, n_stars, tolerance):
     image = psf.at(240, 240).astype(float)
     half = image.shape[0] // 2
     _, _, true = truth["scene"].science.draw(240.0, 240.0, (480, 480), half)
-    assert image.sum() == pytest.approx(1.0, abs=1e-5)
+    assert image.sum() == pytest.approx(1.0 - psf.wings, abs=1e-5)
     # The flux that a star would get from this PSF.
     assert (image * true).sum() / (image * image).sum() == pytest.approx(1.0, abs=tolerance)
     assert psf.fwhm == pytest.approx(4.2, rel=0.04)
@@ -186,15 +187,38 @@ def test_half_width_of_a_gaussian():
     assert half_width(np.exp(-(x**2 + y**2) / (2 * 1.7**2))) == pytest.approx(1.7 * 2.3548, rel=0.02)
 
 
-def test_model_error_finds_what_was_put_in(rng):
-    flux = 10 ** rng.uniform(3, 5, 200)
-    noise = np.full(200, 400.0)
-    gradient, model = 0.02 * flux**2, 0.1 * flux**2
-    seen = (noise + 1e-4 * gradient) * rng.chisquare(4, 200) / 4
-    seen[:5] *= 1000  # variable stars
-    found = fit_model_error(np.column_stack((seen, noise, model, gradient)))
-    assert found.gradient + found.flux * 5 == pytest.approx(1e-4, rel=0.35)
-    assert fit_model_error(np.column_stack((noise, noise, model, gradient))).gradient == 0.0
+def faults_of(left, flux, error):
+    n = len(left)
+    shift = np.zeros(n)
+    return StarFaults(flux, left, np.full(n, error), shift, shift, np.full(n, 0.05))
+
+
+def test_scatter_beyond_the_errors_is_measured_on_the_bulk(rng):
+    errors = rng.uniform(0.001, 0.02, 400)
+    values = rng.normal(0, np.hypot(errors, 0.015))
+    values[:40] = 0.5  # a tenth of them changed
+    assert excess_scatter(values, errors) == pytest.approx(0.015, rel=0.25)
+    assert excess_scatter(rng.normal(0, errors), errors) < 0.003
+    assert excess_scatter(values[:3], errors[:3]) == 0.0
+
+
+def test_model_error_leaves_a_changed_star_significant(rng):
+    """Stars scatter by 1.5 % of their flux: one that changed by 17 % stands out by 8 sigma and more."""
+    y, x = np.mgrid[-10:11, -10:11]
+    image = np.exp(-(x**2 + y**2) / (2 * 1.5**2))
+    image /= image.sum()
+    psf = Psf(image[None].astype(np.float32), 0, (500, 500), 1.5 * 2.3548)
+    flux = 10 ** rng.uniform(4.5, 5.5, 200)
+    left = rng.normal(0, 0.015, 200)
+    left[:10] = 0.17
+    power, fourth = (image**2).sum(), (image**4).sum()
+    seen = (left * flux * power) ** 2 * 0.5 + 1.0
+    sums = np.column_stack((seen, np.ones(200), flux**2 * fourth, 1e-9 * flux**2))
+    error = fit_model_error(sums, faults_of(left, flux, 1e-4), psf)
+    sigma = np.sqrt(error.flux * fourth) / power
+    assert sigma == pytest.approx(0.015, rel=0.25)
+    assert 0.17 / sigma > 8
+    assert error.gradient < 1e-4
 
 
 def test_verdicts():

@@ -1,0 +1,212 @@
+"""Proper image subtraction: each frame is filtered by the other's PSF, so that the noise of the difference is white.
+
+Zackay, Ofek and Gal-Yam 2016 (ApJ 830, 27) with PSFs that vary over the frame, as filters on the pixels instead of
+transforms of the frame, and with what the PSF models leave at stars fitted away. See docs/algorithms.md, section 13.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from nightsift.frames import Difference, Frame, Pair
+from nightsift.images.stars import StarTable, find_stars
+from nightsift.psf import Psf
+from subtraction.anchors import Anchors, choose_anchors
+from subtraction.basis import FWHM_PER_SIGMA
+from subtraction.correction import Correction, fit_correction
+from subtraction.cross_stamps import column_noise, correction_basis, cut_cross_stamps
+from subtraction.cross_sweep import cross_difference
+from subtraction.finish import Raw, finish
+from subtraction.flux_ratio import flux_ratio, sky_levels
+from subtraction.masks import grow_by_kernel, grow_saturated
+from subtraction.parallel import thread_count
+from subtraction.proper import CrossFilters, correct, make_cross_filters, variance_kernel
+from subtraction.psf import fit_psf
+from subtraction.spatial import relative_variation, sample_grid
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+SMOOTHING = 0.5
+"""Width of the Gaussian that smooths the stamps of the fit, in units of that of the stars on them."""
+
+BRIGHT = 10.0
+"""Signal-to-noise ratio from which stars are looked for first; fainter ones only where these are not `PLENTY`."""
+
+PLENTY = 2000
+"""Stars that carry a PSF and its variation, whatever is left of them after the choice of clean ones."""
+
+PSF_REACH = 4.5
+"""Half width of the PSFs that are fitted here, in units of the wider seeing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options of the method."""
+
+    psf_order: int = -1
+    """Order of the polynomial of the PSFs that are fitted here; -1 to derive it from the number of stars."""
+    correction_order: int = 3
+    """Order of the polynomial of the correction to the template's filter (0 to 4); lowered where anchors are few."""
+    flux_order: int = 1
+    """Order of the polynomial of the flux ratio over the frame."""
+    background_order: int = 2
+    """Order of the polynomial of the differential background."""
+    max_anchors: int = 600
+    """Most anchor stars."""
+    min_anchors: int = 3
+    """Fewest anchor stars; with less the exposure is refused."""
+    anchor_snr: float = 20.0
+    """Lowest signal-to-noise ratio of an anchor on either frame."""
+    clip: float = 4.0
+    """Anchors whose chi-square stands out by more than this many robust sigma are left out."""
+    threads: int = 0
+    """Threads; 0 for all cores."""
+
+
+def subtract(pair: Pair, options: Options) -> Difference:
+    """Subtract the template from the science frame.
+
+    Parameters
+    ----------
+    pair : Pair
+        Science and template on one grid, both background-subtracted.
+    options : Options
+        Options of the method.
+
+    Returns
+    -------
+    Difference
+        The difference, as `subtraction.contract` promises.
+
+    Raises
+    ------
+    TooFewStars
+        If there are too few stars for a PSF or too few anchors.
+    SubtractionFailed
+        If the flux ratio cannot be told or the fit of the correction fails.
+    """
+    stars = _both(_stars, (pair.science, pair.template), options.threads)
+    anchors = choose_anchors(pair, options.anchor_snr, options.max_anchors, options.min_anchors, stars[1])
+    science = _prepared(pair.science, anchors.fwhm_science, options.threads)
+    template = _prepared(pair.template, anchors.fwhm_template, options.threads)
+    widest = max(anchors.fwhm_science, anchors.fwhm_template)
+    psfs = _both(
+        lambda given: _psf(given[0], given[1], widest, options),
+        ((science, stars[0]), (template, stars[1])),
+        options.threads,
+    )
+    ratio = flux_ratio(science, template, psfs, anchors.x, anchors.y)
+    order = max(psfs[0].order, psfs[1].order)
+    levels = sky_levels(science, template, max(pair.science.shape) // (order + 2) // 2 + 32)
+    with threadpool_limits(limits=1, user_api="blas"):
+        filters = make_cross_filters(*psfs, ratio, levels, order)
+        fit = _fit_correction(science, template, filters, anchors, options)
+        filters = correct(filters, fit.kernel, psfs[0], levels)
+    raw = _apply(science, template, filters, fit, anchors, options.threads)
+    return finish(raw, pair, "zogy", options.background_order, options.threads, psfs[0])
+
+
+def _prepared(frame: Frame, fwhm: float, threads: int) -> Frame:
+    """The frame with its saturated stars masked out to where their light does no harm."""
+    return frame.replace(mask=grow_saturated(frame, fwhm, threads=threads))
+
+
+def _both(make: Callable[[Given], Made], given: tuple[Given, Given], threads: int) -> tuple[Made, Made]:
+    """The same for both frames, at the same time where there are threads for it."""
+    if thread_count(threads) == 1:
+        return make(given[0]), make(given[1])
+    # The limit is that of the whole process, so it has to hold for both.
+    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(make, given)
+    return first, second
+
+
+def _stars(frame: Frame) -> StarTable | None:
+    """Stars of a frame whose PSF has to be fitted here."""
+    if frame.psf is not None:
+        return None
+    stars = find_stars(frame, BRIGHT, minimum=1)
+    return stars if len(stars) >= PLENTY else find_stars(frame, minimum=1)
+
+
+def _psf(frame: Frame, stars: StarTable | None, fwhm: float, options: Options) -> Psf:
+    """The PSF of a frame, fitted where it has none: wide enough for its wings to fade out without an edge."""
+    if frame.psf is not None:
+        return frame.psf
+    half = int(np.ceil(PSF_REACH * fwhm))
+    known = find_stars(frame) if stars is None else stars
+    return fit_psf(frame, known, 2 * half + 1, options.psf_order, options.threads)
+
+
+def _fit_correction(
+    science: Frame, template: Frame, filters: CrossFilters, anchors: Anchors, options: Options
+) -> Correction:
+    """Fit to the anchors what the filters leave of them: errors of both PSFs, shifts, the flux ratio and its slope."""
+    basis = correction_basis(filters.psf.fwhm)
+    half = int(np.ceil(max(2.0 * max(anchors.fwhm_science, anchors.fwhm_template), 6)))
+    smoothing = SMOOTHING * filters.psf.fwhm / FWHM_PER_SIGMA
+    stamps = cut_cross_stamps(science, template, filters, anchors.x, anchors.y, basis, half, smoothing, options.threads)
+    return fit_correction(
+        stamps,
+        basis,
+        column_noise(filters.template, basis, smoothing),
+        science.shape,
+        options.correction_order,
+        options.flux_order,
+        options.clip,
+        options.min_anchors,
+        science.meta.path or science.meta.exposure_id,
+    )
+
+
+def _apply(
+    science: Frame, template: Frame, filters: CrossFilters, fit: Correction, anchors: Anchors, threads: int
+) -> Raw:
+    """Subtract, and propagate variance and mask."""
+    grown = tuple(
+        grow_by_kernel(frame.mask, field, threads=threads)
+        for frame, field in ((science, filters.science), (template, filters.template))
+    )
+    with threadpool_limits(limits=1, user_api="blas"):
+        squares = variance_kernel(filters.science), variance_kernel(filters.template)
+    data, variance, model, hidden = cross_difference(
+        (science, template), (filters.science, filters.template), squares, (grown[0], grown[1]), threads
+    )
+    used = int(fit.used.sum())
+    centre = float(filters.template.total(*(np.array([(n - 1) / 2]) for n in science.shape[::-1]))[0])
+    metrics = {
+        "anchors_used": float(used),
+        "anchors_clipped_fraction": 1.0 - used / len(anchors),
+        "fwhm_science": anchors.fwhm_science,
+        "fwhm_template": anchors.fwhm_template,
+        "kernel_order": float(fit.order),
+        "kernel_sum_variation": relative_variation(filters.template),
+    }
+    return Raw(
+        data=data,
+        variance=variance,
+        model=model,
+        mask=grown[0],
+        hidden=hidden,
+        psf=filters.psf,
+        convolved="both",
+        kernel_sum=centre,
+        x=anchors.x,
+        y=anchors.y,
+        freedom=_freedom(used, fit),
+        metrics=metrics,
+        kernel_map=sample_grid(filters.template),
+    )
+
+
+def _freedom(used: int, fit: Correction) -> float:
+    """What the fit has taken out of the squared residuals of its own stars, made up for."""
+    parameters = fit.kernel.terms.shape[0]
+    return float(used / max(used - parameters, 0.3 * used))

@@ -1,0 +1,19 @@
+"""Limits that a method does not meet yet: expected to fail, and an error as soon as one passes."""
+
+from __future__ import annotations
+
+WEAK = {
+    "test_what_faded_is_negative_by_as_much[hotpants]": "3.2 % low where 3 % are allowed",
+    "test_saturated_stars_leave_no_rings_and_no_candidates[hotpants-template]": "|score| 8.4 beside the masks",
+    "test_saturated_stars_leave_no_rings_and_no_candidates[hotpants-science]": "|score| 6.1 beside the masks",
+    "test_saturated_stars_leave_no_rings_and_no_candidates[sfft-template]": "|score| 7.5 beside the masks",
+    "test_saturated_stars_leave_no_rings_and_no_candidates[sfft-science]": "|score| 9.9 beside the masks",
+    "test_saturated_stars_leave_no_rings_and_no_candidates[zogy-template]": "|score| 6.07 beside the masks",
+    "test_the_noise_is_told_right_where_it_changes[sfft]": "sigma of the score 1.08 on the deeper side",
+    "test_good_pairs_are_good[zogy-galaxies]": "six false peaks in the cores of bright galaxies",
+    "test_faults_are_told[sfft-doubled template]": "suspect, not bad",
+    "test_stars_misplaced_by_a_third_of_a_pixel_give_few_candidates[sfft]": "dipoles are not in its variance",
+    "test_the_score_on_real_sky_is_gaussian[panoptes]": "mean of the score -0.18 on raw colour-filter pixels",
+    "test_the_score_on_real_sky_is_gaussian[microobservatory]": "2.1e-3 of the pixels beyond 4 sigma, 2e-3 allowed",
+}
+"""Test and reason."""
