@@ -17,6 +17,7 @@ so.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -92,6 +93,11 @@ class Calibration:
             Calibrated logits at the stated prevalence.
         """
         return _MAPS[self.method](np.asarray(self.parameters, dtype=np.float64), np.asarray(logits, dtype=np.float64))
+
+    @property
+    def digest(self) -> str:
+        """First eight hexadecimal digits of the SHA-256 of its content: part of the identity of scores."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:8]
 
     def to_json(self) -> str:
         """The calibration as JSON text."""
@@ -300,15 +306,11 @@ def _shifted(method: str, parameters: Float64, shift: float) -> tuple[str, Float
     return method, np.concatenate([parameters[:-1], [parameters[-1] + shift]])
 
 
-def _softplus(z: Float64) -> Float64:
-    return np.asarray(np.logaddexp(0.0, z))
-
-
 _MAPS: dict[str, Callable[[Float64, Float64], Float64]] = {
     "none": lambda p, z: z,
     "temperature": lambda p, z: z / p[0],
     "platt": lambda p, z: p[0] * z + p[1],
-    "beta": lambda p, z: p[0] * _softplus(z) - p[1] * _softplus(-z) + p[2],
+    "beta": lambda p, z: p[0] * np.logaddexp(0.0, z) - p[1] * np.logaddexp(0.0, -z) + p[2],
     "isotonic": _stairs,
 }
 _START = {"temperature": np.array([1.0]), "platt": np.array([1.0, 0.0]), "beta": np.array([1.0, 1.0, 0.0])}

@@ -16,9 +16,9 @@ import pyarrow as pa
 from models.examples import EXAMPLES, TrainingSet
 from models.labels import AMBIGUOUS, BOGUS, REAL, LabelOptions, label
 from models.split import SPLITS, split_by
+from models.stored_stamps import read_rows
 from nightsift import ledger
-from nightsift.frames import Stamps
-from nightsift.io.parquet import read_candidates, read_stamps
+from nightsift.io.parquet import read_candidates
 from nightsift.io.paths import Archive
 from nightsift.tables import table
 
@@ -80,7 +80,7 @@ def collect(
     counts = {"ambiguous": int((labels == AMBIGUOUS).sum())}
     for name, one in (("real_thinned", REAL), ("bogus_thinned", BOGUS)):
         counts[name] = int((labels == one).sum() - (labels[keep] == one).sum())
-    stamps = _stamps_of(archive, candidates, keep, size)
+    stamps = read_rows(archive, candidates, keep, size)
     chosen = candidates.take(pa.array(keep))
     kinds, objects = np.asarray(truth["kind"]), np.asarray(truth["object_id"])
     real = labels[keep] == REAL
@@ -157,20 +157,3 @@ def _thin(wanted: npt.NDArray[np.bool_], exposures: npt.NDArray[Any], most: int,
     by_exposure = np.argsort(code, kind="stable")
     rank = np.arange(len(order)) - np.searchsorted(code[by_exposure], code[by_exposure])
     return order[by_exposure][rank < most]
-
-
-def _stamps_of(archive: Archive, candidates: pa.Table, rows: npt.NDArray[np.int64], size: int) -> Stamps:
-    """Read the stamps of some candidates, cropped to one size."""
-    exposures = np.asarray(candidates["exposure_id"])[rows]
-    index = np.asarray(candidates["stamp_index"])[rows]
-    data = np.zeros((len(rows), size, size, 3), dtype=np.float32)
-    mask = np.ones((len(rows), size, size), dtype=np.bool_)
-    for exposure in np.unique(exposures):
-        here = np.flatnonzero(exposures == exposure)
-        one = candidates.slice(int(rows[here[0]]), 1)
-        path = archive.stamps(one["night"][0].as_py(), one["unit"][0].as_py(), str(exposure))
-        _, stamps = read_stamps(path)
-        low = (stamps.data.shape[1] - size) // 2
-        inner = slice(low, low + size)
-        data[here], mask[here] = stamps.data[index[here]][:, inner, inner], stamps.mask[index[here]][:, inner, inner]
-    return Stamps(data, mask)

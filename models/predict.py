@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from models.calibrate import Calibration
 from models.classifier import Classifier
 from models.inputs import prepare
 from models.sampling import draw_gates
@@ -15,7 +16,12 @@ BATCH = 1024
 
 
 def predict(
-    stamps: Stamps, sign: npt.ArrayLike, model: Classifier | str, samples: int = 20, seed: int = 0
+    stamps: Stamps,
+    sign: npt.ArrayLike,
+    model: Classifier | str,
+    samples: int = 20,
+    seed: int = 0,
+    calibration: Calibration | None = None,
 ) -> dict[str, npt.NDArray[np.generic]]:
     """Score candidates.
 
@@ -31,6 +37,8 @@ def predict(
         Dropout samples.
     seed : int, optional
         Seed of the samples. Scores of different exposures are comparable to the last digit only under one seed.
+    calibration : Calibration, optional
+        The unit's map of the logits.
 
     Returns
     -------
@@ -49,8 +57,11 @@ def predict(
     if model == NO_MODEL:
         return {}
     classifier = load(model) if isinstance(model, str) else model
-    columns = summarise(sample_logits(stamps, sign, classifier, samples, seed))
-    return {**columns, "model_id": np.full(len(stamps), classifier.model_id, dtype=object)}
+    logits: npt.NDArray[np.floating] = sample_logits(stamps, sign, classifier, samples, seed)
+    if calibration is not None:
+        logits = calibration(logits)
+    identity = classifier.model_id + (f"+{calibration.digest}" if calibration is not None else "")
+    return {**summarise(logits), "model_id": np.full(len(stamps), identity, dtype=object)}
 
 
 def sample_logits(
@@ -92,12 +103,12 @@ def sample_logits(
     return logits
 
 
-def summarise(logits: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.generic]]:
+def summarise(logits: npt.NDArray[np.floating]) -> dict[str, npt.NDArray[np.generic]]:
     """Mean, spread and confidence of sampled probabilities.
 
     Parameters
     ----------
-    logits : ndarray of float32, shape (samples, n)
+    logits : ndarray of float, shape (samples, n)
         Sampled logits.
 
     Returns

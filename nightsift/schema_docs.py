@@ -45,6 +45,13 @@ def schema_page() -> str:
             tables.LEDGER_COLUMNS,
         ),
         _table(
+            "Light curves",
+            "One row a position and exposure that covers it, written by `nightsift photometry`: the position is held "
+            "fixed, so fluxes scatter around the truth, negative ones included. The columns from `x` to `flags` are "
+            "those of `nightsift.images.forced.forced_photometry`.",
+            tables.LIGHT_CURVE_COLUMNS,
+        ),
+        _table(
             "Truth of a simulated survey",
             "One row an object and exposure, of those that differ from the templates. `truth.parquet`",
             tables.TRUTH_COLUMNS,

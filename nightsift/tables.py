@@ -175,6 +175,7 @@ LEDGER_COLUMNS = (
     Column("coverage", _F, "", "fraction of the frame that the template covers", "tasks.reduce", True),
     Column("template_id", _S, "", "identity of the template", "tasks.reduce", True),
     Column("method", _S, "", "subtraction method", "tasks.reduce", True),
+    Column("method_choice", _S, "", "why this method was picked, where it is left to auto", "tasks.reduce", True),
     Column("convolved", _S, "", "which frame was convolved", "tasks.reduce", True),
     Column("kernel_sum", _F, "", "flux scale from template to science", "tasks.reduce", True),
     Column("star_residual", _F, "", "rms of residuals at stars over the expected noise", "tasks.reduce", True),
@@ -227,3 +228,43 @@ TRUTH_COLUMNS = (
     ),
 )
 TRUTH = schema(TRUTH_COLUMNS, "truth")
+
+FORCED_COLUMNS = (
+    Column("x", _D, "pixel", "column, 0 at the centre of the first pixel", "nightsift.images.forced", True),
+    Column("y", _D, "pixel", "row, 0 at the centre of the first pixel", "nightsift.images.forced", True),
+    Column("flux", _F, "adu", "PSF flux on the difference, of either sign", "nightsift.images.forced", True),
+    Column("flux_err", _F, "adu", "its standard deviation", "nightsift.images.forced", True),
+    Column("snr", _F, "", "flux over its error, of either sign", "nightsift.images.forced", True),
+    Column("limit_3", _F, "adu", "3-sigma upper limit: max(flux, 0) + 3 flux_err", "nightsift.images.forced", True),
+    Column("limit_5", _F, "adu", "5-sigma upper limit: max(flux, 0) + 5 flux_err", "nightsift.images.forced", True),
+    Column("mag", _F, "mag", "magnitude of |flux| where |snr| is 3 at least", "nightsift.images.forced", True),
+    Column("mag_err", _F, "mag", "its standard deviation, without the zero point's", "nightsift.images.forced", True),
+    Column("mag_limit_3", _F, "mag", "magnitude of limit_3", "nightsift.images.forced", True),
+    Column("mag_limit_5", _F, "mag", "magnitude of limit_5", "nightsift.images.forced", True),
+    Column("chi2", _F, "", "reduced chi-square of the PSF fit", "nightsift.images.forced", True),
+    Column("masked_fraction", _F, "", "masked part of the PSF core, 1 outside the frame", "nightsift.images.forced"),
+    Column("flags", _I, "", "bits of nightsift.flags.Flag", "nightsift.images.forced"),
+)
+FORCED = schema(FORCED_COLUMNS, "forced")
+
+LIGHT_CURVE_COLUMNS = (
+    Column("name", _S, "", "name of the position, its number where none was given", "tasks.photometry"),
+    Column("ra", _D, "deg", "right ascension measured at, ICRS", "tasks.photometry"),
+    Column("dec", _D, "deg", "declination measured at, ICRS", "tasks.photometry"),
+    Column("exposure_id", _S, "", "identity of the exposure", "tasks.photometry"),
+    Column("unit", _S, "", "telescope unit", "tasks.photometry"),
+    Column("night", _S, "", "local date of the evening", "tasks.photometry"),
+    Column("field", _S, "", "sky field", "tasks.photometry", True),
+    Column("band", _S, "", "filter", "tasks.photometry", True),
+    Column("mjd", _D, "d", "mid-exposure time, UTC", "tasks.photometry", True),
+    Column("exposure_s", _F, "s", "exposure time", "tasks.photometry", True),
+    *FORCED_COLUMNS,
+    Column("zero_point", _F, "mag", "magnitude of 1 ADU", "tasks.photometry", True),
+    Column("verdict", _S, "", "good, suspect or bad difference", "tasks.photometry"),
+    Column(
+        "template_id", _S, "", "identity of the template: fluxes of several are not to be joined", "tasks.photometry"
+    ),
+    Column("provenance", _S, "", "hash of inputs, options that change results, and code version", "tasks.photometry"),
+    Column("version", _S, "", "nightsift version", "tasks.photometry"),
+)
+LIGHT_CURVE = schema(LIGHT_CURVE_COLUMNS, "light curve")

@@ -120,7 +120,7 @@ class TemplateOptions(Section):
 class SubtractionOptions(Section):
     """Method of subtraction."""
 
-    method: str = Field(min_length=1, description="file in subtraction/methods")
+    method: str = Field(min_length=1, description="file in subtraction/methods, or auto")
     options: dict[str, Any] = Field(description="options of the method")
 
 
@@ -146,3 +146,4 @@ class ModelOptions(Section):
     name: str = Field(min_length=1, description="name of the model")
     threshold: Fraction = Field(description="score from which a candidate counts as accepted")
     samples: int = Field(ge=1, description="dropout samples")
+    calibration: str = Field(description="file that nightsift calibrate wrote for this unit, beside its unit file")

@@ -7,6 +7,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from models.predict import predict
+from models.unit_calibration import calibration_of
 from nightsift.frames import Stamps
 from nightsift.tables import CANDIDATES
 from nightsift.units import Unit
@@ -35,7 +36,8 @@ def score(stamps: Stamps, candidates: pa.Table, unit: Unit) -> pa.Table:
     """
     if candidates.num_rows == 0:
         return candidates
-    scores = predict(stamps, candidates["sign"].to_numpy(), unit.model.name, unit.model.samples, SEED)
+    calibration = calibration_of(unit)
+    scores = predict(stamps, candidates["sign"].to_numpy(), unit.model.name, unit.model.samples, SEED, calibration)
     for name, values in scores.items():
         field = CANDIDATES.field(name)
         candidates = candidates.set_column(CANDIDATES.get_field_index(name), field, pa.array(values, field.type))

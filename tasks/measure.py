@@ -149,6 +149,7 @@ def of_difference(difference: Difference, pair: Pair) -> dict[str, Any]:
     return _finite(
         {
             "method": difference.method,
+            "method_choice": difference.choice or None,
             "convolved": difference.convolved,
             "kernel_sum": float(difference.kernel_sum),
             "star_residual": float(difference.metrics.get("star_residual", math.nan)),

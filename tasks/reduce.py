@@ -12,9 +12,10 @@ import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from models.store import model_id
+from models.unit_calibration import scoring_identity
 from nightsift.errors import ConfigurationError, FrameError, ModelMismatch
 from nightsift.frames import Difference, Pair, Stamps
+from nightsift.images.photometry import ZeroPoint
 from nightsift.io.paths import Archive, checksum, exposure_identity, local_copy
 from nightsift.io.templates import find_template
 from nightsift.tables import CANDIDATES
@@ -183,6 +184,49 @@ def run_steps(reduction: Reduction, path: Path, unit: Unit, archive: Archive) ->
     NoTemplate
         If no template exists yet.
     """
+    template_id, zero = to_difference(reduction, path, unit, archive)
+    pair, difference = reduction.pair, reduction.difference
+    assert pair is not None
+    assert difference is not None
+    row, timed = reduction.row, reduction.clock.timed
+    with timed("extract"):
+        candidates = find_candidates.fn(difference, pair, unit, zero, template_id)
+    with timed("stamp"):
+        stamps = cut_stamps.fn(pair, difference, candidates, unit)
+    with timed("classify"):
+        candidates = score.fn(stamps, candidates, unit)
+    reduction.candidates, reduction.stamps = candidates, stamps
+    row |= measure.of_candidates(candidates, unit.model.threshold)
+
+
+def to_difference(reduction: Reduction, path: Path, unit: Unit, archive: Archive) -> tuple[str, ZeroPoint]:
+    """Take one exposure from its file to its calibrated difference, the first part of `run_steps`.
+
+    Parameters
+    ----------
+    reduction : Reduction
+        What to fill: row, pair and difference; checksum and night stand in its row.
+    path : Path
+        Local file.
+    unit : Unit
+        The telescope unit.
+    archive : Archive
+        Where templates are read.
+
+    Returns
+    -------
+    template_id : str
+        Identity of the template that was subtracted.
+    zero : ZeroPoint
+        Zero point of the frame.
+
+    Raises
+    ------
+    FrameError
+        If the frame is no good for the stage reached.
+    NoTemplate
+        If no template exists yet.
+    """
     row, timed = reduction.row, reduction.clock.timed
     with timed("ingest"):
         frame = ingest.fn(path, unit, row["night"], row["checksum"], row["url"])
@@ -206,20 +250,16 @@ def run_steps(reduction: Reduction, path: Path, unit: Unit, archive: Archive) ->
         reduction.pair = pair = warp.fn(frame, template, alignment)
         row |= measure.of_pair(pair, alignment)
         measure.require_coverage(pair, unit)
+    with timed("photometry"):
+        zero = calibrate.fn(found, template, alignment)
+    template_id = template.template_id
+    del frame, template  # the pair holds what is still needed of them: subtraction wants the memory
     with timed("subtract"):
         reduction.difference = difference = subtract_pair.fn(pair, unit)
         row |= measure.of_difference(difference, pair)
     with timed("photometry"):
-        zero = calibrate.fn(found, template, alignment)
         row |= measure.of_calibration(zero, difference)
-    with timed("extract"):
-        candidates = find_candidates.fn(difference, pair, unit, zero, template.template_id)
-    with timed("stamp"):
-        stamps = cut_stamps.fn(pair, difference, candidates, unit)
-    with timed("classify"):
-        candidates = score.fn(stamps, candidates, unit)
-    reduction.candidates, reduction.stamps = candidates, stamps
-    row |= measure.of_candidates(candidates, unit.model.threshold)
+    return template_id, zero
 
 
 def model_of(unit: Unit) -> str:
@@ -241,7 +281,7 @@ def model_of(unit: Unit) -> str:
         If there is no such model.
     """
     try:
-        return model_id(unit.model.name)
+        return scoring_identity(unit)
     except ModelMismatch as error:
         raise ConfigurationError(
             file=unit.file, table="model", key="name", what=str(error), advice='name = "none" scores nothing'

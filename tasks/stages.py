@@ -1,4 +1,4 @@
-"""How a stage is timed: wall seconds by name, kept for the ledger and written to the run's log."""
+"""How a stage is timed: seconds by name, kept for the ledger and written to the run's log."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from tasks.logs import Logger
 
 
 class Stopwatch:
-    """Wall seconds by stage.
+    """Wall and processor seconds by stage.
 
     Attributes
     ----------
     seconds : dict of str to float
-        Seconds spent in each stage so far, in the order in which the stages began.
+        Wall seconds spent in each stage so far, in the order in which the stages began.
+    cpu : dict of str to float
+        Processor seconds of the whole process in each stage.
     stage : str
         Stage that runs now, or the one that ran last; empty before the first.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.cpu: dict[str, float] = {}
         self.stage = ""
         self._born = time.perf_counter()
 
@@ -35,11 +38,12 @@ class Stopwatch:
             Name of the stage.
         """
         self.stage = stage
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
+            self.cpu[stage] = self.cpu.get(stage, 0.0) + time.process_time() - busy
 
     @property
     def total(self) -> float:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nightsift import __version__
-from nightsift.cli import doctor, night, show, survey, training, unit
+from nightsift.cli import calibration, doctor, night, photometry, show, survey, training, unit
 from nightsift.errors import ConfigurationError, NightsiftError
 
 EPILOG = "Exit codes: 0 done, 1 some exposures refused or failed, 2 wrong configuration or arguments."
@@ -41,8 +41,10 @@ app.command("simulate")(survey.simulate)
 app.command("template")(survey.template)
 app.command("score")(survey.score)
 app.command("report")(survey.report)
+app.command("photometry")(photometry.photometry)
 app.command("show")(show.show)
 app.command("train")(training.train)
+app.command("calibrate")(calibration.calibrate)
 app.add_typer(unit.app, name="unit")
 app.command("doctor")(doctor.doctor)
 

@@ -11,6 +11,7 @@ from models import evaluate, store
 from models.classifier import Classifier
 from models.examples import TrainingSet, join
 from models.inputs import Recipe
+from models.onnx_scorer import HEAD_FILE, TRUNK_FILE
 from models.predict import predict
 from models.store import find, load, verify
 from nightsift.simulate import SimulationOptions, simulate
@@ -41,7 +42,7 @@ def test_golden_scores_hold_on_this_machine(base: Classifier) -> None:
 def test_it_is_small_and_complete() -> None:
     folder = find("base")
     files = {entry.name: entry.stat().st_size for entry in folder.iterdir()}
-    assert set(files) == {store.MODEL, store.RECIPE, store.CARD, store.CARD_TEXT, store.GOLDEN}
+    assert set(files) == {store.MODEL, store.RECIPE, store.CARD, store.CARD_TEXT, store.GOLDEN, TRUNK_FILE, HEAD_FILE}
     assert sum(files.values()) <= 5_000_000
     assert 30_000 <= load("base", engine="keras").network.count_params() <= 150_000
 

@@ -19,7 +19,10 @@ from nightsift.cli.root import main
 from nightsift.errors import ConfigurationError, NoTemplate
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("night", "frame", "simulate", "template", "train", "unit", "show", "report", "score", "doctor")
+COMMANDS = (
+    "night", "frame", "simulate", "template", "train", "unit", "show", "report", "score", "doctor", "photometry",
+    "calibrate",
+)  # fmt: skip
 
 
 def run(*arguments: str) -> tuple[int, str]:

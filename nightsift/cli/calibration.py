@@ -1,0 +1,84 @@
+"""``nightsift calibrate``: learn from labels what a unit's scores mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nightsift.errors import ConfigurationError
+
+WORDS = {"real": 1, "1": 1, "true": 1, "bogus": 0, "0": 0, "false": 0}
+
+
+def calibrate(
+    where: Annotated[Path, typer.Argument(metavar="SURVEY.toml", help="Survey file.")],
+    unit: Annotated[str, typer.Option(help="Unit whose scores are calibrated.")],
+    labels: Annotated[
+        Path, typer.Option(help="CSV or parquet file with the columns candidate_id and label (real or bogus).")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; UNIT.calibration.json beside the unit file by default.")
+    ] = None,
+    rule: Annotated[str, typer.Option(help='What the threshold may cost: "FPR 1e-2" or "miss 1%".')] = "FPR 1e-2",
+    prevalence: Annotated[
+        float | None, typer.Option(min=1e-6, max=0.999, help="Part of the candidates that is real in service.")
+    ] = None,
+) -> None:
+    """Calibrate the scores of one unit on labelled candidates, and resolve its threshold."""
+    from models.thresholds import Threshold, parse_rule
+    from models.unit_calibration import learn_calibration
+    from nightsift.io.atomic import atomic
+    from nightsift.io.paths import Archive
+    from nightsift.survey import load_survey
+
+    parse_rule(rule, "command line")
+    survey = load_survey(where)
+    loaded = survey.load_unit(unit)
+    found, threshold = learn_calibration(Archive(survey.archive), loaded, read_labels(labels), rule, prevalence)
+    typer.echo(f"{unit}: {found.real} real and {found.bogus} bogus labels, map: {found.method}")
+    if found.method == "none" and found.figures.keys() - {"nll_none", "ece_before", "ece_after"}:
+        typer.echo("  no map is better than none: the scores hold as they are")
+    for reason in found.reasons:
+        typer.echo(f"  not tried: {reason}")
+    for name, value in found.figures.items():
+        typer.echo(f"  {name.replace('_', ' ')} {value:.4f}")
+    path = out or Path(loaded.file).parent / f"{unit}.calibration.json"
+    with atomic(path) as temporary:
+        temporary.write_text(found.to_json(), encoding="utf-8")
+    typer.echo(f"written: {path}")
+    typer.echo("put into the unit file:\n\n[model]")
+    typer.echo(f'calibration = "{path.name}"')
+    if isinstance(threshold, Threshold):
+        counted = f"{threshold.low:.2%} to {threshold.high:.2%} on {threshold.examples} labels"
+        typer.echo(f"threshold = {threshold.value:.4f}     # {threshold.rule}: {counted}")
+    elif threshold is not None:
+        typer.echo(f"# threshold: {threshold}")
+
+
+def read_labels(path: Path) -> dict[str, int]:
+    """Labels by candidate_id, from CSV or parquet."""
+    import pyarrow.csv as csv
+    import pyarrow.parquet as pq
+    from pyarrow import ArrowException
+
+    try:
+        table = pq.read_table(path) if path.suffix == ".parquet" else csv.read_csv(path)
+        rows: list[dict[str, Any]] = table.select(["candidate_id", "label"]).to_pylist()
+    except (OSError, KeyError, ArrowException) as error:
+        raise _wrong(path, f"cannot be read: {error}") from error
+    found = {}
+    for row in rows:
+        word = str(row["label"]).strip().lower()
+        if word not in WORDS:
+            raise _wrong(path, f"{row['label']!r} of {row['candidate_id']} is no label")
+        found[str(row["candidate_id"])] = WORDS[word]
+    return found
+
+
+def _wrong(path: Path, what: str) -> ConfigurationError:
+    return ConfigurationError(
+        file=str(path), table="labels", key="label", what=what,
+        advice="give a table with the columns candidate_id and label, the latter real or bogus",
+    )  # fmt: skip

@@ -1,0 +1,127 @@
+"""A unit's calibration from labels of its stored candidates, by the command, and its use in scoring."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from models.classifier import Classifier
+from models.examples import TrainingSet
+from models.unit_calibration import calibration_of, scoring_identity
+from nightsift import tables
+from nightsift.cli import app
+from nightsift.errors import ConfigurationError
+from nightsift.io.parquet import write_candidates, write_stamps
+from nightsift.io.paths import Archive
+from nightsift.survey import load_survey
+from nightsift.units import Unit
+from tasks.classify import score
+
+EXPOSURES = 8
+
+
+@pytest.fixture
+def survey(
+    tmp_path: Path,
+    project_root: Path,
+    separable: TrainingSet,
+    untrained: tuple[Path, Classifier],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """A survey of one unit whose candidates are the separable stamps, labelled in a table beside it."""
+    monkeypatch.setenv("NIGHTSIFT_MODELS", str(untrained[0].parent))
+    (tmp_path / "units").mkdir()
+    shipped = (project_root / "units" / "panoptes.toml").read_text(encoding="utf-8")
+    (tmp_path / "units" / "calm.toml").write_text(shipped + '\n[model]\nname = "fresh"\nsamples = 4\n', "utf-8")
+    file = tmp_path / "survey.toml"
+    file.write_text(
+        'name = "s"\narchive = "archive"\nunits = "units"\n[[source]]\nunit = "calm"\nframes = "nights"\n', "utf-8"
+    )
+    archive, labels = Archive(tmp_path / "archive"), []
+    for number, rows in enumerate(np.array_split(np.arange(len(separable)), EXPOSURES)):
+        part, exposure = separable.take(rows), f"e{number}"
+        ids = [f"{exposure}-{k}" for k in range(len(rows))]
+        constant = {"exposure_id": exposure, "unit": "calm", "night": "2026-11-20", "field": f"f{number}", "band": "r"}
+        found = [
+            {"candidate_id": one, **constant, "template_id": "t", "mjd": 61000.0, "x": 1.0, "y": 1.0, "sign": int(s),
+             "snr": 9.0, "n_pixels": 5, "elongation": 1.0, "flux": 9.0, "flux_err": 1.0, "flux_aperture": 9.0,
+             "flux_aperture_err": 1.0, "dipole": 0.0, "masked_fraction": 0.0, "flags": 0, "stamp_index": k}
+            for k, (one, s) in enumerate(zip(ids, part.sign, strict=True))
+        ]  # fmt: skip
+        write_candidates(archive, "2026-11-20", "calm", exposure, tables.table(found, tables.CANDIDATES))
+        write_stamps(archive.stamps("2026-11-20", "calm", exposure), ids, part.stamps)
+        labels += [
+            {"candidate_id": one, "label": "real" if y else "bogus"}
+            for one, y in zip(ids, part.labels, strict=True)
+        ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(labels), tmp_path / "labels.parquet")
+    return file
+
+
+def calibrate(survey: Path, *more: str, labels: str = "labels.parquet") -> str:
+    command = ["calibrate", str(survey), "--unit", "calm", "--labels", str(survey.parent / labels), *more]
+    result = CliRunner().invoke(app, command)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.output
+
+
+def unit_with(survey: Path, **model: object) -> Unit:
+    unit = load_survey(survey).load_unit("calm")
+    return unit.model_copy(update={"model": unit.model.model_copy(update=model)})
+
+
+def test_command_learns_a_map_and_scoring_uses_it(survey: Path, separable: TrainingSet) -> None:
+    told = calibrate(survey, "--rule", "FPR 5%")
+    assert re.search(r"\d+ real and \d+ bogus labels, map: (temperature|platt|beta|isotonic)", told)
+    assert 'calibration = "calm.calibration.json"' in told
+    threshold = float(re.findall(r"threshold = ([\d.]+)", told)[0])
+    plain, calibrated = unit_with(survey), unit_with(survey, calibration="calm.calibration.json")
+    assert calibration_of(plain) is None
+    assert scoring_identity(calibrated) == f"{scoring_identity(plain)}+{calibration_of(calibrated).digest}"
+    table = tables.CANDIDATES.empty_table()
+    rows = pq.read_table(next(Archive(survey.parent / "archive").root.glob("candidates/*/*/e0.parquet")))
+    assert table.schema.names == rows.schema.names
+    part = separable.take(np.array_split(np.arange(len(separable)), EXPOSURES)[0])
+    before, after = (score.fn(part.stamps, rows, unit) for unit in (plain, calibrated))
+    assert set(after["model_id"].to_pylist()) == {scoring_identity(calibrated)}
+    one, other = (np.asarray(scored["score"]) for scored in (before, after))
+    assert np.abs(one - other).max() > 0.01, "an untrained network is not calibrated"
+    accepted = other[part.labels == 0] >= threshold
+    assert accepted.mean() < 0.15
+
+
+def test_a_rate_that_the_labels_cannot_tell_is_said(survey: Path) -> None:
+    told = calibrate(survey, "--rule", "FPR 1e-4")
+    assert "needs 30000 bogus labels" in told
+    assert "threshold =" not in told
+
+
+def test_calibration_of_another_model_is_refused(survey: Path) -> None:
+    calibrate(survey)
+    path = survey.parent / "units" / "calm.calibration.json"
+    path.write_text(path.read_text().replace('"model_id": "fresh-', '"model_id": "other-'))
+    with pytest.raises(ConfigurationError, match="was learnt for the model other-"):
+        calibration_of(unit_with(survey, calibration=path.name))
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        calibration_of(unit_with(survey, calibration="absent.json"))
+    path.write_text("{}")
+    with pytest.raises(ConfigurationError, match="no calibration"):
+        calibration_of(unit_with(survey, calibration=path.name))
+
+
+def test_wrong_labels_are_told(survey: Path) -> None:
+    (survey.parent / "words.csv").write_text("candidate_id,label\ne0-1,perhaps\n")
+    with pytest.raises(ConfigurationError, match="'perhaps' of e0-1 is no label"):
+        calibrate(survey, labels="words.csv")
+    (survey.parent / "others.csv").write_text("candidate_id,label\nzz,real\n")
+    with pytest.raises(ConfigurationError, match="none of the 1 labels"):
+        calibrate(survey, labels="others.csv")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        calibrate(survey, labels="absent.csv")
