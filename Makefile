@@ -4,6 +4,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 DEMO ?= demo
+BENCH ?= bench
 CODE = nightsift subtraction models tasks flows
 
 # BLAS threads fight over the cores with the worker processes, and one thread is faster for our small solves.
@@ -13,12 +14,13 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export DO_NOT_TRACK ?= 1
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 
-.PHONY: help install demo test lint check bench format docs lock clean
+.PHONY: help install demo test lint check bench figures format docs lock clean
 
 help:
 	@echo "make demo     simulate a survey, build its templates, run its night, score it, write its report (folder $(DEMO)/)"
 	@echo "make test     lint, format check, types, import contracts, docstrings and the test suite"
-	@echo "make bench    measure speed (benchmarks/)"
+	@echo "make bench    measure speed and quality, other codes included where installed (folder $(BENCH)/)"
+	@echo "make figures  draw docs/figures, with the table of make bench where there is one"
 	@echo "make format   format the code and sort its imports"
 	@echo "make docs     write docs/schema.md again from the code"
 	@echo "make lock     resolve the dependencies again into requirements.lock (needs uv)"
@@ -55,7 +57,11 @@ test: lint
 	@echo "== pytest" && $(BIN)/python -m pytest -q --ignore tests/house/test_docstrings.py
 
 bench: $(STAMP)
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+	@for name in startup subtraction_stages pipeline; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
+	@echo "== comparison" && $(BIN)/python benchmarks/comparison.py --seed 101 --pairs $(BENCH)/pairs --out $(BENCH)
+
+figures: $(STAMP)
+	@$(BIN)/python benchmarks/figures.py --pairs $(BENCH)/pairs $(if $(wildcard $(BENCH)/table.json),--comparison $(BENCH)/table.json)
 
 format: $(STAMP)
 	@$(BIN)/ruff check --fix --select I . ; $(BIN)/ruff format .
@@ -69,5 +75,5 @@ lock:
 		--upgrade pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find $(CODE) tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

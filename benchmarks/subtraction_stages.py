@@ -1,4 +1,4 @@
-"""Seconds of each stage of a subtraction on synthetic pairs: ``subtraction_stages.py 1024 2048 8000x6000``.
+"""CPU seconds of each stage of a subtraction on synthetic pairs: ``subtraction_stages.py 1024 2048 8000x6000``.
 
 Everything is compiled by a small pair first, so that the figures are those of the second exposure of a night.
 """
@@ -21,13 +21,24 @@ from subtraction import subtract
 from subtraction.psf import fit_psf
 
 STAGES = {
-    hotpants: ("choose_anchors", "grow_saturated", "_fit", "make_filters", "convolve", "grow", "finish"),
+    hotpants: (
+        "choose_anchors",
+        "grow_saturated",
+        "_fit",
+        "make_filters",
+        "grow_by_kernel",
+        "unite",
+        "difference",
+        "finish",
+    ),
     finish: (
         "sky_blocks",
+        "subtract_polynomial",
         "star_sums",
+        "fit_star_faults",
         "add_model_error",
         "matched_filter",
-        "_rescale",
+        "sample_score",
         "_unevenness",
     ),
 }
@@ -57,14 +68,14 @@ def draw(shape: tuple[int, int], rng: np.random.Generator, per_pixel: float = 2e
 
 
 def timed(function: Callable[..., Any], name: str, seconds: dict[str, float]) -> Callable[..., Any]:
-    """Wrap a function so that its wall time is added up."""
+    """Wrap a function so that its CPU time, over all threads, is added up."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             return function(*args, **kwargs)
         finally:
-            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+            seconds[name] = seconds.get(name, 0.0) + time.process_time() - start
 
     return call
 
