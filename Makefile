@@ -53,6 +53,7 @@ lint: $(STAMP)
 	@echo "== import contracts" && $(BIN)/lint-imports
 
 test: lint
+	@echo "== compile" && $(BIN)/nightsift compile
 	@echo "== docstrings (numpydoc)" && $(BIN)/python -m pytest -q tests/house/test_docstrings.py
 	@echo "== pytest" && $(BIN)/python -m pytest -q --ignore tests/house/test_docstrings.py
 

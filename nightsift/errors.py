@@ -151,3 +151,10 @@ class BadTable(NightsiftError):
 
     problem = "{path} cannot be read as a table: {what}"
     hint = "a table of the archive: remove the file and run the night again; a catalogue: check path and columns"
+
+
+class CompilationFailed(NightsiftError):
+    """The small survey that is reduced to compile all code did not come through."""
+
+    problem = "with the method '{method}' its exposures ended as {states}, not all as done"
+    hint = "something is wrong with this installation: nightsift doctor tells what; nightsift frame shows the error"

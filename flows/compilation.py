@@ -1,0 +1,59 @@
+"""Compile the loops over pixels before they are needed: a small survey, reduced once with every method."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from flows.nightly import night
+from flows.templates import build_templates
+from nightsift.errors import CompilationFailed
+from nightsift.simulate import SimulationOptions, simulate
+from nightsift.survey import Runner
+from subtraction import method_names
+
+HERE = Runner(kind="in-process", workers=1, address="")
+
+
+def compile_loops(on_step: Callable[[str, float], None] | None = None) -> dict[str, float]:
+    """Run the whole way of an exposure in a temporary folder, so that its compiled code lies in the cache on disk.
+
+    Parameters
+    ----------
+    on_step : callable, optional
+        Called after each step with its name and its seconds.
+
+    Returns
+    -------
+    dict of str to float
+        Seconds by step: ``templates``, then a night by method.
+
+    Raises
+    ------
+    CompilationFailed
+        If an exposure of the small survey cannot be reduced.
+    """
+    seconds: dict[str, float] = {}
+
+    def done(step: str, start: float) -> None:
+        seconds[step] = time.monotonic() - start
+        if on_step is not None:
+            on_step(step, seconds[step])
+
+    with TemporaryDirectory(prefix="nightsift-") as folder:
+        survey = simulate(Path(folder), SimulationOptions.preset("tiny", seed=1, visits=1))
+        start = time.monotonic()
+        build_templates(survey, runner=HERE, track=False)
+        done("templates", start)
+        unit = next((Path(folder) / "units").glob("*.toml"))
+        text = unit.read_text()
+        for method in method_names():
+            start = time.monotonic()
+            unit.write_text(f'{text}\n[subtraction]\nmethod = "{method}"\n')
+            states = night(survey, runner=HERE, track=False).states
+            if set(states) != {"done"}:
+                raise CompilationFailed(method=method, states=states)
+            done(method, start)
+    return seconds
