@@ -15,13 +15,12 @@ from nightsift.images.stars import find_stars
 from subtraction.anchor_stamps import cut_stamps
 from subtraction.anchors import Anchors, choose_anchors
 from subtraction.basis import WINGED, gauss_hermite, wing_half
-from subtraction.difference import difference
-from subtraction.finish import Raw, finish
-from subtraction.masks import grow_by_kernel, grow_saturated, unite
-from subtraction.noise import Filters, make_filters
+from subtraction.finish import finish
+from subtraction.masks import grow_saturated
+from subtraction.matched import subtract_matched, template_is_convolved
+from subtraction.noise import make_filters
 from subtraction.psf import fit_psf
 from subtraction.solve import KernelFit, fit_kernel
-from subtraction.spatial import relative_variation, sample_grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +77,18 @@ def subtract(pair: Pair, options: Options) -> Difference:
     science = _prepared(pair.science, anchors.fwhm_science)
     template = _prepared(pair.template, anchors.fwhm_template)
     psf = pair.science.psf or fit_psf(science, find_stars(science))
-    template_convolved = _convolve_template(anchors, options.convolve)
+    template_convolved = template_is_convolved(anchors, options.convolve)
     target, reference = (science, template) if template_convolved else (template, science)
     fit = _fit(target, reference, anchors, template_convolved, options)
     filters = make_filters(fit.kernel, target, reference, psf, template_convolved, options.whiten)
-    raw = _apply(science, target, reference, fit, filters, anchors, template_convolved, options.threads)
+    kernel, freedom, metrics = fit.kernel, _freedom(fit), _figures(fit, anchors)
+    raw = subtract_matched(science, target, reference, kernel, filters, anchors, freedom, metrics, options.threads)
     return finish(raw, pair, "hotpants", options.background_order, options.threads, psf)
 
 
 def _prepared(frame: Frame, fwhm: float) -> Frame:
     """The frame with its saturated stars masked out to where their light does no harm."""
     return frame.replace(mask=grow_saturated(frame, fwhm))
-
-
-def _convolve_template(anchors: Anchors, wanted: str) -> bool:
-    """Whether to convolve the template: the sharper frame, the template where both are alike."""
-    if wanted != "auto":
-        return wanted == "template"
-    return anchors.fwhm_template <= 1.03 * anchors.fwhm_science
 
 
 def _fit(target: Frame, reference: Frame, anchors: Anchors, template_convolved: bool, options: Options) -> KernelFit:
@@ -119,52 +112,19 @@ def _fit(target: Frame, reference: Frame, anchors: Anchors, template_convolved: 
     )
 
 
-def _apply(
-    science: Frame,
-    target: Frame,
-    reference: Frame,
-    fit: KernelFit,
-    filters: Filters,
-    anchors: Anchors,
-    template_convolved: bool,
-    threads: int,
-) -> Raw:
-    """Subtract, whiten, and propagate variance and mask."""
-    mask = grow_by_kernel(reference.mask, fit.kernel, threads=threads)
-    hidden = unite(target.mask, mask, template_convolved, threads)
-    # The filter is a spike with a shallow ring, so that a missing neighbour changes little.
-    final = grow_by_kernel(mask, filters.whitening, tail=0.1, threads=threads) if filters.whitening.half else mask
-    centre = float(fit.kernel.total(*(np.array([(n - 1) / 2]) for n in science.shape[::-1]))[0])
-    scale = 0.0 if template_convolved else 1.0 / centre
-    data, variance, model = difference(target, reference, fit.kernel, filters, mask, final, hidden, scale, threads)
+def _figures(fit: KernelFit, anchors: Anchors) -> dict[str, float]:
+    """Figures of merit of the fit."""
     used = int(fit.used.sum())
-    metrics = {
+    return {
         "anchors_used": float(used),
         "anchors_clipped_fraction": 1.0 - used / len(anchors),
-        "fwhm_science": anchors.fwhm_science,
-        "fwhm_template": anchors.fwhm_template,
         "kernel_order": float(fit.order),
         "kernel_parameters": fit.parameters,
         "cross_validated": fit.cross_validated,
-        "kernel_sum_variation": relative_variation(fit.kernel),
     }
-    return Raw(
-        data=data,
-        variance=variance,
-        model=model,
-        mask=final,
-        hidden=hidden,
-        psf=filters.psf,
-        convolved="template" if template_convolved else "science",
-        kernel_sum=centre if template_convolved else 1.0 / centre,
-        x=anchors.x,
-        y=anchors.y,
-        freedom=_freedom(used, fit),
-        metrics=metrics,
-        kernel_map=sample_grid(fit.kernel),
-    )
 
 
-def _freedom(used: int, fit: KernelFit) -> float:
+def _freedom(fit: KernelFit) -> float:
     """What the fit has taken out of the squared residuals of its own stars, made up for."""
+    used = int(fit.used.sum())
     return float(used / max(used - fit.parameters, 0.3 * used))

@@ -11,18 +11,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from nightsift.frames import Difference, Frame, Pair
+from nightsift.frames import Difference, Pair
 from nightsift.images.stars import find_stars
 from subtraction.anchors import Anchors, choose_anchors
 from subtraction.delta_fit import DeltaFit, Limits, fit_delta_kernel
-from subtraction.difference import difference
-from subtraction.finish import Raw, finish
-from subtraction.masks import grow_by_kernel, grow_saturated, unite
-from subtraction.noise import Filters, make_filters
+from subtraction.finish import finish
+from subtraction.masks import grow_saturated
+from subtraction.matched import subtract_matched, template_is_convolved
+from subtraction.noise import make_filters
 from subtraction.psf import fit_psf
-from subtraction.spatial import relative_variation, sample_grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,44 +78,26 @@ def subtract(pair: Pair, options: Options) -> Difference:
     science = pair.science.replace(mask=grow_saturated(pair.science, anchors.fwhm_science))
     template = pair.template.replace(mask=grow_saturated(pair.template, anchors.fwhm_template))
     psf = pair.science.psf or fit_psf(science, find_stars(science))
-    template_convolved = _convolve_template(anchors, options.convolve)
+    template_convolved = template_is_convolved(anchors, options.convolve)
     target, reference = (science, template) if template_convolved else (template, science)
     radius = (options.kernel_order, options.flux_order, options.kernel_radius)
     limits = Limits(*radius, options.max_pixels, options.source_level)
     fit = fit_delta_kernel(target, reference, anchors, template_convolved, limits, options.threads)
     kernel = fit.kernel.field
     filters = make_filters(kernel, target, reference, psf, template_convolved, options.whiten)
-    raw = _apply(science, target, reference, fit, filters, anchors, options.threads)
+    metrics = _figures(fit, anchors)
+    freedom = fit.kernel.freedom
+    raw = subtract_matched(science, target, reference, kernel, filters, anchors, freedom, metrics, options.threads)
     return finish(raw, pair, "sfft", options.background_order, options.threads, psf)
 
 
-def _convolve_template(anchors: Anchors, wanted: str) -> bool:
-    """Whether to convolve the template: the sharper frame, the template where both are alike."""
-    if wanted != "auto":
-        return wanted == "template"
-    return anchors.fwhm_template <= 1.03 * anchors.fwhm_science
-
-
-def _apply(
-    science: Frame, target: Frame, reference: Frame, fit: DeltaFit, filters: Filters, anchors: Anchors, threads: int
-) -> Raw:
-    """Subtract, whiten, and propagate variance and mask."""
-    kernel, template_convolved = fit.kernel.field, target is science
-    mask = grow_by_kernel(reference.mask, kernel, threads=threads)
-    hidden = unite(target.mask, mask, template_convolved, threads)
-    # The filter is a spike with a shallow ring, so that a missing neighbour changes little.
-    final = grow_by_kernel(mask, filters.whitening, tail=0.1, threads=threads) if filters.whitening.half else mask
-    centre = float(kernel.total(*(np.array([(n - 1) / 2]) for n in science.shape[::-1]))[0])
-    scale = 0.0 if template_convolved else 1.0 / centre
-    data, variance, model = difference(target, reference, kernel, filters, mask, final, hidden, scale, threads)
+def _figures(fit: DeltaFit, anchors: Anchors) -> dict[str, float]:
+    """Figures of merit of the fit."""
     choice = fit.kernel.choice
-    metrics = {
+    return {
         "anchors_used": float(len(anchors)),
-        "fwhm_science": anchors.fwhm_science,
-        "fwhm_template": anchors.fwhm_template,
         "kernel_order": float(choice.order),
         "flux_order": float(choice.flux_order),
-        "kernel_sum_variation": relative_variation(kernel),
         "kernel_modes": float(fit.kernel.modes),
         "kernel_penalty": choice.strength,
         "variation_penalty": choice.variation,
@@ -126,18 +105,3 @@ def _apply(
         "fit_changed_fraction": fit.changed,
         "overfit": fit.kernel.freedom,
     }
-    return Raw(
-        data=data,
-        variance=variance,
-        model=model,
-        mask=final,
-        hidden=hidden,
-        psf=filters.psf,
-        convolved="template" if template_convolved else "science",
-        kernel_sum=centre if template_convolved else 1.0 / centre,
-        x=anchors.x,
-        y=anchors.y,
-        freedom=fit.kernel.freedom,
-        metrics=metrics,
-        kernel_map=sample_grid(kernel),
-    )
