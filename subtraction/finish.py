@@ -14,6 +14,7 @@ from nightsift.frames import Difference, FloatImage, MaskImage, Pair
 from nightsift.psf import Psf
 from subtraction.background import fit_background, is_sky, sky_blocks, subtract_polynomial
 from subtraction.convolve import matched_filter
+from subtraction.halos import subtract_halos
 from subtraction.masks import HARD
 from subtraction.noise import sky_statistics
 from subtraction.quality import depth_metrics, judge, peak_metrics, star_metrics
@@ -103,6 +104,7 @@ def finish(
     blocks = sky_blocks(data, variance, model, mask, threads=threads)
     coefficients, order = fit_background(blocks, pair.science.shape, background_order)
     subtract_polynomial(data, coefficients, order, threads)
+    subtract_halos(data, variance, mask, pair.science.mask | pair.template.mask, raw.psf.fwhm)
     sums = star_sums(data, variance, model, mask, raw.psf, raw.x, raw.y)
     faults = fit_star_faults(data, variance, model, mask, raw.psf, raw.x, raw.y)
     error = fit_model_error(sums[:, :4], faults, raw.psf, raw.freedom)

@@ -140,6 +140,26 @@ def measure_reach(  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True)
+def find_cores(runs, starts):  # type: ignore[no-untyped-def]
+    """Find the star in each blob.
+
+    Parameters
+    ----------
+    runs, starts : ndarray
+        Blobs (`find_blobs`).
+
+    Returns
+    -------
+    ndarray of float64, shape (n_blobs, 3)
+        Row and column of the widest part of each blob, and its distance to the outside (pixel).
+    """
+    out = np.empty((len(starts) - 1, 3))
+    for b in range(len(out)):
+        out[b, 0], out[b, 1], out[b, 2] = _widest_part(runs[starts[b] : starts[b + 1]])
+    return out
+
+
+@nb.njit(cache=True, nogil=True)
 def _widest_part(own):  # type: ignore[no-untyped-def]
     """Pixel of a blob that is farthest from its outside, and that distance: the star; the rest of it bleeds."""
     top, bottom = own[0, 0], own[0, 0]
@@ -181,7 +201,7 @@ def _widest_part(own):  # type: ignore[no-untyped-def]
 def _is_star(data, variance, mask, bad, y, x):  # type: ignore[no-untyped-def]
     """Whether light surrounds a lone saturated pixel: it is no hit and no hot pixel."""
     values = np.empty(32, np.float32)
-    count = _ring(data, variance, mask, bad, y, x, 1, np.float32(1), STAR_LIGHT, values)
+    count = gather_ring(data, variance, mask, bad, y, x, 1, np.float32(1), STAR_LIGHT, values)
     return count >= 4 and np.median(values[:count]) > 0
 
 
@@ -191,7 +211,7 @@ def _edge(data, variance, mask, bad, mismatch, y, x, core, size):  # type: ignor
     values = np.empty(8 * (size + 2), np.float32)
     edge = int(np.ceil(core))
     for r in range(int(core), size + 1):
-        count = _ring(data, variance, mask, bad, y, x, r, mismatch, np.float32(1), values)
+        count = gather_ring(data, variance, mask, bad, y, x, r, mismatch, np.float32(1), values)
         if count >= 8 and np.median(values[:count]) < 0:
             break
         edge = r + 1
@@ -199,8 +219,27 @@ def _edge(data, variance, mask, bad, mismatch, y, x, core, size):  # type: ignor
 
 
 @nb.njit(cache=True, nogil=True)
-def _ring(data, variance, mask, bad, y, x, r, part, sigmas, values):  # type: ignore[no-untyped-def]
-    """Values of ``part * data - sigmas * noise`` on good pixels at ``r <= distance < r + 1``; returns their number."""
+def gather_ring(data, variance, mask, bad, y, x, r, part, sigmas, values):  # type: ignore[no-untyped-def]
+    """Collect ``part * data - sigmas * noise`` of the good pixels at ``r <= distance < r + 1``.
+
+    Parameters
+    ----------
+    data, variance, mask : ndarray, shape (ny, nx)
+        The image.
+    bad : uint16
+        Bits of pixels without a value.
+    y, x, r : int
+        Centre and inner radius of the ring (pixel).
+    part, sigmas : float32
+        Factors.
+    values : ndarray of float32
+        Where the values are written; 8 (r + 2) at least.
+
+    Returns
+    -------
+    int
+        Their number.
+    """
     ny, nx = data.shape
     count = 0
     for j in range(max(-r, -y), min(r, ny - 1 - y) + 1):

@@ -8,6 +8,7 @@ import pytest
 import subtraction
 from nightsift.flags import Mask
 from nightsift.frames import Pair
+from subtraction.halos import subtract_halos
 from subtraction.masks import HARD
 
 
@@ -88,6 +89,41 @@ def test_saturated_stars_leave_no_rings_and_no_candidates(own_method, sharper, m
     assert difference.metrics["usable_fraction"] > 0.75
     assert np.abs(difference.score[difference.mask == 0]).max() < 6.0
     assert difference.metrics["star_residual"] < 1.5
+
+
+def test_a_transient_beside_a_saturated_star_keeps_its_flux(own_method, make_pair, flux_at):
+    """The halo that is taken off there is that of the star."""
+    star, flux = (240.0, 240.0, 1e7), 6000.0
+    spots = tuple((240 + 24.0 * np.cos(a), 240 + 24.0 * np.sin(a), flux) for a in (0.3, 2.4, 4.5))
+    pair, _ = make_pair(shape=(480, 480), n_stars=150, bright=(star,), transients=spots)
+    difference = subtraction.subtract(pair, own_method)
+    fitted = np.array([flux_at(difference, x, y) for x, y, _ in spots])
+    assert (np.abs(fitted[:, 0] - flux) < 4.0 * fitted[:, 1]).all()
+    assert np.mean(fitted[:, 0]) == pytest.approx(flux, rel=0.05)
+
+
+def test_halos_of_saturated_stars_are_taken_off(rng):
+    """Halos go as far as they stand out, a transient in them stays, and nothing happens where there is none."""
+    shape = (200, 300)
+    yy, xx = np.mgrid[: shape[0], : shape[1]]
+    near, far = np.hypot(xx - 90, yy - 100), np.hypot(xx - 220, yy - 100)
+    noise = rng.normal(0, 1, shape)
+    halo = 30.0 * np.maximum(near, 8) ** -1.0 * (near < 40)
+    transient = 15 * np.exp(-((xx - 106) ** 2 + (yy - 100) ** 2) / 6)
+    saturated = np.where((near < 4) | (far < 4), np.uint16(Mask.SATURATED.value), np.uint16(0))
+    mask = np.where((near < 8) | (far < 8), np.uint16(Mask.SATURATED.value), np.uint16(0))
+    data = (noise + halo + transient).astype(np.float32)
+    given = data.copy()
+    reached = subtract_halos(data, np.ones(shape, np.float32), mask, saturated, 4.0)
+    assert sorted(reached)[0] == 0
+    assert 30 < sorted(reached)[1] < 45
+    # The other star has no halo, masked pixels stay as they are.
+    np.testing.assert_array_equal(data[:, 200:], given[:, 200:])
+    np.testing.assert_array_equal(data[mask != 0], given[mask != 0])
+    ring = (near > 8) & (near < 40) & (np.hypot(xx - 106, yy - 100) > 8)
+    left = data - noise
+    assert np.sqrt(np.mean(left[ring] ** 2)) < 0.2
+    assert left[100, 106] == pytest.approx(15, abs=0.6)
 
 
 def test_bright_stars_below_saturation_leave_nothing(own_method, make_pair, worst):
