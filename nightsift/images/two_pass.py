@@ -106,7 +106,7 @@ def resample_rows(
             if row[x] >= 0:
                 wx, wy = table[phase[x]], table[row_phase[x]]
                 value, spread, bits = one_pixel(data, variance, mask, place[x], row[x], wx, wy)
-            out[y, x], out_variance[y, x], line[x] = value * scale[x], spread * scale[x] * scale[x], bits
+            out[y, x], out_variance[y, x], line[x] = value * scale[x], spread * scale[x], bits
         for x in range(left, right):
             out_variance[y, x] /= power[phase[x]] * power[row_phase[x]]
 
@@ -268,7 +268,7 @@ def _along_path(
             a0, a1, a2, a3, a4, a5 = w0[k], w1[k], w2[k], w3[k], w4[k], w5[k]
             s = area[k]
             target[k] = s * (a0 * d0[k] + a1 * d1[k] + a2 * d2[k] + a3 * d3[k] + a4 * d4[k] + a5 * d5[k])
-            spread[k] = s * s * (
+            spread[k] = s * (
                 a0 * a0 * v0[k] + a1 * a1 * v1[k] + a2 * a2 * v2[k]
                 + a3 * a3 * v3[k] + a4 * a4 * v4[k] + a5 * a5 * v5[k]
             )  # fmt: skip

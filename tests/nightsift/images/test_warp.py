@@ -86,12 +86,13 @@ def test_constant_stays_constant(rng):
     assert (bad[-1] & Mask.NO_DATA.value).all()
 
 
+@pytest.mark.parametrize("scale", [0.8, 1.0, 1.25])
 @pytest.mark.parametrize("shift", [(0.5, 0.5), (0.25, 0.1), (3.0, 2.0)])
-def test_variance_is_that_of_a_star(rng, shift):
+def test_variance_is_that_of_a_star(rng, shift, scale):
     """Neighbours are correlated, so the errors that count are those of weighted sums as wide as a PSF."""
     shape = (40, 44)
     sigma = (1 + np.arange(shape[1]) / 10).astype(np.float32)[None, :] * np.ones((shape[0], 1), dtype=np.float32)
-    grid = nodes(np.array([[1.02, 0.01], [-0.01, 0.99]]), shift, shape)
+    grid = nodes(scale * np.array([[1.02, 0.01], [-0.01, 0.99]]), shift, shape)
     mask = np.zeros(shape, dtype=np.uint16)
     drawn = np.stack(
         [
@@ -107,7 +108,8 @@ def test_variance_is_that_of_a_star(rng, shift):
     bad = ndimage.maximum_filter(bad, 11)
     bad[:6], bad[-6:], bad[:, :6], bad[:, -6:] = 1, 1, 1, 1
     ratio = drawn.var(axis=0)[bad == 0] / variance[bad == 0]
-    assert np.median(ratio) == pytest.approx(1.0, abs=0.02)
+    # Where the output is coarser than the input, noise beyond its finest detail comes back as noise of stars.
+    assert np.median(ratio) == pytest.approx(1.0, abs=0.02 if scale <= 1 else 0.05)
     assert 0.8 < ratio.min() < ratio.max() < 1.25
 
 
