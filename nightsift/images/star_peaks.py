@@ -9,13 +9,11 @@ import numpy.typing as npt
 from numba import njit
 
 from nightsift.frames import FloatImage, MaskImage
+from nightsift.images.deblend import deblend
 from nightsift.parallel import over_rows
 
 _TRUNCATE = 4.0  # sigma at which the filter ends
 _TILE = 64  # rows
-# A second peak in one object counts if it holds this part of its light above the saddle (as SExtractor's
-# DEBLEND_MINCONT), rises this much over the saddle (sigma), and has this many pixels above it.
-_CONTRAST, _RISE, _LEAST_AREA = 0.02, 3.0, 3
 _CROWDED = 0.2  # part of the frame above the threshold, from which the threshold rises to keep it there
 
 
@@ -65,8 +63,7 @@ def find_star_peaks(
     if len(value) > most:
         keep = value > np.partition(value, len(value) - most)[len(value) - most]
         place, value = place[keep], value[keep]
-    order = np.argsort(-value, kind="stable")
-    peak, total = _objects(place, value, order, nx)
+    peak, total = deblend(place, value, nx)
     brightest = peak[np.argsort(-total, kind="stable")]
     return place[brightest] % nx, place[brightest] // nx, value[brightest]
 
@@ -140,96 +137,3 @@ def _significant(
                 places[found], values[found] = middle * nx + x, score[x]
                 found += 1
     return places[:found].copy(), values[:found].copy()
-
-
-@njit(cache=True, nogil=True)
-def _neighbours(place: npt.NDArray[np.int64], nx: int) -> npt.NDArray[np.int32]:
-    """First pixel of the list that lies at or after the upper right neighbour of each; -1 where there is none."""
-    n = len(place)
-    after = np.empty(n, np.int32)
-    at = 0
-    for k in range(n):
-        while at < n and place[at] < place[k] + nx - 1:
-            at += 1
-        after[k] = at
-    return after
-
-
-@njit(cache=True, nogil=True)
-def _root(parent: npt.NDArray[np.int32], k: int) -> int:
-    while parent[k] != k:
-        parent[k] = parent[parent[k]]
-        k = parent[k]
-    return k
-
-
-@njit(cache=True, nogil=True)
-def _objects(
-    place: npt.NDArray[np.int64], value: npt.NDArray[np.float32], order: npt.NDArray[np.int64], nx: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Peaks of objects as indices of the list, and the light of each."""
-    n = len(place)
-    up, down = _neighbours(place, nx), _lower_neighbours(place, nx)
-    parent = np.full(n, -1, np.int32)
-    top, area, light = np.empty(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.float64)
-    split, excess, held = np.empty(n, np.int32), np.empty(n, np.float64), np.empty(n, np.int32)
-    splits = 0
-    around = np.empty(8, np.int64)
-    for k in order:
-        column = place[k] % nx
-        count = 0
-        if k > 0 and place[k - 1] == place[k] - 1 and column > 0:
-            around[count] = k - 1
-            count += 1
-        if k + 1 < n and place[k + 1] == place[k] + 1 and column < nx - 1:
-            around[count] = k + 1
-            count += 1
-        for start, middle in ((down[k], place[k] - nx), (up[k], place[k] + nx)):
-            at = start
-            while at < n and place[at] <= middle + 1:
-                # the row may end or begin between two neighbours
-                if abs(place[at] % nx - column) <= 1:
-                    around[count] = at
-                    count += 1
-                at += 1
-        parent[k], top[k], area[k], light[k] = k, k, 1, value[k]
-        own = k
-        for m in range(count):
-            if parent[around[m]] < 0:
-                continue
-            other = _root(parent, around[m])
-            if other == own:
-                continue
-            high, low = (other, own) if value[top[other]] >= value[top[own]] else (own, other)
-            rest = light[low] - area[low] * float(value[k])
-            if area[low] >= _LEAST_AREA and value[top[low]] - value[k] > _RISE:
-                split[splits], excess[splits], held[splits] = top[low], rest, high
-                splits += 1
-            parent[low] = high
-            area[high] += area[low]
-            light[high] += light[low]
-            own = high
-    peak, total = np.empty(n, np.int64), np.empty(n, np.float64)
-    found = 0
-    for k in range(n):
-        if parent[k] == k and area[k] >= _LEAST_AREA:
-            peak[found], total[found] = top[k], light[k]
-            found += 1
-    for m in range(splits):
-        if excess[m] > _CONTRAST * light[_root(parent, held[m])]:
-            peak[found], total[found] = split[m], excess[m]
-            found += 1
-    return peak[:found], total[:found]
-
-
-@njit(cache=True, nogil=True)
-def _lower_neighbours(place: npt.NDArray[np.int64], nx: int) -> npt.NDArray[np.int32]:
-    """First pixel of the list that lies at or after the lower left neighbour of each."""
-    n = len(place)
-    before = np.empty(n, np.int32)
-    at = 0
-    for k in range(n):
-        while place[at] < place[k] - nx - 1:
-            at += 1
-        before[k] = at
-    return before

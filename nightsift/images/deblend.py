@@ -1,0 +1,206 @@
+"""Objects of pixels that stand out, and their parts where two of them have grown together."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from nightsift.parallel import over_rows
+
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+# A second peak in one object counts if it holds this part of its light above the saddle (as SExtractor's
+# DEBLEND_MINCONT), rises this much over the saddle (sigma), and has this many pixels above it.
+_CONTRAST, _RISE, _LEAST_AREA = 0.02, 3.0, 3
+_CHUNK = 256  # islands, the fewest that a thread works on at a time
+
+
+def deblend(place: Int64, value: Float32, nx: int) -> tuple[Int64, Float64]:
+    """Find the peaks among pixels above a threshold, by the contrast criterion of Bertin & Arnouts 1996, section 4.
+
+    Islands of touching pixels have nothing to do with each other, so each is worked on by itself, which keeps it in
+    the cache. Its pixels are taken in the order of their height; each joins the object of its neighbours or founds
+    one. Where two objects meet, the lower one is an object of its own if enough of its light lies above the saddle.
+
+    Parameters
+    ----------
+    place : ndarray of int64, shape (n,)
+        Flat indices of the pixels, rising.
+    value : ndarray of float32, shape (n,)
+        Their heights, above zero.
+    nx : int
+        Width of the image.
+
+    Returns
+    -------
+    peak : ndarray of int64, shape (m,)
+        Highest pixel of each object, as an index of `place`.
+    total : ndarray of float64, shape (m,)
+        Its light: that above the saddle for the lower of two objects.
+    """
+    before, island = _islands(place, nx)
+    start, member = _members(island)
+    n = len(place)
+    parent = np.full(n, -1, np.int32)
+    top, area, held = (np.empty(n, np.int32) for _ in range(3))
+    light, excess = np.empty(n, np.float64), np.zeros(n, np.float64)
+    after = _after(place, nx)
+
+    def some(first: int, last: int) -> None:
+        _grow(place, value, nx, before, after, start[first : last + 1], member, parent, top, area, light, excess, held)
+
+    over_rows(some, len(start) - 1, _CHUNK)
+    return _gather(parent, top, area, light, excess, held)
+
+
+@njit(cache=True, nogil=True)
+def _root(parent: Int32, k: int) -> int:
+    while parent[k] != k:
+        parent[k] = parent[parent[k]]
+        k = parent[k]
+    return k
+
+
+@njit(cache=True, nogil=True)
+def _islands(place: Int64, nx: int) -> tuple[Int32, Int32]:
+    """First pixel at or after the lower left neighbour of each, and the number of its island, in order of rows."""
+    n = len(place)
+    before, parent = np.empty(n, np.int32), np.empty(n, np.int32)
+    at = 0
+    for k in range(n):
+        parent[k] = k
+        here = place[k]
+        column = here % nx
+        if k > 0 and place[k - 1] == here - 1 and column > 0:
+            parent[k] = parent[k - 1]
+        while place[at] < here - nx - 1:
+            at += 1
+        before[k] = at
+        m = at
+        while place[m] <= here - nx + 1:
+            # the row may end or begin between two neighbours
+            if abs(place[m] % nx - column) <= 1:
+                a, b = _root(parent, m), _root(parent, k)
+                # The earlier one is the root, so that a pass in order numbers all.
+                parent[max(a, b)] = min(a, b)
+            m += 1
+    count = 0
+    for k in range(n):
+        if parent[k] == k:
+            parent[k] = -1 - count
+            count += 1
+        else:
+            # An earlier pixel of the island has its number already.
+            while parent[k] >= 0:
+                parent[k] = parent[parent[k]]
+    return before, -1 - parent
+
+
+@njit(cache=True, nogil=True)
+def _members(island: Int32) -> tuple[Int64, Int32]:
+    """Where each island starts in a list of all its pixels, and that list, in order within each."""
+    n = len(island)
+    count = 0
+    for k in range(n):
+        count = max(count, island[k] + 1)
+    start = np.zeros(count + 1, np.int64)
+    for k in range(n):
+        start[island[k] + 1] += 1
+    for m in range(count):
+        start[m + 1] += start[m]
+    free, member = start.copy(), np.empty(n, np.int32)
+    for k in range(n):
+        member[free[island[k]]] = k
+        free[island[k]] += 1
+    return start, member
+
+
+@njit(cache=True, nogil=True)
+def _after(place: Int64, nx: int) -> Int32:
+    """First pixel that lies at or after the upper left neighbour of each."""
+    n = len(place)
+    after = np.empty(n, np.int32)
+    at = 0
+    for k in range(n):
+        while at < n and place[at] < place[k] + nx - 1:
+            at += 1
+        after[k] = at
+    return after
+
+
+@njit(cache=True, nogil=True)
+def _highest_first(value: Float32, members: Int32) -> npt.NDArray[np.uint64]:
+    """Members in falling order of their values, as the lower halves of numbers; equal ones in order of place."""
+    keys = np.empty(len(members), np.uint64)
+    bits = value.view(np.uint32)
+    for m in range(len(members)):
+        # The bits of positive floating-point numbers are in the order of the numbers.
+        keys[m] = (np.uint64(~bits[members[m]] & np.uint32(0xFFFFFFFF)) << np.uint64(32)) | np.uint64(members[m])
+    keys.sort()
+    return keys
+
+
+@njit(cache=True, nogil=True)
+def _grow(  # type: ignore[no-untyped-def]
+    place, value, nx, before, after, start, member, parent, top, area, light, excess, held
+):
+    """Grow the objects of some islands; `excess` of an object that ends in a saddle is above zero if it counts."""
+    n = len(place)
+    around = np.empty(8, np.int64)
+    for island in range(len(start) - 1):
+        for key in _highest_first(value, member[start[island] : start[island + 1]]):
+            k = np.int64(key & np.uint64(0xFFFFFFFF))
+            here = place[k]
+            column = here % nx
+            count = 0
+            if k > 0 and place[k - 1] == here - 1 and column > 0:
+                around[count] = k - 1
+                count += 1
+            if k + 1 < n and place[k + 1] == here + 1 and column < nx - 1:
+                around[count] = k + 1
+                count += 1
+            for first, middle in ((before[k], here - nx), (after[k], here + nx)):
+                at = np.int64(first)
+                while at < n and place[at] <= middle + 1:
+                    if abs(place[at] % nx - column) <= 1:
+                        around[count] = at
+                        count += 1
+                    at += 1
+            parent[k], top[k], area[k], light[k] = k, k, 1, value[k]
+            own = int(k)
+            for m in range(count):
+                if parent[around[m]] < 0:
+                    continue
+                other = _root(parent, around[m])
+                if other == own:
+                    continue
+                high, low = (other, own) if value[top[other]] >= value[top[own]] else (own, other)
+                if area[low] >= _LEAST_AREA and value[top[low]] - value[k] > _RISE:
+                    excess[low], held[low] = light[low] - area[low] * float(value[k]), high
+                parent[low] = high
+                area[high] += area[low]
+                light[high] += light[low]
+                own = high
+
+
+@njit(cache=True, nogil=True)
+def _gather(
+    parent: Int32, top: Int32, area: Int32, light: Float64, excess: Float64, held: Int32
+) -> tuple[Int64, Float64]:
+    """Objects that are left at the end, and those that ended in a saddle with enough light above it."""
+    n = len(parent)
+    peak, total = np.empty(n, np.int64), np.empty(n, np.float64)
+    found = 0
+    for k in range(n):
+        if parent[k] == k and area[k] >= _LEAST_AREA:
+            peak[found], total[found] = top[k], light[k]
+            found += 1
+    for k in range(n):
+        if excess[k] > 0 and excess[k] > _CONTRAST * light[_root(parent, held[k])]:
+            peak[found], total[found] = top[k], excess[k]
+            found += 1
+    return peak[:found], total[:found]
