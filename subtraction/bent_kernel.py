@@ -9,21 +9,21 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from subtraction.tiles import EDGE, SIDE, STRIDE, kernel_at, spread_bright, sum_sloping, sum_tile
+from subtraction.tiles import EDGE, SIDE, SPREAD, STRIDE, kernel_at, spread_bright, sum_sloping, sum_tile
 
 BEND = 0.02
 """Least change of the kernel across a tile that is followed inside it, in sigma of a pixel of the target."""
 
-BRIGHT = 0.05
+BRIGHT = 0.2
 """Pixels fainter than this part of what shows the change of the kernel are left out of that change."""
 
-FEW = 400
+FEW = 150
 """Bright pixels in a tile up to which the change of the kernel is added pixel by pixel."""
 
 
 @nb.njit(cache=True, nogil=True)
 def sum_bent(  # type: ignore[no-untyped-def]
-    target, bad, terms, slopes, kernel, bent, tile, start, x0, height, width, buffer, total, more
+    target, bad, terms, slopes, kernel, bent, tile, start, x0, height, width, buffer, total, more, space
 ):
     """Correlate a tile; where it holds light enough to show it, the kernel changes across it, to first order.
 
@@ -51,6 +51,8 @@ def sum_bent(  # type: ignore[no-untyped-def]
         The tile with its surroundings (`subtraction.tiles.fill`).
     total, more : ndarray of float32, shape (SIDE * SIDE,)
         The sums, in rows of SIDE, and space for others.
+    space : tuple of two ndarray of float32
+        Space for `subtraction.tiles.spread_bright`.
     """
     ny = target[0].shape[0]
     half = (terms.shape[1] - 2 * EDGE) // 2
@@ -69,12 +71,20 @@ def sum_bent(  # type: ignore[no-untyped-def]
     if peak < least:
         return
     middle = (width - 1) / 2
-    if spread_bright(buffer, slope, height, width, np.float32(BRIGHT * least), middle, FEW, total):
+    turned, sums = space
+    if spread_bright(buffer, slope, height, width, np.float32(BRIGHT * least), FEW, turned, sums):
+        for y in range(height):
+            line, change = (
+                total[y * SIDE : y * SIDE + width],
+                sums[y * SPREAD + 2 * half : y * SPREAD + 2 * half + width],
+            )
+            for x in range(width):
+                line[x] += change[x] * np.float32(x - middle)
         return
     sum_tile(buffer, slope, height, more)
     for y in range(height):
-        line, change = total[y * SIDE : (y + 1) * SIDE], more[y * SIDE : (y + 1) * SIDE]
-        for x in range(SIDE):
+        line, change = total[y * SIDE : y * SIDE + width], more[y * SIDE : y * SIDE + width]
+        for x in range(width):
             line[x] += change[x] * np.float32(x - middle)
 
 

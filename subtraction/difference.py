@@ -16,7 +16,7 @@ from subtraction.masks import HARD, widest_radius
 from subtraction.noise import Filters
 from subtraction.parallel import over_rows
 from subtraction.spatial import ImageField
-from subtraction.tiles import BUFFER, EDGE, SIDE, STRIDE, fill, kernel_at, pad_kernel, rounded, sum_tile
+from subtraction.tiles import BUFFER, EDGE, SIDE, SPREAD, STRIDE, WIDEST, fill, kernel_at, pad_kernel, rounded, sum_tile
 
 VARIANCE_TAIL = 1e-3
 """Part of the sum of a kernel of variances that its footprint may leave out; the sum is kept."""
@@ -109,13 +109,14 @@ def _sweep(  # type: ignore[no-untyped-def]
         np.empty(terms[3].shape[1:], np.float32),
     )
     bent = (np.empty(terms[0].shape[1:], np.float32), np.empty(terms[0].shape[1:], np.float32))
+    space = (np.empty((WIDEST, WIDEST), np.float32), np.empty(SIDE * SPREAD, np.float32))
     for row in range(first - around * tile, last + around * tile, tile):
         # Whole tiles beyond the band too: what a tile holds decides how it is summed, and bands differ with threads.
         start, stop = max(row, 0), min(row + tile, ny)
         if start < stop:
             _residual_row(
                 target, reference, masks, terms[0], weights[0], slopes, kernels[0], bent, scale, tile, start, stop,
-                first, last, buffer, total, more, ring, out,
+                first, last, buffer, total, more, space, ring, out,
             )  # fmt: skip
         done = row - around * tile
         if first <= done < last:
@@ -129,7 +130,7 @@ def _sweep(  # type: ignore[no-untyped-def]
 @nb.njit(cache=True, nogil=True)
 def _residual_row(  # type: ignore[no-untyped-def]
     target, reference, masks, terms, weights, slopes, kernel, bent, scale, tile, start, stop, first, last,
-    buffer, total, more, ring, out,
+    buffer, total, more, space, ring, out,
 ):  # fmt: skip
     """Residual of rows ``start <= y < stop`` of one row of tiles into the ring; the model beside."""
     nx = ring.shape[1]
@@ -140,7 +141,7 @@ def _residual_row(  # type: ignore[no-untyped-def]
         width = min(tile, nx - x0)
         kernel_at(terms, weights[start // tile, x0 // tile], kernel)
         fill(reference[0], reference[2], bad, start, x0, half, height, width, buffer)
-        sum_bent(target, bad, terms, slopes, kernel, bent, tile, start, x0, height, width, buffer, total, more)
+        sum_bent(target, bad, terms, slopes, kernel, bent, tile, start, x0, height, width, buffer, total, more, space)
         for y in range(start, stop):
             wanted = target[0][y, x0 : x0 + width]
             flags = spoilt[y, x0 : x0 + width]

@@ -26,6 +26,12 @@ ROWS = 4
 EDGE = ROWS - 1
 """Rows of zeros above and below a kernel, for the rows of a tile that its first and last row do not reach."""
 
+WIDEST = 2 * LARGEST_HALF + 8
+"""Largest width of a kernel in whole registers (pixel)."""
+
+SPREAD = SIDE + 2 * (2 * LARGEST_HALF) + 8
+"""Width of the sums around a tile that its bright pixels reach (pixel)."""
+
 BUFFER = (SIDE + 2 * LARGEST_HALF + ROWS) * STRIDE
 """Size of a tile's buffer."""
 
@@ -200,8 +206,8 @@ def _sum_rows(buffer, kernel, y, total):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True, fastmath=True)
-def spread_bright(buffer, kernel, height, width, least, middle, most, out):  # type: ignore[no-untyped-def]
-    """Add the correlation with a kernel that grows with the column, of the bright pixels of a tile alone.
+def spread_bright(buffer, kernel, height, width, least, most, turned, sums):  # type: ignore[no-untyped-def]
+    """Correlate the bright pixels of a tile alone: each spreads the kernel around itself.
 
     Parameters
     ----------
@@ -213,34 +219,60 @@ def spread_bright(buffer, kernel, height, width, least, middle, most, out):  # t
         Size of the tile.
     least : float32
         Absolute value from which a pixel is bright.
-    middle : float
-        Column of the tile at which the kernel is zero.
     most : int
         Bright pixels to give up at, because the sum over all pixels is faster.
-    out : ndarray of float32, shape (SIDE * SIDE,)
-        Sums, in rows of SIDE, added to.
+    turned : ndarray of float32, shape (WIDEST, WIDEST)
+        Space for the kernel turned by half a turn.
+    sums : ndarray of float32, shape (SIDE * SPREAD,)
+        Sums, in rows of SPREAD; the first column of the tile is column ``size - 1``.
 
     Returns
     -------
     bool
-        False where nothing was added, because there are too many.
+        False where there are too many and nothing was summed.
     """
     reach = kernel.shape[0] - 2 * EDGE - 1
     count = 0
     for v in range(height + reach):
-        for value in buffer[v * STRIDE : v * STRIDE + width + reach]:
-            count += abs(value) > least
-    if count > most:
-        return False
+        count += _brighter(buffer[v * STRIDE : v * STRIDE + width + reach], least)
+        if count > most:
+            return False
+    taps = (reach + 8) // 8 * 8
+    for j in range(reach + 1):
+        turned[j, :taps] = np.float32(0)
+        for i in range(reach + 1):
+            turned[j, i] = kernel[EDGE + reach - j, reach - i]
+    for y in range(height):
+        sums[y * SPREAD : y * SPREAD + width + 2 * reach + 8] = np.float32(0)
     for v in range(height + reach):
         line = buffer[v * STRIDE : v * STRIDE + width + reach]
+        if _brighter(line, least) == 0:
+            continue
         for u in range(width + reach):
             if not abs(line[u]) > least:
                 continue
-            start, stop = max(0, u - reach), min(width, u + 1)
             for y in range(max(0, v - reach), min(height, v + 1)):
-                taps = kernel[v - y + EDGE, u - stop + 1 : u - start + 1][::-1]
-                row = out[y * SIDE + start : y * SIDE + stop]
-                for x in range(row.shape[0]):
-                    row[x] += line[u] * taps[x] * np.float32(start + x - middle)
+                start = y * SPREAD + u
+                _add_scaled(sums[start : start + taps], turned[y - v + reach, :taps], line[u])
     return True
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True)
+def _brighter(line, least):  # type: ignore[no-untyped-def]
+    """Number of pixels brighter than a limit, in the type of the pixels, which the compiler vectorises."""
+    count = np.float32(0)
+    for i in range(line.shape[0]):
+        count += np.float32(1) if abs(line[i]) > least else np.float32(0)
+    return int(count)
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True, inline="always")
+def _add_scaled(sums, taps, value):  # type: ignore[no-untyped-def]
+    """Add a multiple of some taps, eight at a time, which is one vector register."""
+    for i in range(0, taps.shape[0], 8):
+        a, b, c, d = taps[i], taps[i + 1], taps[i + 2], taps[i + 3]
+        e, f, g, h = taps[i + 4], taps[i + 5], taps[i + 6], taps[i + 7]
+        o, p, q, r = sums[i], sums[i + 1], sums[i + 2], sums[i + 3]
+        s, t, u, v = sums[i + 4], sums[i + 5], sums[i + 6], sums[i + 7]
+        sums[i], sums[i + 1], sums[i + 2], sums[i + 3] = o + value * a, p + value * b, q + value * c, r + value * d
+        sums[i + 4], sums[i + 5], sums[i + 6], sums[i + 7] = s + value * e, t + value * f, u + value * g, v + value * h
