@@ -87,10 +87,10 @@ def _label(mask: MaskImage, bit: np.uint16, labels: npt.NDArray[np.int32]) -> np
     for y in range(ny):
         row = mask[y]
         for start in range(0, nx, 64):
-            piece, marked = row[start : start + 64], 0
+            piece, seen = row[start : start + 64], np.uint16(0)
             for x in range(len(piece)):
-                marked += 1 if piece[x] & bit else 0
-            if marked == 0:
+                seen |= piece[x]
+            if seen & bit == 0:
                 continue
             for x in range(start, min(nx, start + 64)):
                 if not row[x] & bit or labels[y, x] != 0:

@@ -73,11 +73,14 @@ def find_streaks(residual: FloatImage, noise: FloatImage, mask: MaskImage, fwhm:
     level = max(LIT, float(np.quantile(binned[binned != 0], 1.0 - MOST_LIT))) if binned.any() else LIT
     lit = _without_compact(binned > level)
     rows, columns = (a.astype(np.float64) for a in np.nonzero(lit))
+    far = int(math.hypot(*binned.shape)) + 2
+    votes = np.zeros((ANGLES, 2 * far + 1), dtype=np.int32)
+    _vote(columns, rows, 1, votes)
     for _ in range(MOST_LINES):
         if len(rows) * BIN < LEAST_LENGTH * LEAST_FILLING:
             break
-        line, votes = _strongest_line(columns, rows, ANGLES)
-        if votes * BIN < LEAST_LENGTH / 4:
+        line, most = _strongest_line(votes)
+        if most * BIN < LEAST_LENGTH / 4:
             break
         line, first, last = _refine(columns, rows, line)
         half = _half_width(binned, line, first, last)
@@ -89,6 +92,7 @@ def find_streaks(residual: FloatImage, noise: FloatImage, mask: MaskImage, fwhm:
         gone = (np.abs(normal) <= max(half, 1.0) + 1.5) & (along >= first - 2) & (along <= last + 2)
         if not gone.any():
             break
+        _vote(columns[gone], rows[gone], -1, votes)
         rows, columns = rows[~gone], columns[~gone]
     return streaks
 
@@ -235,23 +239,28 @@ def _at_edge(binned: FloatImage, line: tuple[float, float, float], along: float)
 
 
 @njit(cache=True, nogil=True)
-def _strongest_line(
-    columns: npt.NDArray[np.float64], rows: npt.NDArray[np.float64], angles: int
-) -> tuple[tuple[float, float, float], int]:
-    """Line ``x cos + y sin = rho`` through most points, as (cos, sin, rho), and their number."""
-    far = int(math.hypot(columns.max(), rows.max())) + 2
-    votes = np.empty(2 * far + 1, np.int32)
-    best, most = (1.0, 0.0, 0.0), 0
+def _vote(
+    columns: npt.NDArray[np.float64], rows: npt.NDArray[np.float64], each: int, votes: npt.NDArray[np.int32]
+) -> None:
+    """Add the votes of points for the lines ``x cos + y sin = rho`` through them; a line of votes for each angle."""
+    angles, far = votes.shape[0], votes.shape[1] // 2
     for k in range(angles):
         cos, sin = math.cos(math.pi * k / angles), math.sin(math.pi * k / angles)
-        votes[:] = 0
         for n in range(len(columns)):
-            votes[math.floor(columns[n] * cos + rows[n] * sin + 0.5) + far] += 1
+            votes[k, math.floor(columns[n] * cos + rows[n] * sin + 0.5) + far] += each
+
+
+@njit(cache=True, nogil=True)
+def _strongest_line(votes: npt.NDArray[np.int32]) -> tuple[tuple[float, float, float], int]:
+    """Line through most points, as (cos, sin, rho), and their number."""
+    angles, far = votes.shape[0], votes.shape[1] // 2
+    where, place, most = 0, 0, 0
+    for k in range(angles):
         for r in range(2 * far):
-            if votes[r] + votes[r + 1] > most:
-                most = votes[r] + votes[r + 1]
-                best = (cos, sin, r + 0.5 - far)
-    return best, most
+            if votes[k, r] + votes[k, r + 1] > most:
+                where, place, most = k, r, votes[k, r] + votes[k, r + 1]
+    angle = math.pi * where / angles
+    return (math.cos(angle), math.sin(angle), place + 0.5 - far), most
 
 
 @njit(cache=True, nogil=True)
