@@ -21,6 +21,8 @@ from nightsift.tables import Column, schema
 
 TABLE = "examples.parquet"  # written last: where it is, the set is complete
 _ME = "models.examples"
+SOURCES = ("detected", "minor_planet", "transplanted", "injected", "random", "galaxy_residual")
+CLASSES = ("transient", "variable", "mover", "bogus")
 EXAMPLES = schema(
     (
         Column("example_id", pa.string(), "", "candidate_id in the archive that it came from", _ME),
@@ -36,7 +38,16 @@ EXAMPLES = schema(
         Column("sign", pa.int8(), "", "+1 brighter, -1 fainter than the template", _ME),
         Column("snr", pa.float32(), "", "peak of the signal-to-noise map", _ME),
         Column("flags", pa.int32(), "", "bits of nightsift.flags.Flag", _ME),
-        Column("split", pa.string(), "", "train, validation or test", _ME),
+        Column("split", pa.string(), "", "train, validation, test, or aside: in no part, so that nothing leaks", _ME),
+        Column("source", pa.string(), "", f"where the example came from: {', '.join(SOURCES)}", _ME, True),
+        Column("class", pa.string(), "", f"what it is: {', '.join(CLASSES)}", _ME, True),
+        Column("mag", pa.float32(), "mag", "magnitude measured on the difference, for real and bogus alike", _ME, True),
+        Column("true_mag", pa.float32(), "mag", "magnitude simulated or injected; not to be learnt from", _ME, True),
+        Column("host_id", pa.string(), "", "survey and identity of the galaxy at or under it", _ME, True),
+        Column("host_offset", pa.float32(), "", "distance from that galaxy (effective radii)", _ME, True),
+        Column("neighbour_distance", pa.float32(), "pixel", "distance to the next source of the template", _ME, True),
+        Column("star_galaxy", pa.float32(), "", "shape of that source: 0 a star, 1 a galaxy", _ME, True),
+        Column("label_doubt", pa.float32(), "", "0 to 1, see models.label_noise; null where not measured", _ME, True),
     ),
     "examples",
 )
