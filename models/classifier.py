@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from models.inputs import Recipe
-from models.sampling import GateShape, Sampler, gate_shapes, make_sampler
+from models.sampling import GateShape, Sampler, Trunk, gate_shapes, make_sampler, make_trunk
 from nightsift.errors import ModelMismatch
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ class Classifier:
         What its dropout layers draw, see `models.sampling.gate_shapes`.
     card : dict
         How it was made and what it reaches.
+    trunk : callable
+        Its deterministic part, see `models.sampling.make_trunk` and `models.features.trunk_features`.
     model : keras.Model or None
         The network, see `models.contract`; None where it is scored without Keras.
     """
@@ -41,6 +43,7 @@ class Classifier:
     sample: Sampler
     gates: tuple[GateShape, ...]
     card: dict[str, Any]
+    trunk: Trunk
     model: keras.Model | None = None
 
     @property
@@ -81,6 +84,8 @@ def of_network(
     Returns
     -------
     Classifier
-        The network and its sampler.
+        The network, its sampler and its trunk.
     """
-    return Classifier(name, identity, recipe, make_sampler(model), gate_shapes(model), card or {}, model)
+    return Classifier(
+        name, identity, recipe, make_sampler(model), gate_shapes(model), card or {}, make_trunk(model), model
+    )

@@ -15,7 +15,7 @@ import numpy as np
 
 from models.contract import HEAD, TRUNK
 from models.inputs import prepare
-from models.onnx_scorer import HEAD_FILE, TRUNK_FILE, read_sampler
+from models.onnx_scorer import HEAD_FILE, TRUNK_FILE, read_parts
 from models.sampling import draw_gates, gate_shapes, head_function
 from nightsift.errors import ModelMismatch
 from nightsift.frames import Stamps
@@ -71,7 +71,7 @@ def export(folder: Path, classifier: Classifier, stamps: Stamps, sign: np.ndarra
     """
     recipe = classifier.recipe
     _write(folder, classifier.network, recipe, digest)
-    sampler, shapes = read_sampler(folder, digest, recipe)
+    sampler, shapes, _ = read_parts(folder, digest, recipe)
     data, mask = prepare(stamps, sign, recipe)
     gates = draw_gates(shapes, 3, 0)
     one, other = (1.0 / (1.0 + np.exp(-f(data, mask, gates).astype(np.float64))) for f in (classifier.sample, sampler))

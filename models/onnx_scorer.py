@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from models.inputs import BoolStamps, FloatStamps, Recipe
 from models.normalise import normalise
-from models.sampling import Gates, GateShape, Sampler
+from models.sampling import Gates, GateShape, Sampler, Trunk
 from nightsift.errors import ModelMismatch
 from nightsift.parallel import over_rows, thread_count
 
@@ -39,10 +40,10 @@ def is_there(folder: Path) -> bool:
     return exported and find_spec("onnxruntime") is not None
 
 
-def read_sampler(
+def read_parts(
     folder: Path, digest: str, recipe: Recipe, threads: int | None = None
-) -> tuple[Sampler, tuple[GateShape, ...]]:
-    """Make the sampler of an exported model.
+) -> tuple[Sampler, tuple[GateShape, ...], Trunk]:
+    """Make the sampler and the trunk of an exported model.
 
     Parameters
     ----------
@@ -61,6 +62,8 @@ def read_sampler(
         As `models.sampling.make_sampler` gives it.
     shapes : tuple
         As `models.sampling.gate_shapes` gives them.
+    trunk : callable
+        As `models.sampling.make_trunk` gives it.
 
     Raises
     ------
@@ -89,16 +92,36 @@ def read_sampler(
     limit = os.environ.get("OMP_NUM_THREADS", "")
     threads = threads or (int(limit) if limit.isdigit() else thread_count())
 
+    def features(data: FloatStamps, mask: BoolStamps) -> npt.NDArray[np.float32]:
+        return np.asarray(trunk.run(None, {entry: normalise(data, mask, recipe)})[0], dtype=np.float32)
+
     def sample(data: FloatStamps, mask: BoolStamps, gates: Gates) -> npt.NDArray[np.float32]:
         out = np.empty((len(gates[0]), len(data)), dtype=np.float32)
 
-        def batch(first: int, last: int) -> None:
-            for start in range(first, last, BATCH):
-                part = slice(start, min(start + BATCH, last))
-                features = trunk.run(None, {entry: normalise(data[part], mask[part], recipe)})[0]
-                out[:, part] = head.run(None, dict(zip(names, [features, *gates], strict=True)))[0]
+        def one(part: slice) -> None:
+            inputs = [features(data[part], mask[part]), *gates]
+            out[:, part] = head.run(None, dict(zip(names, inputs, strict=True)))[0]
 
-        over_rows(batch, len(data), BATCH, threads)
+        _in_batches(one, len(data), threads)
         return out
 
-    return sample, shapes
+    def of_stamps(data: FloatStamps, mask: BoolStamps) -> npt.NDArray[np.float32]:
+        out = np.empty((len(data), *trunk.get_outputs()[0].shape[1:]), dtype=np.float32)
+
+        def one(part: slice) -> None:
+            out[part] = features(data[part], mask[part])
+
+        _in_batches(one, len(data), threads)
+        return out
+
+    return sample, shapes, of_stamps
+
+
+def _in_batches(one: Callable[[slice], None], count: int, threads: int) -> None:
+    """Call a function for every batch, batches side by side over the cores."""
+
+    def rows(first: int, last: int) -> None:
+        for start in range(first, last, BATCH):
+            one(slice(start, min(start + BATCH, last)))
+
+    over_rows(rows, count, BATCH, threads)

@@ -27,6 +27,8 @@ Gates = list[npt.NDArray[np.float32]]
 GateShape = tuple[int, tuple[int, ...], float]
 """Place of a dropout layer in the head, shape of what it keeps or drops in one sample, and its rate."""
 Sampler = Callable[[FloatStamps, BoolStamps, Gates], npt.NDArray[np.float32]]
+Trunk = Callable[[FloatStamps, BoolStamps], npt.NDArray[np.float32]]
+"""Prepared stamps (n, size, size, 3) and mask (n, size, size) to features (n, ...)."""
 
 
 def gate_shapes(model: keras.Model) -> tuple[GateShape, ...]:
@@ -106,6 +108,34 @@ def make_sampler(model: keras.Model) -> Sampler:
     return sample
 
 
+def make_trunk(model: keras.Model) -> Trunk:
+    """Compile the deterministic part of a network.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A network that keeps `models.contract`.
+
+    Returns
+    -------
+    callable
+        ``(stamps (n, size, size, 3), mask (n, size, size)) -> features (n, ...) float32``.
+    """
+    from keras import ops
+
+    trunk = model.get_layer(TRUNK)
+
+    def features(stamps: Any, mask: Any) -> Any:
+        return ops.cast(trunk([stamps, mask], training=False), "float32")
+
+    compiled = _compile(features, model, gates=False)
+
+    def of_stamps(stamps: FloatStamps, mask: BoolStamps) -> npt.NDArray[np.float32]:
+        return np.asarray(ops.convert_to_numpy(compiled(stamps, mask)), dtype=np.float32)
+
+    return of_stamps
+
+
 def _logits(model: keras.Model) -> Callable[..., Any]:
     trunk, of_features = model.get_layer(TRUNK), head_function(model.get_layer(HEAD))
 
@@ -149,7 +179,7 @@ def head_function(head: keras.Sequential) -> Callable[..., Any]:
     return logits
 
 
-def _compile(function: Callable[..., Any], model: keras.Model) -> Callable[..., Any]:
+def _compile(function: Callable[..., Any], model: keras.Model, gates: bool = True) -> Callable[..., Any]:
     """Compile for the backend in use, once for all batch sizes; run as it is where there is nothing to compile with."""
     import keras
 
@@ -158,6 +188,8 @@ def _compile(function: Callable[..., Any], model: keras.Model) -> Callable[..., 
     import tensorflow as tf
 
     stamps, mask = model.inputs
-    gates = [tf.TensorSpec((None, *gate.shape[1:]), tf.float32) for gate in draw_gates(gate_shapes(model), 1, 0)]
-    signature = [tf.TensorSpec(stamps.shape, tf.float32), tf.TensorSpec(mask.shape, tf.bool), *gates]
+    signature = [tf.TensorSpec(stamps.shape, tf.float32), tf.TensorSpec(mask.shape, tf.bool)]
+    if gates:
+        drawn = draw_gates(gate_shapes(model), 1, 0)
+        signature += [tf.TensorSpec((None, *gate.shape[1:]), tf.float32) for gate in drawn]
     return tf.function(function, input_signature=signature)  # XLA is slower on CPU

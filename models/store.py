@@ -153,8 +153,8 @@ def _read(folder: Path, digest: str, threads: int | None, engine: str) -> Classi
     recipe = Recipe.from_mapping(json.loads((folder / RECIPE).read_text()))
     identity = f"{folder.name}-{digest[:12]}"
     if engine == "onnx":
-        sample, gates = onnx_scorer.read_sampler(folder, digest, recipe, threads)
-        classifier = Classifier(folder.name, identity, recipe, sample, gates, card)
+        sample, gates, trunk = onnx_scorer.read_parts(folder, digest, recipe, threads)
+        classifier = Classifier(folder.name, identity, recipe, sample, gates, card, trunk)
     else:
         classifier = _read_keras(folder, recipe, identity, card, threads)
     worst = verify(classifier, folder)

@@ -16,7 +16,7 @@ from models.examples import TrainingSet
 from models.export import export
 from models.inputs import Recipe, prepare
 from models.normalise import normalise
-from models.onnx_scorer import TRUNK_FILE, read_sampler
+from models.onnx_scorer import TRUNK_FILE, read_parts
 from models.predict import predict
 from models.store import load
 from nightsift.errors import ModelMismatch
@@ -60,9 +60,9 @@ def test_a_worker_that_only_scores_has_no_tensorflow(untrained: Saved) -> None:
 def test_export_of_another_network_is_refused(untrained: Saved, few: TrainingSet, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(untrained[0], tmp_path / "copy"))
     with pytest.raises(ModelMismatch, match="not of the network"):
-        read_sampler(copy, "0" * 64, Recipe())
+        read_parts(copy, "0" * 64, Recipe())
     with pytest.raises(ModelMismatch, match="another recipe"):
-        read_sampler(copy, untrained[1].card["sha256"], Recipe(softening=9.0))
+        read_parts(copy, untrained[1].card["sha256"], Recipe(softening=9.0))
     with pytest.raises(ModelMismatch, match="engine 'tpu' is unknown"):
         load(copy, engine="tpu")
     (copy / TRUNK_FILE).unlink()
