@@ -6,6 +6,8 @@ Nixon et al. 2019 (CVPR workshops) for bins of equal mass.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -129,3 +131,79 @@ def risk_coverage(
     wrong = ((np.asarray(probability) >= 0.5) != (np.asarray(labels) == 1))[order]
     count = np.arange(1, len(order) + 1, dtype=np.float64)
     return count / max(len(order), 1), np.cumsum(wrong) / count
+
+
+def aurc(
+    probability: Probabilities, labels: Labels, certainty: npt.NDArray[np.floating] | None = None
+) -> tuple[float, float]:
+    """Area under the risk-coverage curve, and what it exceeds the best possible order by.
+
+    Geifman, Uziel and El-Yaniv 2019 (ICLR), eq. 1 and section 5.
+
+    Parameters
+    ----------
+    probability : ndarray, shape (n,)
+        Probabilities to be real; at or above one half counts as real.
+    labels : ndarray of int, shape (n,)
+        1 real, 0 bogus.
+    certainty : ndarray, shape (n,), optional
+        What the examples are ranked by; the distance of the probability from one half when not given.
+
+    Returns
+    -------
+    area, excess : float
+        Mean risk over all coverages; the same less that of an order which puts every error last. NaN for no examples.
+    """
+    n = len(labels)
+    if not n:
+        return float("nan"), float("nan")
+    area = float(risk_coverage(probability, labels, certainty)[1].mean())
+    wrong = round(float(((np.asarray(probability) >= 0.5) != (np.asarray(labels) == 1)).sum()))
+    best = np.maximum(np.arange(1, n + 1) - (n - wrong), 0) / np.arange(1, n + 1)
+    return area, area - float(best.mean())
+
+
+def grouped_bootstrap(
+    figure: Callable[[npt.NDArray[np.int64]], float],
+    groups: npt.NDArray[np.generic],
+    draws: int = 200,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Range of a figure when whole groups are drawn again: candidates of one field share their sky and their faults.
+
+    Davison and Hinkley 1997 (Bootstrap Methods and their Application, section 3.8).
+
+    Parameters
+    ----------
+    figure : callable
+        Rows (with repetitions) to a number; draws that give NaN are passed over.
+    groups : ndarray, shape (n,)
+        Field, night or unit of each example.
+    draws : int, optional
+        Number of draws.
+    seed : int, optional
+        Seed of the draws.
+    level : float, optional
+        Part of the draws inside the range.
+
+    Returns
+    -------
+    low, high : float
+        The range; NaN if no draw gives a number.
+    """
+    _, index = np.unique(groups, return_inverse=True)
+    order = np.argsort(index, kind="stable")
+    members = np.split(order, np.cumsum(np.bincount(index))[:-1]) if len(order) else []
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(draws):
+        rows = order
+        if members:
+            rows = np.concatenate([members[k] for k in rng.integers(0, len(members), len(members))])
+        found.append(figure(rows))
+    values = np.array([one for one in found if np.isfinite(one)])
+    if not len(values):
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, ((1 - level) / 2, (1 + level) / 2))
+    return float(low), float(high)
