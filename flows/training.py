@@ -124,7 +124,7 @@ def _train(
         found = collect(Archive(Path(archive)), pq.read_table(truth, schema=TRUTH), Path(archive).resolve().name)
     found = assign_splits(found, seed)
     logger.info("%d examples, %d of them real", len(found), int(found.labels.sum()))
-    trained = train(found, TrainOptions(epochs=epochs, seed=seed, threads=workers), on_epoch)
+    trained = train(found, TrainOptions(epochs=epochs, seed=seed, threads=workers), on_epoch, work / "training.npz")
     card = release(out, trained, found, made).card
     logger.info("model %s written to %s, threshold %.3f", card["model_id"], out, card["threshold"])
     return card

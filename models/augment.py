@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from models.inputs import PLANES, BoolStamps, FloatStamps
+from models.resample import filtered, shift_taps, smoothing_taps
 
-_TEMPLATE = PLANES.index("template")
+_SCIENCE, _TEMPLATE, _DIFFERENCE = (PLANES.index(name) for name in ("science", "template", "difference"))
+MAD = 1.4826
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +26,36 @@ class AugmentOptions:
     turn : bool
         Flip and turn by multiples of 90 degrees, all eight ways equally often.
     shift : int
-        Largest shift along each axis (pixel): centroids of faint detections are off by as much. What comes in at
-        the edge is masked.
+        Largest shift along each axis by whole pixels: centroids of faint detections are off by as much. What comes
+        in at the edge is masked.
+    subpixel : float
+        Part of the stamps that are moved by up to half a pixel more, by interpolation.
+    seeing : float
+        Part of the stamps whose science frame is taken under worse seeing: science and difference are smoothed
+        by at most `blur` and get back the noise that this takes away.
+    blur : float
+        Largest standard deviation of that smoothing (pixel, at most 0.7). It must stay below that of the sharpest
+        PSF, or a cosmic ray comes to look like a star.
     edge : float
         Part of the stamps of which one side is masked, as at the edge of a frame.
     scale : float
         Part of the stamps whose template is multiplied by a factor of 0.5 to 2: templates made elsewhere or
         of another exposure time are not on the flux scale of the science frame.
+    no_difference, no_template, no_science : float
+        Parts of the stamps that lose this plane (never two), for a network that also serves where there is none.
+        (A fading candidate without template lacks what stands for the science frame.)
     """
 
     turn: bool = True
     shift: int = 1
+    subpixel: float = 0.25
+    seeing: float = 0.15
+    blur: float = 0.5
     edge: float = 0.04
     scale: float = 0.25
+    no_difference: float = 0.1
+    no_template: float = 0.1
+    no_science: float = 0.02
 
 
 def augment(
@@ -58,7 +77,7 @@ def augment(
     Returns
     -------
     data, mask : ndarray
-        New arrays of the same shapes and types.
+        New arrays of the same shapes and types; a plane that is taken away is NaN.
     """
     n = len(data)
     data, mask = data.copy(), mask.copy()
@@ -66,10 +85,53 @@ def augment(
         _turn(data, mask, rng)
     if options.shift:
         data, mask = _shift(data, mask, options.shift, rng)
+    _move_a_little(data, mask, np.flatnonzero(rng.random(n) < options.subpixel), rng)
+    _worsen_seeing(data, mask, np.flatnonzero(rng.random(n) < options.seeing), options.blur, rng)
     _cover_a_side(data, mask, np.flatnonzero(rng.random(n) < options.edge), rng)
     rows = np.flatnonzero(rng.random(n) < options.scale)
     data[rows, ..., _TEMPLATE] *= np.exp2(rng.uniform(-1, 1, len(rows))).astype(np.float32)[:, None, None]
+    _take_planes(data, mask, options, rng)
     return data, mask
+
+
+def _move_a_little(data: FloatStamps, mask: BoolStamps, rows: npt.NDArray[np.int64], rng: np.random.Generator) -> None:
+    if len(rows):
+        taps_y, taps_x = (shift_taps(rng.uniform(-0.5, 0.5, len(rows))) for _ in range(2))
+        planes = (_SCIENCE, _TEMPLATE, _DIFFERENCE)
+        data[rows], mask[rows] = filtered(data[rows], mask[rows], taps_y, taps_x, planes)
+
+
+def _worsen_seeing(
+    data: FloatStamps, mask: BoolStamps, rows: npt.NDArray[np.int64], blur: float, rng: np.random.Generator
+) -> None:
+    """Smooth science and difference in place and add white noise, so that each pixel keeps its variance."""
+    if not len(rows):
+        return
+    taps = smoothing_taps(rng.uniform(0.5 * blur, blur, len(rows)))
+    before, hidden = data[rows], mask[rows].copy()
+    after, mask[rows] = filtered(before, hidden, taps, taps, (_SCIENCE, _DIFFERENCE))
+    lost = np.sqrt(1.0 - (taps**2).sum(axis=1) ** 2)
+    for plane in (_SCIENCE, _DIFFERENCE):
+        values = np.where(hidden, np.nan, before[..., plane]).reshape(len(rows), -1)
+        there = np.isfinite(values).any(axis=1)
+        level = np.nanmedian(values[there], axis=1, keepdims=True)
+        noise = np.zeros(len(rows))
+        noise[there] = MAD * np.nanmedian(np.abs(values[there] - level), axis=1)
+        after[..., plane] += (rng.normal(size=hidden.shape) * (lost * noise)[:, None, None]).astype(np.float32)
+    data[rows] = after
+
+
+def _take_planes(data: FloatStamps, mask: BoolStamps, options: AugmentOptions, rng: np.random.Generator) -> None:
+    """Take one plane away in place, never from a stamp that would be left without any."""
+    draw, low = rng.random(len(data)), 0.0
+    for plane, part in (
+        (_DIFFERENCE, options.no_difference), (_TEMPLATE, options.no_template), (_SCIENCE, options.no_science)
+    ):  # fmt: skip
+        rows = np.flatnonzero((draw >= low) & (draw < low + part))
+        low += part
+        others = [one for one in (_SCIENCE, _TEMPLATE, _DIFFERENCE) if one != plane]
+        left = (np.isfinite(data[rows][..., others]) & ~mask[rows][..., None]).any(axis=(1, 2, 3))
+        data[rows[left], ..., plane] = np.nan
 
 
 def _cover_a_side(data: FloatStamps, mask: BoolStamps, rows: npt.NDArray[np.int64], rng: np.random.Generator) -> None:

@@ -16,6 +16,11 @@ One scale for all planes keeps the ratio of the fluxes of difference and science
 channel by itself, as in other classifiers, erases it. The scale is a noise, so that the network sees S/N and needs to
 know neither gain nor zero point of a unit. asinh keeps noise linear and lets a star of 10^4 sigma in.
 
+**Absent planes.** A survey may deliver no template or no difference. A plane without one good finite pixel is absent:
+it becomes zero everywhere, hides no pixel of the other planes, and where the difference is the absent one, s is the
+noise of the science plane about its local background (of the template, where that is all there is). Networks learn
+it by losing planes in training (`models.augment`). Recipes of version 1 knew no absent planes: they mask the stamp.
+
 **Pixel scale and seeing.** Units differ by a factor of three in FWHM (1.8-6 px). Stamps are *not* rescaled to a
 common FWHM: interpolation correlates the noise, blurs the sharpness that gives cosmic rays and hot pixels away,
 and would need a PSF for a stamp of which only the pixels are left. The network is instead trained on
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
     import keras
 
 PLANES = ("science", "template", "difference")
+VERSIONS = (1, 2)
 FloatStamps = npt.NDArray[np.float32]
 BoolStamps = npt.NDArray[np.bool_]
 
@@ -61,7 +67,8 @@ class Recipe:
         ``"swap"``: of a candidate with sign -1 science and template are swapped and the difference negated, so
         that the network always sees a brightening.
     version : int
-        Version of the formula; raised when its meaning changes.
+        Version of the formula; raised when its meaning changes. 1: a stamp that lacks a plane is wholly masked;
+        2: a plane may be absent.
     """
 
     size: int = 31
@@ -69,7 +76,7 @@ class Recipe:
     softening: float = 2.0
     border: int = 2
     fading: str = "swap"
-    version: int = 1
+    version: int = 2
 
     def __post_init__(self) -> None:
         wrong = [
@@ -81,12 +88,20 @@ class Recipe:
                 (f"softening {self.softening} is not positive", not self.softening > 0),
                 (f"border {self.border} does not fit size {self.size}", not 0 < self.border < self.size // 2),
                 (f"fading '{self.fading}' is unknown", self.fading != "swap"),
-                (f"version {self.version} is unknown to this code, which knows version 1", self.version != 1),
+                (
+                    f"version {self.version} is unknown to this code, which knows {VERSIONS}",
+                    self.version not in VERSIONS,
+                ),
             )
             if bad
         ]
         if wrong:
             raise ModelMismatch(model="recipe", what="; ".join(wrong))
+
+    @property
+    def planes_may_be_absent(self) -> bool:
+        """Whether a stamp may lack a plane."""
+        return self.version >= 2
 
     def to_json(self) -> str:
         """The recipe as JSON text."""
@@ -127,14 +142,14 @@ def prepare(stamps: Stamps, sign: npt.ArrayLike, recipe: Recipe) -> tuple[FloatS
     sign : array_like of int, shape (n,)
         +1 for candidates brighter than in the template, -1 for fainter ones.
     recipe : Recipe
-        Gives the size.
+        Gives the size, and whether planes may be absent.
 
     Returns
     -------
     data : ndarray of float32, shape (n, size, size, 3)
-        Science, template, difference; not yet normalised.
+        Science, template, difference; not yet normalised; absent planes hold no finite good pixel.
     mask : ndarray of bool, shape (n, size, size)
-        True where bad, including non-finite pixels.
+        True where bad, including pixels that are not finite in a plane that is there.
 
     Raises
     ------
@@ -159,8 +174,18 @@ def prepare(stamps: Stamps, sign: npt.ArrayLike, recipe: Recipe) -> tuple[FloatS
     data = np.array(stamps.data[:, inner, inner], dtype=np.float32)
     fading = signs < 0
     data[fading] = data[fading][..., [1, 0, 2]] * np.array([1, 1, -1], dtype=np.float32)
-    mask = stamps.mask[:, inner, inner] | ~np.isfinite(data).all(axis=-1)
-    return data, mask
+    return data, _bad_pixels(data, stamps.mask[:, inner, inner], recipe)
+
+
+def _bad_pixels(data: FloatStamps, mask: BoolStamps, recipe: Recipe) -> BoolStamps:
+    """The mask with what is not finite added; planes that are wholly absent count only where they may not be."""
+    finite = np.isfinite(data)
+    if finite.all():
+        return mask.copy()
+    if recipe.planes_may_be_absent:
+        there = (finite & ~mask[..., None]).any(axis=(1, 2), keepdims=True)
+        finite |= ~there & there.any(axis=-1, keepdims=True)
+    return mask | ~finite.all(axis=-1)
 
 
 def entry(recipe: Recipe) -> tuple[list[keras.KerasTensor], keras.KerasTensor]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import keras
 
 COMPRESSION = 3.0  # brings asinh of 10^4 sigma to about 3, where networks learn well
+NOISE_FROM = ("difference", "science", "template")  # where the noise is measured: the first plane that is there
 MAD = 1.4826  # standard deviation over median absolute deviation of a Gaussian
 
 
@@ -52,14 +53,16 @@ def layer_class() -> type[keras.Layer]:
 
         def call(self, inputs: Any) -> Any:
             stamps, mask = inputs
-            finite = ops.all(ops.isfinite(stamps), axis=-1)
-            good = ops.logical_and(ops.logical_not(mask), finite)
-            planes = {name: ops.where(good, stamps[..., PLANES.index(name)], 0.0) for name in self.recipe.channels}
-            scale = self.recipe.softening * _noise(planes["difference"], good)[:, None, None]
-            channels = []
-            for name, plane in planes.items():
-                level = 0.0 if name == "difference" else _border_level(plane, good, self.recipe.border)[:, None, None]
-                channels.append(ops.where(good, ops.arcsinh((plane - level) / scale) / COMPRESSION, 0.0))
+            good, there = _good(stamps, mask, self.recipe)
+            planes = {}
+            for name in self.recipe.channels:
+                plane = stamps[..., PLANES.index(name)]
+                plane = ops.where(ops.logical_and(good, ops.isfinite(plane)), plane, 0.0)
+                if name != "difference":
+                    plane = plane - _border_level(plane, good, self.recipe.border)[:, None, None]
+                planes[name] = ops.where(good, plane, 0.0)
+            scale = self.recipe.softening * _scale(planes, good, there)[:, None, None]
+            channels = [ops.arcsinh(plane / scale) / COMPRESSION for plane in planes.values()]
             return ops.stack([*channels, 1.0 - ops.cast(good, "float32")], axis=-1)
 
     return StampNormalisation
@@ -91,12 +94,41 @@ def recipe_inside(model: keras.Model) -> Recipe:
     return found[0]
 
 
-def _noise(difference: Any, good: Any) -> Any:
-    """Robust noise of each difference (n,); 1 where nothing is left to measure it on."""
+def _good(stamps: Any, mask: Any, recipe: Recipe) -> tuple[Any, Any]:
+    """Good pixels (n, size, size), and which planes are there (n, 3), None where all must be."""
     from keras import ops
 
-    pixels = int(difference.shape[1]) * int(difference.shape[2])
-    values, usable = ops.reshape(ops.abs(difference), (-1, pixels)), ops.reshape(good, (-1, pixels))
+    finite, seen = ops.isfinite(stamps), ops.logical_not(mask)
+    if not recipe.planes_may_be_absent:
+        return ops.logical_and(seen, ops.all(finite, axis=-1)), None
+    there = ops.any(ops.logical_and(finite, seen[..., None]), axis=(1, 2))
+    # No plane at all: nothing is absent, everything is bad.
+    absent = ops.logical_and(ops.logical_not(there), ops.any(there, axis=-1, keepdims=True))
+    return ops.logical_and(seen, ops.all(ops.logical_or(finite, absent[:, None, None, :]), axis=-1)), there
+
+
+def _scale(planes: dict[str, Any], good: Any, there: Any) -> Any:
+    """Noise (n,) of the difference, or of the first plane that is there."""
+    from keras import ops
+
+    scale = _noise(planes["difference"], good)
+    if there is None:
+        return scale
+    waiting = ops.logical_not(there[:, PLANES.index("difference")])
+    for name in NOISE_FROM[1:]:
+        if name in planes:
+            found = there[:, PLANES.index(name)]
+            scale = ops.where(ops.logical_and(waiting, found), _noise(planes[name], good), scale)
+            waiting = ops.logical_and(waiting, ops.logical_not(found))
+    return scale
+
+
+def _noise(plane: Any, good: Any) -> Any:
+    """Robust noise of each levelled plane (n,); 1 where nothing is left to measure it on."""
+    from keras import ops
+
+    pixels = int(plane.shape[1]) * int(plane.shape[2])
+    values, usable = ops.reshape(ops.abs(plane), (-1, pixels)), ops.reshape(good, (-1, pixels))
     robust = MAD * _median(values, usable)
     # more than half of the pixels exactly zero (a filled template): fall back to the mean
     mean = ops.sum(values, axis=1) / ops.maximum(ops.sum(ops.cast(usable, "float32"), axis=1), 1.0)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.inputs import PLANES, BoolStamps, FloatStamps, Recipe
-from models.normalisation import COMPRESSION, MAD
+from models.normalisation import COMPRESSION, MAD, NOISE_FROM
 
 BAD = np.float32(np.sinh(COMPRESSION))
 """What becomes 1 by the compression."""
@@ -35,48 +35,88 @@ def normalise(data: FloatStamps, mask: BoolStamps, recipe: Recipe) -> npt.NDArra
         Normalised planes in the order of the recipe, then the mask (1 where bad).
     """
     order = np.array([PLANES.index(name) for name in recipe.channels])
+    noise_from = np.array([PLANES.index(name) for name in NOISE_FROM if name in recipe.channels])
     out = np.empty((*mask.shape, len(order) + 1), dtype=np.float32)
-    levelled = np.array([name != "difference" for name in recipe.channels])
+    optional, softening = recipe.planes_may_be_absent, np.float32(recipe.softening)
     difference = PLANES.index("difference")
-    softening = np.float32(recipe.softening)
-    _scale(np.ascontiguousarray(data), mask, order, levelled, difference, recipe.border, softening, out)
+    _scale(np.ascontiguousarray(data), mask, order, noise_from, difference, recipe.border, softening, optional, out)
     np.arcsinh(out, out=out)  # numpy's own is vectorised, over planes and mask alike
     out *= np.float32(1.0 / COMPRESSION)
     return out
 
 
 @nb.njit(cache=True, nogil=True)
-def _scale(data, mask, order, levelled, difference, border, softening, out):  # type: ignore[no-untyped-def]
+def _scale(data, mask, order, noise_from, difference, border, softening, optional, out):  # type: ignore[no-untyped-def]
     n, size = mask.shape[:2]
     values = np.empty(size * size, np.float32)
     good = np.empty((size, size), np.bool_)
+    there = np.empty(data.shape[3], np.bool_)
+    levels = np.zeros(data.shape[3], np.float32)
     for s in range(n):
-        count, total = 0, 0.0
-        for y in range(size):
-            for x in range(size):
-                pixel = data[s, y, x]
-                fine = not mask[s, y, x]
-                for c in range(pixel.shape[0]):
-                    fine = fine and np.isfinite(pixel[c])
-                good[y, x] = fine
-                if fine:
-                    values[count] = abs(pixel[difference])
-                    total += values[count]
-                    count += 1
-        scale = np.float32(MAD) * _median(values, count)
-        if not scale > 0:
-            scale = np.float32(total / max(count, 1))
-        scale = softening * (scale if scale > 0 else np.float32(1))
+        _find_planes(data[s], mask[s], optional, there)
+        _find_good(data[s], mask[s], there, good)
+        for c in range(data.shape[3]):
+            levelled = c != difference and there[c]
+            levels[c] = _border_level(data[s, :, :, c], good, border, values) if levelled else np.float32(0)
+        source = noise_from[0]
+        for c in noise_from:
+            if there[c]:
+                source = c
+                break
+        scale = softening * _noise(data[s, :, :, source], levels[source], good, values)
         for k in range(order.shape[0]):
-            level = np.float32(0)
-            if levelled[k]:
-                level = _border_level(data[s, :, :, order[k]], good, border, values)
+            c = order[k]
             for y in range(size):
                 for x in range(size):
-                    out[s, y, x, k] = (data[s, y, x, order[k]] - level) / scale if good[y, x] else np.float32(0)
+                    fine = good[y, x] and there[c]
+                    out[s, y, x, k] = (data[s, y, x, c] - levels[c]) / scale if fine else np.float32(0)
         for y in range(size):
             for x in range(size):
                 out[s, y, x, order.shape[0]] = np.float32(0) if good[y, x] else BAD
+
+
+@nb.njit(cache=True, nogil=True)
+def _find_planes(data, mask, optional, there):  # type: ignore[no-untyped-def]
+    """Which planes hold a good finite pixel; all count as there where none may be absent, or where all are."""
+    size, found = mask.shape[0], False
+    for c in range(there.shape[0]):
+        there[c] = not optional
+        for y in range(size):
+            if there[c]:
+                break
+            for x in range(size):
+                if not mask[y, x] and np.isfinite(data[y, x, c]):
+                    there[c] = True
+                    break
+        found = found or there[c]
+    if not found:
+        there[:] = True
+
+
+@nb.njit(cache=True, nogil=True)
+def _find_good(data, mask, there, good):  # type: ignore[no-untyped-def]
+    size = mask.shape[0]
+    for y in range(size):
+        for x in range(size):
+            fine = not mask[y, x]
+            for c in range(there.shape[0]):
+                fine = fine and (not there[c] or np.isfinite(data[y, x, c]))
+            good[y, x] = fine
+
+
+@nb.njit(cache=True, nogil=True)
+def _noise(plane, level, good, values):  # type: ignore[no-untyped-def]
+    size, count, total = plane.shape[0], 0, 0.0
+    for y in range(size):
+        for x in range(size):
+            if good[y, x]:
+                values[count] = abs(plane[y, x] - level)
+                total += values[count]
+                count += 1
+    scale = np.float32(MAD) * _median(values, count)
+    if not scale > 0:
+        scale = np.float32(total / max(count, 1))
+    return scale if scale > 0 else np.float32(1)
 
 
 @nb.njit(cache=True, nogil=True)

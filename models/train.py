@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from models import checkpoint as state
 from models.augment import AugmentOptions, augment
 from models.contract import build
 from models.examples import TrainingSet, weights
 from models.inputs import BoolStamps, FloatStamps, Recipe, prepare
+from models.normalise import normalise
+from models.planes import Planes, ahead, from_planes, planes_of
 from models.runtime import start_keras
 
 if TYPE_CHECKING:
@@ -89,7 +93,12 @@ class TrainedModel:
     best_epoch: int
 
 
-def train(examples: TrainingSet, options: TrainOptions | None = None, progress: Progress | None = None) -> TrainedModel:
+def train(
+    examples: TrainingSet,
+    options: TrainOptions | None = None,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+) -> TrainedModel:
     """Train a network from scratch.
 
     Parameters
@@ -100,6 +109,9 @@ def train(examples: TrainingSet, options: TrainOptions | None = None, progress: 
         How to train; the defaults when not given.
     progress : callable, optional
         Called after each epoch with its number, the number of epochs and their losses.
+    checkpoint : Path, optional
+        File for the state after each epoch. A training of the same examples and options that finds it goes on from
+        there and ends with the same network.
 
     Returns
     -------
@@ -116,30 +128,46 @@ def train(examples: TrainingSet, options: TrainOptions | None = None, progress: 
     options = options or TrainOptions()
     keras = start_keras(options.threads)
     keras.utils.set_random_seed(options.seed)
-    rng = np.random.default_rng(options.seed)
     learn, check = (_tensors(examples.part(name), options) for name in ("train", "validation"))
     model = build(options.architecture, options.recipe, **options.network)
-    steps = -(-len(learn.labels) // options.batch)
+    network = _compiled(model, options, -(-len(learn.labels) // options.batch))
+    planes = planes_of(check.data, check.mask, options.recipe)
+    identity = state.purpose(examples, options.to_mapping()) if checkpoint else ""
+    best_weights, history = (state.read(checkpoint, network, identity) if checkpoint else None) or (
+        network.get_weights(), [],
+    )  # fmt: skip
+    for epoch in range(len(history), options.epochs):
+        if epoch > _best(history) + options.patience:
+            break
+        losses = {"loss": _epoch(network, learn, options, epoch), "validation_loss": _loss(network, planes, check)}
+        history.append(losses)
+        if _best(history) == epoch:
+            best_weights = network.get_weights()
+        if checkpoint:
+            state.write(checkpoint, network, best_weights, history, identity)
+        if progress is not None:
+            progress(epoch + 1, options.epochs, losses)
+    network.set_weights(best_weights)
+    return TrainedModel(model, options, history, _best(history) + 1)
+
+
+def _compiled(model: keras.Model, options: TrainOptions, steps: int) -> keras.Model:
+    """The network from planes on, with optimizer and loss."""
+    import keras
+
+    network = from_planes(model)
     schedule = keras.optimizers.schedules.CosineDecay(options.learning_rate, options.epochs * steps)
-    model.compile(
+    network.compile(
         optimizer=keras.optimizers.Adam(schedule, clipnorm=1.0),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
         jit_compile=False,  # slower on CPU
     )
-    history: list[dict[str, float]] = []
-    best, best_weights = np.inf, model.get_weights()
-    for epoch in range(options.epochs):
-        losses = {"loss": _epoch(model, learn, options, rng), "validation_loss": _loss(model, check)}
-        history.append(losses)
-        if losses["validation_loss"] < best:
-            best, best_weights = losses["validation_loss"], model.get_weights()
-        if progress is not None:
-            progress(epoch + 1, options.epochs, losses)
-        best_epoch = int(np.argmin([one["validation_loss"] for one in history]))
-        if epoch - best_epoch >= options.patience:
-            break
-    model.set_weights(best_weights)
-    return TrainedModel(model, options, history, best_epoch + 1)
+    return network
+
+
+def _best(history: list[dict[str, float]]) -> int:
+    """Number of the best epoch, the first one where there is none yet."""
+    return int(np.argmin([one["validation_loss"] for one in history])) if history else 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,25 +183,27 @@ def _tensors(examples: TrainingSet, options: TrainOptions) -> _Tensors:
     return _Tensors(data, mask, examples.labels.astype(np.float32), weights(examples.labels, options.prevalence))
 
 
-def _epoch(model: keras.Model, learn: _Tensors, options: TrainOptions, rng: np.random.Generator) -> float:
-    """One pass over the training part in random order; its mean loss."""
+def _epoch(network: keras.Model, learn: _Tensors, options: TrainOptions, epoch: int) -> float:
+    """One pass over the training part in random order; its mean loss. What is drawn depends on the epoch alone."""
+    rng = np.random.default_rng([options.seed, epoch])
     order = rng.permutation(len(learn.labels))
+    starts = range(0, len(order), options.batch)
     total = 0.0
-    for start in range(0, len(order), options.batch):
-        rows = order[start : start + options.batch]
-        data, mask = augment(learn.data[rows], learn.mask[rows], options.augment, rng)
-        loss = model.train_on_batch([data, mask], learn.labels[rows, None], sample_weight=learn.weights[rows])
-        model.reset_metrics()
+
+    def batch(number: int) -> tuple[npt.NDArray[np.int64], Planes]:
+        rows = order[starts[number] : starts[number] + options.batch]
+        return rows, normalise(*augment(learn.data[rows], learn.mask[rows], options.augment, rng), options.recipe)
+
+    for rows, planes in ahead(batch, len(starts)):
+        loss = network.train_on_batch(planes, learn.labels[rows, None], sample_weight=learn.weights[rows])
+        network.reset_metrics()
         total += float(loss) * len(rows)
     return total / len(order)
 
 
-def _loss(model: keras.Model, check: _Tensors, batch: int = 512) -> float:
+def _loss(network: keras.Model, planes: Planes, check: _Tensors, batch: int = 512) -> float:
     """Weighted mean cross-entropy without dropout (nat)."""
-    logits = np.concatenate(
-        [
-            np.asarray(model.predict_on_batch([check.data[start : start + batch], check.mask[start : start + batch]]))
-            for start in range(0, len(check.labels), batch)
-        ]
-    )[:, 0].astype(np.float64)
-    return float(np.mean(check.weights * np.logaddexp(0.0, np.where(check.labels > 0, -logits, logits))))
+    starts = range(0, len(check.labels), batch)
+    logits = np.concatenate([np.asarray(network.predict_on_batch(planes[start : start + batch])) for start in starts])
+    z = logits[:, 0].astype(np.float64)
+    return float(np.mean(check.weights * np.logaddexp(0.0, np.where(check.labels > 0, -z, z))))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from models.examples import TrainingSet
-from models.inputs import Recipe, entry, prepare
+from models.inputs import PLANES, Recipe, entry, prepare
+from models.normalise import normalise as loops
 from nightsift.errors import ModelMismatch
 from nightsift.frames import Stamps
 
@@ -76,11 +77,11 @@ def test_faulty_stamps_stay_finite(rng: np.random.Generator, fault: str) -> None
 
 
 def test_bigger_stamps_are_cropped_about_their_centre(few: TrainingSet) -> None:
-    data, mask = prepare(few.stamps, few.sign, Recipe(size=21))
+    data, _ = prepare(few.stamps, few.sign, Recipe(size=21))
     assert data.shape == (24, 21, 21, 3)
     rising = few.sign == 1
     np.testing.assert_array_equal(data[rising], few.stamps.data[rising][:, 8:29, 8:29])
-    assert mask[1].all(), "a plane that is not finite is masked"
+    assert prepare(few.stamps, few.sign, Recipe(size=21, version=1))[1][1].all(), "a plane that is not finite"
 
 
 @pytest.mark.parametrize("size", [29, 32])
@@ -104,6 +105,44 @@ def test_fading_is_seen_as_brightening(few: TrainingSet) -> None:
     np.testing.assert_array_equal(data, turned)
 
 
+ABSENT = [("template",), ("difference",), ("science",), ("template", "difference"), ("science", "difference")]
+
+
+@pytest.mark.parametrize("absent", ABSENT)
+@pytest.mark.parametrize("channels", [("science", "template", "difference"), ("science", "difference")])
+def test_absent_planes_are_zero_and_hide_nothing(
+    rng: np.random.Generator, absent: tuple[str, ...], channels: tuple[str, ...]
+) -> None:
+    recipe = Recipe(channels=channels)
+    data = rng.normal(40, 30, (6, 31, 31, 3)).astype(np.float32)
+    mask = rng.random((6, 31, 31)) < 0.1
+    mask[0] = True
+    data[1, 3, 4] = np.nan
+    whole = loops(data, mask, recipe)
+    data[2:4][..., [PLANES.index(name) for name in absent]] = np.nan
+    data[3, mask[3]] = 0.0  # padded pixels of an absent plane may be filled
+    found, graph = loops(data, mask, recipe), normalise(data, mask, recipe)
+    np.testing.assert_allclose(found, graph, atol=1e-4)
+    assert np.isfinite(found).all()
+    np.testing.assert_array_equal(found[..., -1], mask | ~np.isfinite(whole).all(-1) | (whole[..., -1] == 1))
+    for place, name in enumerate(channels):
+        assert (found[2:4, ..., place] == 0).all() == (name in absent)
+    np.testing.assert_array_equal(found[[0, 1, 4, 5]], whole[[0, 1, 4, 5]])
+    if "difference" in absent and "science" not in absent:
+        linear = np.sinh(3 * found[2, ..., 0][~mask[2]]) * recipe.softening
+        assert np.median(np.abs(linear)) == pytest.approx(1 / 1.4826, rel=0.02), "in units of the noise of science"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_plane_that_is_absent_masks_the_stamp_only_under_the_old_recipe(few: TrainingSet, version: int) -> None:
+    data = few.stamps.data.copy()
+    data[7, ..., 1] = np.nan
+    found, mask = prepare(Stamps(data, few.stamps.mask), few.sign, Recipe(version=version))
+    assert mask[7].all() == (version == 1)
+    assert np.isfinite(found[7, ..., [0, 2]]).all() == (few.sign[7] == 1)
+    assert mask[0].sum() > 0
+
+
 def test_recipe_survives_json() -> None:
     recipe = Recipe(size=25, softening=1.5, channels=("science", "difference"))
     assert Recipe.from_mapping(json.loads(recipe.to_json())) == recipe
@@ -112,7 +151,7 @@ def test_recipe_survives_json() -> None:
 @pytest.mark.parametrize(
     "change",
     [{"size": 30}, {"channels": ("science",)}, {"channels": ("difference", "sum")}, {"softening": 0.0}, {"border": 20},
-     {"fading": "drop"}, {"version": 2}],
+     {"fading": "drop"}, {"version": 3}],
 )  # fmt: skip
 def test_recipes_that_make_no_sense_are_refused(change: dict) -> None:
     with pytest.raises(ModelMismatch):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,33 @@ def test_same_seed_same_network(separable: TrainingSet) -> None:
     one, other = (train(small, options).model.get_weights() for _ in range(2))
     for first, second in zip(one, other, strict=True):
         np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+def test_a_stopped_training_goes_on_to_the_same_network(separable: TrainingSet, tmp_path: Path) -> None:
+    small = separable.take(np.arange(0, 1600, 20))
+    options = TrainOptions(network=NETWORK, epochs=3, batch=64, seed=4)
+    whole = train(small, options)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(epoch: int, of: int, losses: dict[str, float]) -> None:
+        if epoch == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(small, options, stop, tmp_path / "state.npz")
+    seen: list[int] = []
+    again = train(small, options, lambda epoch, of, losses: seen.append(epoch), tmp_path / "state.npz")
+    assert seen == [3]
+    assert again.best_epoch == whole.best_epoch
+    assert [one["validation_loss"] for one in again.history] == pytest.approx(
+        [one["validation_loss"] for one in whole.history], rel=1e-4
+    )
+    for one, other in zip(again.model.get_weights(), whole.model.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+    train(small, dataclasses.replace(options, seed=5), lambda *told: seen.append(told[0]), tmp_path / "state.npz")
+    assert seen == [3, 1, 2, 3], "the state of another training is not taken up"
 
 
 def test_stops_when_validation_gets_no_better(separable: TrainingSet) -> None:
