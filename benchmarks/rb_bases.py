@@ -1,8 +1,8 @@
 """Base models that never saw some units: ``rb_bases.py --sets FOLDER --out FOLDER``.
 
-The units of all stamp sets found under ``--sets`` are dealt out to folds; for each fold a network is trained on the units
-of the others. `rb_units`, `rb_transfer` and `rb_architectures` measure on them. A fold that is on disk is not trained
-again, and a training that was stopped goes on.
+The units of all stamp sets found under ``--sets`` are dealt out to folds; for each fold a network is trained on the
+units of the others. `rb_units`, `rb_transfer` and `rb_architectures` measure on them. A fold that is on disk is not
+trained again, and a training that was stopped goes on.
 """
 
 from __future__ import annotations

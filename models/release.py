@@ -61,7 +61,7 @@ def release(
         "training": {**trained.options.to_mapping(), "best_epoch": trained.best_epoch, "history": trained.history},
         "figures_on_unseen_units": _all_figures(test, new, float(threshold)),
     }
-    golden = _golden(test)
+    golden = golden_of(test)
     return save(folder, trained.model, trained.options.recipe, card, golden.stamps, golden.sign)
 
 
@@ -77,8 +77,19 @@ def _all_figures(test: TrainingSet, scores: npt.NDArray[np.floating], threshold:
     }
 
 
-def _golden(test: TrainingSet) -> TrainingSet:
-    """A few stamps spread over the test part, half of them real where there are enough."""
+def golden_of(test: TrainingSet) -> TrainingSet:
+    """Pick golden stamps: a few spread over a set, half of them real where there are enough.
+
+    Parameters
+    ----------
+    test : TrainingSet
+        The set.
+
+    Returns
+    -------
+    TrainingSet
+        At most `GOLDEN` of its examples.
+    """
     rows = [np.flatnonzero(test.labels == label) for label in (1, 0)]
     picked = [one[np.linspace(0, len(one) - 1, min(GOLDEN // 2, len(one))).astype(int)] for one in rows]
     return test.take(np.concatenate(picked))

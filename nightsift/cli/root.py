@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from nightsift import __version__
-from nightsift.cli import calibration, compilation, doctor, night, photometry, show, survey, training, unit
+from nightsift.cli import (
+    calibration,
+    compilation,
+    doctor,
+    night,
+    photometry,
+    show,
+    survey,
+    training,
+    transferring,
+    unit,
+)
 from nightsift.errors import ConfigurationError, NightsiftError
 
 EPILOG = "Exit codes: 0 done, 1 some exposures refused or failed, 2 wrong configuration or arguments."
@@ -44,6 +55,7 @@ app.command("report")(survey.report)
 app.command("photometry")(photometry.photometry)
 app.command("show")(show.show)
 app.command("train")(training.train)
+app.command("transfer")(transferring.transfer)
 app.command("calibrate")(calibration.calibrate)
 app.add_typer(unit.app, name="unit")
 app.command("compile")(compilation.compile_now)
