@@ -70,6 +70,7 @@ def base_of(
         card: dict[str, Any] = {
             "held_out": sorted(unit for unit, one in folds.items() if one == fold),
             "examples": len(parts.part("train")),
+            "parameters": int(trained.model.count_params()),
             "seconds": done[-1] if done else None,
             "best_epoch": trained.best_epoch,
             "history": trained.history,

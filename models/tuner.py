@@ -174,6 +174,21 @@ class Tuner:
             )
         return Seen(data, mask, examples.labels.astype(np.int64), planes, views)
 
+    def see_planes(self, examples: TrainingSet) -> Planes:
+        """Prepare stamps that are only scored.
+
+        Parameters
+        ----------
+        examples : TrainingSet
+            Stamps.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, size, size, channels + 1)
+            Normalised planes, for `logits`.
+        """
+        return planes_of(*prepare(examples.stamps, examples.sign, self.recipe), self.recipe)
+
     def restart(self) -> None:
         """Go back to the weights of the base (or to the fresh ones), with a fresh optimizer."""
         for variable, value in zip(self._state, self._start, strict=True):

@@ -12,6 +12,7 @@ import pytest
 
 from models import store
 from models.classifier import Classifier
+from models.contract import build, list_architectures
 from models.examples import TrainingSet
 from models.export import export
 from models.inputs import Recipe, prepare
@@ -80,3 +81,12 @@ def test_export_that_differs_from_keras_is_refused(
     )
     with pytest.raises(ModelMismatch, match="differs from Keras by"):
         export(copy, classifier, few.stamps, few.sign, classifier.card["sha256"])
+
+
+@pytest.mark.parametrize("name", [one for one in list_architectures() if one != "vgg"])
+def test_every_architecture_can_be_exported(name: str, few: TrainingSet, tmp_path: Path) -> None:
+    golden = few.take(np.arange(8))
+    saved = store.save(tmp_path / name, build(name, Recipe()), Recipe(), {}, golden.stamps, golden.sign)
+    light = load(tmp_path / name, engine="onnx")
+    one, other = (predict(few.stamps, few.sign, model, samples=3) for model in (light, saved))
+    np.testing.assert_allclose(one["score"], other["score"], atol=1e-5)

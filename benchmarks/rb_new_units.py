@@ -1,0 +1,71 @@
+"""Stamp sets of telescopes of another kind: ``rb_new_units.py --out FOLDER --units 5``.
+
+Simulated and reduced by the pipeline like the units that models are trained on, but drawn from outside their priors:
+undersampled or very wide, out of focus, trailed and elongated, with many hot pixels and poor flats. What a new camera
+is like. `rb_transfer` carries models over to them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+
+from models import examples
+from nightsift.simulate import SimulationOptions, random_unit, simulate
+from nightsift.simulate.unit_options import UnitOptions
+from nightsift.survey import load_survey
+from tasks.examples import harvest
+
+
+def strange_unit(seed: int, index: int) -> UnitOptions:
+    """A random unit with optics and detector outside the priors of `random_unit`."""
+    unit = random_unit(seed, index)
+    rng = np.random.default_rng([seed, index])
+    wide = bool(rng.random() < 0.5)
+    fwhm = float(rng.uniform(6.0, 8.0) if wide else rng.uniform(1.2, 1.5))
+    optics = dataclasses.replace(
+        unit.optics, seeing=unit.pixel_scale * fwhm, beta=2.2, ellipticity=float(rng.uniform(0.25, 0.4)),
+        defocus=float(rng.uniform(1.5, 2.5)), trail=float(rng.uniform(1.5, 3.0)), coma=2.0,
+    )  # fmt: skip
+    detector = dataclasses.replace(
+        unit.detector, hot_pixels=float(rng.uniform(1500, 3000)), hot_columns=6, flat_error=0.03
+    )
+    return dataclasses.replace(unit, name=f"strange-{seed}-{index}", optics=optics, detector=detector)
+
+
+def make(out: Path, seed: int, index: int, fields: int, visits: int) -> Path:
+    """The stamp set of one such unit; nothing is done where it is there."""
+    folder = out / f"unit-{index:03d}"
+    if not (folder / examples.TABLE).is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        options = SimulationOptions.preset(
+            "training", seed, units=(strange_unit(seed, index),), fields=fields, visits=visits
+        )
+        survey = load_survey(simulate(folder / "survey", options))
+        examples.write(folder, harvest(survey, f"new-{seed}-{index}"))
+        shutil.rmtree(folder / "survey")
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--units", type=int, nargs="+", default=list(range(5)), help="their numbers")
+    parser.add_argument("--seed", type=int, default=77)
+    parser.add_argument("--fields", type=int, default=6)
+    parser.add_argument("--visits", type=int, default=2)
+    arguments = parser.parse_args()
+    for index in arguments.units:
+        start = time.perf_counter()
+        found = examples.read(make(arguments.out, arguments.seed, index, arguments.fields, arguments.visits))
+        real = int(found.labels.sum())
+        print(f"unit {index}: {real} real, {len(found) - real} bogus, {time.perf_counter() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

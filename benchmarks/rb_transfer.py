@@ -1,0 +1,253 @@
+"""From few labels to a model of a new unit: ``rb_transfer.py --sets FOLDER --bases FOLDER --out FOLDER``.
+
+The experiment of a survey that takes over a classifier from another one. For each seed a unit that its base model
+never saw is drawn; the labels come from half of its fields, and the figures from the other half. With 20, 50, 100 and
+500 labels the base is taken as it is (with calibration), its head is tuned, a part of it, all of it, or a network is
+trained from scratch, all by the same rules (`models.transfer`). Strategies see the same labels and are tested on the
+same stamps, so they are compared pair by pair (paired t-test) and, as elsewhere, unpaired (Welch); p-values of all
+comparisons with the frozen base are corrected together after Holm (1979, Scand. J. Stat. 6, 65); the size of an effect
+is Hedges' g (1981, J. Educ. Stat. 6, 107) and the mean difference itself.
+
+``--target FOLDER`` takes the new units from other stamp sets than those that the bases were trained on, such as those
+of `rb_new_units`: telescopes of another kind. Each result is kept in ``--out``, so a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import rb_bases
+import rb_scores
+
+from models.calibrate import fit_calibration, mean_probability
+from models.classifier import Classifier
+from models.examples import TrainingSet
+from models.split import groups_of
+from models.train import TrainOptions
+from models.transfer import KEYS, cross_fit, fit, folds_of
+from models.tuned_parts import STRATEGIES
+from models.tuner import TuneOptions, Tuner
+
+LABELS = (20, 50, 100, 500)
+COMPARED = ("auc", "fpr_1_missed", "nll", "ece")
+BETTER = {"auc": 1, "fpr_1_missed": -1, "nll": -1, "ece": -1}
+COLOURS = dict(zip(STRATEGIES, ("0.4", "C0", "C2", "C1", "C3"), strict=True))
+
+
+def halves(found: TrainingSet, seed: int, labels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to label and rows to test on, no field on both sides; the side to label is big enough if any is."""
+    fields = np.asarray(found.table["field"]).astype(str)
+    order = np.random.default_rng(seed).permutation(np.unique(fields))
+    count = max(1, len(order) // 2)
+    while count < len(order) - 1 and np.isin(fields, order[:count]).sum() < 1.1 * labels:
+        count += 1
+    side = np.isin(fields, order[:count])
+    return np.flatnonzero(side), np.flatnonzero(~side)
+
+
+def draw(rows: np.ndarray, labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """So many rows at random, at least five of each class, as people would label them."""
+    rng = np.random.default_rng([seed, 9])
+    order = rng.permutation(rows)  # a longer draw holds the shorter one
+    first = np.concatenate([order[labels[order] == one][:5] for one in (1, 0)])
+    rest = order[~np.isin(order, first)]
+    return np.concatenate([first, rest])[:count]
+
+
+def one_fit(tuner: Tuner, learn: TrainingSet, test: TrainingSet, seed: int) -> dict[str, Any]:
+    """Cross-validated tuning on some labels, calibrated on held-out logits, tested on the other fields."""
+    start = time.perf_counter()
+    seen = tuner.see(learn)
+    fold, keys = folds_of(learn, 3, seed)
+    crossed = cross_fit(tuner, seen, fold)
+    fit(tuner, seen, crossed.best)
+    names = keys if keys in KEYS else ("example_id",)
+    groups = groups_of({name: np.array(learn.table[name].to_pylist(), dtype=object) for name in names})
+    balance = float((test.labels == 1).mean())  # as a survey knows how many of its candidates are real
+    made = fit_calibration(crossed.logits[crossed.best], learn.labels, groups, balance, seed=seed)
+    logits = tuner.logits(tuner.see_planes(test))
+    told = rb_scores.figures(mean_probability(logits, made), test.labels)
+    raw = rb_scores.figures(mean_probability(logits), test.labels)
+    return {
+        **told, "ece_raw": raw["ece"], "nll_raw": raw["nll"], "rounds": crossed.best, "map": made.method,
+        "labels": len(learn), "tested": len(test), "seconds": time.perf_counter() - start,
+    }  # fmt: skip
+
+
+def run_seed(
+    seed: int, base: Classifier, unit: TrainingSet, strategies: list[str], counts: tuple[int, ...], out: Path
+) -> list[dict[str, Any]]:
+    """All strategies and numbers of labels for one seed; what is on disk is not done again."""
+    file = out / f"seed-{seed}.json"
+    rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
+    done = {(row["strategy"], row["wanted"]) for row in rows}
+    to_label, to_test = halves(unit, seed, max(counts))
+    test = unit.take(to_test)
+    for strategy in strategies:
+        tuner = Tuner(base, strategy, TuneOptions(seed=seed))
+        for count in counts:
+            if (strategy, count) in done or count > len(to_label):
+                continue
+            learn = unit.take(draw(to_label, unit.labels, count, seed))
+            name = unit.table["unit"][0].as_py()
+            row = {"seed": seed, "unit": name, "strategy": strategy, "wanted": count}
+            rows.append(row | one_fit(tuner, learn, test, seed))
+            file.write_text(json.dumps(rows, indent=1))
+            print(
+                f"seed {seed} {name} {strategy:8s} {count:4d} labels, {rows[-1]['rounds']:2d} rounds: "
+                f"AUC {rows[-1]['auc']:.4f}, FPR at 1 % missed {100 * rows[-1]['fpr_1_missed']:.2f} %, "
+                f"NLL {rows[-1]['nll']:.4f}, ECE {rows[-1]['ece']:.4f}, {rows[-1]['seconds']:.1f} s",
+                flush=True,
+            )
+    return rows
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """P-values corrected for their number, step by step (Holm 1979)."""
+    order = np.argsort(p)
+    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    out = np.empty(len(p))
+    out[order] = np.minimum(steps, 1.0)
+    return out
+
+
+def compare(rows: list[dict[str, Any]], reference: str = "frozen") -> list[dict[str, Any]]:
+    """Each strategy against the frozen base, at each number of labels, for each figure."""
+    found = []
+    value = {(r["strategy"], r["wanted"], r["seed"]): r for r in rows}
+    strategies = [name for name in STRATEGIES if name != reference and any(r["strategy"] == name for r in rows)]
+    for metric in COMPARED:
+        for count in sorted({r["wanted"] for r in rows}):
+            for name in strategies:
+                keys = [(count, s) for n, c, s in value if n == name and c == count and (reference, c, s) in value]
+                if len(keys) < 3:
+                    continue
+                one = np.array([value[name, c, s][metric] for c, s in keys])
+                other = np.array([value[reference, c, s][metric] for c, s in keys])
+                found.append({"metric": metric, "labels": count, "strategy": name, **_tests(one, other, metric)})
+    for test in ("welch", "paired"):
+        corrected = holm(np.array([row[f"p_{test}"] for row in found])) if found else []
+        for row, p in zip(found, corrected, strict=True):
+            row[f"p_{test}_holm"] = float(p)
+    return found
+
+
+def _tests(one: np.ndarray, other: np.ndarray, metric: str) -> dict[str, Any]:
+    n, difference = len(one), one - other
+    same = bool(np.ptp(difference) == 0)
+    pooled = float(np.sqrt((one.var(ddof=1) + other.var(ddof=1)) / 2))
+    small = 1 - 3 / (8 * n - 9)
+    return {
+        "n": n,
+        "mean": float(one.mean()),
+        "reference": float(other.mean()),
+        "gain": float(BETTER[metric] * difference.mean()),
+        "better_in": int((BETTER[metric] * difference > 0).sum()),
+        "hedges_g": BETTER[metric] * small * float(difference.mean()) / pooled if pooled > 0 else 0.0,
+        "p_welch": 1.0 if pooled == 0 else float(stats.ttest_ind(one, other, equal_var=False).pvalue),
+        "p_paired": 1.0 if same else float(stats.ttest_rel(one, other).pvalue),
+    }
+
+
+def plot(rows: list[dict[str, Any]], file: Path, title: str) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(9.5, 7), layout="constrained")
+    counts = sorted({row["wanted"] for row in rows})
+    names = [name for name in STRATEGIES if any(row["strategy"] == name for row in rows)]
+    for axis, metric in zip(axes.flat, COMPARED, strict=True):
+        factor = 100.0 if metric == "fpr_1_missed" else 1.0
+        for place, name in enumerate(names):
+            x, mean, error = [], [], []
+            for count in counts:
+                values = [factor * r[metric] for r in rows if r["strategy"] == name and r["wanted"] == count]
+                if values:
+                    x.append(count * 1.04 ** (place - len(names) / 2))
+                    mean.append(np.mean(values))
+                    error.append(np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0)
+            axis.errorbar(x, mean, yerr=error, color=COLOURS[name], marker="o", ms=4, capsize=2, label=name)
+        axis.set(xscale="log", xlabel="labels of the new unit", xticks=counts, xticklabels=counts)
+        axis.set_ylabel("FPR at 1 % missed (%)" if metric == "fpr_1_missed" else rb_scores.NAMES[metric])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    axes[0, 0].legend(frameon=False)
+    seeds = len({row["seed"] for row in rows})
+    figure.suptitle(f"{title}; mean and standard error of {seeds} seeds", fontsize=11)
+    figure.savefig(file, dpi=130)
+
+
+def report(rows: list[dict[str, Any]], out: Path, title: str) -> None:
+    """Tables on stdout, figure and JSON in `out`."""
+    for count in sorted({row["wanted"] for row in rows}):
+        means = {}
+        for name in STRATEGIES:
+            here = [row for row in rows if row["strategy"] == name and row["wanted"] == count]
+            if here:
+                means[name] = {metric: float(np.mean([row[metric] for row in here])) for metric in COMPARED}
+        print(f"\n{count} labels\n\n{rb_scores.table(means, 'strategy')}")
+    compared = compare(rows)
+    print("\nagainst the frozen base; p corrected after Holm over all rows\n")
+    print("| figure | labels | strategy | gain | better in | Hedges' g | p Welch | p paired |\n|" + "---|" * 8)
+    for one in compared:
+        print(
+            f"| {rb_scores.NAMES[one['metric']]} | {one['labels']} | {one['strategy']} | {one['gain']:+.4f} | "
+            f"{one['better_in']}/{one['n']} | {one['hedges_g']:+.2f} | {one['p_welch_holm']:.3g} | "
+            f"{one['p_paired_holm']:.3g} |"
+        )
+    plot(rows, out / "rb_transfer.png", title)
+    (out / "rb_transfer.json").write_text(json.dumps({"rows": rows, "compared": compared}, indent=1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sets", type=Path, nargs="+", required=True, help="stamp sets that the bases are of")
+    parser.add_argument("--bases", type=Path, required=True, help="folder of rb_bases.py")
+    parser.add_argument(
+        "--target", type=Path, nargs="+", help="stamp sets of the new units; held-out units if not given"
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
+    parser.add_argument("--labels", type=int, nargs="+", default=list(LABELS))
+    parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES))
+    parser.add_argument("--architecture", default=TrainOptions().architecture)
+    parser.add_argument("--title", default="new units of the kind trained on")
+    parser.add_argument("--only-report", action="store_true")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if not arguments.only_report:
+        run(arguments)
+    files = sorted(arguments.out.glob("seed-*.json"))
+    report([row for file in files for row in json.loads(file.read_text())], arguments.out, arguments.title)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """All seeds, each with a unit of its own as far as there are units."""
+    found = rb_bases.read_sets(arguments.sets)
+    folds = rb_bases.fold_of_units(np.asarray(found.table["unit"]))
+    target = rb_bases.read_sets(arguments.target) if arguments.target else found
+    names = np.asarray(target.table["unit"]).astype(str)
+    units = np.random.default_rng(5).permutation(np.unique(names))
+    for seed in arguments.seeds:
+        unit = str(units[seed % len(units)])
+        fold = folds.get(unit, seed % rb_bases.FOLDS)
+        base = rb_bases.base_of(
+            arguments.bases, found, fold, folds, TrainOptions(architecture=arguments.architecture, epochs=12)
+        )
+        run_seed(
+            seed, base, target.take(np.flatnonzero(names == unit)), arguments.strategies, tuple(arguments.labels),
+            arguments.out,
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
