@@ -24,3 +24,10 @@ class TooFewLabels(NightsiftError):
 
     problem = "the rule {rule!r} needs {needed} {label} labels, got {found}"
     hint = "label more candidates, or ask for a rate that so few can tell"
+
+
+class TooFewNights(NightsiftError):
+    """The calibration set has too few nights to tell how nights differ."""
+
+    problem = "the calibration set of {unit} has {found} nights that can be compared, at least {needed} needed"
+    hint = "reduce more nights, or name others with --reference"

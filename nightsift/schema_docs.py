@@ -56,6 +56,18 @@ def schema_page() -> str:
             "One row an object and exposure, of those that differ from the templates. `truth.parquet`",
             tables.TRUTH_COLUMNS,
         ),
+        _table(
+            "Monitoring",
+            "One row a unit, night and channel, written by `nightsift monitor`: is the unit still like the nights that "
+            "its scores were calibrated on? `monitoring/night=.../unit=.../verdict.parquet`",
+            tables.MONITORING_COLUMNS,
+        ),
+        _table(
+            "Injections",
+            "One row an injected source: what the pipeline makes of sources of known place and flux, by the model that "
+            "served. `injections/night=.../unit=.../<exposure_id>.parquet`",
+            tables.INJECTION_COLUMNS,
+        ),
         _flags("Candidate flags", "Bits of the column `flags` (int32). A flag never removes a candidate.", Flag),
         _flags("Mask planes", "Bits of a pixel mask (uint16). A pixel is good when no bit is set.", Mask),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 
 from models.unit_calibration import scoring_identity
 from nightsift.errors import ConfigurationError, FrameError, ModelMismatch
-from nightsift.frames import Difference, Pair, Stamps
+from nightsift.frames import Difference, Frame, Pair, Stamps
 from nightsift.images.photometry import ZeroPoint
 from nightsift.io.paths import Archive, checksum, exposure_identity, local_copy
 from nightsift.io.templates import find_template
@@ -199,7 +199,9 @@ def run_steps(reduction: Reduction, path: Path, unit: Unit, archive: Archive) ->
     row |= measure.of_candidates(candidates, unit.model.threshold)
 
 
-def to_difference(reduction: Reduction, path: Path, unit: Unit, archive: Archive) -> tuple[str, ZeroPoint]:
+def to_difference(
+    reduction: Reduction, path: Path, unit: Unit, archive: Archive, change: Callable[[Frame], Frame] | None = None
+) -> tuple[str, ZeroPoint]:
     """Take one exposure from its file to its calibrated difference, the first part of `run_steps`.
 
     Parameters
@@ -212,6 +214,8 @@ def to_difference(reduction: Reduction, path: Path, unit: Unit, archive: Archive
         The telescope unit.
     archive : Archive
         Where templates are read.
+    change : callable, optional
+        Changes the frame once its PSF is known, before it meets its template: injects sources.
 
     Returns
     -------
@@ -241,6 +245,8 @@ def to_difference(reduction: Reduction, path: Path, unit: Unit, archive: Archive
         row |= measure.of_stars(frame, found)
     with timed("psf"):
         frame = psf.fn(frame, found, unit)
+    if change is not None:
+        frame = change(frame)
     with timed("template"):
         template = find_template(archive, frame.meta)
         row["template_id"] = template.template_id

@@ -46,6 +46,10 @@ class Archive:
         """Difference image of an exposure, where it is kept."""
         return self._exposure("differences", night, unit, exposure_id).with_suffix(".fits")
 
+    def injections(self, night: str, unit: str, exposure_id: str) -> Path:
+        """What became of the sources that were injected into an exposure."""
+        return self._exposure("injections", night, unit, exposure_id)
+
     def templates(self, unit: str, field: str, band: str) -> Path:
         """Folder of the templates of a field."""
         return self.root / "templates" / _hive(unit=unit, field=field, band=band)

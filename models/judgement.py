@@ -1,0 +1,202 @@
+"""Has a unit drifted? The latest nights against the calibration set, with false alarms under control.
+
+Each channel is tested on tonight's value and on the mean of the latest two and five nights since the reference: sudden
+faults stand out at once, slow ones in the mean. All tests of a unit are combined to one p-value a night
+(`models.false_discovery.cauchy_combination`), and those of all units of the night are adjusted for their number. Under
+a steady instrument that gives at most `rate` false alarms a unit-night, for one unit or for a hundred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from models.false_discovery import adjust, cauchy_combination
+from models.night_channels import CHANNELS, Reference
+from models.night_tests import NO_PRIOR, Baseline, Prior, baseline, departure, departure_p, variance_prior
+
+RATE = 0.005
+"""False alarms a unit-night that are accepted."""
+WINDOWS = (1, 2, 5)
+"""Latest nights whose mean is tested."""
+NAMED = 0.01
+"""P-value, after adjustment over the channels, from which a channel is named as a reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelVerdict:
+    """What one channel says of a night.
+
+    Attributes
+    ----------
+    channel : str
+        Name of the channel.
+    value : float
+        Value of the night; NaN where it has none.
+    mean, deviation : float
+        Of the calibration nights; NaN where they are too few.
+    nights : int
+        Number of calibration nights with a value.
+    t : float
+        Departure in the window with the smallest p-value, in deviations of the prediction.
+    window : int
+        Nights in that window.
+    p : float
+        Combined p-value of all windows; NaN where the channel was not judged.
+    named : bool
+        Whether the channel is a reason of an alarm.
+    """
+
+    channel: str
+    value: float
+    mean: float = float("nan")
+    deviation: float = float("nan")
+    nights: int = 0
+    t: float = float("nan")
+    window: int = 0
+    p: float = float("nan")
+    named: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NightVerdict:
+    """What is said of one night of one unit.
+
+    Attributes
+    ----------
+    unit : str
+        The unit.
+    channels : tuple of ChannelVerdict
+        One a channel, in their order.
+    p : float
+        Combined p-value; NaN where nothing could be judged.
+    q : float
+        The same, adjusted for the number of units.
+    drifted : bool
+        Whether an alarm is raised.
+    """
+
+    unit: str
+    channels: tuple[ChannelVerdict, ...]
+    p: float
+    q: float = float("nan")
+    drifted: bool = False
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Channels that are named, the strangest first."""
+        named = sorted((one for one in self.channels if one.named), key=lambda one: one.p)
+        return tuple(one.channel for one in named)
+
+
+def priors(references: Sequence[Reference]) -> dict[str, Prior]:
+    """What the units tell each other of the scatter from night to night.
+
+    Parameters
+    ----------
+    references : sequence of Reference
+        Calibration sets of all units that are watched.
+
+    Returns
+    -------
+    dict of str to Prior
+        By channel.
+    """
+    found = {}
+    for channel in CHANNELS:
+        known = [one.values[channel.name][np.isfinite(one.values[channel.name])] for one in references]
+        known = [values for values in known if len(values) > 1]
+        variances = [max(float(values.var(ddof=1)), channel.floor**2) for values in known]
+        found[channel.name] = variance_prior(variances, [len(values) - 1.0 for values in known])
+    return found
+
+
+def judge_unit(
+    reference: Reference,
+    history: Sequence[Mapping[str, float]],
+    prior: Mapping[str, Prior] | None = None,
+    windows: Sequence[int] = WINDOWS,
+) -> NightVerdict:
+    """Judge the latest night of one unit.
+
+    Parameters
+    ----------
+    reference : Reference
+        Its calibration set.
+    history : sequence of mapping of str to float
+        Values by channel (`models.night_channels.night_values`) of the nights since, the latest last.
+    prior : mapping of str to Prior, optional
+        What `priors` gives.
+    windows : sequence of int, optional
+        Latest nights whose mean is tested; only whole windows are.
+
+    Returns
+    -------
+    NightVerdict
+        Not yet adjusted for other units (`judge_night`).
+    """
+    verdicts, tests = [], []
+    for channel in CHANNELS:
+        known = baseline(reference.values[channel.name], (prior or {}).get(channel.name, NO_PRIOR), channel.floor)
+        series = np.array([night.get(channel.name, np.nan) for night in history], dtype=np.float64)
+        one, p = _judge_channel(channel.name, channel.tail, series, known, windows)
+        verdicts.append(one)
+        tests.append(p)
+    named = adjust(np.array([one.p for one in verdicts])) <= NAMED
+    channels = tuple(replace(one, named=bool(is_it)) for one, is_it in zip(verdicts, named, strict=True))
+    return NightVerdict(reference.unit, channels, cauchy_combination(np.concatenate(tests)))
+
+
+def judge_night(verdicts: Sequence[NightVerdict], rate: float = RATE, dependent: bool = True) -> list[NightVerdict]:
+    """Raise the alarms of one night, over all its units.
+
+    Parameters
+    ----------
+    verdicts : sequence of NightVerdict
+        One a unit, of the same night.
+    rate : float, optional
+        Part of the alarms that may be false; with nothing wrong anywhere, the probability of any alarm in the night.
+    dependent : bool, optional
+        Whether units may depend on each other, as those under one sky do.
+
+    Returns
+    -------
+    list of NightVerdict
+        The same with `q` and `drifted`. An alarm names its reasons: the channels that are strange by themselves, or
+        else the strangest.
+    """
+    adjusted = adjust(np.array([one.p for one in verdicts]), dependent)
+    out = []
+    for one, q in zip(verdicts, adjusted, strict=True):
+        drifted = bool(q <= rate)
+        channels = one.channels
+        if drifted and not one.reasons:
+            least = min((c for c in channels if np.isfinite(c.p)), key=lambda c: c.p).channel
+            channels = tuple(replace(c, named=c.channel == least) for c in channels)
+        if not drifted:
+            channels = tuple(replace(c, named=False) for c in channels)
+        out.append(NightVerdict(one.unit, channels, one.p, float(q), drifted))
+    return out
+
+
+def _judge_channel(
+    name: str, tail: str, series: npt.NDArray[np.float64], known: Baseline | None, windows: Sequence[int]
+) -> tuple[ChannelVerdict, npt.NDArray[np.float64]]:
+    value = float(series[-1]) if len(series) else float("nan")
+    if known is None:
+        return ChannelVerdict(name, value), np.empty(0)
+    plain = ChannelVerdict(name, value, known.mean, known.deviation, known.nights)
+    if not np.isfinite(value):
+        return plain, np.empty(0)
+    finite = series[np.isfinite(series)]
+    used = [w for w in windows if w <= len(finite)]
+    t = [departure(finite[-w:], known) for w in used]
+    p = np.array([departure_p(one, known.freedom, tail) for one in t])
+    best = int(np.argmin(p))
+    told = ChannelVerdict(
+        name, value, known.mean, known.deviation, known.nights, t[best], used[best], cauchy_combination(p)
+    )
+    return told, p

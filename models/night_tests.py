@@ -1,0 +1,190 @@
+"""Is a night like the nights of the calibration set? Tests whose null distribution is the scatter from night to night.
+
+A night gives one value in each *channel* (seeing, noise, distance of its scores from those of the calibration set,
+recovery of injected sources, ...). Nights differ for good reasons: weather, the Moon, other fields. How much they do is
+measured on the calibration nights, and a new night is compared with the prediction from them:
+
+    t = (mean of the last w nights - m) / (s sqrt(1/w + 1/n)),     n calibration nights, mean m, deviation s,
+
+with the quantiles of Student's distribution. With few calibration nights s is poorly known. Where several units are
+watched, s borrows strength from the other units by the empirical Bayes rule of Smyth (2004, Stat. Appl. Genet. Mol.
+Biol. 3, 3): s2 = (d0 s0^2 + d s^2) / (d0 + d) with d0 + d degrees of freedom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import digamma, polygamma
+from scipy.stats import t as student
+
+Values = npt.NDArray[np.floating]
+
+LEAST_NIGHTS = 5
+"""Calibration nights below which a channel is not judged."""
+MOST_FREEDOM = 200.0
+"""Degrees of freedom beyond which more make no difference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What other units tell of the variance from night to night (Smyth 2004).
+
+    Attributes
+    ----------
+    variance : float
+        Prior variance; NaN where there is no prior.
+    freedom : float
+        Its weight in degrees of freedom; 0 where there is no prior.
+    """
+
+    variance: float = float("nan")
+    freedom: float = 0.0
+
+
+NO_PRIOR = Prior()
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What a channel was like on the calibration nights.
+
+    Attributes
+    ----------
+    nights : int
+        Number of them.
+    mean : float
+        Mean of their values.
+    deviation : float
+        Standard deviation from night to night, moderated by the prior and not below the floor.
+    freedom : float
+        Degrees of freedom of the deviation.
+    """
+
+    nights: int
+    mean: float
+    deviation: float
+    freedom: float
+
+
+def baseline(values: Values, prior: Prior = NO_PRIOR, floor: float = 0.0) -> Baseline | None:
+    """Learn what a channel is like.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+        Values of the calibration nights; NaN for nights without.
+    prior : Prior, optional
+        What other units tell of its variance.
+    floor : float, optional
+        Smallest deviation: changes of this size do not matter, however steady the channel was.
+
+    Returns
+    -------
+    Baseline or None
+        None for fewer than `LEAST_NIGHTS` nights.
+    """
+    known = np.asarray(values, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    n = len(known)
+    if n < LEAST_NIGHTS:
+        return None
+    freedom = n - 1.0
+    variance = float(known.var(ddof=1))
+    if prior.freedom > 0:
+        variance = (prior.freedom * prior.variance + freedom * variance) / (prior.freedom + freedom)
+    total = min(freedom + prior.freedom, MOST_FREEDOM)
+    return Baseline(n, float(known.mean()), max(float(np.sqrt(variance)), floor), total)
+
+
+def departure(latest: Values, of: Baseline) -> float:
+    """Mean of the latest nights against the prediction from the calibration nights.
+
+    Parameters
+    ----------
+    latest : ndarray, shape (w,)
+        Values of the latest nights.
+    of : Baseline
+        What the channel is like.
+
+    Returns
+    -------
+    float
+        Student's t; 0 where the channel never changed and has not changed now, infinite where it has.
+    """
+    width = of.deviation * np.sqrt(1.0 / len(latest) + 1.0 / of.nights)
+    difference = float(np.mean(latest)) - of.mean
+    if width == 0:
+        return 0.0 if difference == 0 else float(np.copysign(np.inf, difference))
+    return float(difference / width)
+
+
+def departure_p(t: float, freedom: float, tail: str = "both") -> float:
+    """P-value of a departure.
+
+    Parameters
+    ----------
+    t : float
+        What `departure` gives.
+    freedom : float
+        Degrees of freedom.
+    tail : {"both", "high", "low"}, optional
+        Which departures count.
+
+    Returns
+    -------
+    float
+        The p-value.
+
+    Raises
+    ------
+    ValueError
+        If the tail is unknown.
+    """
+    if tail == "both":
+        return float(2.0 * student.sf(abs(t), freedom))
+    if tail not in ("high", "low"):
+        raise ValueError(f"the tail is both, high or low, got {tail!r}")
+    return float(student.sf(t if tail == "high" else -t, freedom))
+
+
+def variance_prior(variances: Sequence[float], freedoms: Sequence[float]) -> Prior:
+    """Learn how variances scatter from unit to unit (Smyth 2004, section 6.2).
+
+    Parameters
+    ----------
+    variances, freedoms : sequence of float
+        Variance of a channel on the calibration nights of each unit, with its degrees of freedom.
+
+    Returns
+    -------
+    Prior
+        Weight by how alike the units are; no prior for fewer than three units.
+    """
+    s2, d = np.asarray(variances, dtype=np.float64), np.asarray(freedoms, dtype=np.float64)
+    used = np.isfinite(s2) & (s2 > 0) & (d > 0)
+    s2, d = s2[used], d[used]
+    if len(s2) < 3:
+        return NO_PRIOR
+    e = np.log(s2) - digamma(d / 2.0) + np.log(d / 2.0)
+    excess = float(e.var(ddof=1) - polygamma(1, d / 2.0).mean())
+    if excess <= 0:  # as alike as if they were one
+        return Prior(float(np.exp(e.mean())), MOST_FREEDOM)
+    half = _inverse_trigamma(excess)
+    freedom = min(2.0 * half, MOST_FREEDOM)
+    return Prior(float(np.exp(e.mean() + digamma(half) - np.log(half))), freedom)
+
+
+def _inverse_trigamma(value: float) -> float:
+    """X with trigamma(x) = value, by Newton's iteration (Smyth 2004, appendix)."""
+    x = 0.5 + 1.0 / value
+    for _ in range(50):
+        tri = float(polygamma(1, x))
+        step = tri * (1.0 - tri / value) / float(polygamma(2, x))
+        x += step
+        if -step / x < 1e-8:
+            break
+    return x
