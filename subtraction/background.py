@@ -23,6 +23,9 @@ MIN_SKY = 0.2
 CLIP = 4.0
 """Pixels farther than this from the median of their block (sigma) do not count in its mean."""
 
+SHARED = 8
+"""Distance of the pixels (pixel) whose differences tell how the noise of the template goes into a difference."""
+
 FAINT = 3.0
 """Nor do pixels whose surroundings stand out by this much (sigma): there is a faint transient."""
 
@@ -51,6 +54,7 @@ def sky_blocks(
     ny, nx = data.shape
     size = max(16, -(-max(ny, nx) // blocks))
     step = max(1, size // 64)
+    share = np.float32(noise_share(data, variance, model, mask))
     rows: dict[tuple[int, int], tuple[float, float, float, float]] = {}
 
     def some(first: int, last: int) -> None:
@@ -58,7 +62,7 @@ def sky_blocks(
         for y0 in range(first, last, size):
             for x0 in range(0, nx, size):
                 stop = (min(y0 + size, ny), min(x0 + size, nx))
-                count, pixels = gather_sky(data, variance, model, mask, (y0, stop[0]), (x0, stop[1]), step, seen)
+                count, pixels = gather_sky(data, variance, model, mask, share, (y0, stop[0]), (x0, stop[1]), step, seen)
                 if count < max(16, MIN_SKY * pixels):
                     continue
                 centre = ((x0 + stop[1] - 1) / 2, (y0 + stop[0] - 1) / 2)
@@ -67,6 +71,44 @@ def sky_blocks(
     over_rows(some, ny, size, threads)
     table = np.array([rows[place] for place in sorted(rows)], dtype=np.float64).reshape(-1, 4)
     return table[:, 0], table[:, 1], table[:, 2], table[:, 3]
+
+
+def noise_share(data: FloatImage, variance: FloatImage, model: FloatImage, mask: MaskImage) -> float:
+    """Part f of a difference D for which ``M + f D``, M the matched template, has no noise in common with D.
+
+    Among sources, pixels where M is faint are those with the lower noise of the template, so that D is too high there:
+    by 0.2 sigma in a crowd where both frames are equally deep. ``M + f D`` is the mean of both frames weighted by their
+    variances; a choice by it leaves the mean of D alone, whatever sources there are. Its sign is independent of D,
+    which tells f in spite of sources. Pixels are compared with those `SHARED` farther on, so that gradients do not
+    count.
+
+    Parameters
+    ----------
+    data, variance, model : ndarray of float32, shape (ny, nx)
+        Difference, its variance, matched template.
+    mask : ndarray of uint16, shape (ny, nx)
+        Mask of the difference.
+
+    Returns
+    -------
+    float
+        0 (template without noise, or too few pixels) to 1.
+    """
+    step = max(1, int(np.sqrt(data.size / 200_000)))
+    width = max(data.shape[1] - SHARED, 0)
+    here, there = (np.s_[::step, first : first + width : step] for first in (0, SHARED))
+    z, noise = data[here] - data[there], variance[here] + variance[there]
+    good = (mask[here] == 0) & (mask[there] == 0) & (z * z < 9.0 * noise)
+    z, m = z[good], (model[here] - model[there])[good]
+    if len(z) < 400:
+        return 0.0
+    low, high = 0.0, 1.0
+    for _ in range(10):
+        middle = (low + high) / 2.0
+        # Rises with the share, and is zero on average where both are independent.
+        shared = float((np.sign(m + np.float32(middle) * z) * z).sum(dtype=np.float64))
+        low, high = (low, middle) if shared > 0 else (middle, high)
+    return (low + high) / 2.0
 
 
 def _level(values: npt.NDArray[np.float32], around: npt.NDArray[np.float32]) -> tuple[float, float]:

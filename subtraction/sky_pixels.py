@@ -27,13 +27,15 @@ SAMPLE = 2_000_000
 
 
 @nb.njit(cache=True, nogil=True)
-def gather_sky(data, variance, model, mask, rows, columns, step, out):  # type: ignore[no-untyped-def]
+def gather_sky(data, variance, model, mask, share, rows, columns, step, out):  # type: ignore[no-untyped-def]
     """Collect the values of sky pixels in a window.
 
     Parameters
     ----------
     data, variance, model, mask : ndarray, shape (ny, nx)
         Image to take values from, variance and matched template that tell sky from sources, mask.
+    share : float
+        From `noise_share`: part of the difference that the template lacks to be the mean of both frames.
     rows, columns : tuple of int
         First and after the last row and column.
     step : int
@@ -52,7 +54,7 @@ def gather_sky(data, variance, model, mask, rows, columns, step, out):  # type: 
     for y in range(rows[0], rows[1], step):
         for x in range(columns[0], columns[1], step):
             seen += 1
-            m = model[y, x]
+            m = model[y, x] + share * data[y, x]
             if mask[y, x] != 0 or m * m >= SKY * variance[y, x]:
                 continue
             total, pixels = np.float32(0), 0
