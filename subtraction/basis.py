@@ -18,8 +18,8 @@ MIN_WIDTH = 0.65
 DEGREES = (6, 4, 2)
 """Degrees of the polynomials on the narrow, middle and wide Gaussian, as Alard and Lupton chose them."""
 
-WINGED = (6, 4, 2, 2)
-"""The same with a fourth, widest Gaussian: the wings of bright stars."""
+WINGED = (6, 6, 4, 2)
+"""The same with a fourth, widest Gaussian, the wings of bright stars, and degrees that follow elongated PSFs."""
 
 SCALES = (0.5, 1.0, 2.0, 4.0)
 """Widths of the Gaussians in units of the width that matches the two PSFs."""
