@@ -30,6 +30,46 @@ USUAL_STRENGTH = 100.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class SmearedNoise:
+    """Squared residuals that a kernel makes of white noise of the reference: a quadratic form in its unknowns.
+
+    Attributes
+    ----------
+    weight : ndarray of float64, shape (n_folds, n_terms, n_terms)
+        Sums of weight times variance of the reference over the cells of a fold, times two terms of the variation.
+    products : ndarray of float64, shape (n, n)
+        Products of the kernel's functions.
+    index : ndarray of int64, shape (m,)
+        Which of all ``n_terms * n`` unknowns there are.
+    offset : float
+        What is added to the first of all unknowns.
+    """
+
+    weight: Float64
+    products: Float64
+    index: Int64
+    offset: float = 0.0
+
+    def of(self, solution: Float64) -> Float64:
+        """Weighted sums of the squared noise in each fold.
+
+        Parameters
+        ----------
+        solution : ndarray, shape (m,)
+            The unknowns.
+
+        Returns
+        -------
+        ndarray of float64, shape (n_folds,)
+            The sums.
+        """
+        kernels = np.zeros((self.weight.shape[1], len(self.products)))
+        kernels.ravel()[self.index] = solution
+        kernels[0, 0] += self.offset
+        return np.asarray(np.einsum("kab,ab->k", self.weight, kernels @ self.products @ kernels.T))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class FoldSums:
     """Normal equations of one kernel for the whole frame, a set for each fold.
 
@@ -41,11 +81,14 @@ class FoldSums:
         Right sides.
     square : ndarray of float64, shape (n_folds,)
         Weighted sums of the squared target.
+    noise : SmearedNoise
+        What was taken off `normal` and may not be there (`doubtful_noise`).
     """
 
     normal: Float64
     right: Float64
     square: Float64
+    noise: SmearedNoise
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +146,35 @@ def cell_normal(cells: CellEquations, cell: int, share: float = 1.0) -> tuple[Fl
     return normal, right + pulled, square
 
 
+def doubtful_noise(cells: CellEquations, fold: Int64, n_folds: int, share: float = 1.0) -> Float64:
+    """Part of the noise taken off that may not be there, in some direction, by chance.
+
+    The smallest eigenvalue of the sum of N squares of white noise in n unknowns is lower than its expectation by the
+    factor ``(1 - sqrt(n / N))**2`` (Marchenko and Pastur 1967, Math. USSR Sb. 1, 457). Half of that lack is told: all
+    of it would be met only by a kernel made for the one direction.
+
+    Parameters
+    ----------
+    cells : CellEquations
+        Sums of all cells.
+    fold : ndarray of int64, shape (n_cells,)
+        Fold of each cell, negative for cells that are left out.
+    n_folds : int
+        Number of folds.
+    share : float, optional
+        Part of the reference's noise that was taken off.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_cells,)
+        In units of `CellEquations.noise`; 0 for cells left out.
+    """
+    used = fold >= 0
+    pixels = np.bincount(fold[used], weights=cells.count[used], minlength=n_folds)
+    scatter = np.minimum(np.sqrt(len(cells.products) / np.maximum(pixels, 1.0)), 1.0)
+    return np.asarray(np.where(used, share * cells.noise * scatter[fold], 0.0))
+
+
 def sum_folds(cells: CellEquations, fold: Int64, n_folds: int, share: float = 1.0) -> FoldSums:
     """Sum the cells of each fold.
 
@@ -123,8 +195,12 @@ def sum_folds(cells: CellEquations, fold: Int64, n_folds: int, share: float = 1.
         The sums.
     """
     n = cells.normal.shape[1]
-    sums = FoldSums(np.zeros((n_folds, n, n)), np.zeros((n_folds, n)), np.zeros(n_folds))
-    for cell in np.flatnonzero(fold >= 0):
+    used = np.flatnonzero(fold >= 0)
+    doubt = doubtful_noise(cells, fold, n_folds, share)
+    weight = np.bincount(fold[used], weights=doubt[used], minlength=n_folds).astype(np.float64)[:, None, None]
+    noise = SmearedNoise(weight, cells.products, np.arange(n))
+    sums = FoldSums(np.zeros((n_folds, n, n)), np.zeros((n_folds, n)), np.zeros(n_folds), noise)
+    for cell in used:
         normal, right, square = cell_normal(cells, int(cell), share)
         sums.normal[fold[cell]] += normal
         sums.right[fold[cell]] += right
@@ -162,7 +238,7 @@ def solve_penalised(normal: Float64, right: Float64, penalty: Float64) -> Float6
 
 
 def held_out(sums: FoldSums, penalty: Float64) -> tuple[float, float]:
-    """Squared residuals on each fold of the kernel that the others give.
+    """Squared residuals on each fold of the kernel that the others give, at most.
 
     Parameters
     ----------
@@ -176,17 +252,19 @@ def held_out(sums: FoldSums, penalty: Float64) -> tuple[float, float]:
     outside, inside : float
         Sum on the folds held out, and on those fitted divided by their number less one; infinite where a fit fails.
     """
-    whole, right, square = sums.normal.sum(axis=0), sums.right.sum(axis=0), float(sums.square.sum())
+    whole, right = sums.normal.sum(axis=0), sums.right.sum(axis=0)
     outside = inside = 0.0
     for k in range(len(sums.square)):
-        rest = whole - sums.normal[k]
-        solution = solve_penalised(rest, right - sums.right[k], penalty)
+        rest, pull = whole - sums.normal[k], right - sums.right[k]
+        solution = solve_penalised(rest, pull, penalty)
         if solution is None:
             return np.inf, np.inf
-        own = float(solution @ (sums.normal[k] @ solution) - 2.0 * solution @ sums.right[k] + sums.square[k])
-        other = float(solution @ (rest @ solution) - 2.0 * solution @ (right - sums.right[k])) + square
+        # Where more was taken off than there is, the kernel that amplifies noise most would look best.
+        square = sums.square + sums.noise.of(solution)
+        own = float(solution @ (sums.normal[k] @ solution) - 2.0 * solution @ sums.right[k] + square[k])
+        other = float(solution @ (rest @ solution) - 2.0 * solution @ pull + square.sum() - square[k])
         outside += own
-        inside += (other - float(sums.square[k])) / max(len(sums.square) - 1, 1)
+        inside += other / max(len(square) - 1, 1)
     return outside, inside
 
 

@@ -15,12 +15,18 @@ from nightsift.frames import FloatImage, Frame
 from nightsift.psf import Psf
 from subtraction.masks import HARD, effective_radius
 from subtraction.profiles import half_width
-from subtraction.spatial import ImageField, sample_field
+from subtraction.spatial import ImageField, nodes, sample_field
 
 Float64 = npt.NDArray[np.float64]
 
 TRANSFORM = 64
 """Side of the transforms that make the whitening filter (pixel): larger than kernel and filter together."""
+
+NOISE_ORDER = 3
+"""Least order of the filters' polynomials where the noise of one frame against the other changes over the field."""
+
+STEADY = 0.1
+"""Relative change of that ratio which one filter for the whole field may leave unheeded."""
 
 VARIANCE_HALF = 3
 """Half width of the kernels that smooth variances (pixel): variance maps are smooth, their sums are kept."""
@@ -71,9 +77,11 @@ def make_filters(
     Returns
     -------
     Filters
-        The filters, as polynomial fields of the order of the kernel.
+        The filters, as polynomial fields of the order of the kernel, or higher where the noise asks for it.
     """
     shape, order = kernel.shape, kernel.order
+    if order < NOISE_ORDER and not _is_steady(_levels(target, reference, shape, NOISE_ORDER), shape):
+        order = NOISE_ORDER
     level = _levels(target, reference, shape, order)
 
     def transfer(x: float, y: float) -> tuple[Float64, Float64]:
@@ -156,6 +164,13 @@ def _levels(
         return cache[x, y]
 
     return level
+
+
+def _is_steady(level: Callable[[float, float], tuple[float, float]], shape: tuple[int, int]) -> bool:
+    """Whether the noise of both frames keeps its ratio over the field."""
+    levels = np.array([level(float(x), float(y)) for x, y in zip(*nodes(shape, 1), strict=True)])
+    ratio = levels[:, 0] / np.maximum(levels[:, 1], np.finfo(np.float32).tiny)
+    return bool(ratio.max() <= (1.0 + STEADY) * ratio.min())
 
 
 def _transform(image: Float64) -> Float64:

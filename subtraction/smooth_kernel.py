@@ -5,7 +5,7 @@ See docs/algorithms.md, section 14.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,17 @@ from nightsift.psf import polynomial_terms
 from subtraction.cell_equations import CellEquations
 from subtraction.delta_basis import Support, roughness
 from subtraction.held_out_blocks import affordable_order, fold_numbers
-from subtraction.kernel_modes import FoldSums, Modes, cell_normal, find_modes, held_out, solve_penalised, sum_folds
+from subtraction.kernel_modes import (
+    FoldSums,
+    Modes,
+    SmearedNoise,
+    cell_normal,
+    doubtful_noise,
+    find_modes,
+    held_out,
+    solve_penalised,
+    sum_folds,
+)
 from subtraction.parallel import over_rows
 from subtraction.spatial import ImageField, n_terms
 
@@ -220,6 +230,10 @@ def _project(
             squares[cell] = square - float(mean @ (2.0 * vector - pulled))
 
     over_rows(some, n_cells, 1, threads)
+    doubt = doubtful_noise(cells, fold, n_folds, share)
+    weight = np.stack([(terms[fold == k].T * doubt[fold == k]) @ terms[fold == k] for k in range(n_folds)])
+    products = modes.images @ cells.products @ modes.images.T
+    noise = SmearedNoise(weight, products, np.arange(count * n), modes.scale)
     normal = np.zeros((n_folds, count * n, count * n), dtype=np.float32)
     right, square = np.zeros((n_folds, count * n)), np.zeros(n_folds)
     for k in range(n_folds):
@@ -230,7 +244,7 @@ def _project(
         blocks = normal[k].reshape(count, n, count, n)
         for a in range(count):
             blocks[a] = ((own[:, a, None] * own).T @ ours).reshape(count, n, n).transpose(1, 0, 2)
-    return FoldSums(normal, right, square)
+    return FoldSums(normal, right, square, noise)
 
 
 def _selection(modes: Modes, choice: Choice) -> tuple[Int64, Float64]:
@@ -248,7 +262,8 @@ def _selection(modes: Modes, choice: Choice) -> tuple[Int64, Float64]:
 
 def _part(system: FoldSums, index: Int64) -> FoldSums:
     """The equations of some unknowns."""
-    return FoldSums(system.normal[:, index[:, None], index[None, :]], system.right[:, index], system.square)
+    normal = system.normal[:, index[:, None], index[None, :]]
+    return FoldSums(normal, system.right[:, index], system.square, replace(system.noise, index=index))
 
 
 def _choose(system: FoldSums, modes: Modes, most: tuple[int, int], affordable: int) -> Choice:

@@ -13,7 +13,7 @@ from subtraction import subtract
 from subtraction.cell_equations import Planes, sum_cells
 from subtraction.changed_pixels import Clip
 from subtraction.delta_basis import make_support, roughness
-from subtraction.kernel_modes import cell_normal
+from subtraction.kernel_modes import SmearedNoise, cell_normal
 from subtraction.masks import HARD
 from subtraction.smooth_kernel import Choice, fit_smooth, legendre_terms
 from subtraction.source_pixels import SourcePixels, list_pixels
@@ -249,3 +249,27 @@ def test_result_does_not_depend_on_threads(make_pair):
     one, two = (subtract(pair, "sfft", {"threads": n}) for n in (1, 3))
     np.testing.assert_array_equal(one.data, two.data)
     np.testing.assert_array_equal(one.score, two.score)
+
+
+def test_misplaced_stars_do_not_blow_up_the_kernel(make_pair, seeing):
+    """Where much noise was taken off the equations, no kernel of large positive and negative pixels comes out."""
+    pair, _ = make_pair(shape=(480, 480), n_stars=250, science=seeing(4.2, jitter=0.21))
+    difference = subtract(pair, "sfft")
+    kernel = difference.kernel_map[2, 2]
+    assert np.abs(kernel).sum() < 1.3 * kernel.sum()
+    assert difference.kernel_sum == pytest.approx(1.0, abs=0.02)
+
+
+def test_smeared_noise_is_that_of_the_kernel_at_each_cell(rng):
+    """The quadratic form is the sum over cells of weight times squared norm of the kernel there."""
+    n_cells, n_terms, functions = 12, 3, rng.normal(size=(5, 9))
+    terms, noise, fold = rng.normal(size=(n_cells, n_terms)), rng.uniform(1, 2, n_cells), np.arange(n_cells) % 2
+    weight = np.stack([(terms[fold == k].T * noise[fold == k]) @ terms[fold == k] for k in range(2)])
+    index = np.array([0, 2, 3, 7, 14])
+    solution = rng.normal(size=len(index))
+    all_of_them = np.zeros(n_terms * 5)
+    all_of_them[index] = solution
+    all_of_them[0] += 0.7
+    kernels = terms @ all_of_them.reshape(n_terms, 5) @ functions
+    brute = np.bincount(fold, weights=noise * (kernels**2).sum(axis=1))
+    np.testing.assert_allclose(SmearedNoise(weight, functions @ functions.T, index, 0.7).of(solution), brute)
