@@ -14,6 +14,8 @@ import types
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
 from nightsift.errors import ConfigurationError
 from nightsift.frames import Difference, Pair
 from subtraction import methods as _methods
@@ -61,15 +63,16 @@ def subtract(pair: Pair, method: str = "hotpants", options: Mapping[str, Any] | 
     SubtractionFailed
         If the fit fails, or the difference breaks a promise of the contract.
     """
-    if method == AUTO:
+    # All matrices here are small: threads of BLAS would only wait for each other, and for those of the pixel loops.
+    with threadpool_limits(limits=1, user_api="blas"):
+        if method != AUTO:
+            return check(_find(method).subtract(pair, make_options(method, options)), pair)
         if options:
             what = "are given, although the method is picked for each pair"
             raise _wrong(AUTO, ", ".join(options), what, "name a method, or leave the options away")
         choice = choose(pair)
         difference = subtract(pair, choice.method)
         return dataclasses.replace(difference, choice=choice.why)
-    module = _find(method)
-    return check(module.subtract(pair, make_options(method, options)), pair)
 
 
 def make_options(method: str, options: Mapping[str, Any] | None = None) -> Any:
