@@ -2,8 +2,8 @@
 
 Lakshminarayanan et al. 2017 (NeurIPS 30, 6402): networks that differ in their start and in the order of their data
 agree where the data decide and differ where they do not. Whole networks cost a trunk each; heads cost next to nothing.
-Each member here sees another draw of the *groups* of the training part (units, fields: bagging, Breiman 1996, Mach.
-Learn. 24, 123), so that members differ where units differ, which is what a new unit will do too.
+Members may each see another draw of the *groups* of the training part (units, fields: bagging, Breiman 1996, Mach. Learn.
+24, 123); with the tens of units of a training set that costs more than the differences are worth, and is off.
 
 Member: features (centred and scaled) -> dense layer with ReLU -> one logit. Trained by Adam with dropout on the dense
 layer, the weights of the epoch with the smallest loss on the validation part kept. Neither training nor scoring needs
@@ -109,8 +109,8 @@ class HeadOptions:
     """
 
     members: int = 10
-    hidden: int = 64
-    groups: float = 0.7
+    hidden: int = 128
+    groups: float = 1.0
     dropout: float = 0.4
     decay: float = 1e-2
     learning_rate: float = 1e-3

@@ -1,0 +1,258 @@
+"""Ways of being unsure, side by side: ``rb_uncertainty.py --sets FOLDER --out bench/uncertainty [--model FOLDER]``.
+
+FOLDER holds one folder a unit with a labelled set (``nightsift train`` leaves them in ``<name>-training``). Units are
+dealt to training, validation and test; a network is trained on the first (or ``--model`` given, which must not have seen
+the others). On the features of its trunk: the head as it is, MC dropout, an ensemble of small heads (`models.ensemble`),
+last-layer Laplace (`models.laplace`); heads learn from augmented views, as the network's own did. Compared on the test
+units as they are and after planted faults that none was trained on; ranges are from drawing fields again. Writes
+``uncertainty.json`` and ``uncertainty.png``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.ndimage import gaussian_filter, shift
+from scipy.special import expit
+
+from models import examples as sets
+from models.augment import AugmentOptions, augment
+from models.calibrate import fit_calibration
+from models.classifier import Classifier
+from models.dataset import assign_splits
+from models.ensemble import FeatureSet, HeadOptions, train_heads
+from models.evaluate import auc, missed_and_fpr, reliability, threshold_at_missed
+from models.examples import TrainingSet, join, weights
+from models.features import flattened, trunk_features
+from models.inputs import prepare
+from models.laplace import fit_laplace
+from models.predict import sample_logits, summarise
+from models.sampling import draw_gates
+from models.scoring_rules import aurc, brier, ece, grouped_bootstrap, nll, risk_coverage
+from models.store import load, save
+from models.train import TrainOptions, train
+from nightsift.frames import Stamps
+from nightsift.plots import COLOURS, STYLE
+
+SAMPLES, VIEWS = 20, 3
+CHANGES = AugmentOptions(seeing=0, no_difference=0, no_template=0, no_science=0)
+WAYS = ("one head", "dropout", "ensemble", "laplace")
+LOOKS = dict(zip(WAYS, ("0.5", COLOURS[0], COLOURS[1], COLOURS[2]), strict=True))
+FAULTS = ("none", "defocus", "misaligned", "flux scale")
+
+
+def network(options: argparse.Namespace, examples: TrainingSet) -> Classifier:
+    """The model told, or one trained on the training part and kept beside the results."""
+    folder = options.model or options.out / "network"
+    if not (Path(folder) / "model.keras").is_file():
+        made = train(
+            examples, TrainOptions(epochs=14, patience=4, seed=options.seed), lambda *told: print(*told, flush=True)
+        )
+        golden = examples.part("test").take(np.arange(16))
+        save(folder, made.model, made.options.recipe, {"note": "benchmark"}, golden.stamps, golden.sign)
+    return load(folder)
+
+
+def with_fault(examples: TrainingSet, fault: str) -> TrainingSet:
+    """The same candidates as another unit would deliver them: what stands in the difference changes with the planes."""
+    data = np.where(examples.stamps.mask[..., None], 0, np.nan_to_num(examples.stamps.data)).astype(np.float32)
+    science, template = data[..., 0].copy(), data[..., 1].copy()
+    if fault == "defocus":
+        data[..., 0] = gaussian_filter(science, (0, 1.2, 1.2))
+    elif fault == "misaligned":
+        data[..., 1] = shift(template, (0, 0.4, 0.3), order=1, mode="nearest")
+    elif fault == "flux scale":
+        data[..., 1] = 0.9 * template
+    data[..., 2] += (data[..., 0] - science) - (data[..., 1] - template)
+    return TrainingSet(Stamps(data, examples.stamps.mask), examples.table, examples.card)
+
+
+def learn_heads(model: Classifier, examples: TrainingSet, seed: int) -> tuple[Any, Any, dict[str, float]]:
+    """Heads and the posterior of the first one, with the seconds that they cost."""
+    rng, parts = np.random.default_rng(seed), {}
+    for name in ("train", "validation"):
+        part = examples.part(name)
+        rows = [flattened(trunk_features(part.stamps, part.sign, model))]
+        data, mask = prepare(part.stamps, part.sign, model.recipe)
+        views = range(VIEWS if name == "train" else 0)
+        rows += [flattened(model.trunk(*augment(data, mask, CHANGES, rng))) for _ in views]
+        unit = np.array(part.table["unit"].to_pylist())
+        many = len(rows)
+        parts[name] = FeatureSet(
+            np.concatenate(rows), np.tile(part.labels, many), np.tile(weights(part.labels), many), np.tile(unit, many)
+        )
+    start = time.perf_counter()
+    heads = train_heads(parts["train"], parts["validation"], HeadOptions(), seed)
+    middle = time.perf_counter()
+    plain = len(parts["train"].labels) // (VIEWS + 1)  # views are not new evidence
+    first = FeatureSet(*(getattr(parts["train"], name)[:plain] for name in ("features", "labels", "weights", "groups")))
+    posterior = fit_laplace(heads, first, parts["validation"], samples=SAMPLES)
+    return heads, posterior, {"ensemble": middle - start, "laplace": time.perf_counter() - middle}
+
+
+def logits_of(model: Classifier, heads: Any, posterior: Any, part: TrainingSet) -> dict[str, np.ndarray]:
+    """Sampled logits (samples, n) in each way."""
+    features = flattened(trunk_features(part.stamps, part.sign, model))
+    keep = [np.ones_like(gate) for gate in draw_gates(model.gates, 1, 0)]
+    data, mask = prepare(part.stamps, part.sign, model.recipe)
+    return {
+        "one head": model.sample(data, mask, keep),
+        "dropout": sample_logits(part.stamps, part.sign, model, SAMPLES, 0),
+        "ensemble": heads.logits(features),
+        "laplace": posterior.logits(heads.hidden(features), SAMPLES),
+    }
+
+
+def measure(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    """Every figure of one way on one set; ranges of the proper scores over fields drawn again."""
+    told = summarise(logits)
+    p, spread = told["score"].astype(np.float64), told["score_std"]
+    threshold = threshold_at_missed(p, labels, 0.01)
+    area, excess = aurc(p, labels)
+    return {
+        "nll": nll(p, labels), "nll_range": grouped_bootstrap(lambda r: nll(p[r], labels[r]), groups),
+        "brier": brier(p, labels), "ece": ece(p, labels, equal_mass=True), "auc": auc(p, labels),
+        "fpr_at_1_percent_missed": missed_and_fpr(p, labels, threshold)[1],
+        "fpr_range": grouped_bootstrap(
+            lambda r: missed_and_fpr(p[r], labels[r], threshold_at_missed(p[r], labels[r], 0.01))[1], groups
+        ),
+        "aurc": area, "excess_aurc": excess, "aurc_by_spread": aurc(p, labels, -spread)[0],
+        "aurc_by_confidence": aurc(p, labels, told["confidence"])[0], "mean_spread": float(spread.mean()),
+        "mean_confidence": float(told["confidence"].mean()),
+    }  # fmt: skip
+
+
+def paired(logits: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    """NLL of each way less that of dropout on the same candidates: the difference and its range over fields."""
+    loss = {name: expit(z.astype(float)).mean(axis=0) for name, z in logits.items()}
+
+    def excess(name: str, rows: np.ndarray) -> float:
+        return nll(loss[name][rows], labels[rows]) - nll(loss["dropout"][rows], labels[rows])
+
+    every = np.arange(len(labels))
+    return {
+        name: {"excess": excess(name, every), "range": grouped_bootstrap(lambda r, name=name: excess(name, r), groups)}
+        for name in logits
+    }
+
+
+def draw(
+    out: Path,
+    found: dict[str, Any],
+    shown: dict[str, dict[str, np.ndarray]],
+    labels: np.ndarray,
+    steps: dict[int, float],
+) -> None:
+    """NLL by fault, risk-coverage, reliability, spread of right and wrong decisions, number of samples."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 6.6), layout="constrained", facecolor="white")
+        axes = figure.subplots(2, 3)
+        for place, name in enumerate(WAYS):
+            x = np.arange(len(FAULTS)) + 0.18 * (place - 1.5)
+            rows = [found[fault][name] for fault in FAULTS]
+            value, ranges = np.array([r["nll"] for r in rows]), np.array([r["nll_range"] for r in rows]).T
+            axes[0, 0].errorbar(
+                x, value, [value - ranges[0], ranges[1] - value], fmt="o", ms=4, color=LOOKS[name], label=name
+            )
+        axes[0, 0].set_xticks(range(len(FAULTS)), FAULTS)
+        axes[0, 0].set(
+            title="new units, as they are and with planted faults", ylabel="negative log-likelihood (nat)", yscale="log"
+        )
+        axes[0, 0].legend()
+        for axis, fault, title in ((axes[0, 1], "none", "new units"), (axes[0, 2], "defocus", "new units, defocused")):
+            for name in WAYS:
+                coverage, risk = risk_coverage(expit(shown[fault][name].astype(float)).mean(axis=0), labels)
+                axis.plot(coverage, 100 * risk, color=LOOKS[name], label=name)
+            axis.set(title=title, xlabel="part decided, surest first", ylabel="wrong decisions (%)", xlim=(0.5, 1))
+        axes[1, 0].plot([0, 1], [0, 1], color="0.8")
+        for name in WAYS:
+            rows = reliability(expit(shown["none"][name].astype(float)).mean(axis=0), labels, 8)
+            axes[1, 0].plot([r["mean_score"] for r in rows], [r["real"] for r in rows], "o-", ms=3, color=LOOKS[name])
+        axes[1, 0].set(title="reliability, new units", xlabel="score", ylabel="part that is real")
+        for place, name in enumerate(WAYS[1:]):
+            told = summarise(shown["none"][name])
+            wrong = (told["score"] >= 0.5) != (labels == 1)
+            for side, rows in ((-0.15, ~wrong), (0.15, wrong)):
+                low, first, middle, last, high = np.percentile(told["score_std"][rows], (5, 25, 50, 75, 95))
+                axes[1, 1].plot([place + side] * 2, [low, high], color=LOOKS[name], lw=1)
+                axes[1, 1].plot([place + side] * 2, [first, last], color=LOOKS[name], lw=7, solid_capstyle="butt")
+                axes[1, 1].plot(place + side, middle, "o", ms=4, color="white", mec=LOOKS[name])
+        axes[1, 1].set_xticks(range(3), WAYS[1:])
+        axes[1, 1].set(title="spread of right (left) and wrong (right) decisions", ylabel="score_std")
+        axes[1, 2].plot(list(steps), list(steps.values()), "o-", ms=4, color=LOOKS["dropout"])
+        axes[1, 2].set(
+            title="dropout: number of samples", xlabel="samples", ylabel="negative log-likelihood (nat)", xscale="log"
+        )
+        figure.savefig(out / "uncertainty.png", dpi=110)
+
+
+def main() -> None:
+    """Train or load, learn heads, compare, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--seed", type=int, default=3)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    folders = sorted(path.parent for path in options.sets.glob("*/examples.parquet"))
+    examples = assign_splits(join([sets.read(folder) for folder in folders]), seed=options.seed)
+    model = network(options, examples)
+    heads, posterior, seconds = learn_heads(model, examples, options.seed)
+    known, new = examples.part("validation"), examples.part("test")
+    known_logits = logits_of(model, heads, posterior, known)
+    groups = np.array(
+        [f"{a}/{b}" for a, b in zip(known.table["field"].to_pylist(), known.table["night"].to_pylist(), strict=True)]
+    )
+    maps = {name: fit_calibration(z, known.labels, groups) for name, z in known_logits.items()}
+    fields = np.array(
+        [f"{a}/{b}" for a, b in zip(new.table["field"].to_pylist(), new.table["night"].to_pylist(), strict=True)]
+    )
+    shown = {fault: logits_of(model, heads, posterior, with_fault(new, fault)) for fault in FAULTS}
+    found: dict[str, Any] = {
+        fault: {name: measure(z, new.labels, fields) for name, z in by.items()} for fault, by in shown.items()
+    }
+    calibrated = {name: measure(maps[name](z), new.labels, fields) for name, z in shown["none"].items()}
+    alarm = {  # does the spread tell a faulty unit from a sound one
+        fault: {name: auc(np.concatenate([summarise(shown[f][name])["score_std"] for f in ("none", fault)]),
+                          np.repeat([0, 1], len(new))) for name in WAYS[1:]} for fault in FAULTS[1:]
+    }  # fmt: skip
+    many = sample_logits(new.stamps, new.sign, model, 100, 1)
+    steps = {k: nll(expit(many[:k].astype(float)).mean(axis=0), new.labels) for k in (1, 2, 3, 5, 10, 20, 50, 100)}
+    told = {
+        "parts": examples.card["parts"], "seconds": seconds, "by_fault": found,
+        "laplace": {"precision": posterior.precision, "factor": posterior.factor},
+        "calibrated": {name: {"method": maps[name].method, **row} for name, row in calibrated.items()},
+        "against_dropout": {fault: paired(by, new.labels, fields) for fault, by in shown.items()},
+        "auc_of_spread_for_fault": alarm, "nll_by_samples": steps,
+    }  # fmt: skip
+    (options.out / "uncertainty.json").write_text(json.dumps(told, indent=2) + "\n")
+    print(
+        f"{'fault':12s}{'way':10s}"
+        + "".join(f"{name:>8s}" for name in ("NLL", "Brier", "ECE", "AUC", "FPR@1%", "AURC", "conf."))
+        + "   NLL - dropout"
+    )
+    for fault, by in (*found.items(), ("calibrated", calibrated)):
+        for name, row in by.items():
+            one = told["against_dropout"].get(fault, {}).get(name)
+            less = (
+                f"{one['excess']:+.4f} [{one['range'][0]:+.4f}, {one['range'][1]:+.4f}]" if one else maps[name].method
+            )
+            print(f"{fault:12s}{name:10s}{row['nll']:8.4f}{row['brier']:8.4f}{row['ece']:8.4f}{row['auc']:8.4f}"
+                  f"{row['fpr_at_1_percent_missed']:8.4f}{row['aurc']:8.5f}"
+                  f"{row['mean_confidence']:8.3f}   {less}")  # fmt: skip
+    print("AUC of the spread for telling the fault:", json.dumps(alarm))
+    print("NLL by samples:", {k: round(v, 4) for k, v in steps.items()}, "seconds:", seconds)
+    draw(options.out, found, shown, new.labels, steps)
+
+
+if __name__ == "__main__":
+    main()
