@@ -1,11 +1,11 @@
 """Ways of being unsure, side by side: ``rb_uncertainty.py --sets FOLDER --out bench/uncertainty [--model FOLDER]``.
 
 FOLDER holds one folder a unit with a labelled set (``nightsift train`` leaves them in ``<name>-training``). Units are
-dealt to training, validation and test; a network is trained on the first (or ``--model`` given, which must not have seen
-the others). On the features of its trunk: the head as it is, MC dropout, an ensemble of small heads (`models.ensemble`),
-last-layer Laplace (`models.laplace`); heads learn from augmented views, as the network's own did. Compared on the test
-units as they are and after planted faults that none was trained on; ranges are from drawing fields again. Writes
-``uncertainty.json`` and ``uncertainty.png``.
+dealt to training, validation and test; a network is trained on the first (or ``--model`` given, which must not have
+seen the others). On the features of its trunk: the head as it is, MC dropout, an ensemble of small heads
+(`models.ensemble`), last-layer Laplace (`models.laplace`); heads learn from augmented views, as the network's own
+did. Compared on the test units as they are and after planted faults that none was trained on; ranges are from drawing
+fields again. Writes ``uncertainty.json`` and ``uncertainty.png``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """A deep ensemble of small heads on the features of one trunk, in plain numpy.
 
 Lakshminarayanan et al. 2017 (NeurIPS 30, 6402): networks that differ in their start and in the order of their data
-agree where the data decide and differ where they do not. Whole networks cost a trunk each; heads cost next to nothing.
-Members may each see another draw of the *groups* of the training part (units, fields: bagging, Breiman 1996, Mach. Learn.
-24, 123); with the tens of units of a training set that costs more than the differences are worth, and is off.
+agree where the data decide and differ where they do not. Whole networks cost a trunk each; heads cost next to
+nothing. Members may each see another draw of the *groups* of the training part (units, fields: bagging, Breiman 1996,
+Mach. Learn. 24, 123); with the tens of units of a training set that costs more than the differences are worth, and is
+off.
 
 Member: features (centred and scaled) -> dense layer with ReLU -> one logit. Trained by Adam with dropout on the dense
 layer, the weights of the epoch with the smallest loss on the validation part kept. Neither training nor scoring needs

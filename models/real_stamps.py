@@ -17,6 +17,7 @@ A label says on what it rests (column ``evidence``), because most labels of real
 ``spectrum``    a transient with a spectroscopic type: real, independent
 ``catalogue``   a catalogued variable star within 2": real but for faults at its position, nearly independent
 ``people``      labelled by people
+``physics``     fading, with nothing in the template that could have faded (`models.lost_flux`): bogus, independent
 ``models``      real or bogus because classifiers say so; agreement with it is agreement with them, not with the sky
 """
 
@@ -35,6 +36,7 @@ from scipy.spatial import cKDTree
 
 from models.common_scale import restore_scale
 from models.examples import EXAMPLES, TrainingSet
+from models.lost_flux import IMPOSSIBLE, share_of_change
 from nightsift.frames import Stamps
 from nightsift.tables import Column, schema, table
 
@@ -142,17 +144,20 @@ def read_ztf(folder: Path, variables: npt.NDArray[np.float64] | None = None) -> 
     if variables is not None:
         place = np.stack([index["ra"].to_numpy(), index["dec"].to_numpy()], axis=1)
         near = distance_to_nearest(place, variables) <= NAMED_VARIABLES
+    mask = np.asarray(~np.isfinite(data).all(axis=-1))
     pseudo = np.array(index["pseudo_label"].to_pylist(), dtype=object)
     near &= ~typed & ~asteroid
     sure = asteroid | typed | near
+    never = ~sure & (share_of_change(Stamps(data, mask), sign) < IMPOSSIBLE)
+    pseudo[never] = "bogus"
     label = [1 if s else {"real": 1, "bogus": 0}.get(p) for s, p in zip(sure, pseudo, strict=True)]
     kind = np.select([asteroid, typed, near, pseudo == "bogus"], ["mover", "transient", "variable", "bogus"], "")
-    evidence = np.select([asteroid, typed, near], ["ephemeris", "spectrum", "catalogue"], "models")
+    evidence = np.select([asteroid, typed, near, never], ["ephemeris", "spectrum", "catalogue", "physics"], "models")
     evidence[[one is None for one in label]] = ""
     names = {name: index[name].to_pylist() for name in ("candid", "rcid", "field", "pid", "objectId")}
     channels = [f"channel-{int(one):02d}" for one in names["rcid"]]
     return _real_set(
-        "ZTF", data, ~np.isfinite(data).all(axis=-1), sign, names["candid"], names["objectId"], channels,
+        "ZTF", data, mask, sign, names["candid"], names["objectId"], channels,
         index["jd"].to_numpy(), names["field"], names["pid"], snr=np.abs(index["scorr"].to_numpy()),
         mag=index["magpsf"].to_numpy(), label=label, kind=kind, evidence=evidence, peer=index["braai_d6_m9"].to_numpy(),
     )  # fmt: skip

@@ -12,7 +12,9 @@ import pytest
 
 from models.common_scale import restore_scale
 from models.examples import EXAMPLES
+from models.lost_flux import share_of_change
 from models.real_stamps import distance_to_nearest, read_atlas, read_btsbot, read_pgir, read_ztf
+from nightsift.frames import Stamps
 
 
 def _source(size: int, flux: float, x: float = 0.0) -> np.ndarray:
@@ -51,9 +53,40 @@ def test_ztf_has_a_signed_difference_and_labels_with_their_evidence(tmp_path: Pa
     assert found.stamps.mask[3, 55].all()
     assert not found.stamps.mask[:3].any()
     assert found.column("evidence").tolist() == ["ephemeris", "catalogue", "models", None]
+    assert (share_of_change(found.stamps, found.sign)[:3] > 0.9).all()
     assert found.column("class").tolist() == ["mover", "variable", "bogus", None]
     np.testing.assert_array_equal(found.column("label"), [1, 1, 0, np.nan])
     assert read_ztf(tmp_path).column("evidence")[1] is None, "no catalogue, no label from it"
+
+
+def test_what_fades_where_nothing_was_is_bogus_whatever_classifiers_say(tmp_path: Path) -> None:
+    folder = _ztf(tmp_path)
+    index = pq.read_table(folder / "index.parquet").to_pydict()
+    index["isdiffpos"][2], index["pseudo_label"][2] = "f", "real"  # its flux is in the science frame
+    pq.write_table(pa.table(index), folder / "index.parquet")
+    found = read_ztf(folder)
+    assert found.column("evidence")[2] == "physics"
+    assert found.column("label")[2] == 0
+    index["is_asteroid"][2] = True
+    pq.write_table(pa.table(index), folder / "index.parquet")
+    assert read_ztf(folder).column("evidence")[2] == "ephemeris"
+
+
+def test_share_of_the_change() -> None:
+    data = np.random.default_rng(5).normal(0, 0.1, (5, 63, 63, 3)).astype(np.float32)
+    data[0, ..., [0, 2]] += _source(63, 50)  # new
+    data[1, ..., [1]] += _source(63, 150)  # fading to a third
+    data[1, ..., [0]] += _source(63, 50)
+    data[1, ..., 2] -= _source(63, 100)
+    data[2, ..., [0, 2]] -= _source(63, 50)  # a hole in the science frame
+    data[3, ..., 2] += _source(63, 50)
+    data[4] = data[0]
+    mask = np.zeros((5, 63, 63), dtype=bool)
+    mask[4, 31, 31] = True
+    share = share_of_change(Stamps(data, mask), [1, -1, -1, -1, 1])
+    np.testing.assert_allclose(share[:3], [1, 1.5, 0], atol=0.05)
+    assert np.isnan(share[3]), "the difference has not the sign that is told"
+    assert np.isnan(share[4]), "a bad pixel in the aperture"
 
 
 def test_labelled_rows_become_examples(tmp_path: Path) -> None:
@@ -144,6 +177,9 @@ def test_real_sets_keep_their_conventions(data_dir: Path) -> None:
     assert (np.sign(centre) == ztf.sign).mean() > 0.99
     assert len(set(ztf.column("unit"))) == 64
     assert (ztf.column("evidence") == "ephemeris").sum() == 145
+    share = share_of_change(ztf.stamps, ztf.sign)
+    assert not ((share > 0.3) & (share < 0.6)).any(), "what is impossible stands apart from what is not"
+    assert (share[ztf.column("evidence") == "ephemeris"] > 0.9).all()
     assert pgir.stamps.mask[6].sum() > 1000
     assert atlas.stamps.mask[6].sum() > 1000
     assert np.isfinite(ztf.stamps.data[~ztf.stamps.mask]).all()
