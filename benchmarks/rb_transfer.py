@@ -92,14 +92,14 @@ def run_seed(
     rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
     done = {(row["strategy"], row["wanted"]) for row in rows}
     to_label, to_test = halves(unit, seed, max(counts))
-    test = unit.take(to_test)
+    test, units = unit.take(to_test), sorted(set(unit.table["unit"].to_pylist()))
+    name = units[0] if len(units) == 1 else f"{len(units)} units"
     for strategy in strategies:
         tuner = Tuner(base, strategy, TuneOptions(seed=seed))
         for count in counts:
             if (strategy, count) in done or count > len(to_label):
                 continue
             learn = unit.take(draw(to_label, unit.labels, count, seed))
-            name = unit.table["unit"][0].as_py()
             row = {"seed": seed, "unit": name, "strategy": strategy, "wanted": count}
             rows.append(row | one_fit(tuner, learn, test, seed))
             file.write_text(json.dumps(rows, indent=1))
@@ -215,6 +215,8 @@ def main() -> None:
     parser.add_argument(
         "--target", type=Path, nargs="+", help="stamp sets of the new units; held-out units if not given"
     )
+    parser.add_argument("--pool", action="store_true", help="take all stamps of the target as one unit")
+    parser.add_argument("--fold", type=int, help="only this base, and the units that it never saw")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--labels", type=int, nargs="+", default=list(LABELS))
@@ -236,17 +238,18 @@ def run(arguments: argparse.Namespace) -> None:
     folds = rb_bases.fold_of_units(np.asarray(found.table["unit"]))
     target = rb_bases.read_sets(arguments.target) if arguments.target else found
     names = np.asarray(target.table["unit"]).astype(str)
-    units = np.random.default_rng(5).permutation(np.unique(names))
+    if arguments.pool:
+        names = np.full(len(target), "all")
+    elif not arguments.target and arguments.fold is not None:
+        names = np.where([folds[one] == arguments.fold for one in names.tolist()], names, "")
+    units = np.random.default_rng(5).permutation([one for one in np.unique(names) if one])
     for seed in arguments.seeds:
         unit = str(units[seed % len(units)])
-        fold = folds.get(unit, seed % rb_bases.FOLDS)
-        base = rb_bases.base_of(
-            arguments.bases, found, fold, folds, TrainOptions(architecture=arguments.architecture, epochs=12)
-        )
-        run_seed(
-            seed, base, target.take(np.flatnonzero(names == unit)), arguments.strategies, tuple(arguments.labels),
-            arguments.out,
-        )  # fmt: skip
+        fold = folds.get(unit, arguments.fold or 0)
+        options = TrainOptions(architecture=arguments.architecture, epochs=12)
+        base = rb_bases.base_of(arguments.bases, found, fold, folds, options)
+        rows = np.flatnonzero(names == unit)
+        run_seed(seed, base, target.take(rows), arguments.strategies, tuple(arguments.labels), arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,190 @@
+"""Units that were never trained on: ``rb_units.py --sets FOLDER --bases FOLDER --out FOLDER``.
+
+1. Every unit is scored by the base model that never saw it (`rb_bases`): figures of all units together, with a
+   bootstrap over fields, and of each unit.
+2. Calibration: up to 500 labels of one half of a unit's fields, probabilities tested on the other half, and the other
+   way round; against none at all, and against one calibration for all units, learnt from the units of the other folds.
+   Beside the calibration error stands the one that perfect probabilities would show on as many stamps, because it is
+   never zero.
+3. The matrix: the head tuned to one unit, tested on the other units of its fold and on the other fields of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import rb_bases
+import rb_scores
+
+from models.calibrate import Calibration, fit_calibration, mean_probability
+from models.classifier import Classifier
+from models.examples import TrainingSet
+from models.predict import sample_logits
+from models.scoring_rules import ece
+from models.train import TrainOptions
+from models.transfer import cross_fit, fit, folds_of
+from models.tuner import TuneOptions, Tuner
+
+LABELS = 500
+TOLD = ("auc", "fpr_1_missed", "tpr_1e-2", "tpr_1e-3", "tpr_1e-4", "nll", "ece")
+
+
+def sides(fields: np.ndarray, seed: int) -> np.ndarray:
+    """Which half of the fields each stamp belongs to (0 or 1)."""
+    names = np.random.default_rng(seed).permutation(np.unique(fields))
+    return np.isin(fields, names[: (len(names) + 1) // 2]).astype(int)
+
+
+def calibrated_scores(logits: np.ndarray, labels: np.ndarray, fields: np.ndarray, seed: int) -> tuple[np.ndarray, list]:
+    """Scores of each half of a unit's fields under the calibration learnt from the other half."""
+    side, scores, made = sides(fields, seed), np.empty(len(labels)), []
+    for here in (0, 1):
+        rows = np.random.default_rng([seed, here]).permutation(np.flatnonzero(side == here))[:LABELS]
+        out = np.flatnonzero(side != here)
+        found = fit_calibration(logits[:, rows], labels[rows], None, float(labels[out].mean()), seed=seed)
+        scores[out] = mean_probability(logits[:, out], found)
+        made.append({"labels": len(rows), "map": found.method})
+    return scores, made
+
+
+def shared_calibration(logits: np.ndarray, labels: np.ndarray, seed: int) -> Calibration:
+    """One calibration for all, from as many labels as one unit gives."""
+    rows = np.random.default_rng(seed).permutation(len(labels))[:LABELS]
+    return fit_calibration(logits[:, rows], labels[rows], seed=seed)
+
+
+def floor(scores: np.ndarray, draws: int = 100, seed: int = 0) -> float:
+    """Mean calibration error of perfect probabilities on as many stamps."""
+    rng = np.random.default_rng(seed)
+    return float(np.mean([ece(scores, (rng.random(len(scores)) < scores).astype(int)) for _ in range(draws)]))
+
+
+def matrix(base: Classifier, sets: dict[str, TrainingSet], seed: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Figures of each unit under the base and under heads tuned to each of the units."""
+    tuner, out = Tuner(base, "head", TuneOptions(seed=seed)), {}
+    features = {name: tuner.features(tuner.see_planes(one)) for name, one in sets.items()}
+    side = {name: sides(np.asarray(one.table["field"]).astype(str), seed) for name, one in sets.items()}
+
+    def tested(name: str) -> dict[str, float]:
+        rows = np.flatnonzero(side[name] == 1)
+        return rb_scores.figures(mean_probability(tuner.logits_of(features[name][rows])), sets[name].labels[rows])
+
+    tuner.restart()
+    out["base"] = {name: tested(name) for name in sets}
+    for name, one in sets.items():
+        learn = one.take(np.flatnonzero(side[name] == 0)[:LABELS])
+        seen = tuner.see(learn)
+        fold, _ = folds_of(learn, 3, seed)
+        fit(tuner, seen, max(1, cross_fit(tuner, seen, fold).best))
+        out[name] = {other: tested(other) for other in sets}
+    return out
+
+
+def plot(units: dict[str, Any], blocks: list[dict[str, Any]], every: dict[str, np.ndarray], file: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.4), layout="constrained")
+    order = sorted(units, key=lambda name: units[name]["fpr_1_missed"])
+    left.bar(np.arange(len(order)), [100 * units[name]["fpr_1_missed"] for name in order], color="C0")
+    left.set(xlabel="unit never trained on", ylabel="FPR at 1 % missed (%)", title="each unit by itself")
+    edges = np.linspace(0, 1, 11)
+    for name, scores in every.items():
+        if name == "labels":
+            continue
+        place = np.clip(np.digitize(scores, edges) - 1, 0, 9)
+        mean = [scores[place == k].mean() for k in range(10) if (place == k).any()]
+        real = [every["labels"][place == k].mean() for k in range(10) if (place == k).any()]
+        middle.plot(mean, real, "o-", ms=4, label=f"{name}, ECE {ece(scores, every['labels']):.4f}")
+    middle.plot([0, 1], [0, 1], color="0.6", lw=1)
+    middle.set(xlabel="score", ylabel="part that is real", title="reliability, all units")
+    middle.legend(frameon=False, fontsize=9)
+    gain = [
+        [1e3 * (block[one][other]["auc"] - block["base"][other]["auc"]) for other in block["base"]]
+        for block in blocks for one in block["base"]
+    ]  # fmt: skip
+    most = max(float(np.abs(gain).max()), 1e-6)
+    drawn = right.imshow(gain, cmap="RdBu", vmin=-most, vmax=most, aspect="auto")
+    right.set(xlabel="tested on (of its fold)", ylabel="head tuned to unit", title="gain of AUC over the base, 1e-3")
+    figure.colorbar(drawn, ax=right)
+    figure.savefig(file, dpi=130)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sets", type=Path, nargs="+", required=True)
+    parser.add_argument("--bases", type=Path, required=True, help="folder of rb_bases.py")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--architecture", default=TrainOptions().architecture)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    found = rb_bases.read_sets(arguments.sets)
+    folds = rb_bases.fold_of_units(np.asarray(found.table["unit"]))
+    options = TrainOptions(architecture=arguments.architecture, epochs=arguments.epochs)
+    logits = np.empty((20, len(found)), np.float32)
+    names = np.asarray(found.table["unit"]).astype(str)
+    blocks = []
+    for fold in sorted(set(folds.values())):
+        base = rb_bases.base_of(arguments.bases, found, fold, folds, options)
+        inside = [unit for unit, one in folds.items() if one == fold]
+        rows = np.flatnonzero(np.isin(names, inside))
+        logits[:, rows] = sample_logits(found.take(rows).stamps, found.sign[rows], base, 20, 0)
+        sets = {unit: found.take(np.flatnonzero(names == unit)) for unit in inside}
+        blocks.append(matrix(base, sets, arguments.seed))
+    tell(found, folds, logits, blocks, arguments.out, arguments.seed)
+
+
+def tell(
+    found: TrainingSet, folds: dict[str, int], logits: np.ndarray, blocks: list[dict[str, Any]], out: Path, seed: int
+) -> None:
+    """Tables on stdout, figure and JSON."""
+    labels, names = found.labels.astype(int), np.asarray(found.table["unit"]).astype(str)
+    fields = np.asarray(found.table["field"]).astype(str)
+    fold = np.array([folds[name] for name in names.tolist()])
+    plain = mean_probability(logits)
+    own, shared, units, maps = np.empty(len(labels)), np.empty(len(labels)), {}, []
+    for one in np.unique(fold):
+        others = np.flatnonzero(fold != one)
+        made = shared_calibration(logits[:, others], labels[others], seed)
+        shared[fold == one] = mean_probability(logits[:, fold == one], made)
+    for unit in np.unique(names):
+        rows = np.flatnonzero(names == unit)
+        own[rows], made = calibrated_scores(logits[:, rows], labels[rows], fields[rows], seed)
+        maps += made
+        units[str(unit)] = {
+            **rb_scores.figures(plain[rows], labels[rows]), "ece_own": ece(own[rows], labels[rows]),
+            "floor": floor(own[rows]), "stamps": len(rows),
+        }  # fmt: skip
+    kinds = {"no calibration": plain, "one for all units": shared, "each unit its own": own}
+    rows_told = {name: rb_scores.with_spread(scores, labels, fields) for name, scores in kinds.items()}
+    print(f"{len(labels)} stamps of {len(units)} units, each scored by a model that never saw it\n")
+    print(rb_scores.table({n: {k: row[k] for k in TOLD} for n, row in rows_told.items()}, "calibration"))
+    print(f"\ncalibration error of perfect probabilities on as many stamps: {floor(own):.4f} for all together")
+    used = [one["labels"] for one in maps]
+    print(f"labels a calibration: {min(used)} to {max(used)}, median {np.median(used):.0f}")
+    print(f"maps: { {m: sum(one['map'] == m for one in maps) for m in sorted({one['map'] for one in maps})} }\n")
+    wanted = ("auc", "fpr_1_missed", "tpr_1e-2", "ece", "ece_own", "floor")
+    print(rb_scores.table({name: {key: one[key] for key in wanted} for name, one in units.items()}, "unit"))
+    same, other = [], []
+    for block in blocks:
+        for one in block["base"]:
+            for two in block["base"]:
+                gain = block[one][two]["auc"] - block["base"][two]["auc"]
+                (same if one == two else other).append(gain)
+    print(f"\nhead tuned to a unit: AUC {np.mean(same):+.5f} on its own other fields, {np.mean(other):+.5f} on others")
+    plot(units, blocks, {**kinds, "labels": labels}, out / "rb_units.png")
+    told = {"all": rows_told, "units": units, "floor": floor(own), "maps": maps, "matrix": blocks}
+    (out / "rb_units.json").write_text(json.dumps(told, indent=1, default=float))
+
+
+if __name__ == "__main__":
+    main()
