@@ -144,7 +144,7 @@ def compare(rows: list[dict[str, Any]], reference: str = "frozen") -> list[dict[
 
 def _tests(one: np.ndarray, other: np.ndarray, metric: str) -> dict[str, Any]:
     n, difference = len(one), one - other
-    same = bool(np.ptp(difference) == 0)
+    same, constant = bool(np.ptp(difference) == 0), bool(np.ptp(one) == 0 and np.ptp(other) == 0)
     pooled = float(np.sqrt((one.var(ddof=1) + other.var(ddof=1)) / 2))
     small = 1 - 3 / (8 * n - 9)
     return {
@@ -153,8 +153,8 @@ def _tests(one: np.ndarray, other: np.ndarray, metric: str) -> dict[str, Any]:
         "reference": float(other.mean()),
         "gain": float(BETTER[metric] * difference.mean()),
         "better_in": int((BETTER[metric] * difference > 0).sum()),
-        "hedges_g": BETTER[metric] * small * float(difference.mean()) / pooled if pooled > 0 else 0.0,
-        "p_welch": 1.0 if pooled == 0 else float(stats.ttest_ind(one, other, equal_var=False).pvalue),
+        "hedges_g": BETTER[metric] * small * float(difference.mean()) / pooled if not constant else 0.0,
+        "p_welch": 1.0 if constant else float(stats.ttest_ind(one, other, equal_var=False).pvalue),
         "p_paired": 1.0 if same else float(stats.ttest_rel(one, other).pvalue),
     }
 
@@ -238,10 +238,10 @@ def run(arguments: argparse.Namespace) -> None:
     folds = rb_bases.fold_of_units(np.asarray(found.table["unit"]))
     target = rb_bases.read_sets(arguments.target) if arguments.target else found
     names = np.asarray(target.table["unit"]).astype(str)
-    if arguments.pool:
-        names = np.full(len(target), "all")
-    elif not arguments.target and arguments.fold is not None:
+    if not arguments.target and arguments.fold is not None:
         names = np.where([folds[one] == arguments.fold for one in names.tolist()], names, "")
+    if arguments.pool:
+        names = np.where(names == "", "", "all")
     units = np.random.default_rng(5).permutation([one for one in np.unique(names) if one])
     for seed in arguments.seeds:
         unit = str(units[seed % len(units)])
