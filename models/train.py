@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,9 @@ class TrainOptions:
         Stamps a step.
     learning_rate : float
         Of Adam at the start; it falls to zero along a cosine.
+    averaging : float
+        What is kept, a step, of the running mean of the weights (Polyak and Juditsky 1992, SIAM J. Control Optim. 30,
+        838), by which epochs are compared and which is what is kept in the end; 0 for the weights themselves.
     prevalence : float
         Weight of real examples in the loss, see `models.examples.weights`.
     seed : int
@@ -59,9 +63,10 @@ class TrainOptions:
     recipe: Recipe = field(default_factory=Recipe)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     epochs: int = 25
-    patience: int = 6
+    patience: int = 8
     batch: int = 128
     learning_rate: float = 1e-3
+    averaging: float = 0.99
     prevalence: float = 0.5
     seed: int = 0
     threads: int | None = None
@@ -139,10 +144,12 @@ def train(
     for epoch in range(len(history), options.epochs):
         if epoch > _best(history) + options.patience:
             break
-        losses = {"loss": _epoch(network, learn, options, epoch), "validation_loss": _loss(network, planes, check)}
+        loss = _epoch(network, learn, options, epoch)
+        with _averaged(network) as average:
+            losses = {"loss": loss, "validation_loss": _loss(network, planes, check)}
         history.append(losses)
         if _best(history) == epoch:
-            best_weights = network.get_weights()
+            best_weights = average
         if checkpoint:
             state.write(checkpoint, network, best_weights, history, identity)
         if progress is not None:
@@ -158,11 +165,23 @@ def _compiled(model: keras.Model, options: TrainOptions, steps: int) -> keras.Mo
     network = from_planes(model)
     schedule = keras.optimizers.schedules.CosineDecay(options.learning_rate, options.epochs * steps)
     network.compile(
-        optimizer=keras.optimizers.Adam(schedule, clipnorm=1.0),
+        optimizer=keras.optimizers.Adam(
+            schedule, clipnorm=1.0, use_ema=options.averaging > 0, ema_momentum=max(options.averaging, 0.5)
+        ),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
         jit_compile=False,  # slower on CPU
     )
     return network
+
+
+@contextmanager
+def _averaged(network: keras.Model) -> Iterator[list[npt.NDArray[np.float32]]]:
+    """The network with the running mean of its weights, which it gives; afterwards it has its own again."""
+    own = network.get_weights()
+    if network.optimizer.use_ema:
+        network.optimizer.finalize_variable_values(network.trainable_variables)
+    yield network.get_weights()
+    network.set_weights(own)
 
 
 def _best(history: list[dict[str, float]]) -> int:

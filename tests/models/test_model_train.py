@@ -68,7 +68,7 @@ def test_a_stopped_training_goes_on_to_the_same_network(separable: TrainingSet, 
 
 def test_stops_when_validation_gets_no_better(separable: TrainingSet) -> None:
     small = separable.take(np.arange(0, 1600, 16))
-    trained = train(small, TrainOptions(network=NETWORK, epochs=12, patience=2, learning_rate=0.0))
+    trained = train(small, TrainOptions(network=NETWORK, epochs=12, patience=2, learning_rate=0.0, averaging=0.0))
     assert len(trained.history) == 3
     assert trained.best_epoch == 1
 
