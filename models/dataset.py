@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from models.examples import EXAMPLES, TrainingSet
+from models.assemble import rows_of
+from models.examples import TrainingSet
 from models.labels import AMBIGUOUS, BOGUS, REAL, LabelOptions, label
 from models.split import SPLITS, split_by
 from models.stored_stamps import read_rows
 from nightsift import ledger
 from nightsift.io.parquet import read_candidates
 from nightsift.io.paths import Archive
-from nightsift.tables import table
 
 MATCH = LabelOptions()
 # the strictest first; a survey whose units all watch one field can only be split by something looser
@@ -82,31 +82,14 @@ def collect(
         counts[name] = int((labels == one).sum() - (labels[keep] == one).sum())
     stamps = read_rows(archive, candidates, keep, size)
     chosen = candidates.take(pa.array(keep))
-    kinds, objects = np.asarray(truth["kind"]), np.asarray(truth["object_id"])
-    real = labels[keep] == REAL
-    rows = {
-        "example_id": [f"{reduction}/{one}" for one in chosen["candidate_id"].to_pylist()],
-        "reduction": [reduction] * len(keep),
-        "survey": [survey] * len(keep),
-        "unit": [f"{survey}/{one}" for one in chosen["unit"].to_pylist()],
-        "night": chosen["night"].to_pylist(),
-        "field": [f"{survey}/{one}" for one in chosen["field"].to_pylist()],
-        "exposure_id": chosen["exposure_id"].to_pylist(),
-        "object_id": [f"{survey}/{objects[row]}" if row >= 0 else None for row in matches[keep]],
-        "kind": np.where(real, kinds[matches[keep]] if len(truth) else "bogus", "bogus").tolist(),
-        "label": labels[keep],
-        "sign": np.asarray(chosen["sign"]),
-        "snr": np.asarray(chosen["snr"]),
-        "flags": np.asarray(chosen["flags"]),
-        "split": ["train"] * len(keep),
-    }
+    rows = rows_of(chosen, labels[keep], matches[keep], truth, survey, reduction)
     card = {
         "surveys": 1,
         "left_out": counts,
         "labels": asdict(options),
         "most_an_exposure": {"real": max_real, "bogus": max_bogus},
     }
-    return TrainingSet(stamps, table(rows, EXAMPLES), card)
+    return TrainingSet(stamps, rows, card)
 
 
 def assign_splits(examples: TrainingSet, seed: int = 0) -> TrainingSet:

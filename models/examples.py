@@ -110,12 +110,31 @@ def join(parts: Sequence[TrainingSet]) -> TrainingSet:
     stamps = Stamps(
         np.concatenate([part.stamps.data for part in parts]), np.concatenate([part.stamps.mask for part in parts])
     )
-    left_out: Counter[str] = Counter()
-    for part in parts:
-        left_out.update(part.card["left_out"])
     table = pa.concat_tables([part.table for part in parts])
-    card = {**parts[0].card, "surveys": len(table["survey"].unique()), "left_out": dict(left_out)}
-    return TrainingSet(stamps, table, card)
+    counts: dict[str, dict[str, int]] = {}
+    for name in ("left_out", "synthetic", "refused"):
+        total: Counter[str] = Counter()
+        for part in parts:
+            total.update(part.card.get(name, {}))
+        counts[name] = dict(total)
+    return TrainingSet(stamps, table, {**parts[0].card, "surveys": len(table["survey"].unique()), **counts})
+
+
+def empty(size: int) -> TrainingSet:
+    """A set without examples.
+
+    Parameters
+    ----------
+    size : int
+        Width of its stamps (pixel).
+
+    Returns
+    -------
+    TrainingSet
+        No rows.
+    """
+    stamps = Stamps(np.zeros((0, size, size, 3), np.float32), np.zeros((0, size, size), np.bool_))
+    return TrainingSet(stamps, EXAMPLES.empty_table(), {"surveys": 0, "left_out": {}})
 
 
 def weights(labels: npt.NDArray[np.int8], prevalence: float = 0.5) -> npt.NDArray[np.float32]:

@@ -26,7 +26,8 @@ class LabelOptions:
         is ambiguous: perhaps a fragment, a ring or a blend of something real.
     min_change : float
         A match is real only if the true change of flux has the sign of the detection and at least this fraction of
-        its measured flux; else what was detected is something else at the same place, and ambiguous.
+        its measured flux; else what was detected is something else at the same place, and ambiguous. Where the truth
+        tells no flux (a predicted minor planet), the detection must be brighter than the template.
     """
 
     radius: float = 2.5
@@ -85,11 +86,15 @@ def label(
         labels[here[distance <= options.clear_radius]] = AMBIGUOUS
         for row, detection in _closest(distance, nearest, options.radius).items():
             true_row, candidate = objects[row], here[detection]
-            if change[true_row] * flux[candidate] > 0 and abs(change[true_row]) >= options.min_change * abs(
-                flux[candidate]
-            ):
+            if _is_the_change(change[true_row], flux[candidate], options.min_change):
                 labels[candidate], matches[candidate] = REAL, true_row
     return labels, matches
+
+
+def _is_the_change(change: float, measured: float, least: float) -> bool:
+    if np.isnan(change):
+        return measured > 0
+    return change * measured > 0 and abs(change) >= least * abs(measured)
 
 
 def _closest(distance: npt.NDArray[np.float64], nearest: npt.NDArray[np.intp], radius: float) -> dict[int, int]:

@@ -54,14 +54,34 @@ def inject_stars(
     added = np.zeros(frame.shape, dtype=np.float32)
     grid = psf_grid(psf, frame.shape)
     _draw(added, grid.images, grid.size, grid.step, grid.total, grid.nodes(x, y), x, y, flux)
-    gain = np.float32(frame.meta.gain)
-    variance = frame.variance + added / gain
+    light, gain = added, float(frame.meta.gain)
     if rng is not None:
-        lit = added > 0
-        added[lit] = (rng.poisson(added[lit].astype(np.float64) * float(gain)) / float(gain)).astype(np.float32)
-    data = frame.data + added
+        added, lit = light.copy(), light > 0
+        added[lit] = (rng.poisson(light[lit].astype(np.float64) * gain) / gain).astype(np.float32)
+    return saturate(frame, added, light)
+
+
+def saturate(frame: Frame, added: FloatImage, light: FloatImage) -> Frame:
+    """Add light with its noise to a frame.
+
+    Parameters
+    ----------
+    frame : Frame
+        The frame; with its sky, or background-subtracted with `Frame.sky` known.
+    added : ndarray of float32, shape (ny, nx)
+        What is added, noise included (ADU).
+    light : ndarray of float32, shape (ny, nx)
+        The same without noise (ADU), not negative.
+
+    Returns
+    -------
+    Frame
+        Variance raised by the photon noise ``light / gain``, and lit pixels that reach saturation clipped to it and
+        marked SATURATED.
+    """
+    data, variance = frame.data + added, frame.variance + light / np.float32(frame.meta.gain)
     level = np.float32(frame.meta.saturation - (frame.sky if np.isfinite(frame.sky) else 0.0))
-    full = (added > 0) & (data >= level)
+    full = (light > 0) & (data >= level)
     return frame.replace(
         data=np.where(full, level, data), variance=variance, mask=with_bit(frame.mask, Mask.SATURATED, full)
     )

@@ -8,12 +8,17 @@ import pytest
 
 from models.dataset import collect
 from models.examples import TrainingSet
+from models.store import NO_MODEL
 from nightsift.frames import Stamps
 from nightsift.io.parquet import write_candidates, write_stamps
 from nightsift.io.paths import Archive
 from nightsift.simulate import SimulationOptions, simulate
 from nightsift.survey import load_survey
-from tasks.examples import harvest
+from tasks.careless import Care, changed, lowered
+from tasks.discover import find_exposures
+from tasks.examples import build_templates, examples_of_file, harvest
+from tasks.factory import FactoryOptions, Known
+from tasks.reduce import reduce_file
 
 
 @pytest.fixture(scope="module")
@@ -29,17 +34,56 @@ def harvested(survey: Path) -> TrainingSet:
 def test_examples_are_what_the_pipeline_found(harvested: TrainingSet, survey: Path) -> None:
     table = harvested.table
     assert set(np.asarray(table["reduction"])) == {"standard", "careless"}
-    assert (harvested.labels == 1).sum() >= 8, "most of the transients of two visits are found"
-    assert (harvested.labels == 0).sum() >= 5
+    source, kinds = np.asarray(table["source"].to_pylist()), np.asarray(table["kind"].to_pylist())
+    real = harvested.labels == 1
+    assert (source[real] == "detected").sum() >= 6, "most of the transients of two visits are found"
+    assert (source == "injected").sum() >= 15
+    assert (~real).sum() >= 5
     truth = pq.read_table(survey.parent / "truth.parquet")
     known = {f"tiny/{one}" for one in truth["object_id"].to_pylist()}
-    real = harvested.labels == 1
-    objects, kinds = np.asarray(table["object_id"]), np.asarray(table["kind"])
-    assert set(objects[real]) <= known
+    objects = np.asarray(table["object_id"].to_pylist(), dtype=object)
+    simulated = np.isin(source, ["detected", "minor_planet"])
+    assert set(objects[simulated]) <= known
+    assert len(set(objects[real & ~simulated])) == (real & ~simulated).sum(), "a synthetic transient is one example"
     assert set(objects[~real]) == {None}
-    assert set(kinds[real]) <= set(truth["kind"].to_pylist())
+    assert set(kinds[simulated]) <= set(truth["kind"].to_pylist())
     assert set(kinds[~real]) == {"bogus"}
+    assert set(source[~real]) <= {"random", "galaxy_residual"}
     assert len(set(table["example_id"].to_pylist())) == len(harvested)
+
+
+def test_columns_tell_what_an_example_is(harvested: TrainingSet) -> None:
+    table = harvested.table.to_pydict()
+    assert set(table["class"]) <= {"transient", "variable", "mover", "bogus"}
+    real = harvested.labels == 1
+    assert np.isfinite(np.array(table["true_mag"], dtype=float)[real]).all()
+    measured, true = (np.array(table[name], dtype=float) for name in ("mag", "true_mag"))
+    bright = real & (np.asarray(table["snr"]) > 15) & (np.asarray(table["source"]) == "injected")
+    assert np.percentile(np.abs(measured - true)[bright], 90) < 0.3
+    assert np.isfinite(measured[~real]).mean() > 0.9, "measured for bogus too: it may be learnt from"
+    offset = np.array(table["host_offset"], dtype=float)
+    assert (np.isfinite(offset) == [one is not None for one in table["host_id"]]).all()
+    assert (np.array(table["neighbour_distance"], dtype=float) >= 0).all()
+    synthetic = harvested.card["synthetic"]
+    assert 0 < synthetic["injected_found"] < synthetic["injected"], "some are too faint to be found"
+    assert synthetic["injected_found"] == (np.asarray(table["source"]) == "injected").sum()
+
+
+def test_the_same_seed_makes_the_same_examples(survey: Path, harvested: TrainingSet) -> None:
+    loaded = load_survey(survey)
+    unit = changed(loaded.load_unit(loaded.sources[0].unit), model={"name": NO_MODEL})
+    exposure = find_exposures(loaded.sources[0], unit, loaded.sources[0].frames)[0]
+    known = Known(pq.read_table(survey.parent / "truth.parquet").slice(0, 0), True)
+    archive = Archive(Path(loaded.archive))
+    one, same, other = (
+        examples_of_file(exposure.url, unit, archive, known, "s", FactoryOptions(seed=seed), exposure.night)[0][0]
+        for seed in (3, 3, 4)
+    )
+    np.testing.assert_array_equal(one.stamps.data, same.stamps.data)
+    assert one.table.equals(same.table)
+    injected = [np.asarray(s.table["true_mag"])[np.asarray(s.table["source"]) == "injected"] for s in (one, other)]
+    assert len(injected[0]) > 5
+    assert not np.isin(*injected).any()
 
 
 def test_stamps_belong_to_their_rows(harvested: TrainingSet) -> None:
@@ -50,8 +94,20 @@ def test_stamps_belong_to_their_rows(harvested: TrainingSet) -> None:
     np.testing.assert_array_equal(np.sign(centre), harvested.sign[real])
 
 
-def test_no_exposure_fills_the_set_and_what_is_left_out_is_counted(survey: Path, harvested: TrainingSet) -> None:
-    archive = Archive(load_survey(survey).archive.with_name("careless"))
+@pytest.fixture(scope="module")
+def archive(survey: Path) -> Archive:
+    """The survey reduced as nights are, without a classifier."""
+    loaded = load_survey(survey)
+    reduced = Archive(Path(loaded.archive))
+    for source in loaded.sources:
+        unit = lowered(changed(loaded.load_unit(source.unit), model={"name": NO_MODEL}), Care("careless"))
+        build_templates(source, unit, reduced, [str(loaded.units)])
+        for exposure in find_exposures(source, unit, source.frames):
+            reduce_file(exposure.url, unit, reduced, exposure.night)
+    return reduced
+
+
+def test_no_exposure_fills_the_set_and_what_is_left_out_is_counted(survey: Path, archive: Archive) -> None:
     truth = pq.read_table(survey.parent / "truth.parquet")
     thin = collect(archive, truth, "tiny", max_real=3, max_bogus=2)
     _, counts = np.unique(np.asarray(thin.table["exposure_id"]), return_counts=True)
@@ -62,10 +118,10 @@ def test_no_exposure_fills_the_set_and_what_is_left_out_is_counted(survey: Path,
     assert left["ambiguous"] == whole.card["left_out"]["ambiguous"]
 
 
-def test_archive_without_a_ledger_row_is_an_error(survey: Path, harvested: TrainingSet, tmp_path: Path) -> None:
+def test_archive_without_a_ledger_row_is_an_error(survey: Path, archive: Archive, tmp_path: Path) -> None:
     from nightsift.io.parquet import read_candidates
 
-    candidates = read_candidates(Archive(load_survey(survey).archive)).slice(0, 1)
+    candidates = read_candidates(archive).slice(0, 1)
     archive = Archive(tmp_path)
     night, unit, exposure = (candidates[name][0].as_py() for name in ("night", "unit", "exposure_id"))
     write_candidates(archive, night, unit, exposure, candidates)

@@ -1,0 +1,254 @@
+"""Labelled stamps of one exposure: synthetic transients put in before the subtraction, everything found labelled."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from models.assemble import Surroundings, rows_of
+from models.examples import TrainingSet
+from models.labels import AMBIGUOUS, BOGUS, REAL, LabelOptions, label
+from models.placement import PlacementOptions
+from models.residuals import SAMPLE, places, quiet_galaxies, residual_rows
+from models.synthetic import add_transients, key_of, point_source_noise
+from nightsift.context.galaxies import Galaxies, galaxies_of_catalogue, galaxies_of_template
+from nightsift.context.template_sources import TemplateSources, sources_on_frame
+from nightsift.frames import Difference, Frame, Pair
+from nightsift.images.photometry import ZeroPoint
+from nightsift.io.paths import Archive
+from nightsift.io.templates import find_template
+from nightsift.simulate.seeds import generator
+from nightsift.stamps import cut
+from nightsift.tables import CANDIDATES
+from nightsift.units import Unit
+from tasks.align import align_to, background, psf, stars, warp
+from tasks.careless import Care, lowered, misaligned
+from tasks.extract import calibrate, find_candidates
+from tasks.ingest import artefacts
+from tasks.subtract import subtract_pair
+
+LIMIT = 5.0  # signal-to-noise ratio at the limiting magnitude
+BEYOND = 0.5  # mag below that limit at which a galaxy still counts: its light is there, if not seen by itself
+_SAMPLE = pa.schema([CANDIDATES.field(name) for name in SAMPLE])
+
+
+@dataclass(frozen=True, slots=True)
+class FactoryOptions:
+    """How the examples of an exposure are made.
+
+    Attributes
+    ----------
+    placement : PlacementOptions
+        Synthetic transients.
+    labels : LabelOptions
+        What counts as a match.
+    size : int
+        Width of a stamp (pixel).
+    max_bogus : int
+        Most false detections kept of one reduction of one exposure, drawn at random: one bad frame must not fill
+        the set. What is left out is counted.
+    galaxies : float
+        Galaxies where nothing changes whose residual is taken as bogus, for each million pixels. They are drawn by the
+        prior of the hosts: a galaxy under a stamp must not tell the label.
+    seed : int
+        Everything random depends on it.
+    """
+
+    placement: PlacementOptions = field(default_factory=PlacementOptions)
+    labels: LabelOptions = field(default_factory=LabelOptions)
+    size: int = 31
+    max_bogus: int = 400
+    galaxies: float = 60.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """What is known of the sky of one exposure.
+
+    Attributes
+    ----------
+    truth : pyarrow.Table
+        Objects that change or move, with their pixels; schema `nightsift.tables.TRUTH`.
+    complete : bool
+        Whether the truth holds all that changes, as in a simulation.
+    galaxies : pyarrow.Table or None
+        Catalogue of galaxies, see `nightsift.context.galaxies.galaxies_of_catalogue`; None to take those that the
+        template shows.
+    """
+
+    truth: pa.Table
+    complete: bool
+    galaxies: pa.Table | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """One exposure on the grid of its template, before the subtraction.
+
+    Attributes
+    ----------
+    pair : Pair
+        Science and template.
+    zero : ZeroPoint
+        Zero point.
+    sources : TemplateSources
+        Sources of the template on this grid.
+    template_id : str
+        Identity of the template.
+    """
+
+    pair: Pair
+    zero: ZeroPoint
+    sources: TemplateSources
+    template_id: str
+
+
+def examples_of(
+    frame: Frame, unit: Unit, archive: Archive, known: Known, survey: str, care: Care, options: FactoryOptions
+) -> TrainingSet:
+    """Labelled stamps of one reduction of one exposure.
+
+    Parameters
+    ----------
+    frame : Frame
+        As read, with its sky.
+    unit : Unit
+        Its unit.
+    archive : Archive
+        Where its template lies.
+    known : Known
+        What is known of its sky.
+    survey : str
+        Name of the survey.
+    care : Care
+        How it is reduced.
+    options : FactoryOptions
+        How examples are made.
+
+    Returns
+    -------
+    TrainingSet
+        The examples; its card counts what was injected, found and left out.
+
+    Raises
+    ------
+    FrameError
+        If the frame is no good for the stage reached.
+    NoTemplate
+        If it has no template.
+    """
+    unit, reduction = lowered(unit, care), care.name
+    prepared = prepare_pair(frame, unit, archive, care.shift)
+    pair = prepared.pair
+    noise = point_source_noise(pair)
+    limit = prepared.zero.value - 2.5 * np.log10(LIMIT * float(np.nanmedian(noise)))
+    galaxies = _visible(_galaxies(known, prepared), limit)
+    pair, synthetic, asked = add_transients(
+        pair, noise, galaxies, known.truth, prepared.zero, reduction, options.seed, options.placement
+    )
+    assert pair.science.psf is not None
+    around = Surroundings(galaxies, prepared.sources, 0.75 * pair.science.psf.fwhm)
+    difference = subtract_pair.fn(pair, unit)
+    candidates = find_candidates.fn(difference, pair, unit, prepared.zero, prepared.template_id)
+    truth = pa.concat_tables([known.truth, synthetic])
+    files = {frame.meta.exposure_id: Path(frame.meta.path).name}
+    labels, matches = label(candidates, files, truth, options.labels)
+    keep, counts = _chosen(labels, options, (reduction, *key_of(frame)))
+    residuals = _still_galaxies(difference, pair, prepared.zero, galaxies, truth, candidates, reduction, options)
+    chosen = pa.concat_tables([candidates.take(pa.array(keep)).select(list(SAMPLE)), residuals.cast(_SAMPLE)])
+    labels = np.concatenate([labels[keep], np.full(len(residuals), BOGUS, np.int8)])
+    matches = np.concatenate([matches[keep], np.full(len(residuals), -1, np.int64)])
+    stamps = cut(
+        pair, difference, chosen["x"].to_numpy(), chosen["y"].to_numpy(), options.size, unit.stamps.orientation
+    )
+    rows = rows_of(chosen, labels, matches, truth, survey, reduction, around)
+    card = {
+        "surveys": 1,
+        "left_out": counts,
+        "labels": dataclasses.asdict(options.labels),
+        "placement": dataclasses.asdict(options.placement),
+        "synthetic": asked | {f"{one}_found": int((np.asarray(rows["source"]) == one).sum()) for one in asked},
+    }
+    return TrainingSet(stamps, rows, card)
+
+
+def prepare_pair(frame: Frame, unit: Unit, archive: Archive, shift: tuple[float, float] = (0.0, 0.0)) -> Prepared:
+    """Take a frame to the grid of its template.
+
+    Parameters
+    ----------
+    frame : Frame
+        As read, with its sky.
+    unit : Unit
+        How it is reduced.
+    archive : Archive
+        Where its template lies.
+    shift : tuple of float, optional
+        Move the template by a wave of this amplitude in x, y (pixel), as a failed alignment does.
+
+    Returns
+    -------
+    Prepared
+        The pair and what is known of it.
+
+    Raises
+    ------
+    FrameError
+        If the frame is no good for the stage reached.
+    NoTemplate
+        If it has no template.
+    """
+    frame = background.fn(artefacts.fn(frame, unit), unit)
+    found = stars.fn(frame)
+    frame = psf.fn(frame, found, unit)
+    template = find_template(archive, frame.meta)
+    alignment = align_to.fn(frame, found, template, unit)
+    pair = warp.fn(frame, template, misaligned(alignment, shift))
+    zero = calibrate.fn(found, template, alignment)
+    return Prepared(pair, zero, sources_on_frame(template, alignment), template.template_id)
+
+
+def _chosen(
+    labels: npt.NDArray[np.int8], options: FactoryOptions, key: tuple[str, ...]
+) -> tuple[npt.NDArray[np.int64], dict[str, int]]:
+    """Candidates that become examples: all real ones, false ones thinned."""
+    bogus = np.flatnonzero(labels == BOGUS)
+    kept = generator(options.seed, "bogus", *key).permutation(bogus)[: options.max_bogus]
+    counts = {"ambiguous": int((labels == AMBIGUOUS).sum()), "bogus_thinned": len(bogus) - len(kept)}
+    return np.sort(np.concatenate([np.flatnonzero(labels == REAL), kept])), counts
+
+
+def _galaxies(known: Known, prepared: Prepared) -> Galaxies:
+    wcs = prepared.pair.science.wcs
+    if known.galaxies is None or wcs is None:
+        return galaxies_of_template(prepared.sources)
+    return galaxies_of_catalogue(known.galaxies, wcs, prepared.pair.science.shape)
+
+
+def _visible(galaxies: Galaxies, limit: float) -> Galaxies:
+    """Galaxies whose light matters: down to a little below the limit of the frame, or of unknown magnitude."""
+    return galaxies.take(~(galaxies.mag > limit + BEYOND)) if np.isfinite(limit) else galaxies
+
+
+def _still_galaxies(
+    difference: Difference,
+    pair: Pair,
+    zero: ZeroPoint,
+    galaxies: Galaxies,
+    truth: pa.Table,
+    candidates: pa.Table,
+    reduction: str,
+    options: FactoryOptions,
+) -> pa.Table:
+    """Residuals of galaxies in which nothing changes."""
+    rng = generator(options.seed, "galaxies", reduction, *key_of(pair.science))
+    n = int(rng.poisson(options.galaxies * difference.data.size / 1e6))
+    clear = options.labels.clear_radius
+    still = quiet_galaxies(galaxies, places(truth), places(candidates), n, clear, options.placement, rng)
+    return residual_rows(difference, pair, zero, still)
