@@ -149,7 +149,7 @@ def _reduce(survey: Any, unit: Any, archive: Any) -> dict[str, int]:
         if row["state"] == "done" and row["night"] not in injected:
             injected.add(row["night"])
             try:
-                table = recover_injected.fn(row, unit, archive)
+                table = recover_injected(row, unit, archive)
             except NightsiftError as error:  # sources can spoil a frame that was at the limit
                 print(f"{row['url']}: {error}", flush=True)
                 continue

@@ -138,7 +138,8 @@ def learn_reference(nights: Sequence[NightData]) -> Reference:
     if len(nights) < 2:
         raise TooFewNights(found=len(nights), needed=2, unit=nights[0].unit if nights else "?")
     inputs = learn_inputs([one.inputs for one in nights])
-    centre, directions = _principal(np.concatenate([one.features for one in nights]))
+    width = max(one.features.shape[1] for one in nights)
+    centre, directions = _principal(np.concatenate([one.features.reshape(-1, width) for one in nights]))
     embedded = [_embed(one.features, centre, directions) for one in nights]
     bandwidth = median_bandwidth(np.concatenate(embedded))
     rows = []
@@ -196,7 +197,7 @@ def _values(
 def _principal(features: Float64) -> tuple[Float64, Float64]:
     """Centre and leading principal components of unit variance; features that never vary are left out."""
     width = features.shape[1]
-    if len(features) < 2:
+    if len(features) < 2 or not width:
         return np.zeros(width), np.zeros((width, 1))
     centre = features.mean(axis=0)
     variances, vectors = np.linalg.eigh(np.cov(features, rowvar=False).reshape(width, width))
@@ -208,4 +209,5 @@ def _principal(features: Float64) -> tuple[Float64, Float64]:
 
 
 def _embed(features: Float64, centre: Float64, directions: Float64) -> Float64:
+    features = features.reshape(-1, len(centre))  # a night without candidates does not know how many features there are
     return np.asarray(np.clip((features - centre) @ directions, -REACH, REACH), dtype=np.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from scipy.spatial import cKDTree
 from nightsift import tables
 from nightsift.frames import Frame
 from nightsift.images.inject import inject_stars
-from nightsift.io.parquet import read_table
+from nightsift.io.parquet import read_table, write_table
 from nightsift.io.paths import Archive, checksum, local_copy
 from nightsift.simulate.seeds import generator
 from nightsift.tables import CANDIDATES, INJECTIONS
-from nightsift.units import Unit
+from nightsift.units import Unit, load_unit
 from tasks.classify import score
 from tasks.extract import find_candidates
 from tasks.record import opening_row
@@ -40,6 +40,29 @@ MARGIN = 12
 
 
 @task(name="inject", task_run_name="inject {row[exposure_id]}", persist_result=False, cache_policy=NO_CACHE)
+def inject_exposure(row: Mapping[str, Any], unit: str, archive: str, folders: Sequence[str] = ()) -> int:
+    """Inject sources into one exposure and write what became of them (see `recover_injected`).
+
+    Parameters
+    ----------
+    row : mapping
+        Its ledger row.
+    unit, archive : str
+        Name or file of its unit, folder of the archive.
+    folders : sequence of str, optional
+        Folders searched for the unit before those shipped.
+
+    Returns
+    -------
+    int
+        Number of sources.
+    """
+    place = Archive(Path(archive))
+    injected = recover_injected(row, load_unit(unit, [Path(folder) for folder in folders]), place)
+    write_table(place.injections(row["night"], row["unit"], row["exposure_id"]), injected)
+    return int(injected.num_rows)
+
+
 def recover_injected(row: Mapping[str, Any], unit: Unit, archive: Archive, seed: int = 0) -> pa.Table:
     """Inject point sources into a recorded exposure and reduce it again; of the archive nothing changes.
 

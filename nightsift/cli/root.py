@@ -21,6 +21,7 @@ from nightsift.cli import (
     transferring,
     unit,
 )
+from nightsift.cli import calibration, doctor, monitoring, night, photometry, show, survey, training, unit
 from nightsift.errors import ConfigurationError, NightsiftError
 
 EPILOG = "Exit codes: 0 done, 1 some exposures refused or failed, 2 wrong configuration or arguments."
@@ -57,6 +58,7 @@ app.command("show")(show.show)
 app.command("train")(training.train)
 app.command("transfer")(transferring.transfer)
 app.command("calibrate")(calibration.calibrate)
+app.command("monitor")(monitoring.monitor)
 app.add_typer(unit.app, name="unit")
 app.command("compile")(compilation.compile_now)
 app.command("doctor")(doctor.doctor)

@@ -50,6 +50,22 @@ class Archive:
         """What became of the sources that were injected into an exposure."""
         return self._exposure("injections", night, unit, exposure_id)
 
+    def monitoring(self, night: str, unit: str) -> Path:
+        """What `nightsift monitor` said of a night of a unit."""
+        return self._exposure("monitoring", night, unit, "verdict")
+
+    def embeddings(self, night: str, unit: str, model: str) -> Path:
+        """Features that a network makes of the candidates of a night."""
+        return self._exposure("embeddings", night, unit, model)
+
+    def references(self, unit: str) -> Path:
+        """Folder of the calibration sets that a unit was compared with."""
+        return self.root / "references" / _hive(unit=unit)
+
+    def kept_model(self, model: str) -> Path:
+        """Folder of a model that has served, kept with its completeness."""
+        return self.root / "models" / _part(model)
+
     def templates(self, unit: str, field: str, band: str) -> Path:
         """Folder of the templates of a field."""
         return self.root / "templates" / _hive(unit=unit, field=field, band=band)
@@ -58,9 +74,9 @@ class Archive:
         """File of one template."""
         return self.templates(unit, field, band) / f"{_part(template_id)}.fits"
 
-    def report(self, night: str) -> Path:
+    def report(self, night: str, name: str = "report") -> Path:
         """Report of a night."""
-        return self.root / "reports" / _hive(night=night) / "report.html"
+        return self.root / "reports" / _hive(night=night) / f"{_part(name)}.html"
 
     def tables(self, kind: str, night: str | None = None, unit: str | None = None) -> list[Path]:
         """Files of one kind of table, sorted.

@@ -1,0 +1,215 @@
+"""The page of drift of a night: who drifted, why, and what to do, as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nightsift import __version__, drift_plots
+
+TEMPLATE = "drift.html.j2"
+INSTRUMENT = {
+    "seeing": "Focus and tracking: look at stars over the frame. Poor seeing of the site shows in all of its units.",
+    "sky": "Moonlight, twilight or stray light, or a pedestal that the unit file does not tell.",
+    "noise": "Gain, read noise or flat field: compare with the header; take new flats; correct the unit file.",
+    "zero_point": "Clouds, dew, a dirty or shaded mirror, or another gain.",
+    "depth": "The subtraction loses depth: templates, PSF and kernel; look at <code>nightsift show --exposure</code>.",
+    "stars": "Clouds, another pointing or field, or star finding.",
+    "candidates": "More or fewer detections: masks of bad pixels, threshold, templates.",
+    "unflagged": "Flags changed their part: detector defects, saturation, template coverage.",
+    "accepted": "The accepted part changed: more false candidates, or real ones lost.",
+    "residual": "Stars subtract worse: PSF, kernel, registration, templates.",
+    "alignment": "Registration with the templates: distortion, rotation, another camera.",
+    "refused": "Frames are refused: their reasons stand in the night's report.",
+}
+NETWORK = ("scores", "embedding", "classifier")
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def render(
+    night: str,
+    history: Rows,
+    titles: Mapping[str, str],
+    logits: Mapping[str, tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]],
+    injections: Mapping[str, tuple[Rows, Rows]],
+    survey: str,
+    models: str,
+    rate: float,
+    problems: Sequence[str] = (),
+    made: dt.datetime | None = None,
+) -> str:
+    """Write the page of a night.
+
+    Parameters
+    ----------
+    night : str
+        Night label.
+    history : sequence of mapping
+        Rows of the table of monitoring (schema `nightsift.tables.MONITORING`) of this night and those before.
+    titles : mapping of str to str
+        What each channel is.
+    logits : mapping of str to (ndarray, ndarray)
+        By unit, logits of the scores of this night and of its calibration set.
+    injections : mapping of str to (sequence, sequence)
+        By unit, rows of the table of injections of this night and of its calibration set.
+    survey : str
+        Survey file, for the commands that are proposed.
+    models : str
+        Folder of the models that have served.
+    rate : float
+        False alarms a unit-night that are accepted.
+    problems : sequence of str, optional
+        What went wrong.
+    made : datetime, optional
+        When the page was made; now by default.
+
+    Returns
+    -------
+    str
+        A complete HTML document.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    whole = [row for row in history if row["channel"] == "all"]
+    tonight = sorted((row for row in whole if row["night"] == night), key=lambda row: row["unit"])
+    cards = [_card(row, history, titles, logits, injections, survey) for row in tonight]
+    drifted = [one for one in cards if one["state"] == "drifted"]
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"number": number, "small": small}
+    page = environment.from_string((files("nightsift.report") / TEMPLATE).read_text(encoding="utf-8"))
+    unjudged = sum(one["state"] == "unjudged" for one in cards)
+    return page.render(
+        night=night,
+        grade="bad" if drifted else "fair" if unjudged else "good",
+        sentence=sentence(tonight),
+        problems=problems,
+        units=cards,
+        rate=f"{rate:g}",
+        fleet=drift_plots.fleet(whole),
+        drifted=drifted,
+        others=[one for one in cards if one["state"] != "drifted"],
+        models=models,
+        version=__version__,
+        made=(made or dt.datetime.now(dt.UTC)).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def sentence(tonight: Rows) -> str:
+    """One night in one sentence.
+
+    Parameters
+    ----------
+    tonight : sequence of mapping
+        Rows of the night whose channel is ``all``.
+
+    Returns
+    -------
+    str
+        The sentence.
+    """
+    names = [row["unit"] for row in tonight if row["state"] == "drifted"]
+    judged = sum(row["state"] in ("drifted", "steady") for row in tonight)
+    rest = len(tonight) - judged
+    tail = f"; {rest} not judged" if rest else ""
+    if names:
+        return f"{len(names)} of {judged} units drifted: {', '.join(names)}{tail}."
+    return f"No drift: {judged} units are like the nights of their calibration sets{tail}."
+
+
+def steps(reasons: Sequence[str], unit: str, survey: str) -> list[str]:
+    """What to do about an alarm, in order.
+
+    Parameters
+    ----------
+    reasons : sequence of str
+        Channels that are named.
+    unit : str
+        The unit.
+    survey : str
+        Survey file.
+
+    Returns
+    -------
+    list of str
+        Steps, as HTML.
+    """
+    told = [INSTRUMENT[name] for name in reasons if name in INSTRUMENT]
+    where, who = escape(survey or "SURVEY.toml"), escape(unit)
+    if not told and "recovery" in reasons:
+        told.append("Real sources are lost, and the exposures look as ever: pipeline or model; compare versions.")
+    if not told and any(name in NETWORK for name in reasons):
+        told.append("Exposures look as ever, candidates do not: look at the best-scored ones in the night's report.")
+    return [
+        *told,
+        "A passing cause (weather): nothing more; the next nights will tell. Until then read scores of this unit as an "
+        "order, not as probabilities.",
+        f"A lasting one: label some hundred candidates of the nights since, then <code>nightsift calibrate {where} "
+        f"--unit {who} --labels LABELS.csv</code>, reduce these nights again, and name them the new calibration set: "
+        f"<code>nightsift monitor {where} --unit {who} --reference FIRST:LAST</code>.",
+        "If the recovery of injected sources stays low after that: retrain, <code>nightsift train NAME</code>, under a "
+        "new name. The model that has served stays in the archive with its completeness, so that the selection of the "
+        "nights that it judged stays known.",
+    ]
+
+
+def number(value: float | None) -> str:
+    """Number with three digits, a dash where there is none.
+
+    Parameters
+    ----------
+    value : float or None
+        The number.
+
+    Returns
+    -------
+    str
+        Text for a table cell.
+    """
+    return "–" if value is None or not np.isfinite(value) else f"{value:.3g}".replace("-", "−")
+
+
+def small(value: float | None) -> str:
+    """P-value with two digits, a dash where there is none.
+
+    Parameters
+    ----------
+    value : float or None
+        The p-value.
+
+    Returns
+    -------
+    str
+        Text for a table cell.
+    """
+    return "–" if value is None else "< 1e−12" if value < 1e-12 else f"{value:.2g}".replace("-", "−")
+
+
+def _card(
+    row: Mapping[str, Any],
+    history: Rows,
+    titles: Mapping[str, str],
+    logits: Mapping[str, tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]],
+    injections: Mapping[str, tuple[Rows, Rows]],
+    survey: str,
+) -> dict[str, Any]:
+    unit, night = row["unit"], row["night"]
+    own = [one for one in history if one["unit"] == unit and one["channel"] != "all"]
+    named = [one for one in own if one["night"] == night and one["state"] == "drifted"]
+    named = sorted(named, key=lambda one: one["p_value"])
+    reasons = [one["channel"] for one in named]
+    return {
+        **row,
+        "why": row["message"] or "",
+        "named": [{**one, "title": titles.get(one["channel"], one["channel"])} for one in named],
+        "steps": steps(reasons, unit, survey),
+        "channels": drift_plots.unit_channels(own, titles),
+        "scores": drift_plots.scores(*logits[unit]) if unit in logits else "",
+        "recovery": drift_plots.recovery(*injections[unit]) if unit in injections else "",
+    }
