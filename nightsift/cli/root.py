@@ -13,6 +13,7 @@ from nightsift.cli import (
     calibration,
     compilation,
     doctor,
+    monitoring,
     night,
     photometry,
     show,
@@ -21,7 +22,6 @@ from nightsift.cli import (
     transferring,
     unit,
 )
-from nightsift.cli import calibration, doctor, monitoring, night, photometry, show, survey, training, unit
 from nightsift.errors import ConfigurationError, NightsiftError
 
 EPILOG = "Exit codes: 0 done, 1 some exposures refused or failed, 2 wrong configuration or arguments."
