@@ -9,11 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from numpy.polynomial import legendre
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from nightsift.errors import SubtractionFailed
-from nightsift.psf import polynomial_terms
 from subtraction.cell_equations import CellEquations
 from subtraction.delta_basis import Support, roughness
 from subtraction.held_out_blocks import affordable_order, fold_numbers
@@ -28,6 +26,7 @@ from subtraction.kernel_modes import (
     solve_penalised,
     sum_folds,
 )
+from subtraction.legendre import legendre_terms, monomials
 from subtraction.parallel import over_rows
 from subtraction.spatial import ImageField, n_terms
 
@@ -36,6 +35,9 @@ Int64 = npt.NDArray[np.int64]
 
 VARIATION = (1.0, 10.0, 100.0, 1000.0)
 """Strengths of the penalty on the kernel's variation over the frame, relative to that on its mean."""
+
+FINE_STEPS = (1.0, 10.0**-0.5, 10.0**0.5)
+"""Factors on the best of them that are tried in a second step."""
 
 NOISE_SHARES = (1.0, 0.5, 0.0)
 """Parts of the reference's noise that are taken off the equations, the next where they lose their definiteness."""
@@ -196,7 +198,7 @@ def _assemble(
     coefficients.ravel()[index] = solution
     coefficients[0, 0] += modes.scale
     kernels = coefficients @ modes.images
-    images = support.image(_monomials(order).T @ kernels)
+    images = support.image(monomials(order).T @ kernels)
     field = ImageField(np.ascontiguousarray(images, dtype=np.float32), order, shape)
     at_cells = legendre_terms(cells.x, cells.y, shape, order) @ kernels
     return SmoothKernel(field, at_cells, choice, float(np.clip(freedom, 1.0, 3.0)), len(modes.images) - 1)
@@ -271,47 +273,25 @@ def _choose(system: FoldSums, modes: Modes, most: tuple[int, int], affordable: i
     if len(system.square) < 2:
         return Choice(0, 0, modes.strength, 1.0)
 
+    known: dict[Choice, float] = {}
+
     def loss(choice: Choice) -> float:
-        index, penalty = _selection(modes, choice)
-        part = _part(system, index)
-        return held_out(part, np.diag(penalty).astype(np.float32))[0]
+        if choice not in known:
+            index, penalty = _selection(modes, choice)
+            known[choice] = held_out(_part(system, index), np.diag(penalty).astype(np.float32))[0]
+        return known[choice]
 
     flux = min(1, most[1], affordable)
-    tried = {Choice(k, flux, modes.strength, 10.0): 0.0 for k in range(min(most[0], affordable) + 1)}
-    best = min(tried, key=loss)
-    shapes = [Choice(best.order, flux, best.strength, v) for v in VARIATION] if best.order > 0 else [best]
-    best = min(shapes, key=loss)
-    fluxes = [Choice(best.order, k, best.strength, best.variation) for k in range(min(most[1], affordable) + 1)]
+    best = Choice(0, flux, modes.strength, 10.0)
+    for order in range(1, min(most[0], affordable) + 1):
+        choice = replace(best, order=order)
+        if loss(choice) < loss(best):
+            best = choice
+        elif order > 2:
+            # Kernels may bend without a slope, but hardly need the fourth order where the third is of no use.
+            break
+    if best.order > 0:
+        best = min((replace(best, variation=v) for v in VARIATION), key=loss)
+        best = min((replace(best, variation=best.variation * step) for step in FINE_STEPS), key=loss)
+    fluxes = [replace(best, flux_order=k) for k in range(min(most[1], affordable) + 1)]
     return min(fluxes, key=loss)
-
-
-def legendre_terms(x: Float64, y: Float64, shape: tuple[int, int], order: int) -> Float64:
-    """Products of Legendre polynomials, normalised to a mean square of one over the frame.
-
-    Parameters
-    ----------
-    x, y : ndarray, shape (n,)
-        Positions (pixel).
-    shape : tuple of int
-        ``(ny, nx)`` of the frame.
-    order : int
-        Highest total degree.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, n_terms)
-        In the order of `nightsift.psf.polynomial_terms`.
-    """
-    return np.asarray(polynomial_terms(x, y, shape, order) @ _monomials(order).T)
-
-
-def _monomials(order: int) -> Float64:
-    """Legendre terms as combinations of the terms ``u**i v**j``."""
-    place = {(total - j, j): k for k, (total, j) in enumerate((t, j) for t in range(order + 1) for j in range(t + 1))}
-    out = np.zeros((len(place), len(place)))
-    for (i, j), row in place.items():
-        in_u, in_v = (legendre.leg2poly([0.0] * n + [np.sqrt(2.0 * n + 1.0)]) for n in (i, j))
-        for a, left in enumerate(in_u):
-            for b, right in enumerate(in_v):
-                out[row, place[a, b]] += left * right
-    return out

@@ -14,8 +14,9 @@ from subtraction.cell_equations import Planes, sum_cells
 from subtraction.changed_pixels import Clip
 from subtraction.delta_basis import make_support, roughness
 from subtraction.kernel_modes import SmearedNoise, cell_normal
+from subtraction.legendre import legendre_terms
 from subtraction.masks import HARD
-from subtraction.smooth_kernel import Choice, fit_smooth, legendre_terms
+from subtraction.smooth_kernel import Choice, fit_smooth
 from subtraction.source_pixels import SourcePixels, list_pixels
 
 SHAPE = (480, 480)
