@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 Scores = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.integer]
@@ -37,6 +36,8 @@ def auc(scores: Scores, labels: Labels) -> float:
     n_real, n_bogus = int(real.sum()), int((~real).sum())
     if not n_real or not n_bogus:
         return float("nan")
+    from scipy.stats import rankdata  # slow to import
+
     ranks = rankdata(scores)
     return float((ranks[real].sum() - n_real * (n_real + 1) / 2) / (n_real * n_bogus))
 

@@ -10,7 +10,7 @@ import dataclasses
 import numba as nb
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage, signal
+from scipy import ndimage
 
 from nightsift.flags import Mask
 from nightsift.frames import Frame
@@ -124,8 +124,10 @@ def column_noise(field: ImageField, basis: Basis, smoothing: float) -> Float64:
     """
     smooth = _smoothed(field, smoothing)
     middle = smooth.at((field.shape[1] - 1) / 2, (field.shape[0] - 1) / 2)
-    ways = [signal.fftconvolve(middle, one.astype(np.float64)).ravel() for one in basis.images]
-    matrix = np.stack(ways) @ np.stack(ways).T
+    size = middle.shape[0] + basis.images.shape[1] - 1
+    ways = np.fft.rfft2(middle, (size, size)) * np.fft.rfft2(basis.images.astype(np.float64), (size, size))
+    flat = np.fft.irfft2(ways, (size, size)).reshape(len(basis.images), -1)
+    matrix = flat @ flat.T
     return np.asarray(matrix / matrix[0, 0])
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
-from scipy.stats import binom
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -282,5 +281,7 @@ def chance(a: FloatArray, b: FloatArray, matched: int, radius: float) -> float:
         return 0.0
     area = max(float(np.prod(high - low)), np.pi * radius**2)
     probability = min(0.95, 1.0 - np.exp(-len(b) * np.pi * radius**2 / area))
+    from scipy.stats import binom  # slow to import
+
     tail = max(float(binom.logsf(matched - 4, inside - 3, probability)), -1e6)
     return tail + float(np.log(len(a) * len(b)))

@@ -7,7 +7,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.spatial import cKDTree
-from scipy.stats import poisson
 
 from nightsift.flags import Flag
 
@@ -113,4 +112,6 @@ def _by_chance(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], radius: f
     """Number of exposures at one spot that chance alone practically never reaches."""
     area = max(np.ptp(x) * np.ptp(y), 1.0)
     expected = len(x) * np.pi * radius**2 / area
+    from scipy.stats import poisson  # slow to import
+
     return 1 + int(poisson.isf(CHANCE, expected)) if expected > 0 else 0

@@ -15,7 +15,6 @@ import numpy.typing as npt
 from astropy.wcs import WCS
 from numba import njit
 from scipy.spatial import KDTree
-from scipy.stats import binom
 
 from nightsift.errors import AlignmentFailed
 
@@ -219,6 +218,8 @@ def _refine(
         linear, shift = solution[:2].T, solution[2]
     chance = min(len(stars) * np.pi * MATCH_RADIUS**2 / (shape[0] * shape[1]), 0.999)
     # Three matches are owed to the six parameters of the fit and do not count as evidence.
+    from scipy.stats import binom  # slow to import
+
     log_chance = float(binom.logsf(int(hit.sum()) - 4, len(inside), chance))
     residual = float(np.median(np.hypot(*(design @ solution - stars[index[hit]]).T)))
     return _Match(log_chance, inside[hit], index[hit], residual, chance * len(inside))
