@@ -58,7 +58,7 @@ def calibrate(
 
 
 def read_labels(path: Path) -> dict[str, int]:
-    """Labels by candidate_id, from CSV or parquet."""
+    """Labels by candidate_id, from CSV or parquet; rows whose label is still empty have none."""
     import pyarrow.csv as csv
     import pyarrow.parquet as pq
     from pyarrow import ArrowException
@@ -70,7 +70,9 @@ def read_labels(path: Path) -> dict[str, int]:
         raise _wrong(path, f"cannot be read: {error}") from error
     found = {}
     for row in rows:
-        word = str(row["label"]).strip().lower()
+        word = "" if row["label"] is None else str(row["label"]).strip().lower()
+        if not word:
+            continue
         if word not in WORDS:
             raise _wrong(path, f"{row['label']!r} of {row['candidate_id']} is no label")
         found[str(row["candidate_id"])] = WORDS[word]

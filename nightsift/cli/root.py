@@ -22,6 +22,7 @@ from nightsift.cli import (
     transferring,
     unit,
 )
+from nightsift.cli import asking, calibration, doctor, night, photometry, show, survey, training, transferring, unit
 from nightsift.errors import ConfigurationError, NightsiftError
 
 EPILOG = "Exit codes: 0 done, 1 some exposures refused or failed, 2 wrong configuration or arguments."
@@ -59,6 +60,7 @@ app.command("train")(training.train)
 app.command("transfer")(transferring.transfer)
 app.command("calibrate")(calibration.calibrate)
 app.command("monitor")(monitoring.monitor)
+app.command("ask")(asking.ask)
 app.add_typer(unit.app, name="unit")
 app.command("compile")(compilation.compile_now)
 app.command("doctor")(doctor.doctor)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from models.asking import questions
 from models.classifier import Classifier
 from models.examples import TrainingSet
 from models.unit_calibration import calibration_of, scoring_identity
@@ -125,3 +127,38 @@ def test_wrong_labels_are_told(survey: Path) -> None:
         calibrate(survey, labels="others.csv")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         calibrate(survey, labels="absent.csv")
+
+
+def ask(survey: Path, *more: str) -> tuple[str, pa.Table]:
+    out = survey.parent / "ask.csv"
+    command = ["ask", str(survey), "--unit", "calm", "--out", str(out), *more]
+    result = CliRunner().invoke(app, command)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.output, csv.read_csv(out)
+
+
+def test_command_asks_for_labels_that_are_not_there_yet(survey: Path) -> None:
+    told, table = ask(survey, "--count", "12")
+    assert "12 candidates of calm" in told
+    assert "no fair draw" in told
+    assert table.num_rows == len(set(table["candidate_id"].to_pylist())) == 12
+    assert table["label"].null_count == 12
+    best = ask(survey, "--count", "12", "--rule", "bald")[1]["information"].to_pylist()
+    assert best == sorted(best, reverse=True)
+    filled = table.set_column(1, "label", pa.array(["real"] * 6 + [""] * 6))
+    csv.write_csv(filled, survey.parent / "filled.csv")
+    more = ask(survey, "--count", "30", "--labels", str(survey.parent / "filled.csv"))[1]["candidate_id"].to_pylist()
+    assert not set(more) & set(table["candidate_id"].to_pylist()[:6]), "what has a label is not asked for again"
+    fair = ask(survey, "--count", "9", "--rule", "random")
+    assert "no fair draw" not in fair[0]
+
+
+def test_questions_without_an_answer_are_refused(survey: Path) -> None:
+    archive = Archive(survey.parent / "archive")
+    with pytest.raises(ConfigurationError, match="no model that could be unsure"):
+        questions(archive, unit_with(survey, name="none"), 5)
+    with pytest.raises(ConfigurationError, match="holds no candidates"):
+        questions(Archive(survey.parent / "empty"), unit_with(survey), 5)
+    with pytest.raises(ConfigurationError, match="no rule 'best'"):
+        ask(survey, "--rule", "best")

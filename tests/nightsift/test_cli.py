@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
     "night", "frame", "simulate", "template", "train", "unit", "show", "report", "score", "doctor", "photometry",
     "calibrate", "compile",
+    "calibrate", "ask",
 )  # fmt: skip
 
 
