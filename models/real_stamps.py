@@ -4,7 +4,7 @@ Every survey has its own ways, undone here:
 
 ====== ==============================================================================================================
 ZTF    63 px of 1". The difference of fading candidates comes negated, so that the centre is always bright. NaN
-       outside the chip. Science and template carry their sky.
+       outside the chip, and +-3.4e38 where a template has no data. Science and template carry their sky.
 PGIR   61 px of 4.3". Parts that were not subtracted are exactly zero in the difference.
 ATLAS  61 px of 1.9". No template plane; -31415 marks bad pixels; a negative magnitude is a fading detection.
 BTSbot 63 px, ZTF, each plane divided by its own norm, sky included: the ratio of the fluxes of the planes is lost and
@@ -61,6 +61,7 @@ REAL_STAMPS = schema(
     "real_stamps",
 )
 BAD_ATLAS = -31000.0
+NO_DATA = 1e30
 NAMED_VARIABLES = 2.0
 """Largest distance of a catalogued variable (arcsec)."""
 
@@ -144,6 +145,7 @@ def read_ztf(folder: Path, variables: npt.NDArray[np.float64] | None = None) -> 
     if variables is not None:
         place = np.stack([index["ra"].to_numpy(), index["dec"].to_numpy()], axis=1)
         near = distance_to_nearest(place, variables) <= NAMED_VARIABLES
+    data[~(np.abs(data) < NO_DATA)] = np.nan
     mask = np.asarray(~np.isfinite(data).all(axis=-1))
     pseudo = np.array(index["pseudo_label"].to_pylist(), dtype=object)
     near &= ~typed & ~asteroid
