@@ -169,9 +169,7 @@ def draw(out: Path, studies: dict[str, dict[str, Any]]) -> None:
                 )
                 line[1].plot(x, 100 * np.array(row["fpr"]), color=LOOKS[rule], lw=1.4)
             line[0].axhline(0, color="0.8")
-            line[0].set(
-                title=f"{name}: change of NLL on other exposures", xlabel="labels", ylabel="nat (lower is better)"
-            )
+            line[0].set(title=name, xlabel="labels", ylabel="change of NLL (nat)")
             line[0].legend()
             line[1].set(title="FPR at 1 % missed", xlabel="labels", ylabel="%")
             _bias(line[2], study)
@@ -187,14 +185,15 @@ def _bias(axes: Any, study: dict[str, Any]) -> None:
                 continue
             for part in row["shares"]:
                 if part["ratio"] is not None:
-                    axes.plot(max(part["ratio"], 0.02), place + shift, "o", ms=3.5, color=LOOKS[rule])
-                    names += [
-                        (place, part["part"] if row["name"] == "evidence" else f"{row['name']} {part['part']}")
-                    ] * (rule == "bald")
+                    axes.plot(max(part["ratio"], 0.05), place + shift, "o", ms=3.5, color=LOOKS[rule])
+                    alone = row["name"] in ("evidence", "fading", "reduction")
+                    names += [(place, part["part"] if alone else f"{row['name']} {part['part']}")] * (rule == "bald")
                     place += 1
     axes.axvline(1, color="0.8")
     axes.set_yticks([at for at, _ in names], [text for _, text in names], fontsize=7)
     axes.set(title="asked for more (right) or less (left) often than a fair draw", xlabel="factor", xscale="log")
+    axes.set_xticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
+    axes.minorticks_off()
     axes.invert_yaxis()
 
 

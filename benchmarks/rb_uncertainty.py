@@ -40,7 +40,7 @@ from models.train import TrainOptions, train
 from nightsift.frames import Stamps
 from nightsift.plots import COLOURS, STYLE
 
-SAMPLES, VIEWS = 20, 3
+SAMPLES = 20
 CHANGES = AugmentOptions(seeing=0, no_difference=0, no_template=0, no_science=0)
 WAYS = ("one head", "dropout", "ensemble", "laplace")
 LOOKS = dict(zip(WAYS, ("0.5", COLOURS[0], COLOURS[1], COLOURS[2]), strict=True))
@@ -73,24 +73,23 @@ def with_fault(examples: TrainingSet, fault: str) -> TrainingSet:
     return TrainingSet(Stamps(data, examples.stamps.mask), examples.table, examples.card)
 
 
-def learn_heads(model: Classifier, examples: TrainingSet, seed: int) -> tuple[Any, Any, dict[str, float]]:
+def learn_heads(model: Classifier, examples: TrainingSet, many: int, seed: int) -> tuple[Any, Any, dict[str, float]]:
     """Heads and the posterior of the first one, with the seconds that they cost."""
     rng, parts = np.random.default_rng(seed), {}
     for name in ("train", "validation"):
         part = examples.part(name)
         rows = [flattened(trunk_features(part.stamps, part.sign, model))]
         data, mask = prepare(part.stamps, part.sign, model.recipe)
-        views = range(VIEWS if name == "train" else 0)
+        views = range(many if name == "train" else 0)
         rows += [flattened(model.trunk(*augment(data, mask, CHANGES, rng))) for _ in views]
         unit = np.array(part.table["unit"].to_pylist())
-        many = len(rows)
         parts[name] = FeatureSet(
-            np.concatenate(rows), np.tile(part.labels, many), np.tile(weights(part.labels), many), np.tile(unit, many)
+            np.concatenate(rows), *(np.tile(one, len(rows)) for one in (part.labels, weights(part.labels), unit))
         )
     start = time.perf_counter()
     heads = train_heads(parts["train"], parts["validation"], HeadOptions(), seed)
     middle = time.perf_counter()
-    plain = len(parts["train"].labels) // (VIEWS + 1)  # views are not new evidence
+    plain = len(parts["train"].labels) // (many + 1)  # views are not new evidence
     first = FeatureSet(*(getattr(parts["train"], name)[:plain] for name in ("features", "labels", "weights", "groups")))
     posterior = fit_laplace(heads, first, parts["validation"], samples=SAMPLES)
     return heads, posterior, {"ensemble": middle - start, "laplace": time.perf_counter() - middle}
@@ -200,13 +199,14 @@ def main() -> None:
     parser.add_argument("--sets", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", type=Path)
+    parser.add_argument("--views", type=int, default=3, help="augmented views of each stamp that heads learn from")
     parser.add_argument("--seed", type=int, default=3)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     folders = sorted(path.parent for path in options.sets.glob("*/examples.parquet"))
     examples = assign_splits(join([sets.read(folder) for folder in folders]), seed=options.seed)
     model = network(options, examples)
-    heads, posterior, seconds = learn_heads(model, examples, options.seed)
+    heads, posterior, seconds = learn_heads(model, examples, options.views, options.seed)
     known, new = examples.part("validation"), examples.part("test")
     known_logits = logits_of(model, heads, posterior, known)
     groups = np.array(
