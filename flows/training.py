@@ -6,7 +6,9 @@ again, so a run that was stopped goes on where it was.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from models.dataset import assign_splits, collect
 from models.errors import TooFewUnits
 from models.examples import TrainingSet
 from models.release import release
+from models.split import SPLITS
 from models.train import Progress, TrainOptions, train
 from nightsift.errors import ConfigurationError
 from nightsift.io.paths import Archive
@@ -35,35 +38,63 @@ WORKERS = 2
 LEAST_PART = 0.8  # of the units asked for must have given examples, else something is wrong with the run
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where examples come from: stamp sets, else an archive with its truth, else simulated units.
+
+    Attributes
+    ----------
+    sets : tuple of str
+        Folders of stamp sets (`models.examples`), or folders above them.
+    archive, truth : str or None
+        Archive of reduced nights and their truth (schema `nightsift.tables.TRUTH`).
+    units : int
+        Random units to simulate.
+    seed : int
+        Seed of the units, and of the split where a set has none.
+    """
+
+    sets: tuple[str, ...] = ()
+    archive: str | None = None
+    truth: str | None = None
+    units: int = UNITS
+    seed: int = SEED
+
+    def __post_init__(self) -> None:
+        if (self.archive is None) != (self.truth is None):
+            raise ConfigurationError(
+                file="command line", table="train", key="from, truth", what="only one of them is given",
+                advice="an archive can only be learnt from with its truth: give both or none",
+            )  # fmt: skip
+        if self.sets and self.archive is not None:
+            raise ConfigurationError(
+                file="command line", table="train", key="sets, archive", what="both are given",
+                advice="learn from stamp sets or from an archive",
+            )  # fmt: skip
+
+
 def train_model(
     out: str | Path,
-    seed: int = SEED,
-    units: int = UNITS,
-    archive: str | Path | None = None,
-    truth: str | Path | None = None,
+    source: Source | None = None,
+    options: TrainOptions | None = None,
     work: str | Path | None = None,
-    epochs: int = EPOCHS,
     workers: int = WORKERS,
     on_unit: Callable[[int, int], None] | None = None,
     on_epoch: Progress | None = None,
     track: bool = True,
 ) -> dict[str, Any]:
-    """Make a model on simulated nights of random units, or on reduced nights whose truth is known.
+    """Make a model from stamp sets, from reduced nights whose truth is known, or from simulated nights of random units.
 
     Parameters
     ----------
     out : str or Path
         Folder of the model; its last part is the name.
-    seed : int, optional
-        Everything random depends on it.
-    units : int, optional
-        Random units to simulate.
-    archive, truth : str or Path, optional
-        Archive of reduced nights and their truth (schema `nightsift.tables.TRUTH`), instead of simulating.
+    source : Source, optional
+        Where the examples come from; simulated units when not given.
+    options : TrainOptions, optional
+        How to train.
     work : str or Path, optional
         Folder for what is made on the way; ``<name>-training`` in the current folder when not given.
-    epochs : int, optional
-        Most epochs.
     workers : int, optional
         Processes that make examples, and threads that train.
     on_unit : callable, optional
@@ -81,19 +112,15 @@ def train_model(
     Raises
     ------
     ConfigurationError
-        If only one of `archive` and `truth` is given.
+        If a folder holds no stamp set.
     TooFewUnits
         If too many units gave no examples.
     TooFewGroups
         If the examples cannot be split without leaks.
     """
-    if (archive is None) != (truth is None):
-        raise ConfigurationError(
-            file="command line", table="train", key="from, truth", what="only one of them is given",
-            advice="an archive can only be learnt from with its truth: give both or none",
-        )  # fmt: skip
-    out = Path(out)
-    plan = (out, seed, units, archive, truth, Path(work or f"{out.name}-training"), epochs, workers, on_unit, on_epoch)
+    out, source = Path(out), source or Source()
+    options = dataclasses.replace(options or TrainOptions(epochs=EPOCHS, seed=source.seed), threads=workers)
+    plan = (out, source, options, Path(work or f"{out.name}-training"), workers, on_unit, on_epoch)
     if not track:
         return _train(*plan, tracked=False)
     with tracking() as tracked:
@@ -104,33 +131,48 @@ def train_model(
 
 def _train(
     out: Path,
-    seed: int,
-    units: int,
-    archive: str | Path | None,
-    truth: str | Path | None,
+    source: Source,
+    options: TrainOptions,
     work: Path,
-    epochs: int,
     workers: int,
     on_unit: Callable[[int, int], None] | None,
     on_epoch: Progress | None,
     tracked: bool,
 ) -> dict[str, Any]:
     logger = run_logger()
-    if archive is None or truth is None:
-        made = {"from": "simulated nights of random units", "by": "nightsift train", "seed": seed, "units": units}
-        found = _simulated(work, seed, units, workers, on_unit, tracked)
+    made: dict[str, Any] = {"by": "nightsift train", "seed": source.seed}
+    if source.sets:
+        made |= {"from": ", ".join(source.sets)}
+        found = _read_sets(source.sets)
+    elif source.archive is not None and source.truth is not None:
+        made |= {"from": source.archive, "truth": source.truth}
+        archive = Path(source.archive)
+        found = collect(Archive(archive), pq.read_table(source.truth, schema=TRUTH), archive.resolve().name)
     else:
-        made = {"from": str(archive), "truth": str(truth), "seed": seed}
-        found = collect(Archive(Path(archive)), pq.read_table(truth, schema=TRUTH), Path(archive).resolve().name)
-    found = assign_splits(found, seed)
+        made |= {"from": "simulated nights of random units", "units": source.units}
+        found = _simulated(work, source.seed, source.units, workers, on_unit, tracked)
+    if not source.sets or set(found.table["split"].to_pylist()) != set(SPLITS):
+        found = assign_splits(found, source.seed)
     logger.info("%d examples, %d of them real", len(found), int(found.labels.sum()))
-    trained = train(found, TrainOptions(epochs=epochs, seed=seed, threads=workers), on_epoch, work / "training.npz")
+    trained = train(found, options, on_epoch, work / "training.npz")
     card = release(out, trained, found, made).card
     logger.info("model %s written to %s, threshold %.3f", card["model_id"], out, card["threshold"])
     return card
 
 
 training = flow(name="training", persist_result=False, validate_parameters=False)(_train)
+
+
+def _read_sets(folders: tuple[str, ...]) -> TrainingSet:
+    """All stamp sets in some folders, joined; a split that all of them have is kept."""
+    found = sorted({file.parent for folder in folders for file in Path(folder).rglob(examples.TABLE)})
+    parts = [part for part in map(examples.read, found) if len(part)]
+    if not parts:
+        raise ConfigurationError(
+            file="command line", table="train", key="sets", what=f"there is no stamp set in {', '.join(folders)}",
+            advice=f"give folders that hold {examples.TABLE}",
+        )  # fmt: skip
+    return examples.join(parts)
 
 
 def _simulated(

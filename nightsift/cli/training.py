@@ -21,23 +21,33 @@ def train(
     work: Annotated[
         Path | None, typer.Option(help="Folder for the examples; a second run takes up what is there.")
     ] = None,
+    sets: Annotated[
+        list[Path] | None, typer.Option(help="Learn from the stamp sets in this folder instead; may be repeated.")
+    ] = None,
     archive: Annotated[Path | None, typer.Option(help="Learn from this archive instead of simulating.")] = None,
     truth: Annotated[Path | None, typer.Option(help="Table of the truth of that archive.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="Name of a file in models/architectures.")] = None,
+    prevalence: Annotated[
+        float | None, typer.Option(min=1e-6, max=0.999, help="Part of the candidates that is real where scores hold.")
+    ] = None,
     track: Annotated[bool, typer.Option(help="Let Prefect see the run.")] = True,
 ) -> None:
-    """Train a real/bogus model on simulated nights, evaluate it and write it with its card."""
+    """Train a real/bogus model on simulated nights or on stamp sets, evaluate it and write it with its card."""
     if (archive is None) != (truth is None):
         raise ConfigurationError(
             file="command line", table="train", key="--archive, --truth", what="only one of the two was given",
             advice="give both to learn from reduced nights, or neither to simulate",
         )  # fmt: skip
-    from flows.training import train_model
+    from flows.training import EPOCHS, SEED, UNITS, WORKERS, Source, train_model
+    from models.train import TrainOptions
 
-    asked = {"seed": seed, "units": units, "epochs": epochs, "workers": workers, "work": work}
+    start = SEED if seed is None else seed
+    folders, reduced, told = tuple(map(str, sets or ())), archive and str(archive), truth and str(truth)
+    source = Source(folders, reduced or None, told or None, units or UNITS, start)
+    asked = {"architecture": architecture, "prevalence": prevalence}
     given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
-    card = train_model(
-        out, archive=archive, truth=truth, on_unit=_tell_unit, on_epoch=_tell_epoch, track=track, **given
-    )
+    options = TrainOptions(epochs=epochs or EPOCHS, seed=start, **given)
+    card = train_model(out, source, options, work, workers or WORKERS, _tell_unit, _tell_epoch, track)
     typer.echo(f"model {card['model_id']} written to {out}, threshold {card['threshold']:.3f}")
 
 
@@ -46,4 +56,5 @@ def _tell_unit(done: int, total: int) -> None:
 
 
 def _tell_epoch(epoch: int, total: int, losses: Any) -> None:
-    typer.echo(f"epoch {epoch}/{total}: {losses}")
+    told = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in losses.items())
+    typer.echo(f"epoch {epoch}/{total}: {told}")

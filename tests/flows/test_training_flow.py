@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from flows.training import train_model
+from flows.training import Source, train_model
+from models import examples
 from models.store import NO_MODEL, load
+from models.train import TrainOptions
 from nightsift.errors import ConfigurationError
 from nightsift.io.paths import Archive
 from nightsift.simulate import SimulationOptions, simulate
 from nightsift.survey import Survey, load_survey
 from tasks.careless import Care, changed, lowered
 from tasks.discover import find_exposures
-from tasks.examples import build_templates
+from tasks.examples import build_templates, harvest
 from tasks.reduce import reduce_file
 
 
@@ -29,11 +31,12 @@ def reduced(survey: Survey) -> Path:
 
 def test_model_from_an_archive_with_its_truth(tmp_path: Path) -> None:
     survey = load_survey(simulate(tmp_path / "survey", SimulationOptions.preset("tiny", 5, visits=5)))
+    examples.write(tmp_path / "sets" / "tiny", harvest(survey, "tiny"))
     archive, truth = reduced(survey), tmp_path / "survey" / "truth.parquet"
     epochs: list[int] = []
     card = train_model(
-        tmp_path / "mine", seed=1, archive=archive, truth=truth, epochs=2, workers=1, track=False,
-        on_epoch=lambda epoch, of, losses: epochs.append(epoch),
+        tmp_path / "mine", Source((), str(archive), str(truth)), TrainOptions(epochs=2, seed=1), tmp_path / "w", 1,
+        track=False, on_epoch=lambda epoch, of, losses: epochs.append(epoch),
     )  # fmt: skip
     assert epochs == [1, 2]
     assert load(tmp_path / "mine").model_id == card["model_id"]
@@ -42,8 +45,21 @@ def test_model_from_an_archive_with_its_truth(tmp_path: Path) -> None:
     assert sum(part["exposures"] for part in card["data"]["parts"]) == 5
     assert card["figures_on_unseen_units"]["all"]["real"] > 0
 
+    network = {"filters": (4, 6), "dense": 8}
+    options = TrainOptions(epochs=1, network=network, prevalence=0.1)
+    other = train_model(tmp_path / "other", Source((str(tmp_path / "sets"),)), options, tmp_path / "w2", track=False)
+    assert other["score_means"] == "the probability to be real where 10% of the candidates are"
+    assert other["made"]["from"] == str(tmp_path / "sets")
+
+
+def test_folders_without_stamp_sets_are_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no stamp set"):
+        train_model(tmp_path / "mine", Source((str(tmp_path),)), track=False)
+    with pytest.raises(ConfigurationError, match="both are given"):
+        Source(("a",), "b", "c")
+
 
 def test_archive_without_truth_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="only one of them"):
-        train_model(tmp_path / "mine", archive=tmp_path, track=False)
+        train_model(tmp_path / "mine", Source(archive=str(tmp_path)), track=False)
     assert not (tmp_path / "mine").exists()
