@@ -10,6 +10,7 @@ import typer
 
 from nightsift import __version__
 from nightsift.cli import (
+    asking,
     calibration,
     compilation,
     doctor,
@@ -22,7 +23,6 @@ from nightsift.cli import (
     transferring,
     unit,
 )
-from nightsift.cli import asking, calibration, doctor, night, photometry, show, survey, training, transferring, unit
 from nightsift.errors import ConfigurationError, NightsiftError
 
 EPILOG = "Exit codes: 0 done, 1 some exposures refused or failed, 2 wrong configuration or arguments."

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from models.asking import questions
 from models.classifier import Classifier
 from models.examples import TrainingSet
+from models.labelled import labelled_candidates
 from models.unit_calibration import calibration_of, scoring_identity
 from nightsift import tables
 from nightsift.cli import app
@@ -162,3 +163,24 @@ def test_questions_without_an_answer_are_refused(survey: Path) -> None:
         questions(Archive(survey.parent / "empty"), unit_with(survey), 5)
     with pytest.raises(ConfigurationError, match="no rule 'best'"):
         ask(survey, "--rule", "best")
+
+
+def test_transfer_from_the_labels_of_a_survey_is_put_to_use_by_the_unit(survey: Path) -> None:
+    out, few = survey.parent / "units" / "moved", survey.parent / "few.parquet"
+    pq.write_table(pq.read_table(survey.parent / "labels.parquet").take(pa.array(np.arange(0, 1600, 10))), few)
+    command = ["transfer", str(out), "--base", "fresh", "--survey", str(survey), "--unit", "calm", "--strategy", "head"]
+    told = CliRunner().invoke(app, [*command, "--labels", str(few), "--rule", "miss 5%"])
+    assert told.exit_code == 0, told.output
+    threshold = float(re.search(r"threshold = ([\d.]+)", told.output).group(1))  # type: ignore[union-attr]
+    unit = unit_with(survey, name=str(out), calibration="moved.calibration.json", threshold=threshold)
+    assert calibration_of(unit) is not None
+    assert scoring_identity(unit).startswith("moved-")
+
+
+def test_labels_of_no_candidate_are_refused_and_others_counted(survey: Path) -> None:
+    archive = Archive(load_survey(survey).archive)
+    found = labelled_candidates(archive, {"e0-0": 1, "e1-2": 0, "nobody": 1}, 31, "calm")
+    assert found.labels.tolist() == [1, 0]
+    assert found.card["left_out"] == {"labels_without_candidate": 1}
+    with pytest.raises(ConfigurationError, match="none of the 1 labels"):
+        labelled_candidates(archive, {"nobody": 1}, 31)
