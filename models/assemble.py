@@ -14,10 +14,11 @@ from models.examples import EXAMPLES
 from models.labels import REAL
 from models.placement import INJECTED, TRANSPLANTED
 from nightsift.context.galaxies import Galaxies, nearest_galaxy
+from nightsift.context.known_objects import ASTEROID
 from nightsift.context.template_sources import TemplateSources, next_source
 from nightsift.tables import table
 
-ASTEROID, VARIABLE = "asteroid", "variable"
+VARIABLE = "variable"
 SOURCE_OF_KIND = {INJECTED: "injected", TRANSPLANTED: "transplanted", ASTEROID: "minor_planet"}
 CLASS_OF_KIND = {ASTEROID: "mover", VARIABLE: "variable"}
 IN_GALAXY = 1.5  # half-light radii within which a false detection counts as the residual of a galaxy

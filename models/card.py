@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def render(card: Mapping[str, Any]) -> str:
+def render(card: Mapping[str, Any], what: str = "Model") -> str:
     """Write a card in Markdown.
 
     Parameters
@@ -14,13 +14,15 @@ def render(card: Mapping[str, Any]) -> str:
     card : mapping
         Sections by name: plain values, mappings (shown as a list) or lists of mappings with equal keys (shown as a
         table), nested at will.
+    what : str, optional
+        What the card is of.
 
     Returns
     -------
     str
         Markdown text.
     """
-    lines = [f"# Model card: {card.get('model_id', card.get('name', '?'))}", ""]
+    lines = [f"# {what} card: {card.get('model_id', card.get('name', '?'))}", ""]
     plain = {key: value for key, value in card.items() if not isinstance(value, Mapping | list)}
     lines += [f"- {_words(key)}: {_value(value)}" for key, value in plain.items()]
     for key, value in card.items():

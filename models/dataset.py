@@ -6,6 +6,8 @@ its detections of nothing, with all the faults of its own subtraction. Nothing i
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -23,8 +25,13 @@ from nightsift.io.parquet import read_candidates
 from nightsift.io.paths import Archive
 
 MATCH = LabelOptions()
-# the strictest first; a survey whose units all watch one field can only be split by something looser
-SPLIT_CHOICES = (("unit", "field", "object_id"), ("field", "object_id"), ("unit",), ("night",), ("exposure_id",))
+# Whole units on one side if there are enough of them, else whole fields in whole nights, else less.
+SPLIT_CHOICES = (
+    ("unit", "field"), ("field", "night_of_unit"), ("field",), ("unit",), ("night_of_unit",), ("exposure_id",),
+)  # fmt: skip
+# What must never stand on two sides, whatever the choice.
+NEVER_SHARED = ("exposure_id", "object_id", "host_id")
+ASIDE = "aside"
 
 
 def collect(
@@ -93,7 +100,12 @@ def collect(
 
 
 def assign_splits(examples: TrainingSet, seed: int = 0) -> TrainingSet:
-    """Deal examples out to training, validation and test, so that no unit, field or object stands on two sides.
+    """Deal examples out to training, validation and test, so that nothing stands on two sides.
+
+    Exposures, objects and host galaxies join their groups wherever enough groups are left. Where they do not (a survey
+    whose nights all show one field), groups are dealt out by the looser choice, and examples of an object or galaxy
+    that would stand on two sides keep the side that has most of them; the others are set aside: they stay in the
+    table and are in no part.
 
     Parameters
     ----------
@@ -112,9 +124,14 @@ def assign_splits(examples: TrainingSet, seed: int = 0) -> TrainingSet:
     TooFewGroups
         If they cannot be split without leaks.
     """
-    names = {name for names in SPLIT_CHOICES for name in names}
-    keys = {name: np.array(examples.table[name].to_pylist(), dtype=object) for name in names}
-    part, used = split_by(keys, SPLIT_CHOICES, seed)
+    columns = {"unit", "field", "night", *NEVER_SHARED}
+    keys = {name: np.array(examples.table[name].to_pylist(), dtype=object) for name in columns}
+    keys["night_of_unit"] = np.array(
+        [f"{u}/{n}" for u, n in zip(keys["unit"], keys["night"], strict=True)], dtype=object
+    )
+    strict = tuple((*choice, *(one for one in NEVER_SHARED if one not in choice)) for choice in SPLIT_CHOICES)
+    part, used = split_by(keys, (*strict[:3], *SPLIT_CHOICES[3:]), seed)
+    part = set_aside(part, {name: keys[name] for name in NEVER_SHARED})
     place = examples.table.schema.get_field_index("split")
     field = examples.table.schema.field(place)
     labelled = examples.table.set_column(place, field, pa.array(part.tolist(), pa.string()))
@@ -126,10 +143,39 @@ def assign_splits(examples: TrainingSet, seed: int = 0) -> TrainingSet:
             "real": int((examples.labels[part == name] == REAL).sum()),
             "bogus": int((examples.labels[part == name] == BOGUS).sum()),
         }
-        for name in SPLITS
+        for name in (*SPLITS, ASIDE)
+        if name in SPLITS or bool((part == name).any())
     ]
     card = {**examples.card, "split_by": list(used), "split_seed": seed, "parts": parts}
     return TrainingSet(examples.stamps, labelled, card)
+
+
+def set_aside(part: npt.NDArray[np.str_], shared: Mapping[str, npt.NDArray[np.object_]]) -> npt.NDArray[np.str_]:
+    """Take out of their parts what would stand on two sides.
+
+    Parameters
+    ----------
+    part : ndarray of str, shape (n,)
+        Part of each example.
+    shared : mapping of str to ndarray of object, shape (n,)
+        What must not be shared, by key; None is shared with nobody.
+
+    Returns
+    -------
+    ndarray of str, shape (n,)
+        ``"aside"`` for examples of a value that has more examples in another part.
+    """
+    kept = part.copy()
+    for values in shared.values():
+        sides: dict[str, Counter[str]] = {}
+        for value, side in zip(values, kept, strict=True):
+            if value is not None and side != ASIDE:
+                sides.setdefault(value, Counter())[str(side)] += 1
+        home = {value: count.most_common(1)[0][0] for value, count in sides.items() if len(count) > 1}
+        for row, value in enumerate(values):
+            if value in home and kept[row] != home[value]:
+                kept[row] = ASIDE
+    return kept
 
 
 def _thin(wanted: npt.NDArray[np.bool_], exposures: npt.NDArray[Any], most: int, seed: int) -> npt.NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -12,14 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from models.card import render
 from models.labels import BOGUS, REAL
+from nightsift.errors import BadTable
 from nightsift.frames import Stamps
-from nightsift.io.parquet import write_table
+from nightsift.io.atomic import atomic
+from nightsift.io.parquet import read_stamps, read_table, write_stamps, write_table
+from nightsift.provenance import code_version
 from nightsift.tables import Column, schema
 
 TABLE = "examples.parquet"  # written last: where it is, the set is complete
+SHARD = 20000  # stamps in one file
 _ME = "models.examples"
 SOURCES = ("detected", "minor_planet", "transplanted", "injected", "random", "galaxy_residual")
 CLASSES = ("transient", "variable", "mover", "bogus")
@@ -166,24 +171,33 @@ def weights(labels: npt.NDArray[np.int8], prevalence: float = 0.5) -> npt.NDArra
 
 
 def write(folder: Path, examples: TrainingSet) -> None:
-    """Write a set: ``examples.parquet``, ``stamps.npy`` and ``mask.npy`` (memory-mappable), ``card.json``.
+    """Write a set: ``examples.parquet``, ``stamps-*.parquet`` with stamps and masks, ``card.json`` and ``card.md``.
 
     Parameters
     ----------
     folder : Path
-        Where to; made when absent.
+        Where to; made when absent. Stamps of an older set there are removed.
     examples : TrainingSet
-        The set.
+        The set; its card is written with the identity of the set, its provenance and what it holds.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "stamps.npy", examples.stamps.data)
-    np.save(folder / "mask.npy", examples.stamps.mask)
-    (folder / "card.json").write_text(json.dumps(examples.card, indent=2) + "\n")
+    for old in (folder / TABLE, folder / "stamps.npy", folder / "mask.npy", *folder.glob("stamps-*.parquet")):
+        old.unlink(missing_ok=True)
+    names = examples.table["example_id"].to_pylist()
+    for number, start in enumerate(range(0, len(examples), SHARD)):
+        rows = slice(start, start + SHARD)
+        part = Stamps(examples.stamps.data[rows], examples.stamps.mask[rows])
+        write_stamps(folder / f"stamps-{number:03d}.parquet", names[rows], part)
+    card = {**examples.card, **identity_of(examples)}
+    with atomic(folder / "card.json") as temporary:
+        temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    with atomic(folder / "card.md") as temporary:
+        temporary.write_text(render({"name": card["set_id"], **card}, "Data set"), encoding="utf-8")
     write_table(folder / TABLE, examples.table)
 
 
 def read(folder: Path) -> TrainingSet:
-    """Read a set that `write` has written.
+    """Read a set that `write` has written, also one of older versions with ``stamps.npy``.
 
     Parameters
     ----------
@@ -194,7 +208,61 @@ def read(folder: Path) -> TrainingSet:
     -------
     TrainingSet
         The set.
+
+    Raises
+    ------
+    BadTable
+        If stamps are missing or do not belong to the table.
     """
-    stamps = Stamps(np.load(folder / "stamps.npy"), np.load(folder / "mask.npy"))
-    found = pq.read_table(folder / TABLE, schema=EXAMPLES, partitioning=None)
-    return TrainingSet(stamps, found, json.loads((folder / "card.json").read_text()))
+    found = read_table(folder / TABLE, EXAMPLES)
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    if (folder / "stamps.npy").is_file():
+        return TrainingSet(Stamps(np.load(folder / "stamps.npy"), np.load(folder / "mask.npy")), found, card)
+    stamps, names = empty(int(card.get("size", 1))).stamps, found["example_id"].to_pylist()
+    row = 0
+    for path in sorted(folder.glob("stamps-*.parquet")):
+        ids, part = read_stamps(path)
+        if row == 0:
+            shape = (len(names), *part.data.shape[1:])
+            stamps = Stamps(np.empty(shape, np.float32), np.empty(shape[:3], np.bool_))
+        if ids != names[row : row + len(part)]:
+            raise BadTable(path=str(path), what="its stamps are not those of the examples beside it")
+        stamps.data[row : row + len(part)], stamps.mask[row : row + len(part)] = part.data, part.mask
+        row += len(part)
+    if row != len(names):
+        raise BadTable(path=str(folder), what=f"it holds stamps of {row} of {len(names)} examples")
+    return TrainingSet(stamps, found, card)
+
+
+def identity_of(examples: TrainingSet) -> dict[str, Any]:
+    """Identity, provenance and contents of a set, for its card.
+
+    Parameters
+    ----------
+    examples : TrainingSet
+        The set.
+
+    Returns
+    -------
+    dict
+        ``set_id`` (digest of labels and stamps, so that the same examples have the same identity wherever they were
+        made), version of the code, size of a stamp, and counts by label, source, class, reduction and split.
+    """
+    digest = hashlib.sha256()
+    for name in ("example_id", "label", "split"):
+        digest.update("\n".join(map(str, examples.table[name].to_pylist())).encode())
+    for start in range(0, len(examples), SHARD):
+        digest.update(np.ascontiguousarray(examples.stamps.data[start : start + SHARD]).data)
+    counted = ("label", "source", "class", "kind", "reduction", "split")
+    counts = {
+        name: {str(key): number for key, number in Counter(examples.table[name].to_pylist()).most_common()}
+        for name in counted
+    }
+    return {
+        "set_id": f"set-{digest.hexdigest()[:12]}",
+        "code": code_version(),
+        "size": int(examples.stamps.data.shape[1]),
+        "examples": len(examples),
+        "exposures": len(examples.table["exposure_id"].unique()),
+        "counts": counts,
+    }

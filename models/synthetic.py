@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from models.assemble import ASTEROID
 from models.placement import INJECTED, TRANSPLANTED, Placement, PlacementOptions, place
 from models.residuals import places
 from nightsift.context.galaxies import Galaxies
+from nightsift.context.known_objects import ASTEROID
 from nightsift.frames import Frame, Pair
 from nightsift.images.inject import inject_stars
 from nightsift.images.photometry import ZeroPoint

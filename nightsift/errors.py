@@ -158,3 +158,10 @@ class CompilationFailed(NightsiftError):
 
     problem = "with the method '{method}' its exposures ended as {states}, not all as done"
     hint = "something is wrong with this installation: nightsift doctor tells what; nightsift frame shows the error"
+
+
+class NoExamples(NightsiftError):
+    """No exposure of a survey gave examples to learn from."""
+
+    problem = "none of {exposures} exposures of the survey {survey} gave examples"
+    hint = "the log tells why: are there templates, and do the frames reduce?"

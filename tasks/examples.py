@@ -118,7 +118,7 @@ def harvest(survey: Survey, name: str, options: FactoryOptions | None = None) ->
         build_templates(source, unit, archive, [str(survey.units)])
         for exposure in find_exposures(source, unit, source.frames):
             here = pc.and_(pc.equal(truth["exposure_file"], exposure.name), pc.equal(truth["unit"], unit.name))
-            known = Known(truth.filter(here), True, galaxies.filter(pc.equal(galaxies["field"], exposure.field)))
+            known = Known(truth.filter(here), galaxies=galaxies.filter(pc.equal(galaxies["field"], exposure.field)))
             made, why = examples_of_file(exposure.url, unit, archive, known, name, options, exposure.night)
             parts += made
             refused.update(why)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from scipy.spatial import cKDTree
 
 from models.assemble import Surroundings, rows_of
 from models.examples import TrainingSet
@@ -17,6 +18,9 @@ from models.placement import PlacementOptions
 from models.residuals import SAMPLE, places, quiet_galaxies, residual_rows
 from models.synthetic import add_transients, key_of, point_source_noise
 from nightsift.context.galaxies import Galaxies, galaxies_of_catalogue, galaxies_of_template
+from nightsift.context.known_objects import on_frame, predicted_truth
+from nightsift.context.movers import Observer
+from nightsift.context.orbits import Orbits
 from nightsift.context.template_sources import TemplateSources, sources_on_frame
 from nightsift.frames import Difference, Frame, Pair
 from nightsift.images.photometry import ZeroPoint
@@ -24,7 +28,7 @@ from nightsift.io.paths import Archive
 from nightsift.io.templates import find_template
 from nightsift.simulate.seeds import generator
 from nightsift.stamps import cut
-from nightsift.tables import CANDIDATES
+from nightsift.tables import CANDIDATES, TRUTH
 from nightsift.units import Unit
 from tasks.align import align_to, background, psf, stars, warp
 from tasks.careless import Care, lowered, misaligned
@@ -32,6 +36,7 @@ from tasks.extract import calibrate, find_candidates
 from tasks.ingest import artefacts
 from tasks.subtract import subtract_pair
 
+EXCLUDED = 3.0  # px from a known variable, active galaxy or star within which a detection tells nothing
 LIMIT = 5.0  # signal-to-noise ratio at the limiting magnitude
 BEYOND = 0.5  # mag below that limit at which a galaxy still counts: its light is there, if not seen by itself
 _SAMPLE = pa.schema([CANDIDATES.field(name) for name in SAMPLE])
@@ -75,15 +80,19 @@ class Known:
     ----------
     truth : pyarrow.Table
         Objects that change or move, with their pixels; schema `nightsift.tables.TRUTH`.
-    complete : bool
-        Whether the truth holds all that changes, as in a simulation.
+    orbits : Orbits or None
+        Orbits of minor planets, where the truth does not hold them.
+    excluded : ndarray of float64, shape (n, 2)
+        RA, Dec (deg) of what may vary without a truth telling it: variables, active galaxies, and stars where wished.
+        A detection within `EXCLUDED` pixels of one is neither real nor bogus.
     galaxies : pyarrow.Table or None
         Catalogue of galaxies, see `nightsift.context.galaxies.galaxies_of_catalogue`; None to take those that the
         template shows.
     """
 
     truth: pa.Table
-    complete: bool
+    orbits: Orbits | None = None
+    excluded: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
     galaxies: pa.Table | None = None
 
 
@@ -149,16 +158,19 @@ def examples_of(
     noise = point_source_noise(pair)
     limit = prepared.zero.value - 2.5 * np.log10(LIMIT * float(np.nanmedian(noise)))
     galaxies = _visible(_galaxies(known, prepared), limit)
+    changing = pa.concat_tables([known.truth, _predicted(known, pair.science, unit, limit)])
     pair, synthetic, asked = add_transients(
-        pair, noise, galaxies, known.truth, prepared.zero, reduction, options.seed, options.placement
+        pair, noise, galaxies, changing, prepared.zero, reduction, options.seed, options.placement
     )
     assert pair.science.psf is not None
     around = Surroundings(galaxies, prepared.sources, 0.75 * pair.science.psf.fwhm)
     difference = subtract_pair.fn(pair, unit)
     candidates = find_candidates.fn(difference, pair, unit, prepared.zero, prepared.template_id)
-    truth = pa.concat_tables([known.truth, synthetic])
+    truth = pa.concat_tables([changing, synthetic])
     files = {frame.meta.exposure_id: Path(frame.meta.path).name}
     labels, matches = label(candidates, files, truth, options.labels)
+    excluded = _near_excluded(candidates, known, pair.science) & (labels == BOGUS)
+    labels[excluded] = AMBIGUOUS
     keep, counts = _chosen(labels, options, (reduction, *key_of(frame)))
     residuals = _still_galaxies(difference, pair, prepared.zero, galaxies, truth, candidates, reduction, options)
     chosen = pa.concat_tables([candidates.take(pa.array(keep)).select(list(SAMPLE)), residuals.cast(_SAMPLE)])
@@ -170,7 +182,7 @@ def examples_of(
     rows = rows_of(chosen, labels, matches, truth, survey, reduction, around)
     card = {
         "surveys": 1,
-        "left_out": counts,
+        "left_out": counts | {"at_known_objects": int(excluded.sum())},
         "labels": dataclasses.asdict(options.labels),
         "placement": dataclasses.asdict(options.placement),
         "synthetic": asked | {f"{one}_found": int((np.asarray(rows["source"]) == one).sum()) for one in asked},
@@ -222,6 +234,26 @@ def _chosen(
     kept = generator(options.seed, "bogus", *key).permutation(bogus)[: options.max_bogus]
     counts = {"ambiguous": int((labels == AMBIGUOUS).sum()), "bogus_thinned": len(bogus) - len(kept)}
     return np.sort(np.concatenate([np.flatnonzero(labels == REAL), kept])), counts
+
+
+def _predicted(known: Known, frame: Frame, unit: Unit, limit: float) -> pa.Table:
+    """Minor planets by their ephemerides, where there are orbits and coordinates."""
+    if known.orbits is None or frame.wcs is None:
+        return TRUTH.empty_table()
+    latitude = unit.site.latitude
+    site = Observer(unit.site.longitude, float("nan") if latitude is None else latitude)
+    return predicted_truth(frame, frame.wcs, known.orbits, site, limit + BEYOND if np.isfinite(limit) else 99.0)
+
+
+def _near_excluded(candidates: pa.Table, known: Known, frame: Frame) -> npt.NDArray[np.bool_]:
+    """Candidates at the places of objects that may vary."""
+    found = np.column_stack([np.asarray(candidates[name], dtype=np.float64) for name in ("x", "y")])
+    if not len(known.excluded) or frame.wcs is None or not len(found):
+        return np.zeros(len(found), dtype=np.bool_)
+    there = on_frame(frame.wcs, frame.shape, known.excluded[:, 0], known.excluded[:, 1])
+    if not len(there):
+        return np.zeros(len(found), dtype=np.bool_)
+    return np.asarray(cKDTree(there).query(found)[0] <= EXCLUDED)
 
 
 def _galaxies(known: Known, prepared: Prepared) -> Galaxies:

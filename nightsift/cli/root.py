@@ -13,6 +13,7 @@ from nightsift.cli import (
     asking,
     calibration,
     compilation,
+    dataset,
     doctor,
     monitoring,
     night,
@@ -58,6 +59,7 @@ app.command("photometry")(photometry.photometry)
 app.command("show")(show.show)
 app.command("train")(training.train)
 app.command("transfer")(transferring.transfer)
+app.command("dataset")(dataset.dataset)
 app.command("calibrate")(calibration.calibrate)
 app.command("monitor")(monitoring.monitor)
 app.command("ask")(asking.ask)

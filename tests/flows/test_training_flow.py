@@ -42,7 +42,9 @@ def test_model_from_an_archive_with_its_truth(tmp_path: Path) -> None:
     assert load(tmp_path / "mine").model_id == card["model_id"]
     assert json.loads((tmp_path / "mine" / "card.json").read_text())["made"]["truth"] == str(truth)
     assert card["data"]["split_by"] == ["exposure_id"], "one unit and one field leave nothing stricter, and it is told"
-    assert sum(part["exposures"] for part in card["data"]["parts"]) == 5
+    parts = {part["part"]: part for part in card["data"]["parts"]}
+    assert sum(parts[name]["exposures"] for name in ("train", "validation", "test")) == 5
+    assert parts["aside"]["real"] > 0, "objects seen on several exposures stand on one side only"
     assert card["figures_on_unseen_units"]["all"]["real"] > 0
 
     network = {"filters": (4, 6), "dense": 8}

@@ -73,7 +73,7 @@ def test_the_same_seed_makes_the_same_examples(survey: Path, harvested: Training
     loaded = load_survey(survey)
     unit = changed(loaded.load_unit(loaded.sources[0].unit), model={"name": NO_MODEL})
     exposure = find_exposures(loaded.sources[0], unit, loaded.sources[0].frames)[0]
-    known = Known(pq.read_table(survey.parent / "truth.parquet").slice(0, 0), True)
+    known = Known(pq.read_table(survey.parent / "truth.parquet").slice(0, 0))
     archive = Archive(Path(loaded.archive))
     one, same, other = (
         examples_of_file(exposure.url, unit, archive, known, "s", FactoryOptions(seed=seed), exposure.night)[0][0]

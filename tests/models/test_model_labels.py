@@ -58,3 +58,10 @@ def test_truth_of_another_exposure_or_place_does_not_count() -> None:
 def test_exposure_without_a_file_is_an_error() -> None:
     with pytest.raises(ValueError, match="x9"):
         labels_of(candidates(("x9", 1, 1, 1)), truth(("one.fits", 1, 1, 1, 0)))
+
+
+def test_predicted_minor_planet_needs_no_flux_but_light() -> None:
+    true = truth(("one.fits", 100, 100, np.nan, np.nan))
+    assert labels_of(candidates(("x1", 101, 100, 480)), true) == [1]
+    assert labels_of(candidates(("x1", 101, 100, -480)), true) == [-1]
+    assert labels_of(candidates(("x1", 106, 100, 480)), true) == [-1]

@@ -5,8 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.dataset import NEVER_SHARED, assign_splits, set_aside
 from models.errors import TooFewGroups
+from models.examples import EXAMPLES, TrainingSet
 from models.split import SPLITS, groups_of, split, split_by
+from nightsift.frames import Stamps
+from nightsift.tables import table
 
 names = st.one_of(st.none(), st.sampled_from([f"n{i}" for i in range(12)]))
 
@@ -62,3 +66,42 @@ def test_strictest_choice_that_leaves_enough_groups() -> None:
     assert set(part) == set(SPLITS)
     with pytest.raises(TooFewGroups, match="2 groups"):
         split_by({"unit": unit}, (("unit",),))
+
+
+def survey(fields: int, nights: int, each: int = 40, seed: int = 0) -> TrainingSet:
+    """One unit; variables of a field are seen every night, galaxies of one field reach into the next."""
+    rng = np.random.default_rng(seed)
+    n = fields * nights * each
+    field, night = np.arange(n) // (nights * each), np.arange(n) // each % nights
+    variable = rng.random(n) < 0.2
+    rows = {
+        "example_id": [f"e{k}" for k in range(n)], "reduction": ["standard"] * n, "survey": ["s"] * n,
+        "unit": ["s/u"] * n, "night": [f"n{k}" for k in night], "field": [f"s/f{k}" for k in field],
+        "exposure_id": [f"x{f}-{k}" for f, k in zip(field, night, strict=True)],
+        "object_id": [f"s/v{field[k]}-{k % 5}" if variable[k] else None for k in range(n)],
+        "host_id": [f"s/g{field[k]}-{rng.integers(30)}" if rng.random() < 0.3 else None for k in range(n)],
+        "kind": ["bogus"] * n, "label": rng.integers(0, 2, n), "sign": np.ones(n), "snr": np.ones(n),
+        "flags": np.zeros(n), "split": ["train"] * n,
+    }  # fmt: skip
+    return TrainingSet(Stamps(np.zeros((n, 3, 3, 3), np.float32), np.zeros((n, 3, 3), bool)), table(rows, EXAMPLES), {})
+
+
+@pytest.mark.parametrize(("fields", "nights", "by"), [(12, 3, "field"), (1, 12, "night_of_unit")])
+def test_no_frame_galaxy_or_object_stands_on_both_sides(fields: int, nights: int, by: str) -> None:
+    """Fault: stamps split at random put the same galaxy and the same frame on both sides."""
+    dealt = assign_splits(survey(fields, nights), seed=2)
+    assert by in dealt.card["split_by"]
+    part = np.asarray(dealt.table["split"].to_pylist())
+    for name in (*NEVER_SHARED, by.replace("night_of_unit", "night")):
+        values = np.array(dealt.table[name].to_pylist(), dtype=object)
+        for value in {one for one in values if one is not None}:
+            assert len(set(part[values == value]) - {"aside"}) <= 1, f"{name} {value} stands on two sides"
+    assert all((part == name).sum() >= 20 for name in SPLITS)
+    assert ("aside" in part) == (fields == 1)
+    assert len(dealt) == fields * nights * 40, "what is set aside stays in the table"
+
+
+def test_set_aside_keeps_the_side_with_most() -> None:
+    part = np.array(["train", "train", "test", "test", "validation"])
+    shared = {"host_id": np.array(["a", "a", "a", "b", None], dtype=object)}
+    assert set_aside(part, shared).tolist() == ["train", "train", "aside", "test", "validation"]

@@ -95,7 +95,7 @@ def test_set_survives_the_disk_and_is_split_without_leaks(separable: TrainingSet
     back = examples.read(tmp_path / "set")
     assert back.table.equals(dealt.table)
     np.testing.assert_array_equal(back.stamps.data, joined.stamps.data)
-    assert back.card["split_by"] == ["unit", "field", "object_id"]
+    assert back.card["split_by"] == ["unit", "field", "exposure_id", "object_id", "host_id"]
     split, unit = np.asarray(back.table["split"]), np.asarray(back.table["unit"])
     assert all(len(set(split[unit == one])) == 1 for one in np.unique(unit))
     assert sum(part["real"] + part["bogus"] for part in back.card["parts"]) == len(joined)

@@ -1,0 +1,50 @@
+"""``nightsift dataset``: make a training set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def dataset(
+    out: Annotated[Path, typer.Argument(help="Folder of the new set.")],
+    survey: Annotated[
+        Path | None, typer.Option(help="Survey file whose exposures are used; random units are simulated without one.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Everything random depends on it.")] = 1,
+    units: Annotated[int, typer.Option(min=1, help="Random units to simulate.")] = 40,
+    orbits: Annotated[Path | None, typer.Option(help="Orbits of minor planets, as MPCORB.DAT or .gz.")] = None,
+    galaxies: Annotated[
+        Path | None, typer.Option(help="Galaxies with sizes (parquet); those of the templates by default.")
+    ] = None,
+    variables: Annotated[
+        list[Path] | None,
+        typer.Option(help="Variables, active galaxies or stars (parquet or CSV): detections there are no bogus."),
+    ] = None,
+    truth: Annotated[Path | None, typer.Option(help="Truth of a simulated survey.")] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder for the parts; a second run takes up what is there.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    track: Annotated[bool, typer.Option(help="Let Prefect see the run.")] = True,
+) -> None:
+    """Make a training set without people: synthetic transients, minor planets, false detections, galaxies."""
+    from flows.dataset import make_dataset
+    from nightsift.survey import load_survey
+    from tasks.archive_examples import Catalogues
+
+    files = {name: "" if one is None else str(one.absolute()) for name, one in
+             (("truth", truth), ("orbits", orbits), ("galaxies", galaxies))}  # fmt: skip
+    catalogues = Catalogues(**files, excluded=tuple(str(one.absolute()) for one in variables or ()))
+    what = "exposures" if survey else "units"
+    made = make_dataset(
+        out, None if survey is None else load_survey(survey), catalogues, seed, units, work, workers,
+        lambda done, total: typer.echo(f"{done}/{total} {what} done"), track,
+    )  # fmt: skip
+    for source, count in Counter(made.table["source"].to_pylist()).most_common():
+        typer.echo(f"  {source}: {count}")
+    real = int(made.labels.sum())
+    typer.echo(f"{len(made)} examples, {real} real and {len(made) - real} bogus, written to {out}")
