@@ -24,6 +24,7 @@ from nightsift.cli import (
     transferring,
     unit,
 )
+from nightsift.cli import calibration, doctor, evaluation, monitoring, night, photometry, show, survey, training, unit
 from nightsift.errors import ConfigurationError, NightsiftError
 
 EPILOG = "Exit codes: 0 done, 1 some exposures refused or failed, 2 wrong configuration or arguments."
@@ -63,6 +64,7 @@ app.command("dataset")(dataset.dataset)
 app.command("calibrate")(calibration.calibrate)
 app.command("monitor")(monitoring.monitor)
 app.command("ask")(asking.ask)
+app.command("evaluate")(evaluation.evaluate)
 app.add_typer(unit.app, name="unit")
 app.command("compile")(compilation.compile_now)
 app.command("doctor")(doctor.doctor)

@@ -1,0 +1,164 @@
+"""``nightsift evaluate``: all that is to be known of a model on labelled sets, as one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nightsift.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from models.examples import TrainingSet
+
+PARTS = ("auto", "all", "train", "validation", "test")
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Name or folder of the model.")],
+    sets: Annotated[
+        list[Path], typer.Option("--set", help="Folder of a labelled set, or of several; may be given several times.")
+    ],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("evaluation.html"),
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="Another model, drawn beside: one trained without synthetic transients, say."),
+    ] = None,
+    part: Annotated[
+        str,
+        typer.Option(
+            help="Part of the sets: train, validation, test or all; auto takes the test part if there is one."
+        ),
+    ] = "auto",
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Threshold to judge at; the one on the model's card by default."),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Dropout samples.")] = 20,
+    learn: Annotated[
+        int,
+        typer.Option(min=0, help="Epochs of the networks of a learning curve, trained on the train part; 0 for none."),
+    ] = 0,
+) -> None:
+    """Evaluate a model on labelled stamps that it was not trained on: one HTML page with figures and worst errors."""
+    import json
+
+    from models.store import load
+    from nightsift.io.atomic import atomic
+    from nightsift.report.evaluation import render
+
+    whole = read_sets(sets)
+    chosen, told = choose_part(whole, part)
+    models = []
+    for place, name in enumerate([model, *(against or [])]):
+        classifier = load(name)
+        models.append(describe(classifier, chosen, threshold if place == 0 else None, samples))
+        missed, fpr = models[-1]["headline"][1]["value"], models[-1]["headline"][2]["value"]
+        typer.echo(
+            f"{classifier.model_id}: AUC {models[-1]['headline'][0]['value']:.5f}, at {models[-1]['threshold']:.3f} "
+            f"{missed:.2%} missed, FPR {fpr:.2%}"
+        )
+    if learn:
+        models[0]["learning"] = _learn(whole, classifier_options(model), learn)
+    real = int(chosen.labels.sum())
+    about = f"{len(chosen)} examples ({real} real, {len(chosen) - real} bogus) of {told}."
+    with atomic(out) as temporary:
+        temporary.write_text(render(models, chosen.stamps, about, notes_on(chosen, told)), encoding="utf-8")
+    numbers = [
+        {key: one[key] for key in ("name", "model_id", "threshold", "headline", "units", "learning")} for one in models
+    ]
+    with atomic(out.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(numbers, indent=2, default=float) + "\n", encoding="utf-8")
+    typer.echo(f"page: {out}, its numbers: {out.with_suffix('.json')}")
+
+
+def read_sets(folders: list[Path]) -> TrainingSet:
+    """All sets of some folders as one."""
+    from models import examples
+
+    found = []
+    for folder in folders:
+        own = [folder] if (folder / examples.TABLE).is_file() else sorted(
+            path.parent for path in folder.glob(f"*/{examples.TABLE}")
+        )  # fmt: skip
+        if not own:
+            raise _wrong(
+                "--set", f"{folder} holds no {examples.TABLE}", "name a folder that nightsift dataset or train made"
+            )
+        found += [examples.read(one) for one in own]
+    return examples.join(found) if len(found) > 1 else found[0]
+
+
+def choose_part(whole: TrainingSet, part: str) -> tuple[TrainingSet, str]:
+    """The part to be judged, and how it is called."""
+    if part not in PARTS:
+        raise _wrong("--part", f"'{part}' is no part", f"choose one of {', '.join(PARTS)}")
+    names = set(whole.table["split"].to_pylist())
+    if part == "auto":
+        part = "test" if "test" in names else "all"
+    if part == "all":
+        return whole, "the whole set"
+    if part not in names:
+        raise _wrong("--part", f"the set has no part '{part}', but {', '.join(sorted(names))}", "choose one of these")
+    return whole.part(part), f"the part '{part}' of the set"
+
+
+def notes_on(chosen: TrainingSet, told: str) -> list[str]:
+    """What the reader of the page must know."""
+    notes = []
+    if "whole" in told:
+        notes.append("The set is not divided into parts: the figures hold only if the model was not trained on it.")
+    return notes
+
+
+def describe(classifier: Any, chosen: TrainingSet, threshold: float | None, samples: int) -> dict[str, Any]:
+    """Everything that the page shows of one model."""
+    from models import evaluation as e
+    from models import evaluation_curves as curves
+
+    one = e.evaluate(classifier, chosen, threshold, samples)
+    return {
+        "name": one.name, "model_id": one.model_id, "threshold": one.threshold, "headline": e.headline(one),
+        "confusion": e.confusion(one), "units": e.by_unit(one), "curves": curves.threshold_curves(one),
+        "risk": curves.risk_curves(one),
+        "recovery": {
+            "snr": curves.recovery(one, "snr", curves.SNR_EDGES), "mag": curves.recovery(one, "mag"),
+            "host_offset": curves.recovery(one, "host_offset", curves.OFFSET_EDGES),
+        },
+        "reliability": tuple(curves.reliability_bins(scores, one.labels) for scores in (one.scores, one.calibrated)),
+        "worst": e.worst(one), "learning": [],
+        "examples": {"labels": one.labels, "scores": one.scores, "spread": one.spread, "columns": one.columns},
+    }  # fmt: skip
+
+
+def classifier_options(model: str) -> Any:
+    """How the model was trained, by its card."""
+    from models.inputs import Recipe
+    from models.store import load
+    from models.train import TrainOptions
+
+    told = load(model).card["training"]
+    return TrainOptions(
+        architecture=told["architecture"], network=told["network"], recipe=Recipe.from_mapping(told["recipe"]),
+        batch=told["batch"], learning_rate=told["learning_rate"], prevalence=told["prevalence"], seed=told["seed"],
+    )  # fmt: skip
+
+
+def _learn(whole: TrainingSet, options: Any, epochs: int) -> list[dict[str, float]]:
+    import dataclasses
+
+    from models.dataset import assign_splits
+    from models.learning_curve import learning_curve
+
+    if len(set(whole.table["split"].to_pylist())) < 3:
+        whole = assign_splits(whole, options.seed)
+
+    def tell(done: int, total: int) -> None:
+        typer.echo(f"learning curve: {done}/{total} networks")
+
+    return learning_curve(whole, dataclasses.replace(options, epochs=epochs, threads=2), progress=tell)
+
+
+def _wrong(key: str, what: str, advice: str) -> ConfigurationError:
+    return ConfigurationError(file="nightsift evaluate", table="command line", key=key, what=what, advice=advice)
