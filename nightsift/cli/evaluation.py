@@ -54,6 +54,8 @@ def evaluate(
     for place, name in enumerate([model, *(against or [])]):
         classifier = load(name)
         models.append(describe(classifier, chosen, threshold if place == 0 else None, samples))
+        if models[-1]["name"] in [one["name"] for one in models[:-1]]:  # two models of one name in two folders
+            models[-1]["name"] = f"{classifier.model_id} ({place})"
         missed, fpr = models[-1]["headline"][1]["value"], models[-1]["headline"][2]["value"]
         typer.echo(
             f"{classifier.model_id}: AUC {models[-1]['headline'][0]['value']:.5f}, at {models[-1]['threshold']:.3f} "

@@ -84,7 +84,7 @@ def test_calibration_of_the_other_half_mends_overconfidence() -> None:
     logits = 6.0 * np.log(one.scores / (1 - one.scores))[None]
     before = 1 / (1 + np.exp(-logits[0]))
     after = calibrated_elsewhere(logits, one.labels, one.groups)
-    assert nll(after, one.labels) < 0.6 * nll(before, one.labels)
+    assert nll(after, one.labels) < 0.7 * nll(before, one.labels)
     bins = reliability_bins(before, one.labels)
     assert len(bins["score"]) == 16
     assert (np.diff(bins["score"]) >= 0).all()

@@ -1,0 +1,174 @@
+"""Stamps a second of the shipped model through the public `predict`: one pass, twenty samples, and Keras beside.
+
+``rb_service.py --out FOLDER`` scores the same stamps in turns, so that a busy machine slows all of them alike, and
+gives the best and the median turn. Times are of the wall; those of the processor (all threads) tell what a quiet
+machine of as many cores would do. The parts of one pass are timed apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SAMPLES = 20
+GOALS = {"one": 6000.0, "samples": 0.5, "keras": 2.0}
+
+
+def stamps(folder: Path | None, number: int, size: int) -> Any:
+    """Stamps of a labelled set where one is given, drawn ones elsewhere."""
+    from models import examples
+    from nightsift.frames import Stamps
+
+    if folder is not None:
+        parts = sorted(path.parent for path in folder.glob(f"**/{examples.TABLE}"))
+        found = examples.join([examples.read(part) for part in parts]).stamps
+        rows = np.arange(number) % len(found)
+        return Stamps(found.data[rows], found.mask[rows])
+    rng = np.random.default_rng(1)
+    data = rng.normal(0, 5, (number, size, size, 3)).astype(np.float32)
+    return Stamps(data, rng.random((number, size, size)) < 0.01)
+
+
+def clocked(run: Callable[[], object]) -> tuple[float, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def parts_of_a_pass(given: Any, sign: Any, classifier: Any) -> dict[str, float]:
+    """Processor microseconds a stamp of the steps of one pass, in one thread."""
+    import onnxruntime
+
+    from models.inputs import prepare
+    from models.normalise import normalise
+    from models.sampling import draw_gates
+    from models.store import find
+
+    folder, n = find(classifier.name), min(len(given), 1024)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    trunk, head = (onnxruntime.InferenceSession(str(folder / f"{name}.onnx"), options) for name in ("trunk", "head"))
+    data, mask = prepare(type(given)(given.data[:n], given.mask[:n]), sign[:n], classifier.recipe)
+    planes = normalise(data, mask, classifier.recipe)
+    batches = [planes[i : i + 64] for i in range(0, n, 64)]
+    features = [trunk.run(None, {trunk.get_inputs()[0].name: batch})[0] for batch in batches]
+    names = [one.name for one in head.get_inputs()]
+
+    def heads(samples: int) -> Callable[[], object]:
+        gates = draw_gates(classifier.gates, samples, 0)
+        return lambda: [head.run(None, dict(zip(names, [f, *gates], strict=True))) for f in features]
+
+    steps: dict[str, Callable[[], object]] = {
+        "prepare": lambda: prepare(type(given)(given.data[:n], given.mask[:n]), sign[:n], classifier.recipe),
+        "normalise": lambda: normalise(data, mask, classifier.recipe),
+        "trunk": lambda: [trunk.run(None, {trunk.get_inputs()[0].name: batch}) for batch in batches],
+        "head, 1 sample": heads(1),
+        f"head, {SAMPLES} samples": heads(SAMPLES),
+    }
+    return {name: 1e6 * min(clocked(step)[1] for _ in range(5)) / n for name, step in steps.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="base")
+    parser.add_argument("--stamps", type=Path, help="folder of labelled sets; drawn stamps otherwise")
+    parser.add_argument("--number", type=int, default=4096)
+    parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    from models.predict import predict
+    from models.store import load
+
+    onnx = load(arguments.model, threads=arguments.threads, engine="onnx")
+    keras = load(arguments.model, threads=arguments.threads, engine="keras")
+    given = stamps(arguments.stamps, arguments.number, onnx.recipe.size)
+    sign = np.ones(len(given), dtype=np.int8)
+    ways: dict[str, Callable[[], object]] = {
+        "ONNX, 1 sample": lambda: predict(given, sign, onnx, 1),
+        f"ONNX, {SAMPLES} samples": lambda: predict(given, sign, onnx, SAMPLES),
+        "Keras predict": lambda: keras.network.predict([given.data, given.mask], batch_size=256, verbose=0),
+        "Keras, our sampler, 1 sample": lambda: predict(given, sign, keras, 1),
+    }
+    for run in ways.values():
+        run()
+    turns: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for _ in range(arguments.turns):
+        for name, run in ways.items():
+            turns[name].append(clocked(run))
+    rows, n = [], len(given)
+    for name, times in turns.items():
+        walls, cpus = zip(*times, strict=True)
+        rows.append(
+            {
+                "way": name, "best": n / min(walls), "median": n / statistics.median(walls),
+                "per_cpu_second": n / min(cpus), "cores": arguments.threads,
+            }
+        )  # fmt: skip
+    found = {row["way"]: row for row in rows}
+    one = found["ONNX, 1 sample"]
+    ratios = {
+        name: statistics.median(b[0] / a[0] for a, b in zip(turns[first], turns[second], strict=True))
+        for name, first, second in (
+            ("one pass over Keras predict", "ONNX, 1 sample", "Keras predict"),
+            ("20 samples over one pass", f"ONNX, {SAMPLES} samples", "ONNX, 1 sample"),
+        )
+    }
+    parts = parts_of_a_pass(given, sign, onnx)
+    load_average = os.getloadavg()[0]
+    print(f"{onnx.model_id}, {n} stamps, {arguments.threads} threads, load average {load_average:.1f}")
+    print(f"{'':32s}{'best/s':>10s}{'median/s':>10s}{'per CPU s':>11s}")
+    for row in rows:
+        print(f"{row['way']:32s}{row['best']:10,.0f}{row['median']:10,.0f}{row['per_cpu_second']:11,.0f}")
+    for name, value in ratios.items():
+        print(f"{name:32s}{value:10.2f}   (median over turns)")
+    for name, value in parts.items():
+        print(f"{name:32s}{value:10.1f} us of one core a stamp")
+    goals = {
+        "one pass >= 6000/s": one["best"] >= GOALS["one"],
+        "20 samples >= half of it": ratios["20 samples over one pass"] >= GOALS["samples"],
+        ">= 2 x Keras predict": ratios["one pass over Keras predict"] >= GOALS["keras"],
+    }
+    for name, met in goals.items():
+        print(f"{name:32s}{'met' if met else 'missed':>10s}")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    numbers = {"model": onnx.model_id, "rows": rows, "ratios": ratios, "parts_us": parts, "load_average": load_average}
+    (arguments.out / "rb_service.json").write_text(json.dumps(numbers, indent=1))
+    draw(rows, parts, arguments.out / "rb_service.png", arguments.threads)
+
+
+def draw(rows: list[dict[str, Any]], parts: dict[str, float], path: Path, threads: int) -> None:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    from nightsift.plots import COLOURS, STYLE
+
+    with matplotlib.rc_context({**STYLE, "figure.facecolor": "white", "savefig.facecolor": "white"}):
+        figure = Figure(figsize=(9.4, 2.7), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        names = [row["way"] for row in rows][::-1]
+        left.barh(names, [row["best"] for row in rows][::-1], color=COLOURS[0], height=0.55)
+        left.plot(
+            [row["median"] for row in rows][::-1], names, "D", color=COLOURS[1], markersize=4, label="median turn"
+        )
+        left.axvline(GOALS["one"], color="#9aa3ad", linestyle="--")
+        left.set_title(f"Stamps a second, {threads} threads (bar: best turn; dashed: goal)")
+        left.legend(loc="lower right")
+        right.barh(list(parts)[::-1], list(parts.values())[::-1], color=COLOURS[2], height=0.55)
+        right.set_title("Microseconds of one core a stamp")
+        for axis in (left, right):
+            axis.grid(visible=False, axis="y")
+        figure.savefig(path, dpi=130)
+
+
+if __name__ == "__main__":
+    main()
