@@ -15,6 +15,7 @@ from nightsift.cli import (
     compilation,
     dataset,
     doctor,
+    evaluation,
     monitoring,
     night,
     photometry,
@@ -24,7 +25,6 @@ from nightsift.cli import (
     transferring,
     unit,
 )
-from nightsift.cli import calibration, doctor, evaluation, monitoring, night, photometry, show, survey, training, unit
 from nightsift.errors import ConfigurationError, NightsiftError
 
 EPILOG = "Exit codes: 0 done, 1 some exposures refused or failed, 2 wrong configuration or arguments."
