@@ -3,8 +3,9 @@
 Run from a clone: ``python benchmarks/pipeline.py [1k 2k 4k large] [--model base] [--repeat 3]``. The template is built
 from two frames of the same simulated sky; a first run of each size warms compiled code up and is not counted. Of the
 others the fastest counts, stage by stage, because other work on the machine only ever adds. Memory is the largest
-resident size of this process so far, so that sizes should go from small to large. The floor is what reading the
-pixels of all three files once, and touching every plane of two frames and a difference once, takes here.
+resident size of this process so far, which does not draw the survey itself; so sizes should go from small to large.
+The floor is what reading the pixels of all three files once, and touching every plane of two frames and a difference
+once, takes here.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import resource
 import shutil
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +74,8 @@ def floor(exposure: Path, shape: tuple[int, int]) -> tuple[float, float]:
 
 def measure(size: str, model: str, repeat: int, folder: Path) -> tuple[Times, int, float]:
     """Best times of each stage, number of candidates, and peak memory so far (GB)."""
-    exposure, units = prepare(size, model, folder)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:  # its memory is not that of the way measured
+        exposure, units = apart.submit(prepare, size, model, folder).result()
     archive = Archive(folder / "archive")
     reduce_once(exposure, units, archive)
     runs = [reduce_once(exposure, units, archive) for _ in range(repeat)]
