@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from models.contract import HEAD, TRUNK, join
+from models.contract import TRUNK, dense_head, join
 from models.inputs import Recipe, entry
 
 if TYPE_CHECKING:
@@ -81,17 +81,7 @@ def build(options: Options, recipe: Recipe) -> keras.Model:
             x = _block(x, options, f"{stage}{'abcdefgh'[block]}")
     x = layers.MaxPooling2D(2, name="pool")(x)
     trunk = keras.Model(inputs, x, name=TRUNK)
-    head = keras.Sequential(
-        [
-            keras.Input(trunk.output.shape[1:]),
-            layers.SpatialDropout2D(options.spatial_dropout, name="drop_maps"),
-            layers.Flatten(name="flat"),
-            layers.Dense(options.dense, activation="relu", kernel_initializer="he_normal", name="dense"),
-            layers.Dropout(options.dropout, name="drop_units"),
-            layers.Dense(1, dtype="float32", name="logit"),
-        ],
-        name=HEAD,
-    )
+    head = dense_head(trunk, options.dense, options.spatial_dropout, options.dropout)
     return join(trunk, head)
 
 
