@@ -14,6 +14,7 @@ from models import examples
 from models.dataset import assign_splits
 from models.errors import TooFewGroups, TooFewUnits
 from models.examples import TrainingSet, join
+from models.label_noise import measure_doubt
 from nightsift.errors import NoExamples
 from nightsift.survey import Runner, Survey
 from tasks.archive_examples import Catalogues, exposure_calls, make_exposure_examples
@@ -34,6 +35,7 @@ def make_dataset(
     workers: int = 2,
     on_part: Told | None = None,
     track: bool = True,
+    doubt_rounds: int = 0,
 ) -> TrainingSet:
     """Make a training set and write it with its card.
 
@@ -57,6 +59,8 @@ def make_dataset(
         Called with the number of units or exposures done and of all.
     track : bool, optional
         False to run without Prefect.
+    doubt_rounds : int, optional
+        How often networks are trained to find doubtful labels (`models.label_noise`); 0 leaves their column empty.
 
     Returns
     -------
@@ -72,7 +76,7 @@ def make_dataset(
     """
     out = Path(out)
     parts = Path(work) if work is not None else out.with_name(f"{out.name}-parts")
-    plan = (out, survey, catalogues or Catalogues(), seed, units, parts, workers, on_part)
+    plan = (out, survey, catalogues or Catalogues(), seed, units, parts, workers, on_part, doubt_rounds)
     if track:
         with tracking() as tracked:
             if tracked:
@@ -89,6 +93,7 @@ def _make(
     parts: Path,
     workers: int,
     on_part: Told | None,
+    doubt_rounds: int,
     tracked: bool,
 ) -> TrainingSet:
     logger = run_logger()
@@ -114,6 +119,8 @@ def _make(
     except TooFewGroups as error:
         logger.warning("the set has no split: %s", error)
     found = TrainingSet(found.stamps, found.table, {"made": made, **found.card})
+    if doubt_rounds:
+        found = measure_doubt(found, rounds=doubt_rounds, seed=seed)
     examples.write(out, found)
     logger.info("%d examples, %d of them real, written to %s", len(found), int(found.labels.sum()), out)
     return found

@@ -118,3 +118,43 @@ def split_by(
     enough = [names for names, count in counts.items() if count >= wanted]
     used = enough[0] if enough else max(counts, key=lambda names: counts[names])
     return split({name: keys[name] for name in used}, seed=seed), used
+
+
+def deal_folds(keys: Keys, choices: Sequence[Sequence[str]], folds: int, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Deal whole groups to folds of about equal numbers of examples, by the strictest choice of keys that allows it.
+
+    Parameters
+    ----------
+    keys : mapping of str to ndarray of object, shape (n,)
+        Values by key.
+    choices : sequence of sequences of str
+        Choices of keys, the strictest first.
+    folds : int
+        Number of folds.
+    seed : int, optional
+        Seed of the order of equally large groups.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+        Number of the fold of each example.
+
+    Raises
+    ------
+    TooFewGroups
+        If no choice leaves as many groups as folds.
+    """
+    most = 0
+    for names in choices:
+        group = groups_of({name: keys[name] for name in names})
+        count = np.bincount(group)
+        most = max(most, len(count))
+        if len(count) < folds:
+            continue
+        order = np.random.default_rng(seed).permutation(len(count))
+        fold, filled = np.empty(len(count), dtype=np.int64), np.zeros(folds, dtype=np.int64)
+        for one in order[np.argsort(-count[order], kind="stable")]:  # the largest first, each to the emptiest fold
+            fold[one] = np.argmin(filled)
+            filled[fold[one]] += count[one]
+        return fold[group]
+    raise TooFewGroups(found=most, keys="/".join(choices[-1]), needed=folds)

@@ -28,6 +28,9 @@ def dataset(
     work: Annotated[
         Path | None, typer.Option(help="Folder for the parts; a second run takes up what is there.")
     ] = None,
+    doubt: Annotated[
+        int, typer.Option(min=0, help="Rounds of networks trained to find doubtful labels; 0 for none.")
+    ] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     track: Annotated[bool, typer.Option(help="Let Prefect see the run.")] = True,
 ) -> None:
@@ -42,9 +45,14 @@ def dataset(
     what = "exposures" if survey else "units"
     made = make_dataset(
         out, None if survey is None else load_survey(survey), catalogues, seed, units, work, workers,
-        lambda done, total: typer.echo(f"{done}/{total} {what} done"), track,
+        lambda done, total: typer.echo(f"{done}/{total} {what} done"), track, doubt,
     )  # fmt: skip
     for source, count in Counter(made.table["source"].to_pylist()).most_common():
         typer.echo(f"  {source}: {count}")
+    if "label_noise" in made.card:
+        told = made.card["label_noise"]["doubtful"]
+        typer.echo(
+            f"  doubtful labels: {told['real']} real, {told['bogus']} bogus (column label_doubt; none is left out)"
+        )
     real = int(made.labels.sum())
     typer.echo(f"{len(made)} examples, {real} real and {len(made) - real} bogus, written to {out}")
