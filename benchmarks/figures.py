@@ -28,7 +28,7 @@ from ideal import HALF, expected_variance
 import subtraction
 from nightsift.images.stars import find_stars
 from nightsift.plots import COLOURS, STYLE
-from subtraction.psf import fit_psf
+from subtraction.psf.fit import fit_psf
 
 METHODS = ("hotpants", "zogy", "sfft")
 WIDTH, DPI = 9.2, 110

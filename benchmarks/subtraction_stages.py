@@ -18,7 +18,7 @@ import subtraction.methods.hotpants as hotpants
 from nightsift.frames import Frame, Meta, Pair
 from nightsift.images.stars import find_stars
 from subtraction import subtract
-from subtraction.psf import fit_psf
+from subtraction.psf.fit import fit_psf
 
 STAGES = {
     hotpants: (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,6 +17,29 @@ from nightsift.survey import Runner
 from subtraction import method_names
 
 HERE = Runner(kind="in-process", workers=1, address="")
+
+
+PACKAGES = ("nightsift", "subtraction", "models")
+
+
+def forget_compiled() -> int:
+    """Delete the compiled code of this project from the cache on disk.
+
+    Numba looks at the file of a function, not at those of the functions that were compiled into it: after an update of
+    some files old code could go on running.
+
+    Returns
+    -------
+    int
+        Files deleted.
+    """
+    roots = [Path(folder) for name in PACKAGES for folder in import_module(name).__path__]
+    if os.environ.get("NUMBA_CACHE_DIR"):
+        roots.append(Path(os.environ["NUMBA_CACHE_DIR"]))
+    found = [file for root in roots for pattern in ("*.nbi", "*.nbc") for file in root.rglob(pattern)]
+    for file in found:
+        file.unlink(missing_ok=True)
+    return len(found)
 
 
 def compile_loops(on_step: Callable[[str, float], None] | None = None) -> dict[str, float]:

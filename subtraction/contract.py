@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from nightsift.errors import SubtractionFailed
 from nightsift.frames import Difference, Pair
-from subtraction.masks import HARD
-from subtraction.parallel import over_rows
+from nightsift.parallel import over_rows
+from subtraction.masks.union import HARD
 
 METRICS = ("noise_scale", "sky_pull", "usable_fraction", "coverage", "anchors_used", "star_residual")
 """Figures of merit that every method must give where it could measure them."""

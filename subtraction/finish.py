@@ -12,16 +12,16 @@ import numpy.typing as npt
 
 from nightsift.frames import Difference, FloatImage, MaskImage, Pair
 from nightsift.psf import Psf
-from subtraction.background import fit_background, is_sky, sky_blocks, subtract_polynomial
-from subtraction.convolve import matched_filter
-from subtraction.halos import subtract_halos
-from subtraction.masks import HARD
-from subtraction.noise import sky_statistics
-from subtraction.quality import depth_metrics, judge, peak_metrics, star_metrics
-from subtraction.residuals import add_model_error, fit_model_error, star_sums
-from subtraction.sky_pixels import give_variance, sample_score, settle
-from subtraction.spatial import ImageField
-from subtraction.star_faults import fit_star_faults
+from subtraction.convolution.convolve import matched_filter
+from subtraction.kernel.spatial import ImageField
+from subtraction.masks.halos import subtract_halos
+from subtraction.masks.union import HARD
+from subtraction.sky.background import fit_background, is_sky, sky_blocks, subtract_polynomial
+from subtraction.sky.noise import sky_statistics
+from subtraction.sky.pixels import give_variance, sample_score, settle
+from subtraction.verdict.quality import depth_metrics, judge, peak_metrics, star_metrics
+from subtraction.verdict.residuals import add_model_error, fit_model_error, star_sums
+from subtraction.verdict.star_faults import fit_star_faults
 
 Float64 = npt.NDArray[np.float64]
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 
 from nightsift.frames import Frame
-from subtraction.anchors import Anchors
-from subtraction.difference import difference
+from subtraction.convolution.sweep import difference
 from subtraction.finish import Raw
-from subtraction.masks import grow_by_kernel, unite
-from subtraction.noise import Filters
-from subtraction.spatial import ImageField, relative_variation, sample_grid
+from subtraction.kernel.anchors import Anchors
+from subtraction.kernel.spatial import ImageField, relative_variation, sample_grid
+from subtraction.masks.union import grow_by_kernel, unite
+from subtraction.sky.noise import Filters
 
 
 def template_is_convolved(anchors: Anchors, wanted: str) -> bool:
@@ -58,7 +58,7 @@ def subtract_matched(
     kernel : ImageField
         Kernel that matches them.
     filters : Filters
-        What `subtraction.noise.make_filters` gives for it.
+        What `subtraction.sky.noise.make_filters` gives for it.
     anchors : Anchors
         Stars on which the residuals are tested.
     freedom : float

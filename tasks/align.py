@@ -12,7 +12,7 @@ from nightsift.images.stars import StarTable, find_stars
 from nightsift.images.warp import make_pair
 from nightsift.templates import Template
 from nightsift.units import Unit
-from subtraction.psf import fit_psf
+from subtraction.psf.fit import fit_psf
 
 
 @task(name="background", persist_result=False, cache_policy=NO_CACHE)

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 from nightsift.frames import Difference, Pair
 from nightsift.images.stars import find_stars
-from subtraction.anchors import Anchors, choose_anchors
-from subtraction.delta_fit import DeltaFit, Limits, fit_delta_kernel
+from subtraction.delta.fit import DeltaFit, Limits, fit_delta_kernel
 from subtraction.finish import finish
-from subtraction.masks import grow_saturated
+from subtraction.kernel.anchors import Anchors, choose_anchors
+from subtraction.masks.union import grow_saturated
 from subtraction.matched import subtract_matched, template_is_convolved
-from subtraction.noise import make_filters
-from subtraction.psf import fit_psf
+from subtraction.psf.fit import fit_psf
+from subtraction.sky.noise import make_filters
 
 
 @dataclass(frozen=True, slots=True)

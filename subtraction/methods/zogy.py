@@ -16,19 +16,19 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from nightsift.frames import Difference, Frame, Pair
 from nightsift.images.stars import StarTable, find_stars
+from nightsift.parallel import thread_count
 from nightsift.psf import Psf
-from subtraction.anchors import Anchors, choose_anchors
-from subtraction.basis import FWHM_PER_SIGMA
-from subtraction.correction import Correction, fit_correction
-from subtraction.cross_stamps import column_noise, correction_basis, cut_cross_stamps
-from subtraction.cross_sweep import cross_difference
 from subtraction.finish import Raw, finish
-from subtraction.flux_ratio import flux_ratio, sky_levels
-from subtraction.masks import grow_by_kernel, grow_saturated
-from subtraction.parallel import thread_count
-from subtraction.proper import CrossFilters, correct, make_cross_filters, variance_kernel
-from subtraction.psf import fit_psf
-from subtraction.spatial import relative_variation, sample_grid
+from subtraction.kernel.anchors import Anchors, choose_anchors
+from subtraction.kernel.basis import FWHM_PER_SIGMA
+from subtraction.kernel.spatial import relative_variation, sample_grid
+from subtraction.masks.union import grow_by_kernel, grow_saturated
+from subtraction.proper.correction import Correction, fit_correction
+from subtraction.proper.filters import CrossFilters, correct, make_cross_filters, variance_kernel
+from subtraction.proper.flux_ratio import flux_ratio, sky_levels
+from subtraction.proper.stamps import column_noise, correction_basis, cut_cross_stamps
+from subtraction.proper.sweep import cross_difference
+from subtraction.psf.fit import fit_psf
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")

@@ -22,7 +22,7 @@ from nightsift.io.paths import Archive
 from nightsift.io.templates import read_template
 from nightsift.survey import load_survey
 from nightsift.units import load_unit
-from subtraction.psf import fit_psf
+from subtraction.psf.fit import fit_psf
 from tasks.ingest import artefacts
 
 STEPS = (10.0, 15.0, 25.0, 50.0, 100.0)  # nominal signal-to-noise ratios of injected transients

@@ -18,7 +18,7 @@ from nightsift.io.exposures import load_exposure
 from nightsift.templates import Template
 from nightsift.units import load_unit
 from subtraction import subtract
-from subtraction.psf import fit_psf
+from subtraction.psf.fit import fit_psf
 
 STEPS = (15.0, 30.0, 60.0, 120.0)
 EACH = 12

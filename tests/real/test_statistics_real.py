@@ -15,7 +15,7 @@ from nightsift.io.exposures import load_exposure
 from nightsift.templates import Template, build_template
 from nightsift.units import load_unit
 from subtraction import subtract
-from subtraction.psf import fit_psf
+from subtraction.psf.fit import fit_psf
 
 
 def prepared(path, unit):

@@ -20,8 +20,8 @@ from nightsift.images.warp import resample
 from nightsift.io.exposures import load_exposure
 from nightsift.units import load_unit
 from subtraction import subtract
-from subtraction.masks import HARD
-from subtraction.psf import fit_psf
+from subtraction.masks.union import HARD
+from subtraction.psf.fit import fit_psf
 
 RA, DEC = 318.10822, -66.01571
 

@@ -14,7 +14,7 @@ from scipy import ndimage
 import subtraction
 from nightsift.flags import Mask
 from nightsift.frames import Difference, Frame, Meta, Pair
-from subtraction.masks import HARD
+from subtraction.masks.union import HARD
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import pytest
 import subtraction
 from nightsift.flags import Mask
 from nightsift.frames import Pair
-from subtraction.halos import subtract_halos
-from subtraction.masks import HARD
+from subtraction.masks.halos import subtract_halos
+from subtraction.masks.union import HARD
 
 
 def spoil(frame, window, bit):

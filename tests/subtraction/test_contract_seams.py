@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import subtraction
-from subtraction.masks import HARD
+from subtraction.masks.union import HARD
 
 TILES = (16, 32, 48, 64, 96, 128, 192, 256)
 

@@ -8,7 +8,7 @@ import pytest
 from nightsift.errors import TooFewStars
 from nightsift.frames import Pair
 from subtraction import subtract
-from subtraction.masks import HARD
+from subtraction.masks.union import HARD
 
 SHAPE = (480, 480)
 

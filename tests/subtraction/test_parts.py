@@ -8,16 +8,16 @@ from scipy import ndimage, signal
 
 from nightsift.images.stars import find_stars
 from nightsift.psf import Psf
-from subtraction.background import fit_background, subtract_polynomial
-from subtraction.basis import gauss_hermite
-from subtraction.convolve import convolve, correlate, matched_filter
-from subtraction.masks import HARD, effective_radius, grow, grow_saturated
-from subtraction.profiles import half_width
-from subtraction.psf import fit_psf
-from subtraction.quality import LIMITS, judge
-from subtraction.residuals import excess_scatter, fit_model_error
-from subtraction.spatial import ImageField, affordable_order, fit_field, nodes, sample_field
-from subtraction.star_faults import StarFaults
+from subtraction.convolution.convolve import convolve, correlate, matched_filter
+from subtraction.kernel.basis import gauss_hermite
+from subtraction.kernel.spatial import ImageField, affordable_order, fit_field, nodes, sample_field
+from subtraction.masks.union import HARD, effective_radius, grow, grow_saturated
+from subtraction.psf.fit import fit_psf
+from subtraction.psf.profiles import half_width
+from subtraction.sky.background import fit_background, subtract_polynomial
+from subtraction.verdict.quality import LIMITS, judge
+from subtraction.verdict.residuals import excess_scatter, fit_model_error
+from subtraction.verdict.star_faults import StarFaults
 
 
 def field_of(kernel, shape):

@@ -17,7 +17,7 @@ from nightsift.frames import Frame, Meta
 from nightsift.images.inject import inject_stars
 from nightsift.images.psf_photometry import psf_fluxes
 from nightsift.images.stars import find_stars
-from subtraction.psf import fit_model, fit_psf
+from subtraction.psf.fit import fit_model, fit_psf
 
 NODES, WEIGHTS = (0.5 * a for a in np.polynomial.legendre.leggauss(5))
 

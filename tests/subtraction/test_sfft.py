@@ -10,14 +10,14 @@ from nightsift.errors import TooFewStars
 from nightsift.flags import Mask
 from nightsift.frames import Pair
 from subtraction import subtract
-from subtraction.cell_equations import Planes, sum_cells
-from subtraction.changed_pixels import Clip
-from subtraction.delta_basis import make_support, roughness
-from subtraction.kernel_modes import SmearedNoise, cell_normal
-from subtraction.legendre import legendre_terms
-from subtraction.masks import HARD
-from subtraction.smooth_kernel import Choice, fit_smooth
-from subtraction.source_pixels import SourcePixels, list_pixels
+from subtraction.delta.basis import make_support, roughness
+from subtraction.delta.cell_equations import Planes, sum_cells
+from subtraction.delta.changed_pixels import Clip
+from subtraction.delta.legendre import legendre_terms
+from subtraction.delta.modes import SmearedNoise, cell_normal
+from subtraction.delta.smooth_kernel import Choice, fit_smooth
+from subtraction.delta.source_pixels import SourcePixels, list_pixels
+from subtraction.masks.union import HARD
 
 SHAPE = (480, 480)
 NO_CHANGE = Choice(0, 0, 1e-3, 1.0)

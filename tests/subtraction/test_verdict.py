@@ -11,10 +11,10 @@ from scipy import ndimage
 import subtraction
 from nightsift.errors import FrameError
 from nightsift.psf import Psf
-from subtraction.peak_density import clear_fraction, count_peaks, expected_peaks, matched_sigma
-from subtraction.quality import LIMITS, depth_metrics, judge, peak_metrics, star_metrics
-from subtraction.residuals import ModelError
-from subtraction.star_faults import StarFaults, fit_star_faults
+from subtraction.verdict.peak_density import clear_fraction, count_peaks, expected_peaks, matched_sigma
+from subtraction.verdict.quality import LIMITS, depth_metrics, judge, peak_metrics, star_metrics
+from subtraction.verdict.residuals import ModelError
+from subtraction.verdict.star_faults import StarFaults, fit_star_faults
 
 TRAIL = tuple((t * np.cos(0.5), t * np.sin(0.5), 1.0) for t in np.linspace(-6, 6, 13))
 DOUBLE = ((0.0, 0.0, 1.0), (7.0, 3.0, 0.8))

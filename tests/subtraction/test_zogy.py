@@ -11,16 +11,16 @@ from nightsift.flags import Mask
 from nightsift.frames import Frame, Pair
 from nightsift.psf import Psf
 from subtraction import subtract
-from subtraction.basis import gauss_hermite
-from subtraction.convolve import convolve
-from subtraction.correction import fit_correction
-from subtraction.cross_stamps import column_noise, correction_basis, cut_cross_stamps
-from subtraction.cross_sweep import cross_difference
-from subtraction.flux_ratio import flux_ratio
-from subtraction.masks import HARD
-from subtraction.proper import correct, cross_transforms, make_cross_filters
-from subtraction.small_transforms import image, transform
-from subtraction.spatial import ImageField
+from subtraction.convolution.convolve import convolve
+from subtraction.kernel.basis import gauss_hermite
+from subtraction.kernel.spatial import ImageField
+from subtraction.masks.union import HARD
+from subtraction.proper.correction import fit_correction
+from subtraction.proper.filters import correct, cross_transforms, make_cross_filters
+from subtraction.proper.flux_ratio import flux_ratio
+from subtraction.proper.stamps import column_noise, correction_basis, cut_cross_stamps
+from subtraction.proper.sweep import cross_difference
+from subtraction.proper.transforms import image, transform
 
 SHAPE = (480, 480)
 

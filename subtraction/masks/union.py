@@ -1,0 +1,264 @@
+"""Masks of a difference: both inputs, grown by the kernels, wider around saturated stars.
+
+See docs/algorithms.md, section 6.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+
+from nightsift.flags import Mask
+from nightsift.frames import Frame, MaskImage
+from nightsift.parallel import over_rows
+from subtraction.convolution.tiles import SIDE, pad_kernel
+from subtraction.kernel.spatial import ImageField
+from subtraction.masks.growth import grow_by_share, grow_disc
+from subtraction.masks.saturated_stars import find_blobs, measure_reach, stamp_discs
+
+HARD = int(0xFFFF & ~Mask.BRIGHT_STAR.value)
+"""Bits of pixels that hold no usable value. The halo of a bright star is doubtful but usable."""
+
+OBSCURED = int(Mask.SATURATED.value | Mask.BLEED.value | Mask.STREAK.value)
+"""Bits of areas of the sky that are masked but hold its light; a hit or a defect holds none."""
+
+KERNEL_TAIL = 0.01
+"""Part of a kernel's absolute sum that may fall on masked pixels before a pixel counts as masked itself."""
+
+MISMATCH = 0.05
+"""Part of a saturated star's light that no kernel matches: its wings differ from those of the anchors."""
+
+
+def effective_radius(kernel: npt.NDArray[np.floating], tail: float = KERNEL_TAIL) -> int:
+    """Radius outside which a kernel is negligible.
+
+    Parameters
+    ----------
+    kernel : ndarray, shape (size, size)
+        Kernel of odd size.
+    tail : float, optional
+        Part of the absolute sum that may lie outside.
+
+    Returns
+    -------
+    int
+        Radius (pixel), 0 to the half width.
+    """
+    half = int(kernel.shape[0]) // 2
+    y, x = np.mgrid[-half : half + 1, -half : half + 1]
+    radius = np.hypot(x, y)
+    power = np.abs(kernel)
+    total = float(power.sum())
+    for r in range(half + 1):
+        if float(power[radius > r + 0.5].sum()) <= tail * total:
+            return r
+    return half
+
+
+def widest_radius(field: ImageField, tail: float = KERNEL_TAIL, power: int = 1) -> int:
+    """Largest effective radius of a kernel over centre and corners of the frame.
+
+    Parameters
+    ----------
+    field : ImageField
+        The kernel.
+    tail : float, optional
+        As in `effective_radius`.
+    power : int, optional
+        Power to which the kernel is raised first.
+
+    Returns
+    -------
+    int
+        Radius (pixel).
+    """
+    return max(effective_radius(field.at(x, y) ** power, tail) for x, y in _places(field.shape))
+
+
+def grow(mask: MaskImage, radius: int, bits: int = HARD, edge: bool = True, threads: int = 0) -> MaskImage:
+    """Grow mask bits by a disc.
+
+    Parameters
+    ----------
+    mask : ndarray of uint16, shape (ny, nx)
+        The mask.
+    radius : int
+        Radius of the disc (pixel).
+    bits : int, optional
+        Bits that grow; the others stay as they are.
+    edge : bool, optional
+        Whether pixels closer than `radius` to the edge of the frame become `Mask.NO_DATA`, because nothing is known
+        of what lies outside.
+    threads : int, optional
+        Number of threads, 0 for all cores.
+
+    Returns
+    -------
+    ndarray of uint16, shape (ny, nx)
+        The grown mask, a new array.
+    """
+    out = mask.copy()
+    if radius <= 0:
+        return out
+    reach = _disc(radius)
+
+    def band(first: int, last: int) -> None:
+        grow_disc(mask, np.uint16(bits), reach, first, last, out)
+
+    over_rows(band, mask.shape[0], 64, threads)
+    if edge:
+        _mark_edge(out, radius)
+    return out
+
+
+def _disc(radius: int) -> npt.NDArray[np.int64]:
+    """Half width of a disc in each of its rows."""
+    steps = np.arange(-radius, radius + 1)
+    return np.asarray(np.floor(np.sqrt((radius + 0.5) ** 2 - steps**2)), dtype=np.int64)
+
+
+def _mark_edge(mask: MaskImage, radius: int) -> None:
+    """Set NO_DATA on pixels closer to the edge than a radius."""
+    bit = np.uint16(Mask.NO_DATA.value)
+    mask[:radius] |= bit
+    mask[-radius:] |= bit
+    mask[:, :radius] |= bit
+    mask[:, -radius:] |= bit
+
+
+def grow_by_kernel(mask: MaskImage, field: ImageField, tail: float = KERNEL_TAIL, threads: int = 0) -> MaskImage:
+    """Grow mask bits to where a kernel puts more than a small part of its weight on masked pixels.
+
+    A lone bad pixel, which only the kernel's middle reaches with any weight, grows by little; the rim of a large
+    area by the kernel's effective radius.
+
+    Parameters
+    ----------
+    mask : ndarray of uint16, shape (ny, nx)
+        The mask.
+    field : ImageField
+        The kernel.
+    tail : float, optional
+        Part of the kernel's absolute sum that masked pixels may have.
+    threads : int, optional
+        Number of threads, 0 for all cores.
+
+    Returns
+    -------
+    ndarray of uint16, shape (ny, nx)
+        The grown mask, a new array; pixels within the effective radius of the edge become `Mask.NO_DATA`.
+    """
+    radius = widest_radius(field, tail)
+    if radius == 0:
+        return mask.copy()
+    weights = np.maximum.reduce([_share(field.at(x, y), radius) for x, y in _places(field.shape)])
+    kernel, reach = pad_kernel(weights[None])[0], _disc(radius)
+    grown = np.empty_like(mask)
+
+    def band(first: int, last: int) -> None:
+        grow_by_share(mask, np.uint16(HARD), kernel, reach, np.float32(tail), first, last, grown)
+
+    over_rows(band, mask.shape[0], SIDE, threads)
+    _mark_edge(grown, radius)
+    return grown
+
+
+def _places(shape: tuple[int, int]) -> list[tuple[float, float]]:
+    """Centre, corners and middles of the sides of a frame."""
+    ny, nx = shape
+    return [(x, y) for x in (0.0, (nx - 1) / 2, nx - 1.0) for y in (0.0, (ny - 1) / 2, ny - 1.0)]
+
+
+def _share(kernel: npt.NDArray[np.floating], radius: int) -> npt.NDArray[np.float32]:
+    """Absolute weights within a radius as parts of their whole sum, mirrored to look from the output pixel."""
+    middle = kernel.shape[0] // 2
+    power = np.abs(kernel)[::-1, ::-1] / np.abs(kernel).sum()
+    cut = slice(middle - radius, middle + radius + 1)
+    return np.ascontiguousarray(power[cut, cut], dtype=np.float32)
+
+
+def grow_saturated(frame: Frame, fwhm: float, limit: float = 12.0, threads: int = 0) -> MaskImage:
+    """Grow the mask around each saturated star out to where its unmatched light sinks into the noise.
+
+    The brighter the star, the farther that is. The light profile is measured on the frame itself, star by star, as
+    the median in rings, so that nothing has to be known of the wings.
+
+    Parameters
+    ----------
+    frame : Frame
+        Background-subtracted frame.
+    fwhm : float
+        Seeing (pixel).
+    limit : float, optional
+        Largest growth in units of `fwhm`.
+    threads : int, optional
+        Number of threads, 0 for all cores.
+
+    Returns
+    -------
+    ndarray of uint16, shape (ny, nx)
+        The mask with the bit SATURATED grown, a new array.
+    """
+    out = frame.mask.copy()
+    runs, starts = find_blobs(frame.mask, Mask.SATURATED.value)
+    discs = np.empty((len(starts) - 1, 3))
+    reach = int(np.ceil(limit * fwhm))
+
+    def some(first: int, last: int) -> None:
+        measure_reach(
+            frame.data,
+            frame.variance,
+            frame.mask,
+            np.uint16(HARD),
+            np.float32(MISMATCH),
+            reach,
+            runs,
+            starts,
+            first,
+            last,
+            discs,
+        )
+
+    over_rows(some, len(discs), 1, threads)
+    stamp_discs(discs, np.uint16(Mask.SATURATED.value), out)
+    return out
+
+
+def unite(mask: MaskImage, spoilt: MaskImage, obscured: bool = True, threads: int = 0) -> npt.NDArray[np.bool_]:
+    """Add the mask of the science frame to the grown mask of what is subtracted from it, in place.
+
+    Parameters
+    ----------
+    mask : ndarray of uint16, shape (ny, nx)
+        Mask of the science frame.
+    spoilt : ndarray of uint16, shape (ny, nx)
+        Grown mask of the convolved frame; becomes the union.
+    obscured : bool, optional
+        Whether to look for pixels that still hold the sky's light.
+    threads : int, optional
+        Number of threads, 0 for all cores.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+        Pixels that are masked on the science frame alone and still hold the sky's light: under a streak or a trail.
+    """
+    hidden = np.zeros(mask.shape, dtype=np.bool_)
+    bits = np.uint16(OBSCURED if obscured else 0)
+
+    def band(first: int, last: int) -> None:
+        _unite_rows(mask, spoilt, bits, np.uint16(HARD), first, last, hidden)
+
+    over_rows(band, mask.shape[0], SIDE, threads)
+    return hidden
+
+
+@nb.njit(cache=True, nogil=True)
+def _unite_rows(mask, spoilt, obscured, hard, first, last, hidden):  # type: ignore[no-untyped-def]
+    for y in range(first, last):
+        given, grown, under = mask[y], spoilt[y], hidden[y]
+        for x in range(given.shape[0]):
+            alone = (given[x] & obscured) != 0 and (given[x] & hard & ~obscured) == 0
+            under[x] = alone and (grown[x] & hard) == 0
+            grown[x] |= given[x]

@@ -1,0 +1,217 @@
+"""What a PSF is beyond its Moffat profile: Gauss-Hermite functions and a wide wing, held back by a prior.
+
+See docs/algorithms.md, section 7.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+
+from nightsift.parallel import over_rows
+from nightsift.psf import polynomial_terms
+from subtraction.kernel.spatial import n_terms
+from subtraction.psf.functions import Basis, hermite
+from subtraction.psf.moffat import NODES, WEIGHTS, bounded, moffat_pixel
+from subtraction.psf.profile import LEVEL, MISFIT, OUTLIER, OWN, assemble, eliminate
+from subtraction.psf.stars import Cutouts
+
+Float64 = npt.NDArray[np.float64]
+
+STRENGTHS = (0.003, 0.01, 0.03, 0.1)
+"""Widths of the prior that are tried: amplitude of a function as a part of the PSF's own."""
+
+SLOPES = 0.5
+"""Width of the prior of slopes and curvatures over that of the constant terms."""
+
+FOLDS = 4
+
+
+def deviation_equations(
+    cut: Cutouts, shapes: Float64, basis: Basis, threads: int = 0
+) -> tuple[Float64, Float64, Float64]:
+    """Normal equations of each star for the deviation, flux, position and level eliminated.
+
+    Parameters
+    ----------
+    cut : Cutouts
+        Stars with their profile fitted.
+    shapes : ndarray of float64, shape (n, 4)
+        Shape of the profile at each.
+    basis : Basis
+        The functions.
+    threads : int, optional
+        Number of threads.
+
+    Returns
+    -------
+    matrices, vectors : ndarray of float64, shapes (n, k, k) and (n, k)
+        The equations; amplitudes are in units of the PSF.
+    through : ndarray of float64, shape (n, 4, k + 1)
+        How flux, position and level follow the amplitudes (`subtraction.psf.profile.eliminate`).
+    """
+    n, width, pixels = len(cut), basis.count + OWN + 1, cut.data[0].size
+    matrices, vectors = np.zeros((n, basis.count, basis.count)), np.zeros((n, basis.count))
+    through = np.zeros((n, OWN, basis.count + 1))
+
+    def some(first: int, last: int) -> None:
+        for at in range(first, last, 16):
+            part = slice(at, min(at + 16, last))
+            rows = np.zeros((part.stop - part.start, width, pixels), dtype=np.float32)
+            _rows(
+                cut.data[part], cut.good[part], cut.sky_variance[part], cut.photon_variance, cut.own[part],
+                shapes[part], basis.powers, basis.sigma, basis.norm, basis.wing, NODES, WEIGHTS, rows,
+            )  # fmt: skip
+            products = np.matmul(rows, rows.transpose(0, 2, 1)).astype(np.float64)
+            level = width - 2
+            products[:, level, level] += 1.0 / LEVEL**2
+            products[:, level, -1] -= cut.own[part, 3] / np.sqrt(cut.sky_variance[part]) / LEVEL**2
+            reduced = eliminate(products[:, :-1, :-1], products[:, :-1, -1], basis.count)
+            matrices[part], vectors[part], through[part] = reduced
+
+    over_rows(some, n, 16, threads)
+    # The level is fitted in units of the noise.
+    through[:, -1] *= np.sqrt(cut.sky_variance)[:, None]
+    return matrices, vectors, through
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True)
+def _rows(data, good, sky, photons, own, shapes, powers, sigma, norm, wing, nodes, weights, rows):  # type: ignore[no-untyped-def]
+    """Functions, own unknowns and residual of each star, each pixel divided by its noise."""
+    size, count = data.shape[1], len(powers)
+    half = size // 2
+    gradient, unused, held = np.empty(6), np.empty(6), np.empty(4)
+    degree = powers.max()
+    along_x, along_y, whole = np.empty((degree + 1, size)), np.empty((degree + 1, size)), np.empty(size * size)
+    for s in range(len(own)):
+        bounded(shapes[s], held)
+        flux, dx, dy, level = own[s, 0], own[s, 1], own[s, 2], own[s, 3]
+        hermite(dx, sigma, 1.0, degree, nodes, weights, along_x)
+        hermite(dy, sigma, 1.0, degree, nodes, weights, along_y)
+        # Amplitudes are relative: every function of a star is multiplied by its flux.
+        unit = flux * norm / sigma
+        whole[:] = 0.0
+        for j in range(size):
+            for i in range(size):
+                if not good[s, j, i]:
+                    continue
+                value = moffat_pixel(held, i - half - dx, j - half - dy, nodes, weights, gradient, True)
+                light = flux * value
+                left = data[s, j, i] - light - level
+                noise = sky[s] + photons * max(light, 0.0) + (MISFIT * light) ** 2
+                # What the profile misses must be seen here, so a pixel of the core is doubted later than in the sky.
+                allowed = OUTLIER * OUTLIER + (0.2 * light) ** 2 / noise
+                chi = left * left / noise
+                weight = np.sqrt((1.0 if chi < allowed else allowed / chi) / noise)
+                p = j * size + i
+                whole[p] = weight * unit
+                rows[s, count, p] = (
+                    weight * flux * moffat_pixel(wing, i - half - dx, j - half - dy, nodes, weights, unused, False)
+                )
+                rows[s, count + 1, p] = weight * value
+                rows[s, count + 2, p] = weight * flux * gradient[4]
+                rows[s, count + 3, p] = weight * flux * gradient[5]
+                rows[s, count + 4, p] = weight * np.sqrt(sky[s])
+                rows[s, count + 5, p] = weight * left
+        for k in range(count):
+            functions = along_x[powers[k, 0]]
+            for j in range(size):
+                scale = along_y[powers[k, 1], j]
+                weights_of_row, row = whole[j * size : (j + 1) * size], rows[s, k, j * size : (j + 1) * size]
+                for i in range(size):
+                    row[i] = weights_of_row[i] * scale * functions[i]
+
+
+def fit_deviation(
+    cut: Cutouts, equations: tuple[Float64, Float64], highest: int, shape: tuple[int, int]
+) -> tuple[Float64, int]:
+    """Fit the deviation over the frame, its order and prior chosen by what they predict for stars held out.
+
+    Parameters
+    ----------
+    cut : Cutouts
+        Stars.
+    equations : tuple of ndarray
+        Equations of each (`deviation_equations`).
+    highest : int
+        Highest order to try.
+    shape : tuple of int
+        ``(ny, nx)`` of the frame.
+
+    Returns
+    -------
+    terms : ndarray of float64, shape (n_terms, k)
+        Amplitudes, polynomial terms of them; zero where no deviation predicts anything.
+    order : int
+        Their order.
+    """
+    matrices, vectors = equations
+    count = vectors.shape[1]
+    best = np.zeros(len(cut))
+    chosen: tuple[Float64, int] = (np.zeros((1, count)), 0)
+    design = polynomial_terms(cut.x, cut.y, shape, highest)
+    folds = np.arange(len(cut)) % FOLDS
+    for order in range(highest + 1):
+        t = n_terms(order)
+        parts = [assemble(design[folds == f, :t], matrices[folds == f], vectors[folds == f]) for f in range(FOLDS)]
+        matrix, vector = sum(p[0] for p in parts), sum(p[1] for p in parts)
+        for strength in STRENGTHS:
+            prior = np.diag(_prior(count, t, strength))
+            gain = np.zeros(len(cut))
+            for f in range(FOLDS) if len(cut) >= 2 * FOLDS else ():
+                c = np.linalg.solve(matrix - parts[f][0] + prior, vector - parts[f][1]).reshape(t, count)
+                out = folds == f
+                gain[out] = predicted_gain(design[out, :t] @ c, matrices[out], vectors[out])
+            if is_better(gain, best):
+                best = gain
+                amplitudes = np.linalg.solve(matrix + prior, vector).reshape(t, count)
+                chosen = (np.asarray(amplitudes, dtype=np.float64), order)
+    return chosen
+
+
+def _prior(count: int, terms: int, strength: float) -> Float64:
+    wide = np.full((terms, count), strength)
+    wide[1:] *= SLOPES
+    wide[0, -1] = 0.05
+    wide[1:, -1] = 1e-4
+    return (1.0 / wide**2).ravel()
+
+
+def predicted_gain(amplitudes: Float64, matrices: Float64, vectors: Float64) -> Float64:
+    """How much the chi-square of each star falls when it is given amplitudes found without it.
+
+    Parameters
+    ----------
+    amplitudes : ndarray of float64, shape (n, k)
+        Unknowns at each star.
+    matrices, vectors : ndarray of float64, shapes (n, k, k) and (n, k)
+        Equations of each.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        The gain, negative where it does harm.
+    """
+    seen = np.einsum("nij,nj->ni", matrices, amplitudes)
+    return np.asarray((amplitudes * (2.0 * vectors - seen)).sum(axis=1))
+
+
+def is_better(gain: Float64, best: Float64) -> bool:
+    """Whether a gain exceeds another by more than the standard error of their difference, star by star.
+
+    Parameters
+    ----------
+    gain, best : ndarray of float64, shape (n,)
+        Gains of each star held out.
+
+    Returns
+    -------
+    bool
+        True when the simpler model is to be left.
+    """
+    change = gain - best
+    # One star with a companion must not decide.
+    limit = 5.0 * 1.4826 * float(np.median(np.abs(change - np.median(change)))) + 1e-12
+    change = np.clip(change, np.median(change) - limit, np.median(change) + limit)
+    return bool(change.mean() > change.std() / np.sqrt(len(change)))

@@ -1,0 +1,234 @@
+"""Differential background: what is left of the sky in a difference, as a polynomial.
+
+See docs/algorithms.md, section 10.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+
+from nightsift.frames import FloatImage, MaskImage
+from nightsift.parallel import over_rows
+from nightsift.psf import polynomial_terms
+from subtraction.kernel.spatial import affordable_order, n_terms
+from subtraction.sky.pixels import gather_sky
+
+Float64 = npt.NDArray[np.float64]
+
+MIN_SKY = 0.2
+"""Least part of a block that must be sky for its median to count."""
+
+CLIP = 4.0
+"""Pixels farther than this from the median of their block (sigma) do not count in its mean."""
+
+SHARED = 8
+"""Distance of the pixels (pixel) whose differences tell how the noise of the template goes into a difference."""
+
+FAINT = 3.0
+"""Nor do pixels whose surroundings stand out by this much (sigma): there is a faint transient."""
+
+
+def sky_blocks(
+    data: FloatImage, variance: FloatImage, model: FloatImage, mask: MaskImage, blocks: int = 24, threads: int = 0
+) -> tuple[Float64, Float64, Float64, Float64]:
+    """Levels of a difference over blocks of sky.
+
+    Parameters
+    ----------
+    data, variance, model : ndarray of float32, shape (ny, nx)
+        Difference, its variance, and the matched template, whose sources are left out.
+    mask : ndarray of uint16, shape (ny, nx)
+        Mask of the difference.
+    blocks : int, optional
+        Most blocks along the longer side; blocks are 16 pixels wide at least.
+    threads : int, optional
+        Number of threads, 0 for all cores.
+
+    Returns
+    -------
+    x, y, level, error : ndarray of float64, shape (n,)
+        Centres (pixel), clipped means and their standard errors (ADU).
+    """
+    ny, nx = data.shape
+    size = max(16, -(-max(ny, nx) // blocks))
+    step = max(1, size // 64)
+    share = np.float32(noise_share(data, variance, model, mask))
+    rows: dict[tuple[int, int], tuple[float, float, float, float]] = {}
+
+    def some(first: int, last: int) -> None:
+        seen = np.empty((2, (-(-size // step)) ** 2), dtype=np.float32)
+        for y0 in range(first, last, size):
+            for x0 in range(0, nx, size):
+                stop = (min(y0 + size, ny), min(x0 + size, nx))
+                count, pixels = gather_sky(data, variance, model, mask, share, (y0, stop[0]), (x0, stop[1]), step, seen)
+                if count < max(16, MIN_SKY * pixels):
+                    continue
+                centre = ((x0 + stop[1] - 1) / 2, (y0 + stop[0] - 1) / 2)
+                rows[y0, x0] = (*centre, *_level(*seen[:, :count]))
+
+    over_rows(some, ny, size, threads)
+    table = np.array([rows[place] for place in sorted(rows)], dtype=np.float64).reshape(-1, 4)
+    return table[:, 0], table[:, 1], table[:, 2], table[:, 3]
+
+
+def noise_share(data: FloatImage, variance: FloatImage, model: FloatImage, mask: MaskImage) -> float:
+    """Part f of a difference D for which ``M + f D``, M the matched template, has no noise in common with D.
+
+    Among sources, pixels where M is faint are those with the lower noise of the template, so that D is too high there:
+    by 0.2 sigma in a crowd where both frames are equally deep. ``M + f D`` is the mean of both frames weighted by their
+    variances; a choice by it leaves the mean of D alone, whatever sources there are. Its sign is independent of D,
+    which tells f in spite of sources. Pixels are compared with those `SHARED` farther on, so that gradients do not
+    count.
+
+    Parameters
+    ----------
+    data, variance, model : ndarray of float32, shape (ny, nx)
+        Difference, its variance, matched template.
+    mask : ndarray of uint16, shape (ny, nx)
+        Mask of the difference.
+
+    Returns
+    -------
+    float
+        0 (template without noise, or too few pixels) to 1.
+    """
+    step = max(1, int(np.sqrt(data.size / 200_000)))
+    width = max(data.shape[1] - SHARED, 0)
+    here, there = (np.s_[::step, first : first + width : step] for first in (0, SHARED))
+    z, noise = data[here] - data[there], variance[here] + variance[there]
+    good = (mask[here] == 0) & (mask[there] == 0) & (z * z < 9.0 * noise)
+    z, m = z[good], (model[here] - model[there])[good]
+    if len(z) < 400:
+        return 0.0
+    low, high = 0.0, 1.0
+    for _ in range(10):
+        middle = (low + high) / 2.0
+        # Rises with the share, and is zero on average where both are independent.
+        shared = float((np.sign(m + np.float32(middle) * z) * z).sum(dtype=np.float64))
+        low, high = (low, middle) if shared > 0 else (middle, high)
+    return (low + high) / 2.0
+
+
+def _level(values: npt.NDArray[np.float32], around: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Clipped mean of pixels around which nothing stands out, and its standard error."""
+    near = _usual(around, FAINT)
+    if int(near.sum()) >= 16:
+        values = values[near]
+    # The clipped mean: photon noise is skewed, its median lies low, and a matched filter adds that up.
+    kept = values[_usual(values, CLIP)]
+    low, high = np.percentile(values, (15.8655, 84.1345))
+    mean = float(kept.mean(dtype=np.float64)) if len(kept) else float(np.median(values))
+    return mean, float(high - low) / 2.0 / float(np.sqrt(len(values)))
+
+
+def _usual(values: npt.NDArray[np.float32], limit: float) -> npt.NDArray[np.bool_]:
+    """Whether values lie within a limit (robust sigma) of their median."""
+    low, centre, high = np.percentile(values, (15.8655, 50.0, 84.1345))
+    return np.asarray(np.abs(values - centre) <= limit * (high - low) / 2.0)
+
+
+def is_sky(model: FloatImage, variance: FloatImage, mask: MaskImage) -> npt.NDArray[np.bool_]:
+    """Tell pixels on which no source of the template is seen.
+
+    Parameters
+    ----------
+    model, variance : ndarray of float32
+        Matched template and variance of the difference.
+    mask : ndarray of uint16
+        Mask of the difference.
+
+    Returns
+    -------
+    ndarray of bool
+        True on sky.
+    """
+    return np.asarray((mask == 0) & (np.abs(model) < 2.0 * np.sqrt(variance)))
+
+
+def fit_background(
+    blocks: tuple[Float64, Float64, Float64, Float64], shape: tuple[int, int], order: int
+) -> tuple[Float64, int]:
+    """Fit a polynomial to levels of blocks, clipped.
+
+    Parameters
+    ----------
+    blocks : tuple of ndarray
+        What `sky_blocks` returns.
+    shape : tuple of int
+        ``(ny, nx)`` of the frame.
+    order : int
+        Wanted order; lowered where blocks are few.
+
+    Returns
+    -------
+    coefficients : ndarray of float64
+        In the order of `nightsift.frames.polynomial_terms`; a zero where there is no sky at all.
+    order : int
+        Order used.
+    """
+    x, y, median, error = blocks
+    if len(x) == 0:
+        return np.zeros(1), 0
+    order = affordable_order(len(x), order, per_term=4)
+    terms = polynomial_terms(x, y, shape, order)
+    keep = np.ones(len(x), dtype=np.bool_)
+    coefficients: Float64 = np.zeros(terms.shape[1])
+    for _ in range(4):
+        weight = 1.0 / np.maximum(error[keep], 1e-30)
+        solved = np.linalg.lstsq(terms[keep] * weight[:, None], median[keep] * weight, rcond=None)[0]
+        coefficients = np.asarray(solved, dtype=np.float64)
+        pull = (median - terms @ coefficients) / np.maximum(error, 1e-30)
+        spread = max(1.4826 * float(np.median(np.abs(pull[keep]))), 1.0)
+        new = np.abs(pull) < 4.0 * spread
+        if int(new.sum()) < 2 * n_terms(order) or bool((new == keep).all()):
+            break
+        keep = new
+    return coefficients, order
+
+
+def subtract_polynomial(data: FloatImage, coefficients: Float64, order: int, threads: int = 0) -> None:
+    """Subtract a polynomial from an image, in place.
+
+    Parameters
+    ----------
+    data : ndarray of float32, shape (ny, nx)
+        The image, changed.
+    coefficients : ndarray of float64
+        In the order of `nightsift.frames.polynomial_terms`.
+    order : int
+        Order of the polynomial.
+    threads : int, optional
+        Number of threads, 0 for all cores.
+    """
+    ny, nx = data.shape
+    u = 2.0 * np.arange(nx) / max(nx - 1, 1) - 1.0
+    v = 2.0 * np.arange(ny) / max(ny - 1, 1) - 1.0
+    # Coefficients of the powers of u, row by row.
+    lines = np.zeros((ny, order + 1))
+    index = 0
+    for total in range(order + 1):
+        for j in range(total + 1):
+            lines[:, total - j] += coefficients[index] * v**j
+            index += 1
+    columns = u.astype(np.float32)
+
+    def band(first: int, last: int) -> None:
+        _subtract_rows(data, lines, columns, first, last)
+
+    over_rows(band, ny, 64, threads)
+
+
+@nb.njit(cache=True, nogil=True)
+def _subtract_rows(data, lines, columns, first, last):  # type: ignore[no-untyped-def]
+    level = np.empty(columns.shape[0], np.float32)
+    for y in range(first, last):
+        row = data[y]
+        level[:] = np.float32(lines[y, -1])
+        for k in range(lines.shape[1] - 2, -1, -1):
+            constant = np.float32(lines[y, k])
+            for x in range(columns.shape[0]):
+                level[x] = level[x] * columns[x] + constant
+        for x in range(columns.shape[0]):
+            row[x] -= level[x]
