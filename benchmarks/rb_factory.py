@@ -79,15 +79,17 @@ def picture(found: TrainingSet, path: Path) -> None:
 
     columns = {name: np.array(found.table[name].to_pylist(), dtype=object) for name in found.table.schema.names}
     source = columns["source"]
-    figure = plt.figure(figsize=(13, 12), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 2.6))
+    figure = plt.figure(figsize=(13, 9.6), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.75))
     left, middle, right = top.subplots(1, 3)
     snr = columns["snr"].astype(float)
-    bins = np.geomspace(3, 300, 28)
+    bins = np.geomspace(0.5, 300, 36)
     for name in ORDER:
-        left.hist(np.clip(snr[source == name], 3, 300), bins, histtype="step", color=COLOURS[name], label=name, lw=1.6)
+        left.hist(
+            np.clip(snr[source == name], 0.5, 300), bins, histtype="step", color=COLOURS[name], label=name, lw=1.6
+        )
     left.set(xscale="log", xlabel="signal-to-noise ratio in the difference", ylabel="examples")
-    left.legend(frameon=False, fontsize=8)
+    left.legend(frameon=False, fontsize=8, loc="upper right")
     offset = columns["host_offset"].astype(float)
     for name in ("injected", "transplanted", "galaxy_residual"):
         middle.hist(offset[source == name], np.linspace(0, 5, 21), histtype="step", color=COLOURS[name], lw=1.6)
@@ -120,7 +122,7 @@ def gallery(found: TrainingSet, source: np.ndarray, figure: Any, each: int = 5) 
                 level = np.nanmedian(stamp) if np.isfinite(stamp).any() else 0.0
                 axis.imshow(stamp - level, origin="lower", cmap="gray", vmin=-3 * noise, vmax=8 * noise)
                 axis.set_facecolor("#5a2a2a")
-                if row is axes[0]:
+                if name == ORDER[0]:
                     axis.set_title(("sci", "tmpl", "diff")[plane], fontsize=7, pad=2)
         row[0].set_ylabel(name.replace("_", "\n"), fontsize=8, color=COLOURS[name])
 

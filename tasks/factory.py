@@ -163,7 +163,7 @@ def examples_of(
         pair, noise, galaxies, changing, prepared.zero, reduction, options.seed, options.placement
     )
     assert pair.science.psf is not None
-    around = Surroundings(galaxies, prepared.sources, 0.75 * pair.science.psf.fwhm)
+    around = Surroundings(galaxies, prepared.sources, 0.75 * pair.science.psf.fwhm + 1.5)
     difference = subtract_pair.fn(pair, unit)
     candidates = find_candidates.fn(difference, pair, unit, prepared.zero, prepared.template_id)
     truth = pa.concat_tables([changing, synthetic])
