@@ -20,8 +20,8 @@ from models import examples
 from models.examples import empty, join
 from models.store import NO_MODEL
 from nightsift.context.orbits import Orbits, read_orbits
-from nightsift.errors import BadTable
 from nightsift.io.catalogue import read_positions
+from nightsift.io.galaxy_catalogue import read_galaxies
 from nightsift.io.paths import Archive
 from nightsift.provenance import key
 from nightsift.survey import Survey
@@ -31,8 +31,6 @@ from tasks.careless import changed
 from tasks.discover import find_exposures
 from tasks.examples import build_templates, examples_of_file
 from tasks.factory import FactoryOptions, Known
-
-GALAXY_COLUMNS = ("object_id", "ra", "dec", "radius", "axis_ratio", "angle", "mag")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ class Catalogues:
     orbits : str
         Orbits of minor planets in the format of ``MPCORB.DAT``, empty without.
     galaxies : str
-        Galaxies with sizes (`nightsift.context.galaxies.galaxies_of_catalogue`), empty to take those of the templates.
+        Galaxies with sizes (`nightsift.io.galaxy_catalogue`), empty to take those of the templates.
     excluded : tuple of str
         Positions of variables, active galaxies and, where wished, stars, in parquet or CSV.
     """
@@ -197,7 +195,4 @@ def _excluded(paths: tuple[str, ...]) -> npt.NDArray[np.float64]:
 
 @lru_cache(maxsize=1)
 def _galaxies(path: str) -> pa.Table:
-    lacking = [name for name in GALAXY_COLUMNS if name not in pq.read_schema(path).names]
-    if lacking:
-        raise BadTable(path=path, what=f"a catalogue of galaxies needs the columns {', '.join(lacking)}")
-    return pq.read_table(path, columns=list(GALAXY_COLUMNS))
+    return read_galaxies(path)

@@ -23,7 +23,8 @@ def read_positions(path: str | Path) -> tuple[npt.NDArray[np.float64], npt.NDArr
     Parameters
     ----------
     path : str or Path
-        Parquet or CSV file; environment variables and ``~`` are expanded.
+        Parquet or CSV file, or a text file (``.txt``, ``.dat``) whose lines begin with both in degrees, as Milliquas
+        has them; environment variables and ``~`` are expanded.
 
     Returns
     -------
@@ -36,6 +37,8 @@ def read_positions(path: str | Path) -> tuple[npt.NDArray[np.float64], npt.NDArr
         If the file cannot be read, or has no columns of positions in degrees.
     """
     file = Path(os.path.expandvars(str(path))).expanduser()
+    if file.suffix in (".txt", ".dat"):
+        return _beginnings(file)
     try:
         names = _names(file)
         columns = [_column(file, names, wanted) for wanted in (RA_NAMES, DEC_NAMES)]
@@ -44,6 +47,25 @@ def read_positions(path: str | Path) -> tuple[npt.NDArray[np.float64], npt.NDArr
     except (OSError, pa.ArrowException) as error:
         raise BadTable(path=str(file), what=" ".join(str(error).split())) from error
     good = np.isfinite(ra) & np.isfinite(dec)
+    return ra[good], dec[good]
+
+
+def _beginnings(file: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Positions at the beginning of lines; lines that begin otherwise are headers or comments."""
+    rows = []
+    try:
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            words = line.split(maxsplit=2)
+            try:
+                rows.append((float(words[0]), float(words[1])))
+            except (ValueError, IndexError):
+                continue
+    except OSError as error:
+        raise BadTable(path=str(file), what=" ".join(str(error).split())) from error
+    if not rows:
+        raise BadTable(path=str(file), what="no line begins with right ascension and declination in degrees")
+    ra, dec = np.array(rows, dtype=np.float64).T
+    good = np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90.0)
     return ra[good], dec[good]
 
 
