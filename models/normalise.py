@@ -47,101 +47,141 @@ def normalise(data: FloatStamps, mask: BoolStamps, recipe: Recipe) -> npt.NDArra
 
 @nb.njit(cache=True, nogil=True)
 def _scale(data, mask, order, noise_from, difference, border, softening, optional, out):  # type: ignore[no-untyped-def]
+    """Planes over the scale, stamp by stamp; each plane is laid out alone, so that loops over it vectorise."""
     n, size = mask.shape[:2]
-    values = np.empty(size * size, np.float32)
-    good = np.empty((size, size), np.bool_)
-    there = np.empty(data.shape[3], np.bool_)
-    levels = np.zeros(data.shape[3], np.float32)
+    pixels, planes = size * size, data.shape[3]
+    plane = np.empty((planes, pixels), np.float32)
+    finite = np.empty((planes, pixels), np.uint8)
+    good, masked = np.empty(pixels, np.uint8), np.empty(pixels, np.uint8)
+    values, held = np.empty(pixels, np.float32), np.empty(pixels + 1, np.float32)
+    bins = np.empty(2048, np.int32)
+    there = np.empty(planes, np.bool_)
+    levels = np.zeros(planes, np.float32)
+    rim = _rim(size, border)
     for s in range(n):
-        _find_planes(data[s], mask[s], optional, there)
-        _find_good(data[s], mask[s], there, good)
-        for c in range(data.shape[3]):
+        flat, hidden, made = data[s].reshape(pixels, planes), mask[s].reshape(pixels), out[s].reshape(pixels, -1)
+        for c in range(planes):
+            one, fine = plane[c], finite[c]
+            for p in range(pixels):
+                one[p] = flat[p, c]
+            for p in range(pixels):
+                fine[p] = (one[p] - one[p]) == 0  # false for infinities and NaN
+        for p in range(pixels):
+            masked[p] = hidden[p]
+        _find_planes(finite, masked, optional, there)
+        for p in range(pixels):
+            good[p] = 1 - masked[p]
+        for c in range(planes):
+            if there[c]:
+                fine = finite[c]
+                for p in range(pixels):
+                    good[p] &= fine[p]
+        for c in range(planes):
             levelled = c != difference and there[c]
-            levels[c] = _border_level(data[s, :, :, c], good, border, values) if levelled else np.float32(0)
+            levels[c] = _border_level(plane[c], good, rim, values, bins, held) if levelled else np.float32(0)
         source = noise_from[0]
         for c in noise_from:
             if there[c]:
                 source = c
                 break
-        scale = softening * _noise(data[s, :, :, source], levels[source], good, values)
+        factor = np.float32(1) / (softening * _noise(plane[source], levels[source], good, values, bins, held))
         for k in range(order.shape[0]):
             c = order[k]
-            for y in range(size):
-                for x in range(size):
-                    fine = good[y, x] and there[c]
-                    out[s, y, x, k] = (data[s, y, x, c] - levels[c]) / scale if fine else np.float32(0)
-        for y in range(size):
-            for x in range(size):
-                out[s, y, x, order.shape[0]] = np.float32(0) if good[y, x] else BAD
+            one, level = plane[c], levels[c]
+            for p in range(pixels):
+                values[p] = (one[p] - level) * factor
+            for p in range(pixels):
+                made[p, k] = values[p] if good[p] and there[c] else np.float32(0)
+        for p in range(pixels):
+            made[p, order.shape[0]] = np.float32(0) if good[p] else BAD
 
 
 @nb.njit(cache=True, nogil=True)
-def _find_planes(data, mask, optional, there):  # type: ignore[no-untyped-def]
+def _rim(size, border):  # type: ignore[no-untyped-def]
+    """Flat places of the border pixels."""
+    places = np.empty(size * size, np.int64)
+    count = 0
+    for y in range(size):
+        for x in range(size):
+            if y < border or y >= size - border or x < border or x >= size - border:
+                places[count] = y * size + x
+                count += 1
+    return places[:count]
+
+
+@nb.njit(cache=True, nogil=True)
+def _find_planes(finite, masked, optional, there):  # type: ignore[no-untyped-def]
     """Which planes hold a good finite pixel; all count as there where none may be absent, or where all are."""
-    size, found = mask.shape[0], False
+    found = False
     for c in range(there.shape[0]):
         there[c] = not optional
-        for y in range(size):
+        for p in range(masked.shape[0]):
             if there[c]:
                 break
-            for x in range(size):
-                if not mask[y, x] and np.isfinite(data[y, x, c]):
-                    there[c] = True
-                    break
+            there[c] = finite[c, p] > masked[p]
         found = found or there[c]
     if not found:
         there[:] = True
 
 
 @nb.njit(cache=True, nogil=True)
-def _find_good(data, mask, there, good):  # type: ignore[no-untyped-def]
-    size = mask.shape[0]
-    for y in range(size):
-        for x in range(size):
-            fine = not mask[y, x]
-            for c in range(there.shape[0]):
-                fine = fine and (not there[c] or np.isfinite(data[y, x, c]))
-            good[y, x] = fine
-
-
-@nb.njit(cache=True, nogil=True)
-def _noise(plane, level, good, values):  # type: ignore[no-untyped-def]
-    size, count, total = plane.shape[0], 0, 0.0
-    for y in range(size):
-        for x in range(size):
-            if good[y, x]:
-                values[count] = abs(plane[y, x] - level)
-                total += values[count]
-                count += 1
-    scale = np.float32(MAD) * _median(values, count)
+def _noise(plane, level, good, values, bins, held):  # type: ignore[no-untyped-def]
+    count, total = 0, 0.0
+    for p in range(plane.shape[0]):
+        values[count] = abs(plane[p] - level)
+        count += good[p]
+    scale = np.float32(MAD) * _median(values, count, bins, held)
     if not scale > 0:
+        for p in range(count):
+            total += values[p]
         scale = np.float32(total / max(count, 1))
     return scale if scale > 0 else np.float32(1)
 
 
 @nb.njit(cache=True, nogil=True)
-def _border_level(plane, good, border, values):  # type: ignore[no-untyped-def]
-    size, count = plane.shape[0], 0
-    for y in range(size):
-        rim = y < border or y >= size - border
-        for x in range(size):
-            if (rim or x < border or x >= size - border) and good[y, x]:
-                values[count] = plane[y, x]
-                count += 1
-    return _median(values, count)
+def _border_level(plane, good, rim, values, bins, held):  # type: ignore[no-untyped-def]
+    count = 0
+    for place in rim:
+        values[count] = plane[place]
+        count += good[place]
+    return _median(values, count, bins, held)
 
 
 @nb.njit(cache=True, nogil=True)
-def _median(values, count):  # type: ignore[no-untyped-def]
-    """Median of the first `count` values, which are reordered; 0 of none."""
+def _bin_of(bits):  # type: ignore[no-untyped-def]
+    """Bin of a float by its highest eleven bits: bins are in the order of the floats."""
+    top = np.int64(bits) >> 21
+    return 2047 - top if top >= 1024 else top + 1024
+
+
+@nb.njit(cache=True, nogil=True)
+def _median(values, count, bins, held):  # type: ignore[no-untyped-def]
+    """Median of the first `count` values; 0 of none. A histogram leaves only one bin to be searched."""
     if count == 0:
         return np.float32(0)
-    high = _select(values, count, count // 2)
+    bits = values.view(np.uint32)
+    bins[:] = 0
+    for i in range(count):
+        bins[_bin_of(bits[i])] += 1
+    place, before, chosen, inside = count // 2, 0, 0, 0
+    while before + bins[chosen] <= place:
+        before += bins[chosen]
+        chosen += 1
+    for i in range(count):
+        held[inside] = values[i]
+        inside += _bin_of(bits[i]) == chosen
+    high = _select(held, inside, place - before)
     if count % 2:
         return high
-    low = values[0]
-    for i in range(count // 2):
-        low = max(low, values[i])
+    if place > before:
+        low = held[0]
+        for i in range(place - before):
+            low = max(low, held[i])
+    else:  # the other middle value is the highest of the bins below
+        low = np.float32(-np.inf)
+        for i in range(count):
+            if _bin_of(bits[i]) < chosen:
+                low = max(low, values[i])
     return np.float32(0.5) * low + np.float32(0.5) * high
 
 

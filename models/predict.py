@@ -95,11 +95,15 @@ def sample_logits(
         If signs or samples make no sense.
     """
     gates = draw_gates(classifier.gates, samples, seed)
-    data, mask = prepare(stamps, sign, classifier.recipe)
+    signs = np.asarray(sign).reshape(-1)
+    if len(signs) != len(stamps):
+        raise ValueError(f"sign must hold {len(stamps)} values of +1 or -1, got {len(signs)}")
     logits = np.empty((samples, len(stamps)), dtype=np.float32)
-    for start in range(0, len(stamps), BATCH):
+    for start in range(0, max(len(stamps), 1), BATCH):
         part = slice(start, start + BATCH)
-        logits[:, part] = classifier.sample(data[part], mask[part], gates)
+        # prepared part by part: fresh memory for all stamps at once costs as much as normalising them
+        data, mask = prepare(Stamps(stamps.data[part], stamps.mask[part]), signs[part], classifier.recipe)
+        logits[:, part] = classifier.sample(data, mask, gates)
     return logits
 
 
