@@ -104,22 +104,49 @@ def make(out: Path, index: int, fault: str = "", strength: str = "") -> str:
         return f"{folder.relative_to(out)} kept"
     began = time.perf_counter()
     shutil.rmtree(folder, ignore_errors=True)
-    options = planted(fault, strength, index) if fault else options_of(index, nights(0, REFERENCE + CLEAN))
-    survey = load_survey(simulate(folder, options))
-    archive = Archive(Path(survey.archive))
-    if fault == "gain":
-        _hide_gain(folder, options_of(index, ()).units[0], options.units[0])
-    clean = survey if not fault else load_survey(home / "clean" / "nightsift.toml")
-    unit = clean.load_unit(options.units[0].name)
+    archive = Archive(folder / "archive")
     if fault:
+        options = planted(fault, strength, index)
+        _frames_with_fault(folder, index, options)
+        clean = load_survey(home / "clean" / "nightsift.toml")
         shutil.copytree(Path(clean.archive) / "templates", archive.root / "templates")
     else:
-        _templates(clean, unit, archive)
-    states = _reduce(survey, changed_unit(unit, fault, strength), archive)
+        options = options_of(index, nights(0, REFERENCE + CLEAN))
+        clean = load_survey(simulate(folder, options))
+        _templates(clean, clean.load_unit(options.units[0].name), archive)
+    if fault == "gain":
+        _hide_gain(folder, options_of(index, ()).units[0], options.units[0])
+    unit = changed_unit(clean.load_unit(options.units[0].name), fault, strength)
+    source = clean.sources[0].model_copy(update={"frames": str(folder / "nights" / "*" / unit.name)})
+    states = _reduce(source, unit, archive)
     for spent in ("nights", "templates"):
         shutil.rmtree(folder / spent, ignore_errors=True)
     (folder / "done").write_text("")
     return f"{folder.relative_to(out)} {states} in {time.perf_counter() - began:.0f} s"
+
+
+def _frames_with_fault(folder: Path, index: int, options: Any) -> None:
+    """Frames of the nights with a fault, of the sky of the clean nights.
+
+    `simulate` would draw another sky, as deep as the faulty unit sees.
+    """
+    from nightsift.simulate.field import make_sky
+    from nightsift.simulate.frame import make_frame
+    from nightsift.simulate.plan import plan_exposures, plan_fields
+    from nightsift.simulate.survey import write_frame
+
+    clean = options_of(index, nights(0, REFERENCE + CLEAN))
+    before, after = clean.units[0], options.units[0]
+    (field,) = plan_fields(clean, before)
+    sky = make_sky(clean, before, field)
+    if after.detector != before.detector:
+        sky = dataclasses.replace(sky, detector=make_sky(options, after, field).detector)
+    for exposure in plan_exposures(options, after, field):
+        if exposure.role == "night":
+            frame = make_frame(options, sky, exposure)
+            path = folder / "nights" / exposure.night / after.name / frame.file_name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_frame(frame, path)
 
 
 def _templates(survey: Any, unit: Any, archive: Any) -> None:
@@ -133,7 +160,7 @@ def _templates(survey: Any, unit: Any, archive: Any) -> None:
         make_template.fn(unit.name, field, band, urls, str(archive.root), [str(survey.units)])
 
 
-def _reduce(survey: Any, unit: Any, archive: Any) -> dict[str, int]:
+def _reduce(source: Any, unit: Any, archive: Any) -> dict[str, int]:
     """Reduce every exposure; inject sources into the first one of each night that was reduced."""
     from nightsift.errors import NightsiftError
     from nightsift.io.parquet import write_table
@@ -143,7 +170,7 @@ def _reduce(survey: Any, unit: Any, archive: Any) -> dict[str, int]:
 
     states: dict[str, int] = {}
     injected: set[str] = set()
-    for one in sorted(find_exposures(survey.sources[0], unit, survey.sources[0].frames), key=lambda e: e.url):
+    for one in sorted(find_exposures(source, unit, source.frames), key=lambda e: e.url):
         row = reduce_file(one.url, unit, archive, one.night, one.label).row
         states[row["state"]] = states.get(row["state"], 0) + 1
         if row["state"] == "done" and row["night"] not in injected:

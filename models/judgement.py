@@ -22,8 +22,8 @@ RATE = 0.005
 """False alarms a unit-night that are accepted."""
 WINDOWS = (1, 2, 5)
 """Latest nights whose mean is tested."""
-NAMED = 0.01
-"""P-value, after adjustment over the channels, from which a channel is named as a reason."""
+NAMED = 0.05
+"""Part of the channels named as reasons of an alarm that may be innocent (Benjamini-Hochberg)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ def judge_unit(
         one, p = _judge_channel(channel.name, channel.tail, series, known, windows)
         verdicts.append(one)
         tests.append(p)
-    named = adjust(np.array([one.p for one in verdicts])) <= NAMED
+    named = adjust(np.array([one.p for one in verdicts]), dependent=False) <= NAMED
     channels = tuple(replace(one, named=bool(is_it)) for one, is_it in zip(verdicts, named, strict=True))
     return NightVerdict(reference.unit, channels, cauchy_combination(np.concatenate(tests)))
 

@@ -51,7 +51,7 @@ CHANNELS: tuple[Channel, ...] = (
     Channel("scores", "scores, Kolmogorov-Smirnov distance", "high", 0.1),
     Channel("embedding", "features of the network, MMD", "high", 0.3),
     Channel("classifier", "features of the network, classifier that tells nights apart", "high", 0.3),
-    Channel("recovery", "injected sources recovered and accepted (arcsine of the root)", "low", 0.03),
+    Channel("recovery", "injected sources found and scored high enough (arcsine of the root)", "low", 0.03),
 )
 """All channels, in the order in which people read them."""
 
@@ -73,7 +73,8 @@ class NightData:
     exposures : ndarray of str, shape (n,)
         Exposure of each candidate.
     injected, recovered : int
-        Sources that were injected into its exposures, and those that were found and accepted; 0 where none were.
+        Sources that were injected into its exposures where the difference is good, and those that were found and scored
+        above the threshold; 0 where none were.
     """
 
     unit: str

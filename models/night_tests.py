@@ -26,7 +26,10 @@ Values = npt.NDArray[np.floating]
 LEAST_NIGHTS = 5
 """Calibration nights below which a channel is not judged."""
 MOST_FREEDOM = 200.0
-"""Degrees of freedom beyond which more make no difference."""
+"""Degrees of freedom of a prior beyond which more make no difference."""
+TAIL = 6.0
+"""Degrees of freedom of a prediction at most, however many nights there are: clouds, streaks and the like make the
+tails of nights heavier than normal ones. Beyond seven calibration nights this is a choice for fewer false alarms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Baseline:
     deviation : float
         Standard deviation from night to night, moderated by the prior and not below the floor.
     freedom : float
-        Degrees of freedom of the deviation.
+        Degrees of freedom of the prediction, `TAIL` at most.
     """
 
     nights: int
@@ -96,7 +99,7 @@ def baseline(values: Values, prior: Prior = NO_PRIOR, floor: float = 0.0) -> Bas
     variance = float(known.var(ddof=1))
     if prior.freedom > 0:
         variance = (prior.freedom * prior.variance + freedom * variance) / (prior.freedom + freedom)
-    total = min(freedom + prior.freedom, MOST_FREEDOM)
+    total = min(freedom + prior.freedom, TAIL)
     return Baseline(n, float(known.mean()), max(float(np.sqrt(variance)), floor), total)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -66,12 +67,30 @@ def read_night(archive: Archive, unit: Unit, night: str) -> NightData:
     p = np.clip(score[scored], TINY, 1.0 - TINY)
     injected = read_tables(archive.tables("injections", night, unit.name), INJECTIONS)
     searched = injected["searched"].to_numpy(zero_copy_only=False).astype(bool)
-    accepted = injected["accepted"].to_numpy(zero_copy_only=False).astype(bool)
+    recovered = searched & scored_above(injected)
     return NightData(
         unit.name, night, inputs, np.log(p) - np.log1p(-p),
         features[scored].astype(np.float64), np.asarray(candidates["exposure_id"].to_pylist(), dtype=np.str_)[scored],
-        int(searched.sum()), int((searched & accepted).sum()),
+        int(searched.sum()), int(recovered.sum()),
     )  # fmt: skip
+
+
+def scored_above(injected: pa.Table) -> npt.NDArray[np.bool_]:
+    """Injected sources that were found and scored above the threshold, whatever their flags: these have a channel too.
+
+    Parameters
+    ----------
+    injected : pyarrow.Table
+        Schema `nightsift.tables.INJECTIONS`.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        Without scores, all that were found.
+    """
+    score = np.array([np.inf if one is None else one for one in injected["score"].to_pylist()], dtype=np.float64)
+    above = score >= injected["threshold"].to_numpy().astype(np.float64)
+    return np.asarray(above & injected["detected"].to_numpy(zero_copy_only=False).astype(bool))
 
 
 def rows_to_inject(archive: Archive, unit: str, night: str, exposures: int) -> list[dict[str, Any]]:
