@@ -125,6 +125,7 @@ def main() -> None:
     parser.add_argument("--architecture", default=TrainOptions().architecture)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folds", type=int, nargs="+", default=list(range(rb_bases.FOLDS)))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     found = rb_bases.read_sets(arguments.sets)
@@ -133,14 +134,15 @@ def main() -> None:
     logits = np.empty((20, len(found)), np.float32)
     names = np.asarray(found.table["unit"]).astype(str)
     blocks = []
-    for fold in sorted(set(folds.values())):
+    for fold in arguments.folds:
         base = rb_bases.base_of(arguments.bases, found, fold, folds, options)
         inside = [unit for unit, one in folds.items() if one == fold]
         rows = np.flatnonzero(np.isin(names, inside))
         logits[:, rows] = sample_logits(found.take(rows).stamps, found.sign[rows], base, 20, 0)
         sets = {unit: found.take(np.flatnonzero(names == unit)) for unit in inside}
         blocks.append(matrix(base, sets, arguments.seed))
-    tell(found, folds, logits, blocks, arguments.out, arguments.seed)
+    scored = np.flatnonzero([folds[name] in arguments.folds for name in names.tolist()])
+    tell(found.take(scored), folds, logits[:, scored], blocks, arguments.out, arguments.seed)
 
 
 def tell(

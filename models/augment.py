@@ -89,7 +89,8 @@ def augment(
     _worsen_seeing(data, mask, np.flatnonzero(rng.random(n) < options.seeing), options.blur, rng)
     _cover_a_side(data, mask, np.flatnonzero(rng.random(n) < options.edge), rng)
     rows = np.flatnonzero(rng.random(n) < options.scale)
-    data[rows, ..., _TEMPLATE] *= np.exp2(rng.uniform(-1, 1, len(rows))).astype(np.float32)[:, None, None]
+    with np.errstate(over="ignore"):  # fill values near the end of the range become infinite, which masks them
+        data[rows, ..., _TEMPLATE] *= np.exp2(rng.uniform(-1, 1, len(rows))).astype(np.float32)[:, None, None]
     _take_planes(data, mask, options, rng)
     return data, mask
 

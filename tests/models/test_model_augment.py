@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from models.augment import AugmentOptions, augment
+from models.inputs import Recipe
+from models.normalise import normalise
 from models.resample import filtered, shift_taps, smoothing_taps
 
 NOTHING = AugmentOptions(
@@ -119,3 +121,10 @@ def test_planes_are_taken_as_often_as_told_and_never_the_last(rng: np.random.Gen
     assert not gone[:500, 2].any()
     assert gone[500:].mean(axis=0) == pytest.approx([0.1, 0.3, 0.2], abs=0.03)
     assert gone[500:].sum(axis=1).max() == 1
+
+
+def test_fill_values_near_the_end_of_the_range_do_no_harm(rng: np.random.Generator) -> None:
+    data, mask = stamps(rng, 64, 31)
+    data[:, 3, 3] = 3e38
+    found = normalise(*augment(data, mask, AugmentOptions(scale=1.0, subpixel=0.5, seeing=0.5), rng), Recipe())
+    assert np.isfinite(found).all()
