@@ -1,0 +1,61 @@
+"""The counting of the drift benchmark, without its nights."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def drift():
+    """The modules of benchmarks/, which is no package."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import rb_drift
+
+        yield rb_drift
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+def test_partings_use_every_night_once(drift) -> None:
+    first, judged = drift.parting(50, 0, 12)
+    assert first.tolist() == list(range(12))
+    other, rest = drift.parting(50, 3, 12)
+    assert other.tolist() != first.tolist()
+    assert sorted([*other, *rest]) == list(range(50))
+    assert len(judged) == 38
+
+
+def test_range_of_a_rate(drift) -> None:
+    low, high = drift.wilson(0, 300)
+    assert low == 0.0
+    assert 0.012 < high < 0.013
+    low, high = drift.wilson(30, 300)
+    assert low < 0.1 < high
+
+
+def test_table_counts_by_fault_and_strength(drift) -> None:
+    base = {"fault": "gain", "strength": "strong", "p": [1e-3, 1e-5], "reasons": ["noise"]}
+    rows = [{**base, "delay": 1}, {**base, "delay": 2}, {**base, "delay": None, "reasons": []}]
+    line = drift.table(rows)[1].split()
+    assert line[:5] == ["gain", "strong", "3", "1", "2"]
+    assert line[-2:] == ["noise", "2"]
+
+
+def test_faults_change_one_thing(drift) -> None:
+    import drift_nights
+
+    clean = drift_nights.options_of(0, drift_nights.nights(50, 2))
+    for fault in drift_nights.FAULTS:
+        options = drift_nights.planted(fault, "strong", 0)
+        unit, was = options.units[0], clean.units[0]
+        assert (unit.name, unit.shape, unit.zero_point) == (was.name, was.shape, was.zero_point)
+        changed = (unit.optics != was.optics, unit.detector != was.detector, options.artefacts != clean.artefacts)
+        expected = {"defocus": (1, 0, 0), "gain": (0, 1, 0), "node": (1, 1, 0), "flat": (0, 1, 0), "cloud": (0, 0, 1)}
+        assert np.array_equal(changed, expected.get(fault, (0, 0, 0)))
