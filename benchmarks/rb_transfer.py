@@ -1,7 +1,7 @@
 """From few labels to a model of a new unit: ``rb_transfer.py --sets FOLDER --bases FOLDER --out FOLDER``.
 
 The experiment of a survey that takes over a classifier from another one. For each seed a unit that its base model
-never saw is drawn; the labels come from half of its fields, and the figures from the other half. With 20, 50, 100 and
+never saw is drawn; the labels come from some of its fields, and the figures from the others. With 20, 50, 100 and
 500 labels the base is taken as it is (with calibration), its head is tuned, a part of it, all of it, or a network is
 trained from scratch, all by the same rules (`models.transfer`). Strategies see the same labels and are tested on the
 same stamps, so they are compared pair by pair (paired t-test) and, as elsewhere, unpaired (Welch); p-values of all
@@ -44,14 +44,21 @@ BETTER = {"auc": 1, "fpr_1_missed": -1, "nll": -1, "ece": -1}
 COLOURS = dict(zip(STRATEGIES, ("0.4", "C0", "C2", "C1", "C3"), strict=True))
 
 
-def halves(found: TrainingSet, seed: int, labels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to label and rows to test on, no field on both sides; the side to label is big enough if any is."""
-    fields = np.asarray(found.table["field"]).astype(str)
-    order = np.random.default_rng(seed).permutation(np.unique(fields))
-    count = max(1, len(order) // 2)
-    while count < len(order) - 1 and np.isin(fields, order[:count]).sum() < 1.1 * labels:
-        count += 1
-    side = np.isin(fields, order[:count])
+def halves(found: TrainingSet, seed: int, labels: int, apart: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to label and rows to test on; nothing stands on both sides, and each side has a third of each class.
+
+    The side to label is half of the stamps, or more where so many labels need it.
+    """
+    groups = groups_of({name: np.array(found.table[name].to_pylist(), dtype=object) for name in (apart, "object_id")})
+    rng = np.random.default_rng(seed)
+    count = max(len(found) // 2, int(1.1 * labels))
+    for _ in range(1000):
+        order = rng.permutation(groups.max() + 1)
+        taken = order[: np.searchsorted(np.cumsum(np.bincount(groups)[order]), count) + 1]
+        side = np.isin(groups, taken)
+        share = [float(side[found.labels == one].mean()) for one in (0, 1)]
+        if min(share) > 0.33 and max(share) < 0.67:
+            break
     return np.flatnonzero(side), np.flatnonzero(~side)
 
 
@@ -85,13 +92,19 @@ def one_fit(tuner: Tuner, learn: TrainingSet, test: TrainingSet, seed: int) -> d
 
 
 def run_seed(
-    seed: int, base: Classifier, unit: TrainingSet, strategies: list[str], counts: tuple[int, ...], out: Path
+    seed: int,
+    base: Classifier,
+    unit: TrainingSet,
+    strategies: list[str],
+    counts: tuple[int, ...],
+    out: Path,
+    apart: str,
 ) -> list[dict[str, Any]]:
     """All strategies and numbers of labels for one seed; what is on disk is not done again."""
     file = out / f"seed-{seed}.json"
     rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
     done = {(row["strategy"], row["wanted"]) for row in rows}
-    to_label, to_test = halves(unit, seed, max(counts))
+    to_label, to_test = halves(unit, seed, max(counts), apart)
     test, units = unit.take(to_test), sorted(set(unit.table["unit"].to_pylist()))
     name = units[0] if len(units) == 1 else f"{len(units)} units"
     for strategy in strategies:
@@ -216,6 +229,7 @@ def main() -> None:
         "--target", type=Path, nargs="+", help="stamp sets of the new units; held-out units if not given"
     )
     parser.add_argument("--pool", action="store_true", help="take all stamps of the target as one unit")
+    parser.add_argument("--apart", default="field", help="column that labels and tests do not share, with objects")
     parser.add_argument("--fold", type=int, help="only this base, and the units that it never saw")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
@@ -249,7 +263,9 @@ def run(arguments: argparse.Namespace) -> None:
         options = TrainOptions(architecture=arguments.architecture, epochs=12)
         base = rb_bases.base_of(arguments.bases, found, fold, folds, options)
         rows = np.flatnonzero(names == unit)
-        run_seed(seed, base, target.take(rows), arguments.strategies, tuple(arguments.labels), arguments.out)
+        run_seed(
+            seed, base, target.take(rows), arguments.strategies, tuple(arguments.labels), arguments.out, arguments.apart
+        )
 
 
 if __name__ == "__main__":
