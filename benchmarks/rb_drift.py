@@ -101,7 +101,7 @@ def delays(
 ) -> list[dict[str, Any]]:
     """Nights from each fault to its alarm, and the channels that saw it."""
     from models.judgement import judge_night, judge_unit, priors
-    from models.night_channels import CHANNELS, learn_reference, night_values
+    from models.night_channels import learn_reference, night_values
 
     references = {unit: learn_reference(nights[:REFERENCE]) for unit, nights in clean.items()}
     prior = priors(list(references.values()))
@@ -134,7 +134,6 @@ def delays(
         row["t"] = {one.channel: one.t for one in verdict.channels}
         row["done"] = int(sum((one.inputs["refused"] == 0).sum() for one in nights))
         rows.append(row)
-    assert all(set(row["t"]) == {channel.name for channel in CHANNELS} for row in rows)
     return rows
 
 
@@ -156,21 +155,26 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def middle(values: list[float]) -> float:
+    """Median of what is known."""
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.median(known)) if known else float("nan")
+
+
 def draw(rows: list[dict[str, Any]], clean: dict[str, Any], path: Path, rate: float) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
+    from models.judgement import TOGETHER
     from models.night_channels import CHANNELS
     from nightsift.plots import COLOURS, STYLE
 
+    names = [channel.name for channel in (*CHANNELS, TOGETHER)]
     kinds = [(f, s) for f in FAULTS for s in STRENGTHS if any((r["fault"], r["strength"]) == (f, s) for r in rows)]
     strange = np.array(
         [
-            [
-                np.nanmedian([abs(r["t"][c.name]) for r in rows if (r["fault"], r["strength"]) == kind] or [np.nan])
-                for kind in kinds
-            ]
-            for c in CHANNELS
+            [middle([abs(r["t"][name]) for r in rows if (r["fault"], r["strength"]) == kind]) for kind in kinds]
+            for name in names
         ]
     )
     with matplotlib.rc_context({**STYLE, "figure.facecolor": "white", "savefig.facecolor": "white"}):
@@ -178,7 +182,7 @@ def draw(rows: list[dict[str, Any]], clean: dict[str, Any], path: Path, rate: fl
         left, right = figure.subplots(1, 2, width_ratios=(1.9, 1))
         image = left.imshow(np.minimum(strange, 20), aspect="auto", cmap="Blues", vmin=0, vmax=20)
         left.set_xticks(range(len(kinds)), [f"{fault}\n{strength}" for fault, strength in kinds], fontsize=7.5)
-        left.set_yticks(range(len(CHANNELS)), [c.name for c in CHANNELS])
+        left.set_yticks(range(len(names)), names)
         for y, x in np.ndindex(strange.shape):
             if np.isfinite(strange[y, x]):
                 dark = strange[y, x] > 11

@@ -20,7 +20,7 @@ from flows.nightly import load_units
 from flows.runner import run_all
 from flows.server import tracking
 from models.errors import TooFewNights
-from models.judgement import RATE, WINDOWS, ChannelVerdict, NightVerdict, judge_night, judge_unit, priors
+from models.judgement import RATE, TOGETHER, WINDOWS, ChannelVerdict, NightVerdict, judge_night, judge_unit, priors
 from models.night_channels import CHANNELS, NightData, Reference, learn_reference, night_values
 from models.night_tests import LEAST_NIGHTS
 from nightsift.io.atomic import atomic
@@ -38,7 +38,7 @@ from tasks.references import CalibrationSet, current_reference, name_reference, 
 
 NIGHTS = 10
 """Nights that make a calibration set by themselves, where none are named."""
-TITLES = {channel.name: channel.title for channel in CHANNELS}
+TITLES = {channel.name: channel.title for channel in (*CHANNELS, TOGETHER)}
 
 Progress = Callable[[str, str, str], None]
 """Called with unit, night and its state, as each night is judged."""

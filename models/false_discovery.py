@@ -3,8 +3,9 @@
 ==================== =============================================================================================
 Cauchy combination   one p-value of many tests of the same night, dependent in any way (Liu and Xie 2020, J. Am. Stat.
                      Assoc. 115, 393)
-Benjamini-Hochberg   part of the alarms that are false, over independent units (1995, J. R. Stat. Soc. B 57, 289)
-Benjamini-Yekutieli  the same for units that depend on each other, as those under one cloud (2001, Ann. Stat. 29, 1165)
+Benjamini-Hochberg   part of the alarms that are false, over units that are independent or strange together, as those
+                     under one cloud are (1995, J. R. Stat. Soc. B 57, 289)
+Benjamini-Yekutieli  the same for units that depend on each other in any way (2001, Ann. Stat. 29, 1165)
 ==================== =============================================================================================
 """
 

@@ -1,9 +1,10 @@
 """Has a unit drifted? The latest nights against the calibration set, with false alarms under control.
 
-Each channel is tested on tonight's value and on the mean of the latest two and five nights since the reference: sudden
-faults stand out at once, slow ones in the mean. All tests of a unit are combined to one p-value a night
-(`models.false_discovery.cauchy_combination`), and those of all units of the night are adjusted for their number. Under
-a steady instrument that gives at most `rate` false alarms a unit-night, for one unit or for a hundred.
+Each channel is tested on tonight's value, on the latest two nights as a pair and on the mean of the latest five since
+the reference: grave faults stand out at once, others by lasting, slow ones in the mean. All tests of a unit are
+combined to one p-value a night (`models.false_discovery.cauchy_combination`), and those of all units of the night are
+adjusted for their number. Under a steady instrument that gives at most `rate` false alarms a unit-night, for one unit
+or for a hundred.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from models.false_discovery import adjust, cauchy_combination
-from models.night_channels import CHANNELS, Reference
-from models.night_tests import NO_PRIOR, Baseline, Prior, baseline, departure, departure_p, variance_prior
+from models.night_channels import CHANNELS, Channel, Reference
+from models.night_tests import NO_PRIOR, Baseline, Prior, baseline, departure, departure_p, pair_p, variance_prior
 
 RATE = 0.005
 """False alarms a unit-night that are accepted."""
 WINDOWS = (1, 2, 5)
-"""Latest nights whose mean is tested."""
+"""Latest nights that are tested together: two as a pair, more by their mean."""
+TOGETHER = Channel("together", "all channels together: mean square of their departures (log)", "high", 0.1)
+"""Faults that move many channels a little show here before they show in any."""
+CUT = 5.0
+"""Departures count as this at most when they are taken together: one wild channel is told by itself."""
 NAMED = 0.05
 """Part of the channels named as reasons of an alarm that may be innocent (Benjamini-Hochberg)."""
 
@@ -131,7 +136,7 @@ def judge_unit(
     prior : mapping of str to Prior, optional
         What `priors` gives.
     windows : sequence of int, optional
-        Latest nights whose mean is tested; only whole windows are.
+        Latest nights that are tested together; only whole windows are.
 
     Returns
     -------
@@ -139,9 +144,11 @@ def judge_unit(
         Not yet adjusted for other units (`judge_night`).
     """
     verdicts, tests = [], []
-    for channel in CHANNELS:
-        known = baseline(reference.values[channel.name], (prior or {}).get(channel.name, NO_PRIOR), channel.floor)
-        series = np.array([night.get(channel.name, np.nan) for night in history], dtype=np.float64)
+    own, nights = taken_together(reference, history)
+    for channel in (*CHANNELS, TOGETHER):
+        values = own if channel is TOGETHER else reference.values[channel.name]
+        known = baseline(values, (prior or {}).get(channel.name, NO_PRIOR), channel.floor)
+        series = nights if channel is TOGETHER else np.array([night.get(channel.name, np.nan) for night in history])
         one, p = _judge_channel(channel.name, channel.tail, series, known, windows)
         verdicts.append(one)
         tests.append(p)
@@ -150,7 +157,45 @@ def judge_unit(
     return NightVerdict(reference.unit, channels, cauchy_combination(np.concatenate(tests)))
 
 
-def judge_night(verdicts: Sequence[NightVerdict], rate: float = RATE, dependent: bool = True) -> list[NightVerdict]:
+def taken_together(
+    reference: Reference, history: Sequence[Mapping[str, float]]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean square departure over the channels, of calibration nights (each against the others) and of later ones.
+
+    Parameters
+    ----------
+    reference : Reference
+        The calibration set.
+    history : sequence of mapping of str to float
+        Values by channel of later nights.
+
+    Returns
+    -------
+    reference, nights : ndarray of float64, shape (n,), (len(history),)
+        Its logarithm; NaN where fewer than three channels have a value.
+    """
+    parts: list[npt.NDArray[np.float64]] = []
+    for channel in CHANNELS:
+        known = np.asarray(reference.values[channel.name], dtype=np.float64)
+        later = np.array([night.get(channel.name, np.nan) for night in history], dtype=np.float64)
+        every = np.concatenate([known, later])
+        departures = np.full(len(every), np.nan)
+        for place, value in enumerate(every):
+            rest = baseline(np.delete(known, place) if place < len(known) else known, NO_PRIOR, channel.floor)
+            if rest is not None and np.isfinite(value):
+                departures[place] = departure(np.array([value]), rest)
+        if channel.tail != "both":
+            departures = np.maximum(departures if channel.tail == "high" else -departures, 0.0)
+        parts.append(np.clip(departures, -CUT, CUT) ** 2)
+    squares = np.stack(parts)
+    count = np.isfinite(squares).sum(axis=0)
+    total = np.where(np.isfinite(squares), squares, 0.0).sum(axis=0)
+    out = np.where(count >= 3, np.log((total + 0.5) / np.maximum(count, 1)), np.nan)
+    n = len(out) - len(history)
+    return out[:n], out[n:]
+
+
+def judge_night(verdicts: Sequence[NightVerdict], rate: float = RATE, dependent: bool = False) -> list[NightVerdict]:
     """Raise the alarms of one night, over all its units.
 
     Parameters
@@ -160,7 +205,8 @@ def judge_night(verdicts: Sequence[NightVerdict], rate: float = RATE, dependent:
     rate : float, optional
         Part of the alarms that may be false; with nothing wrong anywhere, the probability of any alarm in the night.
     dependent : bool, optional
-        Whether units may depend on each other, as those under one sky do.
+        Adjust by Benjamini and Yekutieli, for any dependence between units. Benjamini and Hochberg hold for independent
+        units and for units that are strange together, as those under one sky are (2001, theorem 1.2).
 
     Returns
     -------
@@ -194,9 +240,16 @@ def _judge_channel(
     finite = series[np.isfinite(series)]
     used = [w for w in windows if w <= len(finite)]
     t = [departure(finite[-w:], known) for w in used]
-    p = np.array([departure_p(one, known.freedom, tail) for one in t])
+    p = np.array([_p_of(finite[-w:], one, known, tail) for w, one in zip(used, t, strict=True)])
     best = int(np.argmin(p))
     told = ChannelVerdict(
         name, value, known.mean, known.deviation, known.nights, t[best], used[best], cauchy_combination(p)
     )
     return told, p
+
+
+def _p_of(latest: npt.NDArray[np.float64], t: float, known: Baseline, tail: str) -> float:
+    if len(latest) != 2:
+        return departure_p(t, known.freedom, tail)
+    each = np.array([departure(latest[i : i + 1], known) for i in (0, 1)])
+    return pair_p(each, known.freedom, tail)

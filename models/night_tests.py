@@ -6,9 +6,10 @@ measured on the calibration nights, and a new night is compared with the predict
 
     t = (mean of the last w nights - m) / (s sqrt(1/w + 1/n)),     n calibration nights, mean m, deviation s,
 
-with the quantiles of Student's distribution. With few calibration nights s is poorly known. Where several units are
-watched, s borrows strength from the other units by the empirical Bayes rule of Smyth (2004, Stat. Appl. Genet. Mol.
-Biol. 3, 3): s2 = (d0 s0^2 + d s^2) / (d0 + d) with d0 + d degrees of freedom.
+with the quantiles of Student's distribution; two nights in a row are also judged as a pair (`pair_p`). With few
+calibration nights s is poorly known. Where several units are watched, s borrows strength from the other units by the
+empirical Bayes rule of Smyth (2004, Stat. Appl. Genet. Mol. Biol. 3, 3): s2 = (d0 s0^2 + d s^2) / (d0 + d) with
+d0 + d degrees of freedom.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ LEAST_NIGHTS = 5
 """Calibration nights below which a channel is not judged."""
 MOST_FREEDOM = 200.0
 """Degrees of freedom of a prior beyond which more make no difference."""
-TAIL = 6.0
+TAIL = 8.0
 """Degrees of freedom of a prediction at most, however many nights there are: clouds, streaks and the like make the
-tails of nights heavier than normal ones. Beyond seven calibration nights this is a choice for fewer false alarms."""
+tails of nights heavier than normal ones. Beyond nine calibration nights this is a choice for fewer false alarms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,38 @@ def departure_p(t: float, freedom: float, tail: str = "both") -> float:
     if tail not in ("high", "low"):
         raise ValueError(f"the tail is both, high or low, got {tail!r}")
     return float(student.sf(t if tail == "high" else -t, freedom))
+
+
+def pair_p(t: Values, freedom: float, tail: str = "both") -> float:
+    """P-value of two nights in a row that depart to the same side (Fisher's method over nights).
+
+    The mean of two nights is as strange as one wild night makes it; that two independent nights are both strange to
+    the same side is far rarer. Nights share the error of the calibration set, so that the product of two heavy tails
+    is as far as this goes: more nights are not multiplied.
+
+    Parameters
+    ----------
+    t : ndarray, shape (2,)
+        What `departure` gives for each night.
+    freedom : float
+        Degrees of freedom.
+    tail : {"both", "high", "low"}, optional
+        Which departures count.
+
+    Returns
+    -------
+    float
+        The p-value.
+    """
+
+    def side(sign: float) -> float:
+        p = np.maximum(student.sf(sign * np.asarray(t), freedom), 1e-300)
+        product = float(p.prod())
+        return product * (1.0 - float(np.log(max(product, 1e-300))))  # chi-square of four degrees of freedom
+
+    if tail == "both":
+        return min(1.0, 2.0 * min(side(1.0), side(-1.0)))
+    return side(1.0 if tail == "high" else -1.0)
 
 
 def variance_prior(variances: Sequence[float], freedoms: Sequence[float]) -> Prior:
