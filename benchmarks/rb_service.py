@@ -161,8 +161,7 @@ def draw(rows: list[dict[str, Any]], parts: dict[str, float], path: Path, thread
             [row["median"] for row in rows][::-1], names, "D", color=COLOURS[1], markersize=4, label="median turn"
         )
         left.axvline(GOALS["one"], color="#9aa3ad", linestyle="--")
-        left.set_title(f"Stamps a second, {threads} threads (bar: best turn; dashed: goal)")
-        left.legend(loc="lower right")
+        left.set_title(f"Stamps a second, {threads} threads (best turn, diamond: median, dashed: goal)")
         right.barh(list(parts)[::-1], list(parts.values())[::-1], color=COLOURS[2], height=0.55)
         right.set_title("Microseconds of one core a stamp")
         for axis in (left, right):
