@@ -102,7 +102,9 @@ def main() -> None:
     parser.add_argument("--sets", type=Path, nargs="+", required=True)
     parser.add_argument("--bases", type=Path, required=True, help="folder of rb_bases.py")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--architectures", nargs="+", default=list_architectures())
+    parser.add_argument(
+        "--architectures", nargs="+", default=list_architectures(), help="architectures, or tags of rb_bases.py"
+    )
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--threads", type=int, default=2)
@@ -113,7 +115,7 @@ def main() -> None:
     rows = {}
     for name in arguments.architectures:
         options = dataclasses.replace(TrainOptions(), architecture=name, epochs=arguments.epochs)
-        rb_bases.base_of(arguments.bases, found, arguments.fold, folds, options)
+        rb_bases.base_of(arguments.bases, found, arguments.fold, folds, options, name)
         rows[name] = measure(arguments.bases / f"base-{name}-{arguments.fold}", test, arguments.threads)
     for kind in ("whole", "without difference", "without template"):
         print(f"\n{kind}, {len(test)} stamps of {sum(one == arguments.fold for one in folds.values())} units\n")

@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tag", default="")
+    parser.add_argument("--network", type=json.loads, default={}, help="options of the architecture as JSON")
     parser.add_argument("--augment", type=json.loads, default={}, help="fields of AugmentOptions as JSON")
     arguments = parser.parse_args()
     found = read_sets(arguments.sets)
@@ -97,6 +98,7 @@ def main() -> None:
     plain = TrainOptions()
     options = dataclasses.replace(
         plain, architecture=arguments.architecture, epochs=arguments.epochs, seed=arguments.seed,
+        network=arguments.network,
         augment=dataclasses.replace(plain.augment, **arguments.augment),
     )  # fmt: skip
     arguments.out.mkdir(parents=True, exist_ok=True)
