@@ -87,7 +87,9 @@ def plot(rows: dict[str, dict[str, Any]], labels: np.ndarray, file: Path) -> Non
             row["stamps_per_s_1"], 100 * value, yerr=[[100 * (value - low)], [100 * (high - value)]],
             fmt="o", color=colour, capsize=3,
         )  # fmt: skip
-        right.annotate(name, (row["stamps_per_s_1"], 100 * value), xytext=(6, 6), textcoords="offset points")
+        right.annotate(
+            name, (row["stamps_per_s_1"], 100 * high), xytext=(0, 5), textcoords="offset points", ha="center"
+        )
     left.set(xscale="log", yscale="log", xlabel="false positive rate", ylabel="missed", title="units never seen")
     left.grid(alpha=0.3, which="both")
     left.legend(frameon=False)
