@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from models.assemble import rows_of
+from models.errors import OneClassOnly
 from models.examples import TrainingSet
 from models.labels import AMBIGUOUS, BOGUS, REAL, LabelOptions, label
 from models.split import SPLITS, split_by
@@ -29,6 +30,7 @@ MATCH = LabelOptions()
 SPLIT_CHOICES = (
     ("unit", "field"), ("field", "night_of_unit"), ("field",), ("unit",), ("night_of_unit",), ("exposure_id",),
 )  # fmt: skip
+DEALS = 25  # of the groups that are tried until every part has both classes
 # What must never stand on two sides, whatever the choice.
 NEVER_SHARED = ("exposure_id", "object_id", "host_id")
 ASIDE = "aside"
@@ -123,6 +125,8 @@ def assign_splits(examples: TrainingSet, seed: int = 0) -> TrainingSet:
     ------
     TooFewGroups
         If they cannot be split without leaks.
+    OneClassOnly
+        If no deal leaves real and bogus examples in every part.
     """
     columns = {"unit", "field", "night", *NEVER_SHARED}
     keys = {name: np.array(examples.table[name].to_pylist(), dtype=object) for name in columns}
@@ -130,8 +134,16 @@ def assign_splits(examples: TrainingSet, seed: int = 0) -> TrainingSet:
         [f"{u}/{n}" for u, n in zip(keys["unit"], keys["night"], strict=True)], dtype=object
     )
     strict = tuple((*choice, *(one for one in NEVER_SHARED if one not in choice)) for choice in SPLIT_CHOICES)
-    part, used = split_by(keys, (*strict[:3], *SPLIT_CHOICES[3:]), seed)
-    part = set_aside(part, {name: keys[name] for name in NEVER_SHARED})
+    never = {name: keys[name] for name in NEVER_SHARED}
+    for attempt in range(DEALS):
+        part, used = split_by(keys, (*strict[:3], *SPLIT_CHOICES[3:]), seed + 1000 * attempt)
+        part = set_aside(part, never)
+        if all(len(np.unique(examples.labels[part == name])) == len((REAL, BOGUS)) for name in SPLITS):
+            break
+    else:
+        counts = {name: np.bincount(examples.labels[part == name], minlength=2) for name in SPLITS}
+        told = ", ".join(f"{name} {real} real and {bogus} bogus" for name, (bogus, real) in counts.items())
+        raise OneClassOnly(deals=DEALS, keys="/".join(used), parts=told)
     place = examples.table.schema.get_field_index("split")
     field = examples.table.schema.field(place)
     labelled = examples.table.set_column(place, field, pa.array(part.tolist(), pa.string()))

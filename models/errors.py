@@ -31,3 +31,10 @@ class TooFewNights(NightsiftError):
 
     problem = "the calibration set of {unit} has {found} nights that can be compared, at least {needed} needed"
     hint = "reduce more nights, or name others with --reference"
+
+
+class OneClassOnly(NightsiftError):
+    """However the groups are dealt out, one part lacks real or bogus examples."""
+
+    problem = "none of {deals} splits by {keys} leaves both classes in every part; the last has {parts}"
+    hint = "add exposures, fields or units: an object seen on many exposures counts on one side only"

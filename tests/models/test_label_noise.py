@@ -53,7 +53,7 @@ def test_wrong_labels_are_found_told_and_kept(separable: TrainingSet) -> None:
 
 def test_a_network_doubts_too(separable: TrainingSet) -> None:
     noisy, wrong = flipped(separable.take(np.arange(0, 1600, 3)), 0.1)
-    options = TrainOptions(epochs=2, batch=24, learning_rate=3e-3, network={"filters": (6, 8, 12), "dense": 16})
+    options = TrainOptions(epochs=5, batch=24, learning_rate=3e-3, network={"filters": (6, 8, 12), "dense": 16})
     real = out_of_fold(noisy, network_fit(options), folds=3)
     assert auc(doubt(real, noisy.labels), wrong.astype(int)) > 0.85
 
