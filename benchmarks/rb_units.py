@@ -112,7 +112,13 @@ def plot(units: dict[str, Any], blocks: list[dict[str, Any]], every: dict[str, n
     ]  # fmt: skip
     most = max(float(np.abs(gain).max()), 1e-6)
     drawn = right.imshow(gain, cmap="RdBu", vmin=-most, vmax=most, aspect="auto")
-    right.set(xlabel="tested on (of its fold)", ylabel="head tuned to unit", title="gain of AUC over the base, 1e-3")
+    for end in np.cumsum([len(block["base"]) for block in blocks])[:-1]:
+        right.axhline(end - 0.5, color="k", lw=1)
+    right.set(
+        xlabel="tested on unit (of its fold; a line between folds)",
+        ylabel="head tuned to unit",
+        title="gain of AUC over the base, 1e-3",
+    )
     figure.colorbar(drawn, ax=right)
     figure.savefig(file, dpi=130)
 
