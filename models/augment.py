@@ -29,7 +29,8 @@ class AugmentOptions:
         Largest shift along each axis by whole pixels: centroids of faint detections are off by as much. What comes
         in at the edge is masked.
     subpixel : float
-        Part of the stamps that are moved by up to half a pixel more, by interpolation.
+        Part of the stamps that are moved by up to half a pixel more, by interpolation. Like `seeing` for cameras that
+        are not like those trained on; on units like them it costs a little, so that neither is on by itself.
     seeing : float
         Part of the stamps whose science frame is taken under worse seeing: science and difference are smoothed
         by at most `blur` and get back the noise that this takes away.
@@ -48,14 +49,14 @@ class AugmentOptions:
 
     turn: bool = True
     shift: int = 1
-    subpixel: float = 0.25
-    seeing: float = 0.15
+    subpixel: float = 0.0
+    seeing: float = 0.0
     blur: float = 0.5
     edge: float = 0.04
     scale: float = 0.25
-    no_difference: float = 0.1
-    no_template: float = 0.1
-    no_science: float = 0.02
+    no_difference: float = 0.05
+    no_template: float = 0.05
+    no_science: float = 0.01
 
 
 def augment(

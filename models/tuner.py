@@ -81,7 +81,7 @@ class TuneOptions:
     scratch_rate: float = 1e-3
     scratch_rounds: int = 3
     augment: AugmentOptions = field(
-        default_factory=lambda: AugmentOptions(seeing=0.0, scale=0.1, no_difference=0, no_template=0, no_science=0)
+        default_factory=lambda: AugmentOptions(subpixel=0.25, scale=0.1, no_difference=0, no_template=0, no_science=0)
     )
     samples: int = 20
     sample_seed: int = 0
