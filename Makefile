@@ -4,6 +4,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 DEMO ?= demo
+SELECT ?= not slow
 BENCH ?= bench
 CODE = nightsift subtraction models tasks flows
 
@@ -14,11 +15,12 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export DO_NOT_TRACK ?= 1
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 
-.PHONY: help install demo test lint check bench figures format docs lock clean
+.PHONY: help install demo test test-all lint check bench figures format docs lock clean
 
 help:
 	@echo "make demo     simulate a survey, build its templates, run its night, score it, write its report (folder $(DEMO)/)"
 	@echo "make test     lint, format check, types, import contracts, docstrings and the test suite"
+	@echo "make test-all the same with the tests that take minutes: long nights of real frames"
 	@echo "make bench    measure speed and quality, other codes included where installed (folder $(BENCH)/)"
 	@echo "make figures  draw docs/figures, with the table of make bench where there is one"
 	@echo "make format   format the code and sort its imports"
@@ -55,7 +57,10 @@ lint: $(STAMP)
 test: lint
 	@echo "== compile" && $(BIN)/nightsift compile
 	@echo "== docstrings (numpydoc)" && $(BIN)/python -m pytest -q tests/house/test_docstrings.py
-	@echo "== pytest" && $(BIN)/python -m pytest -q --ignore tests/house/test_docstrings.py
+	@echo "== pytest" && $(BIN)/python -m pytest -q -m "$(SELECT)" --ignore tests/house/test_docstrings.py
+
+test-all:
+	@$(MAKE) test SELECT=
 
 bench: $(STAMP)
 	@for name in startup subtraction_stages pipeline; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done

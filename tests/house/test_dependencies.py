@@ -81,7 +81,6 @@ def test_fastapi_is_held_below_the_version_that_breaks_the_server() -> None:
     assert importlib.metadata.version("prefect") in SpecifierSet(">=3.8.8,<3.10")
 
 
-@pytest.mark.slow
 def test_server_of_prefect_loads(tmp_path: Path) -> None:
     """The trap shows on building the application, not on importing Prefect."""
     code = "from prefect.server.api.server import create_app; print(len(create_app(ephemeral=True).routes))"

@@ -127,6 +127,7 @@ def _inject_into_file(source: Path, target: Path):
     return x, y, snr
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::astropy.io.fits.verify.VerifyWarning")
 def test_twenty_frames_without_wcs_run_as_a_night(drifting_night):
     rows = drifting_night[1]
@@ -138,6 +139,7 @@ def test_twenty_frames_without_wcs_run_as_a_night(drifting_night):
     assert all(row["align_method"] == "pattern" for row in done)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::astropy.io.fits.verify.VerifyWarning")
 def test_injected_transients_of_five_steps_are_recovered(drifting_night):
     _, rows, candidates, (x, y, snr), name, _, _ = drifting_night
@@ -153,6 +155,7 @@ def test_injected_transients_of_five_steps_are_recovered(drifting_night):
     assert np.median([one["score"] for one in bright]) > 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::astropy.io.fits.verify.VerifyWarning")
 def test_sky_positions_come_from_a_list_of_variable_stars(drifting_night):
     """The host star of HAT-P-32 b lies where the solved template puts it, and the variables lie on stars."""

@@ -34,7 +34,9 @@ def prepared(frame, unit):
     [
         ("goto_zip", "goto_zip/3.fits.gz", "goto_zip/4.fits.gz", 2, 0.03),
         # Stars of 1.6 px: what the interpolation of an undersampled star loses is missing from its flux.
-        ("panoptes", "panoptes/solved.fits.fz", "panoptes/unsolved.fits.gz", 10, 0.1),
+        pytest.param(
+            "panoptes", "panoptes/solved.fits.fz", "panoptes/unsolved.fits.gz", 10, 0.1, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_injected_transients_are_recovered(

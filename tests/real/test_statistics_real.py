@@ -68,7 +68,11 @@ def source_free(difference, template):
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("pairs", ["goto_zip", "panoptes", "microobservatory", "decam"], indirect=True)
+@pytest.mark.parametrize(
+    "pairs",
+    ["goto_zip", "decam", *(pytest.param(name, marks=pytest.mark.slow) for name in ("panoptes", "microobservatory"))],
+    indirect=True,
+)
 def test_the_score_on_real_sky_is_gaussian(pairs):
     values, sparse = [], []
     for pair in pairs:
