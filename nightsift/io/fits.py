@@ -7,6 +7,7 @@ BSCALE/BZERO/BLANK, degenerate axes. What is wrong with a file becomes `Unreadab
 from __future__ import annotations
 
 import io
+import math
 import threading
 import warnings
 import zlib
@@ -35,6 +36,10 @@ COMPANIONS = frozenset(
     )
 )
 BLOCK = 1 << 18  # pixels converted at a time: fits the caches, bounds temporaries
+# Bounds for files that lie about themselves, well above any camera: a small file must not take the machine's memory.
+LARGEST_FILE = 1 << 33  # bytes after decompression
+LARGEST_IMAGE = 1 << 29  # pixels
+MOST_HDUS = 1000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,13 +189,16 @@ def _decompressed(path: Path) -> bytes | None:
 
 def _gunzip(content: bytes, path: Path) -> bytes:
     """Decompress all members of a gzip file."""
-    parts = []
+    parts: list[bytes] = []
     while content.startswith(b"\x1f\x8b"):
         member = zlib.decompressobj(wbits=31)
+        room = LARGEST_FILE - sum(map(len, parts))
         try:
-            parts.append(member.decompress(content))
+            parts.append(member.decompress(content, room + 1))
         except zlib.error as error:
             raise UnreadableFits(path=str(path), what=f"its gzip stream is damaged ({error})") from error
+        if len(parts[-1]) > room:
+            raise UnreadableFits(path=str(path), what=f"it holds more than {LARGEST_FILE} bytes when decompressed")
         if not member.eof:
             raise UnreadableFits(path=str(path), what=f"its gzip stream is truncated after {len(content)} bytes")
         content = member.unused_data
@@ -207,6 +215,8 @@ def _check_complete(source: BinaryIO, path: Path) -> None:
         place = one.fileinfo() if hasattr(one, "fileinfo") else None  # astropy's corrupted HDUs know no place
         if place is None:
             raise UnreadableFits(path=str(path), what=f"the header of HDU {index} is damaged")
+        if index >= MOST_HDUS:
+            raise UnreadableFits(path=str(path), what=f"it holds more than {MOST_HDUS} HDUs")
         end = place["datLoc"] + one.size
         if end > size:
             what = f"it is truncated: HDU {index} ends at byte {end}, the file at {size} ({end - size} bytes lacking)"
@@ -253,6 +263,9 @@ def _pixels(one: Any, path: str | Path) -> FloatImage:
     header = one.header
     scale, zero = float(header.get("BSCALE", 1.0)), float(header.get("BZERO", 0.0))
     blank = header.get("BLANK")
+    if (pixels := math.prod(one.shape)) > LARGEST_IMAGE:
+        what = f"its image of {'x'.join(map(str, reversed(one.shape)))} has {pixels} pixels, more than {LARGEST_IMAGE}"
+        raise UnreadableFits(path=str(path), what=what)
     raw = one.data
     if raw is None:
         raise UnreadableFits(path=str(path), what="the image has no pixels")

@@ -173,6 +173,44 @@ def test_truncated_files_are_refused(tmp_path: Path, form: str, part: float) -> 
         read_image(cut)
 
 
+def test_a_small_file_cannot_take_the_memory_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = tmp_path / "bomb.fits.gz"
+    bomb.write_bytes(image_file(tmp_path, "gz").read_bytes() + gzip.compress(bytes(1 << 20)))
+    monkeypatch.setattr("nightsift.io.fits.LARGEST_FILE", 1 << 20)
+    with pytest.raises(UnreadableFits, match="more than 1048576 bytes when decompressed"):
+        read_image(bomb)
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    liar = image_file(folder, "fz")
+    text = liar.read_bytes()
+    for axis, length in (("1", "100"), ("2", "120")):
+        card = b"ZNAXIS%s =%21s" % (axis.encode(), length.encode())
+        assert card in text
+        text = text.replace(card, b"ZNAXIS%s =%21s" % (axis.encode(), b"200000"))
+    liar.write_bytes(text)
+    with pytest.raises(UnreadableFits, match="200000x200000 has 40000000000 pixels"):
+        read_image(liar)
+
+
+def test_a_file_of_endless_extensions_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "many.fits"
+    extension = b"XTENSION= 'IMAGE   '".ljust(80) + b"".join(
+        card.ljust(80)
+        for card in (
+            b"BITPIX  =                    8",
+            b"NAXIS   =                    0",
+            b"PCOUNT  = 0",
+            b"GCOUNT  = 1",
+            b"END",
+        )
+    )
+    fits.PrimaryHDU(RAMP.astype(np.float32)).writeto(path)
+    with path.open("ab") as file:
+        file.write(extension.ljust(2880) * 1000)
+    with pytest.raises(UnreadableFits, match="more than 1000 HDUs"):
+        read_image(path)
+
+
 def test_missing_padding_is_no_loss(tmp_path: Path) -> None:
     whole = image_file(tmp_path, "plain")
     cut = tmp_path / "unpadded.fits"
