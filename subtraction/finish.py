@@ -19,6 +19,7 @@ from subtraction.masks.union import HARD
 from subtraction.sky.background import fit_background, is_sky, sky_blocks, subtract_polynomial
 from subtraction.sky.noise import sky_statistics
 from subtraction.sky.pixels import give_variance, sample_score, settle
+from subtraction.verdict.flux_scale import flux_scale_error
 from subtraction.verdict.quality import depth_metrics, judge, peak_metrics, star_metrics
 from subtraction.verdict.residuals import add_model_error, fit_model_error, star_sums
 from subtraction.verdict.star_faults import fit_star_faults
@@ -118,6 +119,7 @@ def finish(
     metrics = {
         **raw.metrics,
         **star_metrics(sums, faults, error, raw.psf),
+        "flux_scale_error": flux_scale_error(raw.x, raw.y, faults, mask.shape),
         **peak_metrics(score, mask, model, variance, raw.psf, threads),
         **depth,
         "noise_scale": scale,

@@ -11,9 +11,10 @@ from nightsift.frames import Frame
 from subtraction.convolution.sweep import difference
 from subtraction.finish import Raw
 from subtraction.kernel.anchors import Anchors
-from subtraction.kernel.spatial import ImageField, relative_variation, sample_grid
+from subtraction.kernel.spatial import ImageField, sample_grid
 from subtraction.masks.union import grow_by_kernel, unite
 from subtraction.sky.noise import Filters
+from subtraction.verdict.flux_scale import flux_scale_metrics
 
 
 def template_is_convolved(anchors: Anchors, wanted: str) -> bool:
@@ -94,6 +95,6 @@ def subtract_matched(
         x=anchors.x,
         y=anchors.y,
         freedom=freedom,
-        metrics={**seeings, **metrics, "kernel_sum_variation": relative_variation(kernel)},
+        metrics={**seeings, **metrics, **flux_scale_metrics(kernel, anchors.x, anchors.y)},
         kernel_map=sample_grid(kernel),
     )

@@ -186,23 +186,6 @@ def fit_field(images: Float64, x: Float64, y: Float64, shape: tuple[int, int], o
     return ImageField(np.ascontiguousarray(terms, dtype=np.float32), order, shape)
 
 
-def relative_variation(field: ImageField) -> float:
-    """Relative variation of a kernel's sum over the frame.
-
-    Parameters
-    ----------
-    field : ImageField
-        The kernel.
-
-    Returns
-    -------
-    float
-        Largest less smallest sum over their mean.
-    """
-    totals = field.total(*nodes(field.shape, field.order))
-    return float((totals.max() - totals.min()) / np.abs(totals.mean()))
-
-
 def sample_grid(field: ImageField, count: int = 5) -> Float32:
     """Sample a field at the centres of an even grid of cells, to look at it.
 

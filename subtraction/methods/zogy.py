@@ -21,7 +21,7 @@ from nightsift.psf import Psf
 from subtraction.finish import Raw, finish
 from subtraction.kernel.anchors import Anchors, choose_anchors
 from subtraction.kernel.basis import FWHM_PER_SIGMA
-from subtraction.kernel.spatial import relative_variation, sample_grid
+from subtraction.kernel.spatial import sample_grid
 from subtraction.masks.union import grow_by_kernel, grow_saturated
 from subtraction.proper.correction import Correction, fit_correction
 from subtraction.proper.filters import CrossFilters, correct, make_cross_filters, variance_kernel
@@ -29,6 +29,7 @@ from subtraction.proper.flux_ratio import flux_ratio, sky_levels
 from subtraction.proper.stamps import column_noise, correction_basis, cut_cross_stamps
 from subtraction.proper.sweep import cross_difference
 from subtraction.psf.fit import fit_psf
+from subtraction.verdict.flux_scale import flux_scale_metrics
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -187,7 +188,7 @@ def _apply(
         "fwhm_science": anchors.fwhm_science,
         "fwhm_template": anchors.fwhm_template,
         "kernel_order": float(fit.order),
-        "kernel_sum_variation": relative_variation(filters.template),
+        **flux_scale_metrics(filters.template, anchors.x, anchors.y),
     }
     return Raw(
         data=data,

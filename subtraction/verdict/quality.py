@@ -76,7 +76,9 @@ LIMITS = (
     Limit("noise_scale", 0.55, 0.0, False, "the noise on the sky is only {value:.2f} times what the variances say"),
     Limit("sky_pull", 0.3, 1.0, True, "the score is offset by {value:.2f} sigma on the sky"),
     Limit("background_residual", 0.3, 1.0, True, "the background is uneven by {value:.2f} sigma of a pixel"),
-    Limit("kernel_sum_variation", 0.3, 1.0, True, "the flux scale varies by {value:.0%} over the frame"),
+    Limit("flux_scale_error", 0.04, 0.25, True, "{value:.0%} of the stars' flux is left over in a part of the frame"),
+    Limit("kernel_sum_unproven", 0.3, 1.0, True, "the flux scale changes by {value:.0%} where no star tells it"),
+    Limit("kernel_sum_variation", 1.0, 2.0, True, "the flux scale varies by {value:.0%} over the frame: clouds"),
     Limit("peak_excess", 100.0, 400.0, True, "{value:.0f} false peaks a megapixel exceed 5 sigma"),
     Limit(
         "new_excess",
