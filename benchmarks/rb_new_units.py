@@ -1,8 +1,10 @@
-"""Stamp sets of telescopes of another kind: ``rb_new_units.py --out FOLDER --units 5``.
+"""Stamp sets of units that no model was trained on: ``rb_new_units.py --out FOLDER --kind usual --units 0 1 2``.
 
-Simulated and reduced by the pipeline like the units that models are trained on, but drawn from outside their priors:
-undersampled or very wide, out of focus, trailed and elongated, with many hot pixels and poor flats. What a new camera
-is like. `rb_transfer` carries models over to them.
+Made by the factory like the sets that models are trained on, with more fields a unit. ``--kind usual`` draws units
+from the same priors by another seed: how good a model is on a telescope of the kind it knows. ``--kind strange`` draws
+from outside of them: undersampled or very wide, out of focus, trailed and elongated, with many hot pixels and poor
+flats. What a new camera is like. `rb_units` and `rb_held_out` measure on the first, `rb_transfer` carries models over
+to the second.
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from models import examples
-from nightsift.simulate import SimulationOptions, random_unit, simulate
+from nightsift.simulate import random_unit, simulate
 from nightsift.simulate.unit_options import UnitOptions
 from nightsift.survey import load_survey
-from tasks.examples import harvest
+from tasks.examples import harvest, survey_options
 
 
 def strange_unit(seed: int, index: int) -> UnitOptions:
@@ -38,16 +40,18 @@ def strange_unit(seed: int, index: int) -> UnitOptions:
     return dataclasses.replace(unit, name=f"strange-{seed}-{index}", optics=optics, detector=detector)
 
 
-def make(out: Path, seed: int, index: int, fields: int, visits: int) -> Path:
+KINDS = {"usual": random_unit, "strange": strange_unit}
+
+
+def make(out: Path, kind: str, seed: int, index: int, fields: int, visits: int) -> Path:
     """The stamp set of one such unit; nothing is done where it is there."""
     folder = out / f"unit-{index:03d}"
     if not (folder / examples.TABLE).is_file():
         shutil.rmtree(folder, ignore_errors=True)
-        options = SimulationOptions.preset(
-            "training", seed, units=(strange_unit(seed, index),), fields=fields, visits=visits
-        )
+        unit = KINDS[kind](seed, index)
+        options = dataclasses.replace(survey_options(seed, index), units=(unit,), fields=fields, visits=visits)
         survey = load_survey(simulate(folder / "survey", options))
-        examples.write(folder, harvest(survey, f"new-{seed}-{index}"))
+        examples.write(folder, harvest(survey, f"{kind}-{seed}-{index}"))
         shutil.rmtree(folder / "survey")
     return folder
 
@@ -55,14 +59,16 @@ def make(out: Path, seed: int, index: int, fields: int, visits: int) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--kind", choices=sorted(KINDS), default="strange")
     parser.add_argument("--units", type=int, nargs="+", default=list(range(5)), help="their numbers")
-    parser.add_argument("--seed", type=int, default=77)
+    parser.add_argument("--seed", type=int, default=77, help="not one that a model was trained on")
     parser.add_argument("--fields", type=int, default=6)
     parser.add_argument("--visits", type=int, default=2)
     arguments = parser.parse_args()
     for index in arguments.units:
         start = time.perf_counter()
-        found = examples.read(make(arguments.out, arguments.seed, index, arguments.fields, arguments.visits))
+        made = make(arguments.out, arguments.kind, arguments.seed, index, arguments.fields, arguments.visits)
+        found = examples.read(made)
         real = int(found.labels.sum())
         print(f"unit {index}: {real} real, {len(found) - real} bogus, {time.perf_counter() - start:.0f} s", flush=True)
 
