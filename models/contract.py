@@ -120,41 +120,6 @@ def join(trunk: keras.Model, head: keras.Sequential) -> keras.Model:
     return keras.Model(inputs, head(trunk(inputs)))
 
 
-def dense_head(trunk: keras.Model, units: int, spatial_dropout: float, dropout: float) -> keras.Sequential:
-    """Make the usual head: maps dropped as a whole, one dense layer with dropout, one logit.
-
-    Parameters
-    ----------
-    trunk : keras.Model
-        The trunk, which gives feature maps (n, height, width, channels).
-    units : int
-        Units of the dense layer.
-    spatial_dropout : float
-        Probability to drop a whole feature map.
-    dropout : float
-        Probability to drop a unit of the dense layer.
-
-    Returns
-    -------
-    keras.Sequential
-        Feature maps to logits, named ``head``.
-    """
-    import keras
-    from keras import layers
-
-    return keras.Sequential(
-        [
-            keras.Input(trunk.output.shape[1:]),
-            layers.SpatialDropout2D(spatial_dropout, name="drop_maps"),
-            layers.Flatten(name="flat"),
-            layers.Dense(units, activation="relu", kernel_initializer="he_normal", name="dense"),
-            layers.Dropout(dropout, name="drop_units"),
-            layers.Dense(1, dtype="float32", name="logit"),
-        ],
-        name=HEAD,
-    )
-
-
 def check(model: keras.Model, recipe: Recipe, name: str) -> None:
     """Check that a network keeps the contract of this module.
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from models.contract import TRUNK, dense_head, join
-from models.inputs import Recipe, entry
+from models.blocks import convolution, staged
+from models.inputs import Recipe
 
 if TYPE_CHECKING:
     import keras
@@ -60,21 +60,7 @@ def build(options: Options, recipe: Recipe) -> keras.Model:
     keras.Model
         Raw stamps and mask to logits, see `models.contract`.
     """
-    import keras
-    from keras import layers
-
-    inputs, x = entry(recipe)
-    x = layers.Conv2D(options.stem, 3, padding="same", activation="relu", kernel_initializer="he_normal", name="stem")(
-        x
-    )
-    for stage, (filters, blocks) in enumerate(zip(options.filters, options.blocks, strict=True)):
-        x = layers.MaxPooling2D(2, name=f"pool{stage}")(x)
-        for block in range(blocks):
-            x = _block(x, filters, f"{stage}{'abcdefgh'[block]}")
-    x = layers.MaxPooling2D(2, name="pool")(x)
-    trunk = keras.Model(inputs, x, name=TRUNK)
-    head = dense_head(trunk, options.dense, options.spatial_dropout, options.dropout)
-    return join(trunk, head)
+    return staged(options, recipe, lambda x, filters, stage: x, _block)
 
 
 def _block(x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
@@ -84,8 +70,6 @@ def _block(x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
     shortcut = x
     if int(x.shape[-1]) != filters:
         shortcut = layers.Conv2D(filters, 1, use_bias=False, kernel_initializer="he_normal", name=f"match{name}")(x)
-    y = layers.Conv2D(
-        filters, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=f"first{name}"
-    )(x)
+    y = convolution(x, filters, f"first{name}")
     y = layers.Conv2D(filters, 3, padding="same", kernel_initializer="zeros", name=f"second{name}")(y)
     return layers.ReLU(name=f"relu{name}")(layers.Add(name=f"add{name}")([shortcut, y]))

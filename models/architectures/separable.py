@@ -9,10 +9,11 @@ half the operations of `vgg`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from models.contract import TRUNK, dense_head, join
-from models.inputs import Recipe, entry
+from models.blocks import staged
+from models.inputs import Recipe
 
 if TYPE_CHECKING:
     import keras
@@ -67,31 +68,22 @@ def build(options: Options, recipe: Recipe) -> keras.Model:
     keras.Model
         Raw stamps and mask to logits, see `models.contract`.
     """
-    import keras
+    return staged(options, recipe, _widened, partial(_block, options))
+
+
+def _widened(x: keras.KerasTensor, filters: int, stage: str) -> keras.KerasTensor:
+    """As many maps as the stage has."""
     from keras import layers
 
-    inputs, x = entry(recipe)
-    x = layers.Conv2D(options.stem, 3, padding="same", activation="relu", kernel_initializer="he_normal", name="stem")(
-        x
-    )
-    for stage, (filters, blocks) in enumerate(zip(options.filters, options.blocks, strict=True)):
-        x = layers.MaxPooling2D(2, name=f"pool{stage}")(x)
-        x = layers.Conv2D(filters, 1, kernel_initializer="he_normal", name=f"widen{stage}")(x)
-        for block in range(blocks):
-            x = _block(x, options, f"{stage}{'abcdefgh'[block]}")
-    x = layers.MaxPooling2D(2, name="pool")(x)
-    trunk = keras.Model(inputs, x, name=TRUNK)
-    head = dense_head(trunk, options.dense, options.spatial_dropout, options.dropout)
-    return join(trunk, head)
+    return layers.Conv2D(filters, 1, kernel_initializer="he_normal", name=f"widen{stage}")(x)
 
 
-def _block(x: keras.KerasTensor, options: Options, name: str) -> keras.KerasTensor:
+def _block(options: Options, x: keras.KerasTensor, maps: int, name: str) -> keras.KerasTensor:
+    """Look around in each map, mix the maps, add what was found."""
     from keras import layers
 
-    maps = int(x.shape[-1])
+    inside, start = maps * options.widening, "he_normal"
     y = layers.DepthwiseConv2D(options.reach, padding="same", name=f"look{name}")(x)
-    y = layers.Conv2D(maps * options.widening, 1, activation="relu", kernel_initializer="he_normal", name=f"mix{name}")(
-        y
-    )
+    y = layers.Conv2D(inside, 1, activation="relu", kernel_initializer=start, name=f"mix{name}")(y)
     y = layers.Conv2D(maps, 1, kernel_initializer="zeros", name=f"tell{name}")(y)
     return layers.Add(name=f"add{name}")([x, y])

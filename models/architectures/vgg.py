@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from models.contract import TRUNK, dense_head, join
+from models.blocks import convolution, headed
 from models.inputs import Recipe, entry
 
 if TYPE_CHECKING:
@@ -54,16 +54,11 @@ def build(options: Options, recipe: Recipe) -> keras.Model:
     keras.Model
         Raw stamps and mask to logits, see `models.contract`.
     """
-    import keras
     from keras import layers
 
     inputs, x = entry(recipe)
     for block, filters in enumerate(options.filters):
         for half in "ab":
-            x = layers.Conv2D(
-                filters, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=f"conv{block}{half}"
-            )(x)
+            x = convolution(x, filters, f"conv{block}{half}")
         x = layers.MaxPooling2D(2, name=f"pool{block}")(x)
-    trunk = keras.Model(inputs, x, name=TRUNK)
-    head = dense_head(trunk, options.dense, options.spatial_dropout, options.dropout)
-    return join(trunk, head)
+    return headed(inputs, x, options)
