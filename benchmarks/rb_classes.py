@@ -16,13 +16,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from matplotlib.figure import Figure
 from scipy.special import expit, logit
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from rb_classes_figure import draw
 
 from models import examples as sets
 from models.classes import BOGUS, CLASSES, ClassHead, fit_classes, hierarchical
@@ -35,7 +39,6 @@ from models.real_stamps import RealSet, read_btsbot, read_ztf
 from models.scoring_rules import brier, ece, nll
 from models.split import groups_of
 from models.store import load
-from nightsift.plots import COLOURS, STYLE
 
 FOLDS, DRAWS = 5, 10
 EACH = (3, 5, 10, 20, 30)
@@ -116,14 +119,14 @@ def learning_curve(x: np.ndarray, told: np.ndarray, group: np.ndarray, source: C
     out: dict[str, Any] = {"each": list(EACH), "source_alone": zero, "from_nothing": [], "by_transfer": []}
     for each in EACH:
         rows: dict[str, list[float]] = {"from_nothing": [], "by_transfer": []}
-        for draw in range(DRAWS):
-            rng = np.random.default_rng([seed, each, draw])
+        for turn in range(DRAWS):
+            rng = np.random.default_rng([seed, each, turn])
             learn = np.concatenate([rng.permutation(known[told[known] == name])[:each] for name in CLASSES])
             rest = known[~np.isin(group[known], group[learn])]
             if min(np.sum(told[rest] == name) for name in CLASSES) < 3:
                 continue
             for name, start in (("from_nothing", None), ("by_transfer", source)):
-                head = fit_classes(x[learn], told[learn], group[learn], start, seed=draw)
+                head = fit_classes(x[learn], told[learn], group[learn], start, seed=turn)
                 rows[name].append(figures(head.conditional(x[rest]), told[rest], CLASSES)["balanced_accuracy"])
         for name, values in rows.items():
             out[name].append([float(np.mean(values)), float(np.std(values))] if values else [float("nan")] * 2)
@@ -182,86 +185,6 @@ def confound(ztf: RealSet, told: np.ndarray, conditional: np.ndarray) -> dict[st
     return rows
 
 
-def draw(
-    out: Path,
-    curve: dict[str, Any],
-    three: dict[str, Any],
-    four: dict[str, Any],
-    told: np.ndarray,
-    ways: dict[str, np.ndarray],
-) -> None:
-    """Learning curve, the two confusions, and the reliability of the class that is told."""
-    import matplotlib
-
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 3.7), layout="constrained", facecolor="white")
-        axes = figure.subplots(1, 4, width_ratios=(1.25, 1, 1.1, 1.1))
-        for shift, name, colour in ((-0.01, "from_nothing", "0.45"), (0.01, "by_transfer", COLOURS[0])):
-            values = np.array(curve[name])
-            axes[0].errorbar(
-                np.array(EACH) * (1 + 3 * shift),
-                values[:, 0],
-                values[:, 1],
-                fmt="o-",
-                ms=4,
-                capsize=2,
-                color=colour,
-                label=name.replace("_", " "),
-            )
-        axes[0].axhline(
-            curve["source_alone"]["balanced_accuracy"], ls="--", lw=1, color=COLOURS[1], label="simulated head alone"
-        )
-        axes[0].set(
-            title="three classes, ZTF",
-            xlabel="examples a class",
-            ylabel="balanced accuracy",
-            xscale="log",
-            ylim=(0.6, 0.95),
-        )
-        axes[0].set_xticks(EACH, EACH)
-        axes[0].minorticks_off()
-        axes[0].legend(loc="upper left")
-        for axis, rows, names, title in (
-            (axes[1], three, CLASSES, "3 classes, held out"),
-            (axes[2], four["hierarchical"], ALL, "3 + bogus, held out"),
-        ):
-            table = np.array(rows["confusion"], float)
-            axis.imshow(table / table.sum(axis=1, keepdims=True), cmap="Blues", vmin=0, vmax=1)
-            for i, j in np.ndindex(table.shape):
-                axis.text(
-                    j,
-                    i,
-                    int(table[i, j]),
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color="white" if table[i, j] > 0.55 * table[i].sum() else "black",
-                )
-            axis.set_xticks(range(len(names)), names, rotation=35, ha="right")
-            axis.set_yticks(range(len(names)), names)
-            axis.grid(visible=False)
-            axis.set(title=f"{title}: {rows['balanced_accuracy']:.1%}", xlabel="told")
-        known = np.isin(told, ALL)
-        axes[3].plot([0, 1], [0, 1], color="0.8")
-        for name, colour in (("hierarchical", COLOURS[0]), ("flat", "0.45")):
-            p = ways[name][known]
-            right = np.array(ALL, dtype=object)[p.argmax(axis=1)] == told[known]
-            top = p.max(axis=1)
-            parts = np.array_split(np.argsort(top), 7)
-            axes[3].plot(
-                [top[k].mean() for k in parts], [right[k].mean() for k in parts], "o-", ms=4, color=colour, label=name
-            )
-        axes[3].set(
-            title="reliability of the class told",
-            xlabel="its probability",
-            ylabel="part that is right",
-            xlim=(0.3, 1.02),
-            ylim=(0.3, 1.02),
-        )
-        axes[3].legend(loc="lower right")
-        figure.savefig(out / "classes.png", dpi=110)
-
-
 def main() -> None:
     """Learn on simulated units, carry over, compare, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -311,7 +234,7 @@ def main() -> None:
     for name in ("from_nothing", "by_transfer"):
         print(f"{name:14s}", {each: tuple(np.round(v, 3).tolist()) for each, v in zip(EACH, curve[name], strict=True)})
     print("confound", found["confound"], "\nBTSbot", people)
-    draw(options.out, curve, three, four, told, ways)
+    draw(options.out / "classes.png", curve, three, four, told, ways)
 
 
 if __name__ == "__main__":

@@ -76,6 +76,50 @@ def parts_of_a_pass(given: Any, sign: Any, classifier: Any) -> dict[str, float]:
     return {name: 1e6 * min(clocked(step)[1] for _ in range(5)) / n for name, step in steps.items()}
 
 
+def in_turns(ways: dict[str, Callable[[], object]], turns: int) -> dict[str, list[tuple[float, float]]]:
+    """Wall and processor seconds of each way, one after the other in each turn; a first turn is not counted."""
+    for run in ways.values():
+        run()
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for _ in range(turns):
+        for name, run in ways.items():
+            found[name].append(clocked(run))
+    return found
+
+
+def rates(turns: dict[str, list[tuple[float, float]]], n: int, threads: int) -> list[dict[str, Any]]:
+    """Stamps a second of each way."""
+    rows = []
+    for name, times in turns.items():
+        walls, cpus = zip(*times, strict=True)
+        speed = {"best": n / min(walls), "median": n / statistics.median(walls), "per_cpu_second": n / min(cpus)}
+        rows.append({"way": name, **speed, "cores": threads})
+    return rows
+
+
+def ratio(turns: dict[str, list[tuple[float, float]]], fast: str, slow: str) -> float:
+    """How many times as long one way takes as another, median over turns."""
+    return statistics.median(b[0] / a[0] for a, b in zip(turns[fast], turns[slow], strict=True))
+
+
+def tell(rows: list[dict[str, Any]], ratios: dict[str, float], parts: dict[str, float]) -> None:
+    """Tables on stdout, and whether the goals are met."""
+    print(f"{'':32s}{'best/s':>10s}{'median/s':>10s}{'per CPU s':>11s}")
+    for row in rows:
+        print(f"{row['way']:32s}{row['best']:10,.0f}{row['median']:10,.0f}{row['per_cpu_second']:11,.0f}")
+    for name, value in ratios.items():
+        print(f"{name:32s}{value:10.2f}   (median over turns)")
+    for name, value in parts.items():
+        print(f"{name:32s}{value:10.1f} us of one core a stamp")
+    goals = {
+        "one pass >= 6000/s": rows[0]["best"] >= GOALS["one"],
+        "20 samples >= half of it": ratios["20 samples over one pass"] >= GOALS["samples"],
+        ">= 2 x Keras predict": ratios["one pass over Keras predict"] >= GOALS["keras"],
+    }
+    for name, met in goals.items():
+        print(f"{name:32s}{'met' if met else 'missed':>10s}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="base")
@@ -92,54 +136,22 @@ def main() -> None:
     onnx = load(arguments.model, threads=arguments.threads, engine="onnx")
     keras = load(arguments.model, threads=arguments.threads, engine="keras")
     given = stamps(arguments.stamps, arguments.number, onnx.recipe.size)
-    sign = np.ones(len(given), dtype=np.int8)
+    sign, one, many = np.ones(len(given), dtype=np.int8), "ONNX, 1 sample", f"ONNX, {SAMPLES} samples"
     ways: dict[str, Callable[[], object]] = {
-        "ONNX, 1 sample": lambda: predict(given, sign, onnx, 1),
-        f"ONNX, {SAMPLES} samples": lambda: predict(given, sign, onnx, SAMPLES),
+        one: lambda: predict(given, sign, onnx, 1),
+        many: lambda: predict(given, sign, onnx, SAMPLES),
         "Keras predict": lambda: keras.network.predict([given.data, given.mask], batch_size=256, verbose=0),
         "Keras, our sampler, 1 sample": lambda: predict(given, sign, keras, 1),
     }
-    for run in ways.values():
-        run()
-    turns: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for _ in range(arguments.turns):
-        for name, run in ways.items():
-            turns[name].append(clocked(run))
-    rows, n = [], len(given)
-    for name, times in turns.items():
-        walls, cpus = zip(*times, strict=True)
-        rows.append(
-            {
-                "way": name, "best": n / min(walls), "median": n / statistics.median(walls),
-                "per_cpu_second": n / min(cpus), "cores": arguments.threads,
-            }
-        )  # fmt: skip
-    found = {row["way"]: row for row in rows}
-    one = found["ONNX, 1 sample"]
+    turns = in_turns(ways, arguments.turns)
+    rows = rates(turns, len(given), arguments.threads)
     ratios = {
-        name: statistics.median(b[0] / a[0] for a, b in zip(turns[first], turns[second], strict=True))
-        for name, first, second in (
-            ("one pass over Keras predict", "ONNX, 1 sample", "Keras predict"),
-            ("20 samples over one pass", f"ONNX, {SAMPLES} samples", "ONNX, 1 sample"),
-        )
+        "one pass over Keras predict": ratio(turns, one, "Keras predict"),
+        "20 samples over one pass": ratio(turns, many, one),
     }
-    parts = parts_of_a_pass(given, sign, onnx)
-    load_average = os.getloadavg()[0]
-    print(f"{onnx.model_id}, {n} stamps, {arguments.threads} threads, load average {load_average:.1f}")
-    print(f"{'':32s}{'best/s':>10s}{'median/s':>10s}{'per CPU s':>11s}")
-    for row in rows:
-        print(f"{row['way']:32s}{row['best']:10,.0f}{row['median']:10,.0f}{row['per_cpu_second']:11,.0f}")
-    for name, value in ratios.items():
-        print(f"{name:32s}{value:10.2f}   (median over turns)")
-    for name, value in parts.items():
-        print(f"{name:32s}{value:10.1f} us of one core a stamp")
-    goals = {
-        "one pass >= 6000/s": one["best"] >= GOALS["one"],
-        "20 samples >= half of it": ratios["20 samples over one pass"] >= GOALS["samples"],
-        ">= 2 x Keras predict": ratios["one pass over Keras predict"] >= GOALS["keras"],
-    }
-    for name, met in goals.items():
-        print(f"{name:32s}{'met' if met else 'missed':>10s}")
+    parts, load_average = parts_of_a_pass(given, sign, onnx), os.getloadavg()[0]
+    print(f"{onnx.model_id}, {len(given)} stamps, {arguments.threads} threads, load average {load_average:.1f}")
+    tell(rows, ratios, parts)
     arguments.out.mkdir(parents=True, exist_ok=True)
     numbers = {"model": onnx.model_id, "rows": rows, "ratios": ratios, "parts_us": parts, "load_average": load_average}
     (arguments.out / "rb_service.json").write_text(json.dumps(numbers, indent=1))
