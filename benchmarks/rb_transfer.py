@@ -1,4 +1,4 @@
-"""From few labels to a model of a new unit: ``rb_transfer.py --sets FOLDER --bases FOLDER --out FOLDER``.
+"""From few labels to a model of a new unit: ``rb_transfer.py --model base --target FOLDER --out FOLDER``.
 
 The experiment of a survey that takes over a classifier from another one. For each seed a unit that its base model
 never saw is drawn; the labels come from some of its fields, and the figures from the others. With 20, 50, 100 and
@@ -8,8 +8,9 @@ same stamps, so they are compared pair by pair (paired t-test) and, as elsewhere
 comparisons with the frozen base are corrected together after Holm (1979, Scand. J. Stat. 6, 65); the size of an effect
 is Hedges' g (1981, J. Educ. Stat. 6, 107) and the mean difference itself.
 
-``--target FOLDER`` takes the new units from other stamp sets than those that the bases were trained on, such as those
-of `rb_new_units`: telescopes of another kind. Each result is kept in ``--out``, so a run that was stopped goes on.
+``--target FOLDER`` holds stamp sets of units that the model was not trained on: those of `rb_new_units`, or real ones.
+Instead of ``--model`` bases of folds may be taken (``--sets FOLDER --bases FOLDER``, `rb_bases`), whose held-out units
+are the new ones where no target is given. Each result is kept in ``--out``, so a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from models.calibrate import fit_calibration, mean_probability
 from models.classifier import Classifier
 from models.examples import TrainingSet
 from models.split import groups_of
+from models.store import load
 from models.train import TrainOptions
 from models.transfer import KEYS, cross_fit, fit, folds_of
 from models.tuned_parts import STRATEGIES
@@ -223,8 +225,9 @@ def report(rows: list[dict[str, Any]], out: Path, title: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sets", type=Path, nargs="+", required=True, help="stamp sets that the bases are of")
-    parser.add_argument("--bases", type=Path, required=True, help="folder of rb_bases.py")
+    parser.add_argument("--model", help="a model that was trained on no unit of the target")
+    parser.add_argument("--sets", type=Path, nargs="+", help="stamp sets that the bases are of")
+    parser.add_argument("--bases", type=Path, help="folder of rb_bases.py")
     parser.add_argument(
         "--target", type=Path, nargs="+", help="stamp sets of the new units; held-out units if not given"
     )
@@ -239,6 +242,8 @@ def main() -> None:
     parser.add_argument("--title", default="new units of the kind trained on")
     parser.add_argument("--only-report", action="store_true")
     arguments = parser.parse_args()
+    if not arguments.only_report and not (arguments.target if arguments.model else arguments.sets and arguments.bases):
+        parser.error("give --model and --target, or --sets and --bases")
     arguments.out.mkdir(parents=True, exist_ok=True)
     if not arguments.only_report:
         run(arguments)
@@ -248,7 +253,7 @@ def main() -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """All seeds, each with a unit of its own as far as there are units."""
-    found = rb_bases.read_sets(arguments.sets)
+    found = rb_bases.read_sets(arguments.sets or arguments.target)
     folds = rb_bases.fold_of_units(np.asarray(found.table["unit"]))
     target = rb_bases.read_sets(arguments.target) if arguments.target else found
     names = np.asarray(target.table["unit"]).astype(str)
@@ -259,9 +264,12 @@ def run(arguments: argparse.Namespace) -> None:
     units = np.random.default_rng(5).permutation([one for one in np.unique(names) if one])
     for seed in arguments.seeds:
         unit = str(units[seed % len(units)])
-        fold = folds.get(unit, arguments.fold or 0)
-        options = TrainOptions(architecture=arguments.architecture, epochs=12)
-        base = rb_bases.base_of(arguments.bases, found, fold, folds, options)
+        if arguments.model:
+            base = load(arguments.model, engine="keras")
+        else:
+            fold = folds.get(unit, arguments.fold or 0)
+            options = TrainOptions(architecture=arguments.architecture, epochs=12)
+            base = rb_bases.base_of(arguments.bases, found, fold, folds, options)
         rows = np.flatnonzero(names == unit)
         run_seed(
             seed, base, target.take(rows), arguments.strategies, tuple(arguments.labels), arguments.out, arguments.apart

@@ -1,12 +1,13 @@
-"""Units that were never trained on: ``rb_units.py --sets FOLDER --bases FOLDER --out FOLDER``.
+"""Units never trained on: ``rb_units.py --sets FOLDER --out FOLDER`` with ``--model base`` or ``--bases FOLDER``.
 
-1. Every unit is scored by the base model that never saw it (`rb_bases`): figures of all units together, with a
-   bootstrap over fields, and of each unit.
+1. Every unit is scored by a model that never saw it: one model for all (``--model``; the sets must be of units that it
+   was not trained on, as `rb_new_units` makes them), or the base of its fold (`rb_bases`). Figures of all units
+   together, with a bootstrap over fields, and of each unit.
 2. Calibration: up to 500 labels of one half of a unit's fields, probabilities tested on the other half, and the other
-   way round; against none at all, and against one calibration for all units, learnt from the units of the other folds.
+   way round; against none at all, and against one calibration for all units, learnt from other units.
    Beside the calibration error stands the one that perfect probabilities would show on as many stamps, because it is
    never zero.
-3. The matrix: the head tuned to one unit, tested on the other units of its fold and on the other fields of its own.
+3. The matrix: the head tuned to one unit, tested on the other units (of its fold) and on the other fields of its own.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from models.classifier import Classifier
 from models.examples import TrainingSet
 from models.predict import sample_logits
 from models.scoring_rules import ece
+from models.store import load
 from models.train import TrainOptions
 from models.transfer import cross_fit, fit, folds_of
 from models.tuner import TuneOptions, Tuner
@@ -126,7 +128,9 @@ def plot(units: dict[str, Any], blocks: list[dict[str, Any]], every: dict[str, n
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sets", type=Path, nargs="+", required=True)
-    parser.add_argument("--bases", type=Path, required=True, help="folder of rb_bases.py")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--model", help="a model that was trained on none of the units")
+    which.add_argument("--bases", type=Path, help="folder of rb_bases.py")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--architecture", default=TrainOptions().architecture)
     parser.add_argument("--epochs", type=int, default=12)
@@ -135,19 +139,23 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     found = rb_bases.read_sets(arguments.sets)
-    folds = rb_bases.fold_of_units(np.asarray(found.table["unit"]))
-    options = TrainOptions(architecture=arguments.architecture, epochs=arguments.epochs)
-    logits = np.empty((20, len(found)), np.float32)
     names = np.asarray(found.table["unit"]).astype(str)
-    blocks = []
-    for fold in arguments.folds:
-        base = rb_bases.base_of(arguments.bases, found, fold, folds, options)
-        inside = [unit for unit, one in folds.items() if one == fold]
+    if arguments.model:
+        folds = {str(unit): place for place, unit in enumerate(np.unique(names))}
+        judges = [(load(arguments.model, engine="keras"), sorted(folds))]
+    else:
+        folds = rb_bases.fold_of_units(names)
+        options = TrainOptions(architecture=arguments.architecture, epochs=arguments.epochs)
+        judges = [
+            (rb_bases.base_of(arguments.bases, found, fold, folds, options), [u for u in folds if folds[u] == fold])
+            for fold in arguments.folds
+        ]
+    logits, blocks = np.empty((20, len(found)), np.float32), []
+    for base, inside in judges:
         rows = np.flatnonzero(np.isin(names, inside))
         logits[:, rows] = sample_logits(found.take(rows).stamps, found.sign[rows], base, 20, 0)
-        sets = {unit: found.take(np.flatnonzero(names == unit)) for unit in inside}
-        blocks.append(matrix(base, sets, arguments.seed))
-    scored = np.flatnonzero([folds[name] in arguments.folds for name in names.tolist()])
+        blocks.append(matrix(base, {one: found.take(np.flatnonzero(names == one)) for one in inside}, arguments.seed))
+    scored = np.flatnonzero(np.isin(names, [unit for _, inside in judges for unit in inside]))
     tell(found.take(scored), folds, logits[:, scored], blocks, arguments.out, arguments.seed)
 
 
