@@ -119,8 +119,13 @@ def sentence(tonight: Rows) -> str:
     rest = len(tonight) - judged
     tail = f"; {rest} not judged" if rest else ""
     if names:
-        return f"{len(names)} of {judged} units drifted: {', '.join(names)}{tail}."
-    return f"No drift: {judged} units are like the nights of their calibration sets{tail}."
+        units = "unit" if judged == 1 else "units"
+        return f"{len(names)} of {judged} {units} drifted: {', '.join(names)}{tail}."
+    if not judged:
+        return "No unit could be judged; the table tells why."
+    one = "unit is like the nights of its calibration set"
+    more = "units are like the nights of their calibration sets"
+    return f"No drift: {judged} {one if judged == 1 else more}{tail}."
 
 
 def steps(reasons: Sequence[str], unit: str, survey: str) -> list[str]:
