@@ -146,6 +146,16 @@ class DiskFull(NightsiftError):
     hint = "free some space or name another archive, and run again: what is done stays done"
 
 
+class TimedOut(NightsiftError):
+    """An exposure took longer than it may, and its process was killed."""
+
+    problem = "{label} took longer than {seconds:.0f} s, and its process was stopped"
+    hint = (
+        "a slow disk or file server? The next run tries it again; where it hangs each time, look at it with nightsift "
+        "frame, or allow more: exposure_timeout under [watch] of the survey file"
+    )
+
+
 class BadTable(NightsiftError):
     """A table on disk is missing, damaged, or has another schema."""
 

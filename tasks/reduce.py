@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ from tasks.discover import facts_of
 from tasks.extract import calibrate, find_candidates
 from tasks.ingest import artefacts, ingest
 from tasks.logs import Logger, run_logger
+from tasks.once import PATIENCE, Job, known_row
 from tasks.publish import commit, publish, withdraw
-from tasks.record import closing_columns, is_current, key_of, opening_row, recorded, verdict_on
+from tasks.record import closing_columns, key_of, opening_row, verdict_on
 from tasks.retry import patiently
 from tasks.stages import Stopwatch
 from tasks.stamp import cut_stamps
@@ -73,6 +75,7 @@ def reduce_exposure(
     folders: Sequence[str] = (),
     label: str = "exposure",
     redo: bool = False,
+    wait: float = PATIENCE,
 ) -> dict[str, Any]:
     """Reduce one exposure and commit its products (see `reduce_file`): plain values in, its ledger row out.
 
@@ -88,14 +91,16 @@ def reduce_exposure(
         Name of the task run and in logs.
     redo : bool, optional
         Reduce it even if the ledger says that it is finished.
+    wait : float, optional
+        Seconds to wait for another process that is reducing it.
 
     Returns
     -------
     dict
-        The ledger row.
+        The ledger row; its state is ``"elsewhere"``, and it is not recorded, where another process is at it.
     """
     loaded = load_unit(unit, [Path(folder) for folder in folders])
-    return reduce_file(url, loaded, Archive(Path(archive)), night, label, redo, run_logger()).row
+    return reduce_file(url, loaded, Archive(Path(archive)), night, label, redo, run_logger(), wait).row
 
 
 def reduce_file(
@@ -106,6 +111,7 @@ def reduce_file(
     label: str = "",
     redo: bool = False,
     logger: Logger | None = None,
+    wait: float = PATIENCE,
 ) -> Reduction:
     """Reduce one exposure and commit its products: whatever happens, it ends as one ledger row.
 
@@ -125,6 +131,8 @@ def reduce_file(
         Reduce it even if the ledger says that it is finished.
     logger : Logger, optional
         Where to tell of it.
+    wait : float, optional
+        Seconds to wait for another process that is reducing it.
 
     Returns
     -------
@@ -138,27 +146,28 @@ def reduce_file(
     DiskFull, OSError
         If not even the ledger row can be written.
     """
-    model, logger, label = model_of(unit), logger or run_logger(), label or Path(url).name
-    reduction = Reduction(opening_row(unit.name, night, url))
-    try:
-        with local_copy(url) as path:
-            _identify(reduction.row, unit, path, night)
-            before = recorded(archive, reduction.row)
-            if before is not None and not redo and is_current(before, unit, model, archive):
-                return Reduction(before, skipped=True)
-            run_steps(reduction, path, unit, archive)
-        with reduction.clock.timed("publish"):
-            patiently(lambda: publish.fn(archive, reduction.row, reduction.candidates, reduction.stamps))
-        reduction.row |= {"state": "done"}
-    except Exception as error:  # noqa: BLE001
-        # The border of an exposure: the only place that catches everything, so that one frame never costs another.
-        reduction.row |= verdict_on(error)
-        _tell(logger, label, reduction, error)
-        withdraw(archive, reduction.row)
-    known = reduction.row["checksum"]
-    key = key_of(known, reduction.row.get("template_id") or "", unit, model) if known else ""
-    reduction.row = closing_columns(reduction.row, reduction.clock.seconds, reduction.clock.total, key)
-    patiently(lambda: commit.fn(archive, reduction.row))
+    logger, label = logger or run_logger(), label or Path(url).name
+    reduction, job = Reduction(opening_row(unit.name, night, url)), Job(unit, model_of(unit), archive, redo, wait)
+    with ExitStack() as stack:
+        try:
+            with local_copy(url) as path:
+                _identify(reduction.row, unit, path, night)
+                known = known_row(job, reduction.row, stack)
+                if known is not None:
+                    return Reduction(known, skipped=True)
+                run_steps(reduction, path, unit, archive)
+            with reduction.clock.timed("publish"):
+                patiently(lambda: publish.fn(archive, reduction.row, reduction.candidates, reduction.stamps))
+            reduction.row |= {"state": "done"}
+        except Exception as error:  # noqa: BLE001
+            # The border of an exposure: the only place that catches everything, so that one frame never costs another.
+            reduction.row |= verdict_on(error)
+            _tell(logger, label, reduction, error)
+            withdraw(archive, reduction.row)
+        content, template_id = reduction.row["checksum"], reduction.row.get("template_id") or ""
+        key = key_of(content, template_id, unit, job.model) if content else ""
+        reduction.row = closing_columns(reduction.row, reduction.clock.seconds, reduction.clock.total, key)
+        patiently(lambda: commit.fn(archive, reduction.row))
     reduction.clock.log(logger, f"{label}: {reduction.row['state']}")
     return reduction
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Row = TypeVar("Row")
 
 WIDTH_ELSEWHERE = 500  # a table that goes into a file or a pipe is never folded
-STATE_STYLES = {"done": "green", "refused": "yellow", "waiting": "cyan", "failed": "bold red"}
+STATE_STYLES = {"done": "green", "refused": "yellow", "waiting": "cyan", "failed": "bold red", "elsewhere": "dim"}
 
 
 def console(stderr: bool = False) -> Console:

@@ -74,6 +74,14 @@ class Archive:
         """File of one template."""
         return self.templates(unit, field, band) / f"{_part(template_id)}.fits"
 
+    def claim(self, exposure_id: str) -> Path:
+        """Claim on an exposure (`nightsift.claims`), without its generation."""
+        return self.root / "claims" / _part(exposure_id)
+
+    def status(self, name: str) -> Path:
+        """What is going on, for people who ask: a night, or what they were told of."""
+        return self.root / "status" / f"{_part(name)}.json"
+
     def report(self, night: str, name: str = "report") -> Path:
         """Report of a night."""
         return self.root / "reports" / _hive(night=night) / f"{_part(name)}.html"

@@ -1,0 +1,73 @@
+"""Two workers that are told the same exposure: it is reduced once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nightsift import ledger
+from nightsift.io.paths import Archive
+from nightsift.survey import load_survey
+
+WORKER = """
+import json, sys, time
+from pathlib import Path
+from nightsift.survey import load_survey
+from nightsift.io.paths import Archive
+from tasks.reduce import reduce_file
+
+survey, url, me, other, wait = load_survey(sys.argv[1]), *sys.argv[2:5], float(sys.argv[5])
+unit, archive = survey.load_unit(survey.sources[0].unit), Archive(survey.archive)
+Path(me).touch()
+while other != "alone" and not Path(other).exists():
+    time.sleep(0.001)
+one = reduce_file(url, unit, archive, wait=wait, redo=sys.argv[6] == "redo")
+print(json.dumps([one.skipped, one.row["state"], one.row["reason"]]))
+"""
+
+
+def worker(survey: Path, url: Path, me: str, other: str, wait: float, redo: str = "") -> subprocess.Popen[str]:
+    places = [str(survey.parent / one) if one != "alone" else one for one in (me, other)]
+    command = [sys.executable, "-c", WORKER, str(survey), str(url), *places, str(wait), redo]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def said(process: subprocess.Popen[str]) -> Any:
+    text, _ = process.communicate(timeout=240)
+    return json.loads(text.splitlines()[-1])
+
+
+@pytest.mark.parametrize("redo", ["", "redo"])
+def test_one_reduces_and_the_other_waits_for_its_row(survey: Path, frames: list[Path], redo: str) -> None:
+    both = [worker(survey, frames[0], "a", "b", 120, redo), worker(survey, frames[0], "b", "a", 120, redo)]
+    assert sorted(map(said, both)) == [[False, "done", ""], [True, "done", ""]]
+    archive = Archive(load_survey(survey).archive)
+    assert ledger.read(archive).num_rows == 1
+    assert not list((archive.root / "claims").iterdir())
+
+
+def test_one_who_does_not_wait_says_that_it_is_under_way(survey: Path, frames: list[Path]) -> None:
+    both = [worker(survey, frames[0], "a", "b", 0), worker(survey, frames[0], "b", "a", 0)]
+    assert sorted(map(said, both)) == [[False, "done", ""], [True, "elsewhere", "UnderWayElsewhere"]]
+    assert ledger.read(Archive(load_survey(survey).archive)).to_pylist()[0]["state"] == "done"
+
+
+def test_the_claim_of_a_killed_worker_is_inherited_at_once(survey: Path, frames: list[Path]) -> None:
+    claims = load_survey(survey).archive / "claims"
+    first = worker(survey, frames[0], "a", "alone", 0)
+    deadline = time.monotonic() + 60
+    while not list(claims.glob("*.0")):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    assert said(worker(survey, frames[0], "b", "alone", 0)) == [False, "done", ""]
+    assert not list(claims.glob("*.[0-9]*"))
