@@ -1,0 +1,1 @@
+"""Sky alerts: notices become one typed `Alert`, its sky map ranks fields, and the fields tell what is reduced first."""

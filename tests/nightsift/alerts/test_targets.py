@@ -1,0 +1,99 @@
+"""What a running alert wants first: fields, times, units and states; damaged files cost only their own alert."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nightsift.alerts.errors import BadAlertFile
+from nightsift.alerts.fields import SkyField, polygon_field, square_field, unit_vectors
+from nightsift.alerts.targets import (
+    Target,
+    active_targets,
+    damaged_targets,
+    folder_of,
+    read_target,
+    wants,
+    write_target,
+)
+from nightsift.io.paths import Archive
+
+NEAR = square_field("near", 30.0, 40.0, 2.0)
+FAR = SkyField("far", 200.0, -89.0, (), 3.0, units=("south-1",))
+TARGET = Target("S1", 60000.0, 60003.0, "active", (NEAR, FAR), (0.3, 0.1), excluded=("north-2",), revision=2)
+
+
+@pytest.mark.parametrize(("ra", "dec"), [(0.0, 0.0), (359.9, 10.0), (120.0, 89.0), (10.0, -90.0), (45.0, -60.0)])
+def test_a_square_has_its_area_and_holds_its_centre_everywhere(ra, dec, rng):
+    field = square_field("f", ra, dec, 4.0)
+    assert field.holds(ra, dec)
+    # uniform points in a cap of 8 deg2 times pi around the centre
+    z, turn = rng.uniform(0.998, 1.0, 40_000), rng.uniform(0.0, 2.0 * np.pi, 40_000)
+    axis = unit_vectors(ra, dec)
+    one = np.cross(axis, [0.6, 0.0, 0.8])
+    one /= np.linalg.norm(one)
+    ring = np.cos(turn)[:, None] * one + np.sin(turn)[:, None] * np.cross(axis, one)
+    points = z[:, None] * axis + np.sqrt(1.0 - z**2)[:, None] * ring
+    inside = field.holds(np.degrees(np.arctan2(points[:, 1], points[:, 0])), np.degrees(np.arcsin(points[:, 2])))
+    area = inside.mean() * 2.0 * math.pi * 0.002 * (180.0 / math.pi) ** 2
+    assert area == pytest.approx(16.0, rel=0.03)
+
+
+def test_a_polygon_around_its_corners_is_the_square():
+    again = polygon_field("again", NEAR.corners)
+    assert again.radius == pytest.approx(NEAR.radius, rel=1e-6)
+    assert (again.ra, again.dec) == pytest.approx((NEAR.ra, NEAR.dec), abs=1e-3)
+    with pytest.raises(ValueError, match="no convex polygon"):
+        polygon_field("bow tie", [NEAR.corners[k] for k in (0, 2, 1, 3)])
+    with pytest.raises(ValueError, match="no proper position"):
+        square_field("nowhere", math.nan, 0.0, 1.0)
+
+
+def test_the_field_the_time_and_the_unit_decide():
+    assert wants([TARGET], "north-1", 30.0, 40.0, 60000.5) == pytest.approx(0.3)
+    assert wants([TARGET], "north-1", 30.0, 41.2, 60000.5) == pytest.approx(0.15), "a frame that touches the field"
+    assert wants([TARGET], "north-1", 30.0, 42.0, 60000.5) == 0.0
+    assert wants([TARGET], "north-1", 30.0, 40.0, 59999.9) == 0.0, "before the event"
+    assert wants([TARGET], "north-1", 30.0, 40.0, 60004.0) == 0.0, "after the claim has ended"
+    assert wants([TARGET], "north-2", 30.0, 40.0, 60000.5) == 0.0, "taken out by the operators"
+    assert wants([TARGET], "south-1", 10.0, -89.5, 60000.5) == pytest.approx(0.1)
+    assert wants([TARGET], "north-1", 10.0, -89.5, 60000.5) == 0.0, "a field of another unit"
+    assert wants([TARGET], "north-1", math.nan, math.nan, 60000.5) == 0.0
+    assert wants([], "north-1", 30.0, 40.0, 60000.5) == 0.0
+    assert wants([TARGET, replace(TARGET, event="S2", probability=(0.8, 0.0))], "n", 30.0, 40.0, 60001.0) == 0.8
+
+
+def test_only_active_alerts_are_found_and_what_is_written_is_read(tmp_path):
+    archive = Archive(tmp_path)
+    assert active_targets(archive) == ()
+    write_target(archive, TARGET)
+    for state in ("waiting", "paused", "stopped", "retracted"):
+        write_target(archive, replace(TARGET, event=f"other-{state}", state=state))
+    assert active_targets(archive) == (TARGET,)
+
+
+def test_a_damaged_file_costs_only_its_own_alert(tmp_path):
+    archive = Archive(tmp_path)
+    path = write_target(archive, TARGET)
+    for number, text in enumerate(["", "{", "[]", "{}", path.read_text().replace("active", "lively"), "null"]):
+        bad = folder_of(archive, f"bad-{number}") / "targets.json"
+        bad.parent.mkdir()
+        bad.write_text(text)
+        with pytest.raises(BadAlertFile, match="damaged"):
+            read_target(bad)
+    content = json.loads(path.read_text())
+    content["fields"][0]["ra"] = "nan"
+    (folder_of(archive, "bad-0") / "targets.json").write_text(json.dumps(content))
+    assert [one.event for one in active_targets(archive)] == ["S1"]
+    assert len(damaged_targets(archive)) == 6
+
+
+@pytest.mark.parametrize("event", ["../../etc", "..", ".", "", "a/b", "S1\x00", ".hidden"])
+def test_no_name_leads_out_of_the_archive(event, tmp_path):
+    folder = folder_of(Archive(tmp_path), event)
+    assert folder.resolve().parent == (tmp_path / "alerts").resolve()
+    assert "\x00" not in str(folder)
