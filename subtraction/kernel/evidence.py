@@ -263,9 +263,9 @@ def solve_smooth(
         prior = 1.0 / (shape[degree][:, None] * strength[None, :])
         prior[:, 0] = 1.0 / flux[degree]
         prior[degree > order, 1:] = prior[degree > flux_order, :1] = NEVER / scale**2
-        inverse = _inverse(matrix, prior.ravel())
-        values = (inverse @ vector).reshape(len(degree), n_basis)
-        spread = np.diag(inverse).reshape(values.shape)
+        root = _inverse_root(matrix, prior.ravel())
+        values = (root.T @ (root @ vector)).reshape(len(degree), n_basis)
+        spread = np.einsum("ij,ij->j", root, root).reshape(values.shape)
         known = 1.0 - np.minimum(spread * prior, 1.0)
         if turn == rounds:
             break
@@ -277,17 +277,18 @@ def solve_smooth(
             if 0 < d <= flux_order:
                 power = float((values[rows, 0] ** 2).sum())
                 flux[d] = np.clip(power / max(float(known[rows, 0].sum()), 1e-3), LEAST * scale**2, MOST * scale**2)
-    return Smooth(values, inverse, Smoothing(shape, flux), float(known[:, 1:].sum()) / max(n_basis - 1, 1))
+    return Smooth(values, root.T @ root, Smoothing(shape, flux), float(known[:, 1:].sum()) / max(n_basis - 1, 1))
 
 
-def _inverse(matrix: Float64, prior: Float64) -> Float64:
-    """Inverse of a matrix with a prior on its diagonal."""
+def _inverse_root(matrix: Float64, prior: Float64) -> Float64:
+    """Triangle R with ``R^T R`` the inverse of a matrix with a prior on its diagonal: all that each round needs."""
     whole = matrix.copy()
     whole[np.diag_indices_from(whole)] += prior
     scaling = 1.0 / np.sqrt(np.maximum(np.diag(whole), 1e-300))
     whole *= scaling[:, None]
     whole *= scaling[None, :]
     whole[np.diag_indices_from(whole)] += 1e-12
-    inverse, _ = lapack.dpotri(cholesky(whole, lower=True, overwrite_a=True), lower=1)
-    full = np.tril(inverse) + np.tril(inverse, -1).T
-    return np.asarray(full * scaling[:, None] * scaling[None, :])
+    # Of the transpose, which is the same matrix, in the order of memory that LAPACK works on in place.
+    root, _ = lapack.dtrtri(cholesky(whole.T, lower=True, overwrite_a=True), lower=1, overwrite_c=1)
+    root *= scaling[None, :]
+    return np.asarray(root)

@@ -14,6 +14,7 @@ from nightsift.parallel import over_rows
 from nightsift.psf import polynomial_terms
 from subtraction.kernel.spatial import affordable_order, n_terms
 from subtraction.sky.pixels import gather_sky
+from subtraction.sky.quantiles import quantiles
 
 Float64 = npt.NDArray[np.float64]
 
@@ -55,22 +56,56 @@ def sky_blocks(
     size = max(16, -(-max(ny, nx) // blocks))
     step = max(1, size // 64)
     share = np.float32(noise_share(data, variance, model, mask))
-    rows: dict[tuple[int, int], tuple[float, float, float, float]] = {}
+    table = np.full((-(-ny // size), -(-nx // size), 4), np.nan)
 
     def some(first: int, last: int) -> None:
-        seen = np.empty((2, (-(-size // step)) ** 2), dtype=np.float32)
-        for y0 in range(first, last, size):
-            for x0 in range(0, nx, size):
-                stop = (min(y0 + size, ny), min(x0 + size, nx))
-                count, pixels = gather_sky(data, variance, model, mask, share, (y0, stop[0]), (x0, stop[1]), step, seen)
-                if count < max(16, MIN_SKY * pixels):
-                    continue
-                centre = ((x0 + stop[1] - 1) / 2, (y0 + stop[0] - 1) / 2)
-                rows[y0, x0] = (*centre, *_level(*seen[:, :count]))
+        _block_rows(data, variance, model, mask, share, size, step, first, last, table)
 
     over_rows(some, ny, size, threads)
-    table = np.array([rows[place] for place in sorted(rows)], dtype=np.float64).reshape(-1, 4)
-    return table[:, 0], table[:, 1], table[:, 2], table[:, 3]
+    found = table.reshape(-1, 4)[np.isfinite(table[:, :, 2].ravel())]
+    return found[:, 0], found[:, 1], found[:, 2], found[:, 3]
+
+
+@nb.njit(cache=True, nogil=True)
+def _block_rows(data, variance, model, mask, share, size, step, first, last, table):  # type: ignore[no-untyped-def]
+    """Centres, levels and errors of the blocks of some rows; NaN is left where there is too little sky."""
+    ny, nx = data.shape
+    seen = np.empty((2, ((size + step - 1) // step) ** 2), np.float32)
+    bins = np.empty(seen.shape[1], np.uint16)
+    for y0 in range(first, last, size):
+        for x0 in range(0, nx, size):
+            y1, x1 = min(y0 + size, ny), min(x0 + size, nx)
+            count, pixels = gather_sky(data, variance, model, mask, share, (y0, y1), (x0, x1), step, seen)
+            if count < max(16.0, MIN_SKY * pixels):
+                continue
+            row = table[y0 // size, x0 // size]
+            row[0], row[1] = (x0 + x1 - 1) / 2, (y0 + y1 - 1) / 2
+            row[2], row[3] = _level(seen[0, :count], seen[1, :count], bins)
+
+
+@nb.njit(cache=True, nogil=True)
+def _level(values, around, bins):  # type: ignore[no-untyped-def]
+    """Clipped mean of pixels around which nothing stands out, and its standard error; `values` are reordered."""
+    parts, found = np.array([0.158655, 0.5, 0.841345]), np.empty(3)
+    quantiles(around, parts, bins, found)
+    limit, near = FAINT * (found[2] - found[0]) / 2.0, 0
+    for value in around:
+        near += abs(value - found[1]) <= limit
+    if near >= 16:
+        near = 0
+        for i in range(len(around)):
+            if abs(around[i] - found[1]) <= limit:
+                values[near] = values[i]
+                near += 1
+        values = values[:near]
+    quantiles(values, parts, bins, found)
+    # The clipped mean: photon noise is skewed, its median lies low, and a matched filter adds that up.
+    limit, total, kept = CLIP * (found[2] - found[0]) / 2.0, 0.0, 0
+    for value in values:
+        if abs(value - found[1]) <= limit:
+            total += value
+            kept += 1
+    return total / kept if kept > 0 else found[1], (found[2] - found[0]) / 2.0 / np.sqrt(len(values))
 
 
 def noise_share(data: FloatImage, variance: FloatImage, model: FloatImage, mask: MaskImage) -> float:
@@ -109,24 +144,6 @@ def noise_share(data: FloatImage, variance: FloatImage, model: FloatImage, mask:
         shared = float((np.sign(m + np.float32(middle) * z) * z).sum(dtype=np.float64))
         low, high = (low, middle) if shared > 0 else (middle, high)
     return (low + high) / 2.0
-
-
-def _level(values: npt.NDArray[np.float32], around: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """Clipped mean of pixels around which nothing stands out, and its standard error."""
-    near = _usual(around, FAINT)
-    if int(near.sum()) >= 16:
-        values = values[near]
-    # The clipped mean: photon noise is skewed, its median lies low, and a matched filter adds that up.
-    kept = values[_usual(values, CLIP)]
-    low, high = np.percentile(values, (15.8655, 84.1345))
-    mean = float(kept.mean(dtype=np.float64)) if len(kept) else float(np.median(values))
-    return mean, float(high - low) / 2.0 / float(np.sqrt(len(values)))
-
-
-def _usual(values: npt.NDArray[np.float32], limit: float) -> npt.NDArray[np.bool_]:
-    """Whether values lie within a limit (robust sigma) of their median."""
-    low, centre, high = np.percentile(values, (15.8655, 50.0, 84.1345))
-    return np.asarray(np.abs(values - centre) <= limit * (high - low) / 2.0)
 
 
 def is_sky(model: FloatImage, variance: FloatImage, mask: MaskImage) -> npt.NDArray[np.bool_]:

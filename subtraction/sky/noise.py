@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+from scipy.fft import irfft2, rfft2
 
 from nightsift.frames import FloatImage, Frame
 from nightsift.psf import Psf
@@ -84,6 +86,7 @@ def make_filters(
         order = NOISE_ORDER
     level = _levels(target, reference, shape, order)
 
+    @cache  # the fields share their nodes
     def transfer(x: float, y: float) -> tuple[Float64, Float64]:
         """Kernel and whitening filter at a position, transformed, the flux scale included."""
         k = _transform(kernel.at(x, y))
@@ -96,6 +99,7 @@ def make_filters(
     _, w = transfer(*middle)
     half = effective_radius(_image(w, TRANSFORM // 2 - 1), tail=0.02) if whiten else 0
 
+    @cache
     def whitening(x: float, y: float) -> Float64:
         w = transfer(x, y)[1]
         image = _image(w, half)
@@ -129,15 +133,15 @@ def _filtered(image: Float64, fine: int, transfer: Float64, reach: int) -> Float
     """An image sampled `fine` times a pixel through a filter of whole pixels, cut to `reach` on each side."""
     size, middle = 2 * reach + 1, image.shape[0] // 2
     cut = image[middle - fine * reach : middle + fine * reach + 1, middle - fine * reach : middle + fine * reach + 1]
+    # Each phase is an image once a pixel; all but the first lack the last row or column.
+    phases = np.zeros((fine, fine, size, size))
+    places = [(j, i, cut[j::fine, i::fine].shape) for j in range(fine) for i in range(fine)]
+    for j, i, (ny, nx) in places:
+        phases[j, i, :ny, :nx] = cut[j::fine, i::fine]
+    seen = _image(_transform(phases) * transfer, reach)
     out = np.empty_like(cut)
-    for j in range(fine):
-        for i in range(fine):
-            # Each phase is an image once a pixel; all but the first lack the last row or column.
-            phase = np.zeros((size, size))
-            part = cut[j::fine, i::fine]
-            phase[: part.shape[0], : part.shape[1]] = part
-            seen = _image(_transform(phase) * transfer, reach)
-            out[j::fine, i::fine] = seen[: part.shape[0], : part.shape[1]]
+    for j, i, (ny, nx) in places:
+        out[j::fine, i::fine] = seen[j, i, :ny, :nx]
     return out
 
 
@@ -173,23 +177,23 @@ def _is_steady(level: Callable[[float, float], tuple[float, float]], shape: tupl
     return bool(ratio.max() <= (1.0 + STEADY) * ratio.min())
 
 
-def _transform(image: Float64) -> Float64:
-    """Transform of a small image centred on the origin."""
-    size = image.shape[0]
+def _transform(images: Float64) -> Float64:
+    """Transforms of small images centred on the origin, along the last two axes."""
+    size = images.shape[-1]
     if size > TRANSFORM:
         cut = (size - TRANSFORM + 1) // 2
-        image = image[cut : size - cut, cut : size - cut]
-        size = image.shape[0]
-    padded = np.zeros((TRANSFORM, TRANSFORM))
-    padded[:size, :size] = image
-    return np.asarray(np.fft.fft2(np.roll(padded, (-(size // 2), -(size // 2)), axis=(0, 1))))
+        images = images[..., cut : size - cut, cut : size - cut]
+        size = images.shape[-1]
+    place = np.arange(size) - size // 2
+    padded = np.zeros((*images.shape[:-2], TRANSFORM, TRANSFORM))
+    padded[..., place[:, None], place] = images
+    return np.asarray(rfft2(padded))
 
 
 def _image(transform: Float64, half: int) -> Float64:
-    """Centre of the image of a transform."""
-    centre = TRANSFORM // 2
-    image = np.fft.fftshift(np.real(np.fft.ifft2(transform)))
-    return np.asarray(image[centre - half : centre + half + 1, centre - half : centre + half + 1])
+    """Centre of the images of transforms."""
+    place = np.arange(-half, half + 1)
+    return np.asarray(irfft2(transform, (TRANSFORM, TRANSFORM))[..., place[:, None], place])
 
 
 def _squared(transform: Float64) -> Float64:
