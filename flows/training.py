@@ -18,7 +18,7 @@ from prefect import flow
 from flows.runner import run_all
 from flows.server import tracking
 from models import examples
-from models.dataset import assign_splits, collect
+from models.dataset import assign_splits, collect, with_test_set
 from models.errors import TooFewUnits
 from models.examples import TrainingSet
 from models.release import release
@@ -52,6 +52,8 @@ class Source:
         Random units to simulate.
     seed : int
         Seed of the units, and of the split where a set has none.
+    test : tuple of str
+        Folders of stamp sets of other units, which become the test part; everything else is learnt from.
     """
 
     sets: tuple[str, ...] = ()
@@ -59,6 +61,7 @@ class Source:
     truth: str | None = None
     units: int = UNITS
     seed: int = SEED
+    test: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.archive is None) != (self.truth is None):
@@ -151,7 +154,10 @@ def _train(
     else:
         made |= {"from": "simulated nights of random units", "units": source.units}
         found = _simulated(work, source.seed, source.units, workers, on_unit, tracked)
-    if not source.sets or not set(SPLITS) <= set(found.table["split"].to_pylist()):
+    if source.test:
+        made |= {"tested on": ", ".join(source.test)}
+        found = with_test_set(found, _read_sets(source.test), source.seed)
+    elif not source.sets or not set(SPLITS) <= set(found.table["split"].to_pylist()):
         found = assign_splits(found, source.seed)
     logger.info("%d examples, %d of them real", len(found), int(found.labels.sum()))
     trained = train(found, options, on_epoch, work / "training.npz")

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from models.assemble import rows_of
-from models.errors import OneClassOnly
-from models.examples import TrainingSet
+from models.errors import OneClassOnly, SharedWithTest
+from models.examples import TrainingSet, join
 from models.labels import AMBIGUOUS, BOGUS, REAL, LabelOptions, label
 from models.split import SPLITS, split_by
 from models.stored_stamps import read_rows
@@ -144,22 +144,63 @@ def assign_splits(examples: TrainingSet, seed: int = 0) -> TrainingSet:
         counts = {name: np.bincount(examples.labels[part == name], minlength=2) for name in SPLITS}
         told = ", ".join(f"{name} {real} real and {bogus} bogus" for name, (bogus, real) in counts.items())
         raise OneClassOnly(deals=DEALS, keys="/".join(used), parts=told)
+    card = {**examples.card, "split_by": list(used), "split_seed": seed}
+    return _in_parts(TrainingSet(examples.stamps, examples.table, card), part)
+
+
+def with_test_set(examples: TrainingSet, test: TrainingSet, seed: int = 0) -> TrainingSet:
+    """Deal a set out to training and validation, and take another one, of other units, as the test part.
+
+    Parameters
+    ----------
+    examples : TrainingSet
+        Set to learn from and to stop the training by.
+    test : TrainingSet
+        Set of units that are not in it.
+    seed : int, optional
+        Seed of the deal.
+
+    Returns
+    -------
+    TrainingSet
+        Both sets with their split.
+
+    Raises
+    ------
+    SharedWithTest
+        If a unit, exposure, object or host galaxy is in both.
+    TooFewGroups, OneClassOnly
+        As `assign_splits`.
+    """
+    for name in ("unit", *NEVER_SHARED):
+        both = set(examples.table[name].to_pylist()) & set(test.table[name].to_pylist()) - {None}
+        if both:
+            raise SharedWithTest(what=name, count=len(both), example=str(sorted(both)[0]))
+    dealt = assign_splits(examples, seed)
+    part = np.asarray(dealt.table["split"]).astype(str)
+    part = np.concatenate([np.where(part == "test", "train", part), np.full(len(test), "test")])
+    whole = join([dealt, test])
+    return _in_parts(TrainingSet(whole.stamps, whole.table, {**dealt.card, **whole.card}), part)
+
+
+def _in_parts(examples: TrainingSet, part: npt.NDArray[np.str_]) -> TrainingSet:
+    """The set with a part for each example; its card tells what each part holds."""
     place = examples.table.schema.get_field_index("split")
     field = examples.table.schema.field(place)
     labelled = examples.table.set_column(place, field, pa.array(part.tolist(), pa.string()))
+    unit, exposure = (np.asarray(examples.table[name]).astype(str) for name in ("unit", "exposure_id"))
     parts = [
         {
             "part": name,
-            "units": len(np.unique(keys["unit"][part == name].astype(str))),
-            "exposures": len(np.unique(keys["exposure_id"][part == name].astype(str))),
+            "units": len(np.unique(unit[part == name])),
+            "exposures": len(np.unique(exposure[part == name])),
             "real": int((examples.labels[part == name] == REAL).sum()),
             "bogus": int((examples.labels[part == name] == BOGUS).sum()),
         }
         for name in (*SPLITS, ASIDE)
         if name in SPLITS or bool((part == name).any())
     ]
-    card = {**examples.card, "split_by": list(used), "split_seed": seed, "parts": parts}
-    return TrainingSet(examples.stamps, labelled, card)
+    return TrainingSet(examples.stamps, labelled, {**examples.card, "parts": parts})
 
 
 def set_aside(part: npt.NDArray[np.str_], shared: Mapping[str, npt.NDArray[np.object_]]) -> npt.NDArray[np.str_]:

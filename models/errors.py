@@ -38,3 +38,10 @@ class OneClassOnly(NightsiftError):
 
     problem = "none of {deals} splits by {keys} leaves both classes in every part; the last has {parts}"
     hint = "add exposures, fields or units: an object seen on many exposures counts on one side only"
+
+
+class SharedWithTest(NightsiftError):
+    """What a model is tested on is also learnt from."""
+
+    problem = "{count} values of {what} are in the test sets and in the sets to learn from, {example} for one"
+    hint = "test on sets of other units"

@@ -26,6 +26,10 @@ def train(
     ] = None,
     archive: Annotated[Path | None, typer.Option(help="Learn from this archive instead of simulating.")] = None,
     truth: Annotated[Path | None, typer.Option(help="Table of the truth of that archive.")] = None,
+    test: Annotated[
+        list[Path] | None,
+        typer.Option(help="Stamp sets of other units, to be tested on; the rest is learnt from. May be repeated."),
+    ] = None,
     architecture: Annotated[str | None, typer.Option(help="Name of a file in models/architectures.")] = None,
     prevalence: Annotated[
         float | None, typer.Option(min=1e-6, max=0.999, help="Part of the candidates that is real where scores hold.")
@@ -43,7 +47,8 @@ def train(
 
     start = SEED if seed is None else seed
     folders, reduced, told = tuple(map(str, sets or ())), archive and str(archive), truth and str(truth)
-    source = Source(folders, reduced or None, told or None, units or UNITS, start)
+    held = tuple(map(str, test or ()))
+    source = Source(folders, reduced or None, told or None, units or UNITS, start, held)
     asked = {"architecture": architecture, "prevalence": prevalence}
     given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     options = TrainOptions(epochs=epochs or EPOCHS, seed=start, **given)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.dataset import NEVER_SHARED, assign_splits, set_aside
-from models.errors import TooFewGroups
+from models.dataset import NEVER_SHARED, assign_splits, set_aside, with_test_set
+from models.errors import SharedWithTest, TooFewGroups
 from models.examples import EXAMPLES, TrainingSet
 from models.split import SPLITS, groups_of, split, split_by
 from nightsift.frames import Stamps
@@ -105,3 +105,27 @@ def test_set_aside_keeps_the_side_with_most() -> None:
     part = np.array(["train", "train", "test", "test", "validation"])
     shared = {"host_id": np.array(["a", "a", "a", "b", None], dtype=object)}
     assert set_aside(part, shared).tolist() == ["train", "train", "aside", "test", "validation"]
+
+
+def renamed(found: TrainingSet, prefix: str) -> TrainingSet:
+    """The same examples of another survey."""
+    columns = found.table.to_pydict()
+    for name in ("example_id", "survey", "unit", "field", "exposure_id", "object_id", "host_id"):
+        columns[name] = [None if one is None else f"{prefix}{one}" for one in columns[name]]
+    return TrainingSet(found.stamps, table(columns, EXAMPLES), found.card)
+
+
+def test_sets_of_other_units_become_the_test_part_and_nothing_else_does() -> None:
+    learn, test = survey(12, 2), renamed(survey(2, 2), "other-")
+    whole = with_test_set(learn, test, seed=3)
+    part, unit = (np.asarray(whole.table[name].to_pylist()) for name in ("split", "unit"))
+    assert set(part[unit == "s/u"]) == {"train", "validation"}
+    assert set(part[unit == "other-s/u"]) == {"test"}
+    told = {one["part"]: one for one in whole.card["parts"]}
+    assert told["test"]["real"] == int(test.labels.sum())
+    assert sum(one["real"] + one["bogus"] for one in told.values()) == len(learn) + len(test)
+
+
+def test_what_is_learnt_from_cannot_be_tested_on() -> None:
+    with pytest.raises(SharedWithTest, match="unit"):
+        with_test_set(survey(12, 2), survey(2, 2), seed=3)
