@@ -54,7 +54,7 @@ def threshold_curves(models: Mapping[str, Series], thresholds: Mapping[str, floa
             axis.set_ylim(5e-5, 1.1)
             _probability_axis(axis)
             axis.set_title(name, pad=14)
-            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=5 if len(models) == 1 else 2)
+            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3 if len(models) == 1 else 1)
         axes[0].set_ylabel("part")
         return _png(figure)
 
