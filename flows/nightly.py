@@ -10,18 +10,17 @@ from typing import Any
 
 from prefect import flow
 
-from flows.runner import Call, Ended, run_all
+from flows.lost import record_lost
+from flows.runner import Call, run_all
 from flows.server import tracking
 from flows.summary import NightSummary, publish_artifacts, sentence, summarise
-from nightsift import ledger
 from nightsift.errors import ConfigurationError, NightsiftError, SourceError
-from nightsift.io.paths import Archive, checksum, exposure_identity
+from nightsift.io.paths import Archive
 from nightsift.survey import Runner, Survey, load_survey
 from nightsift.units import Unit
 from tasks.discover import Exposure, find_exposures, pending
 from tasks.finish import finish_night
 from tasks.logs import run_logger
-from tasks.record import closing_columns, opening_row, verdict_on
 from tasks.reduce import model_of, reduce_exposure
 from tasks.report import write_report
 
@@ -97,10 +96,8 @@ def _night(
     logger.info("%d exposures found, %d to reduce", len(found), len(todo))
     calls = [_call(one, units[one.unit], survey, redo) for one in todo]
     rows: list[dict[str, Any]] = []
-    for ended in run_all(reduce_exposure, calls, runner, tracked):
-        rows.append(ended.result if ended.error is None else _lost(ended, units))
-        if ended.error is not None:
-            _record(archive, rows[-1], problems)
+    for ended in run_all(reduce_exposure, calls, runner, tracked, survey.watch.exposure_timeout):
+        rows.append(ended.result if ended.error is None else record_lost(archive, ended, units, problems))
         if progress is not None:
             progress(rows[-1], len(todo))
     nights = sorted({row["night"] for row in rows} | {one.night for one in found if one.night})
@@ -181,25 +178,3 @@ def _call(exposure: Exposure, unit: Unit, survey: Survey, redo: bool) -> Call:
         "label": exposure.label,
         "redo": redo,
     }
-
-
-def _lost(ended: Ended, units: Mapping[str, Unit]) -> dict[str, Any]:
-    """Row of an exposure whose task could not write one itself: its process died, or the disk is full."""
-    unit = next(one.name for one in units.values() if ended.call["unit"] in (one.name, one.file))
-    row = opening_row(unit, ended.call["night"], ended.call["url"])
-    try:
-        row["checksum"] = checksum(row["url"])
-        row["exposure_id"] = exposure_identity(unit, row["checksum"])
-    except NightsiftError as error:
-        run_logger().debug("%s", error)
-    assert isinstance(ended.error, Exception)
-    return closing_columns({**row, **verdict_on(ended.error)}, {}, 0.0, "")
-
-
-def _record(archive: Archive, row: dict[str, Any], problems: list[str]) -> None:
-    """Write the row of a lost exposure; where even that fails, the run says so and the next run tries it again."""
-    try:
-        ledger.record(archive, row)
-    except (NightsiftError, OSError) as error:
-        run_logger().error("%s: %s", row["url"], error)
-        problems.append(f"{row['url']} failed and could not be recorded: {error}")

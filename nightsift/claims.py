@@ -166,12 +166,36 @@ def claims_held(archive: Archive) -> list[Claim]:
     list of Claim
         Sorted by exposure; looking also starts the watch over claims of other machines.
     """
+    return [claim for claim in _all(archive) if not _is_stale(claim.path, STALE_SECONDS)]
+
+
+def claims_of(archive: Archive, pid: int) -> list[Claim]:
+    """Claims of a process of this machine, which may have died.
+
+    Parameters
+    ----------
+    archive : Archive
+        The archive.
+    pid : int
+        Its number.
+
+    Returns
+    -------
+    list of Claim
+        Sorted by exposure.
+    """
+    here = this_process().machine
+    return [claim for claim in _all(archive) if (claim.holder.machine, claim.holder.pid) == (here, pid)]
+
+
+def _all(archive: Archive) -> list[Claim]:
+    """Newest generation of each claim, sorted by exposure."""
     newest: dict[str, Path] = {}
     for path in sorted(archive.claim("any").parent.glob("*.*"), key=_generation):
         if _generation(path) >= 0:
             newest[path.stem] = path
     claims = [claim for path in newest.values() if (claim := _read(path)) is not None]
-    return sorted((one for one in claims if not _is_stale(one.path, STALE_SECONDS)), key=lambda one: one.exposure_id)
+    return sorted(claims, key=lambda claim: claim.exposure_id)
 
 
 class _Keeper:

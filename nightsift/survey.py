@@ -7,7 +7,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from nightsift.configuration import Section, read_toml, validate
+from nightsift.configuration import Section, closest, read_toml, validate
+from nightsift.nights.notify import NotifyOptions
+from nightsift.nights.options import WatchOptions
+from nightsift.nights.site import Site
 from nightsift.units import Unit, load_unit
 
 
@@ -23,6 +26,14 @@ def _default_runner() -> Runner:
     return Runner.model_validate({})
 
 
+def _default_watch() -> WatchOptions:
+    return WatchOptions.model_validate({})
+
+
+def _default_notify() -> NotifyOptions:
+    return NotifyOptions.model_validate({})
+
+
 class Source(Section):
     """Frames of one unit."""
 
@@ -30,6 +41,7 @@ class Source(Section):
     frames: str = Field(min_length=1, description="folder, glob or URL of the frames")
     templates: str = Field("", description="folder, glob or URL of frames that templates are built from")
     pattern: str = Field("*.fit*", min_length=1, description="what file names must match")
+    site: str = Field("", description="name of the [site.NAME] table where the unit stands")
 
 
 class Survey(Section):
@@ -40,6 +52,9 @@ class Survey(Section):
     units: str = Field("", description="folder of unit files, searched before those shipped")
     runner: Runner = Field(default_factory=_default_runner)
     sources: tuple[Source, ...] = Field(alias="source", min_length=1, description="one [[source]] table a unit")
+    sites: dict[str, Site] = Field(alias="site", default_factory=dict, description="one [site.NAME] table a site")
+    watch: WatchOptions = Field(default_factory=_default_watch)
+    notify: NotifyOptions = Field(default_factory=_default_notify)
     file: str = Field("", description="file that it was read from (set on reading)")
 
     @model_validator(mode="after")
@@ -48,6 +63,10 @@ class Survey(Section):
         twice = sorted({f"{unit} ({frames})" for unit, frames in names if names.count((unit, frames)) > 1})
         if twice:
             raise ValueError(f"the source {', '.join(twice)} stands twice | remove one [[source]] table")
+        for source in self.sources:
+            if source.site and source.site not in self.sites:
+                advice = closest(source.site, self.sites) if self.sites else f"add a table [site.{source.site}]"
+                raise ValueError(f"the source of {source.unit} names the site '{source.site}' | {advice}")
         return self
 
     @classmethod

@@ -24,6 +24,7 @@ from nightsift.cli import (
     training,
     transferring,
     unit,
+    watching,
 )
 from nightsift.errors import ConfigurationError, NightsiftError
 
@@ -51,6 +52,7 @@ app = typer.Typer(
 )
 
 app.command("night")(night.night)
+app.command("watch")(watching.watch)
 app.command("frame")(night.frame)
 app.command("simulate")(survey.simulate)
 app.command("template")(survey.template)

@@ -13,12 +13,14 @@ from types import ModuleType
 import pytest
 
 from flows.runner import ProcessDied, run_all
+from flows.workers import Workers
+from nightsift.errors import TimedOut
 from nightsift.survey import Runner
 
 POOL = Runner(kind="processes", workers=2, address="")
 HERE = Runner(kind="in-process", workers=1, address="")
 TASKS = """
-import os, signal
+import ctypes, os, signal
 from pathlib import Path
 from prefect import task
 
@@ -26,6 +28,8 @@ from prefect import task
 def square(n, folder=""):
     if n == 3:
         os.kill(os.getpid(), signal.SIGKILL)
+    if n == 8:
+        ctypes.CDLL(None).sleep(600)  # hangs in C, where no Python signal or thread gets in
     if n == 5:
         raise ValueError("five")
     if folder:
@@ -54,6 +58,25 @@ def test_the_call_that_kills_is_given_up_and_all_others_end(tasks: ModuleType, t
     assert isinstance(ended[5].error, ValueError)
     assert {n: ended[n].result[0] for n in (1, 2, 4, 6, 7)} == {1: 1, 2: 4, 4: 16, 6: 36, 7: 49}
     assert ended[7].result[1] == os.environ.get("OMP_NUM_THREADS", "1"), "a process of a pool keeps to one thread"
+
+
+def test_the_call_that_hangs_is_stopped_and_all_others_end(tasks: ModuleType) -> None:
+    calls = [{"n": n, "label": f"frame {n}"} for n in (8, 1, 2, 4, 6)]
+    ended = {one.call["n"]: one for one in run_all(tasks.square, calls, POOL, tracked=False, timeout=3.0)}
+    assert isinstance(ended[8].error, TimedOut)
+    assert "frame 8 took longer than 3 s" in str(ended[8].error)
+    assert {n: ended[n].result[0] for n in (1, 2, 4, 6)} == {1: 1, 2: 4, 4: 16, 6: 36}
+    with pytest.raises(ProcessLookupError):
+        os.kill(ended[8].pid, 0)
+
+
+def test_processes_stay_warm(tasks: ModuleType) -> None:
+    with Workers(tasks.square, 1, timeout=60.0) as workers:
+        for n in (1, 2):
+            workers.submit({"n": n})
+        first, second = [one for _ in range(2) for one in workers.collect()]
+        assert first.pid == second.pid
+        assert workers.collect(0.05) == []
 
 
 def test_in_process_keeps_the_order(tasks: ModuleType) -> None:

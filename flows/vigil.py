@@ -1,0 +1,255 @@
+"""What the watch of a night knows: frames that wait, run and ended, by unit; and what people should be told."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from nightsift.nights.clock import Night
+from nightsift.nights.options import WatchOptions
+from nightsift.nights.progress import Progress, UnitProgress
+from tasks.lookout import Frame, Lookout
+
+Wish = Callable[[str, float, float, float], float]
+"""How much a running alert wants a frame, by unit, right ascension, declination (deg) and MJD: 0 for not at all."""
+
+AGAIN_SECONDS = 20.0
+"""A frame that another process is at is looked at again after so long."""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A frame that waits for a worker.
+
+    Attributes
+    ----------
+    frame : Frame
+        The frame.
+    not_before : float
+        Monotonic seconds before which it is not begun.
+    """
+
+    frame: Frame
+    not_before: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something that people should be told, once a night.
+
+    Attributes
+    ----------
+    key : str
+        What makes it the same trouble.
+    what, advice : str
+        What is wrong, and what to do.
+    """
+
+    key: str
+    what: str
+    advice: str
+
+
+@dataclass(slots=True)
+class Vigil:
+    """The state of a watch.
+
+    Attributes
+    ----------
+    options : WatchOptions
+        Table ``[watch]``.
+    night : Night or None
+        The night; None without a site.
+    lookouts : list of Lookout
+        One a source.
+    waiting : list of Waiting
+        Frames that have settled.
+    running : dict of str to Frame
+        Frames under way, by place.
+    begun : dict of str to float
+        When each was begun (monotonic s).
+    ended : dict of str to Counter
+        Frames that ended, by unit and state.
+    arrived : Counter
+        Frames that settled, by unit.
+    last : dict of str to float
+        When a frame of each unit was seen last (monotonic s).
+    latencies : list of float
+        Seconds from the first sight of each frame to its row.
+    started : float
+        Monotonic seconds.
+    """
+
+    options: WatchOptions
+    night: Night | None
+    lookouts: list[Lookout]
+    waiting: list[Waiting] = field(default_factory=list)
+    running: dict[str, Frame] = field(default_factory=dict)
+    begun: dict[str, float] = field(default_factory=dict)
+    ended: dict[str, Counter[str]] = field(default_factory=dict)
+    arrived: Counter[str] = field(default_factory=Counter)
+    last: dict[str, float] = field(default_factory=dict)
+    latencies: list[float] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    def take_in(self) -> list[Frame]:
+        """Take what the lookouts have found."""
+        new = [frame for lookout in self.lookouts for frame in lookout.take()]
+        for frame in new:
+            self.waiting.append(Waiting(frame))
+            self.arrived[frame.exposure.unit] += 1
+            self.last[frame.exposure.unit] = time.monotonic()
+        return new
+
+    def next(self, wish: Wish) -> Frame | None:
+        """The frame to begin now: what an alert wants most, then what has waited longest.
+
+        Parameters
+        ----------
+        wish : callable
+            How much a running alert wants a frame.
+
+        Returns
+        -------
+        Frame or None
+            The frame, moved from those that wait to those that run.
+        """
+        now = time.monotonic()
+        able = [one for one in self.waiting if one.not_before <= now and one.frame.exposure.url not in self.running]
+        if not able:
+            return None
+
+        def urgency(one: Waiting) -> tuple[float, float]:
+            frame = one.frame
+            return wish(frame.exposure.unit, frame.ra, frame.dec, frame.mjd), -frame.seen
+
+        first = max(able, key=urgency)
+        self.waiting.remove(first)
+        url = first.frame.exposure.url
+        self.running[url], self.begun[url] = first.frame, now
+        return first.frame
+
+    def end(self, row: Mapping[str, Any], url: str) -> None:
+        """Take in how a frame ended; one that is under way elsewhere waits and is looked at again.
+
+        Parameters
+        ----------
+        row : mapping of str to object
+            Its ledger row.
+        url : str
+            Its place.
+        """
+        frame = self.running.pop(url)
+        self.begun.pop(url)
+        now = time.monotonic()
+        if row["state"] == "elsewhere":
+            self.waiting.append(Waiting(frame, now + AGAIN_SECONDS))
+            return
+        self.ended.setdefault(frame.exposure.unit, Counter())[row["state"]] += 1
+        self.latencies.append(now - frame.seen)
+
+    def lag(self) -> float:
+        """Seconds that the oldest settled frame has been waiting or under way."""
+        frames = [one.frame for one in self.waiting] + list(self.running.values())
+        return max((time.monotonic() - frame.seen for frame in frames), default=0.0)
+
+    def is_idle(self) -> bool:
+        """Whether no frame waits, runs or is still being written."""
+        return not self.waiting and not self.running and not any(one.arrivals.settling() for one in self.lookouts)
+
+    def silent_units(self, now: datetime) -> list[str]:
+        """Units that deliver nothing although it is dark."""
+        limit = self.options.silent_after * 60.0
+        if self.night is None or self.night.dusk is None or not self.night.is_dark(now):
+            return []
+        dark_for = (now - self.night.dusk).total_seconds()
+        units = {one.unit.name for one in self.lookouts}
+        quiet = {unit: time.monotonic() - self.last.get(unit, self.started) for unit in units}
+        return sorted(unit for unit, seconds in quiet.items() if min(seconds, dark_for) > limit)
+
+    def troubles(self, now: datetime) -> Iterable[Trouble]:
+        """What people should be told now; each is told once a night, whoever asks."""
+        for one in self.lookouts:
+            away = one.silent_for()
+            if (one.problem or away > 60.0) and away > 3 * self.options.poll:
+                what = one.problem or f"listing {one.source.frames} has hung for {away:.0f} s"
+                advice = "check disk, mount and network; what arrives meanwhile is found when the source is back"
+                yield Trouble(f"source {one.unit.name}", f"{one.unit.name}: {what}", advice)
+        for unit in self.silent_units(now):
+            minutes = self.options.silent_after
+            older = sum(one.older for one in self.lookouts if one.unit.name == unit)
+            hint = f" ({older} files there are older than tonight: is the clock of the camera right?)" if older else ""
+            advice = f"check camera, dome and transfer of this unit{hint}"
+            yield Trouble(f"silent {unit}", f"{unit} has delivered no frame for {minutes:.0f} minutes", advice)
+        if self.lag() > 60.0 * self.options.lag_limit:
+            what = f"the night lags behind by {self.lag() / 60:.0f} minutes, {len(self.waiting)} frames wait"
+            yield Trouble("lag", what, "raise workers under [runner] if cores are idle; see nightsift status")
+        for unit, states in self.ended.items():
+            failed, all_of_them = states["failed"], sum(states.values())
+            if failed >= 3 and failed > 0.2 * all_of_them:
+                what = f"{failed} of {all_of_them} exposures of {unit} failed"
+                yield Trouble(f"failing {unit}", what, "nightsift show survey.toml tells why; is the disk full?")
+
+    def describe(self, progress: Progress, now: datetime) -> Progress:
+        """Fill in how the night goes on.
+
+        Parameters
+        ----------
+        progress : Progress
+            What to fill.
+        now : datetime
+            With its time zone.
+
+        Returns
+        -------
+        Progress
+            The same.
+        """
+        silent = set(self.silent_units(now))
+        for one in self.lookouts:
+            name = one.unit.name
+            unit = progress.units[name] = UnitProgress(arrived=self.arrived[name], silent=name in silent)
+            unit.ended = dict(self.ended.get(name, {}))
+        for one in self.lookouts:
+            unit = progress.units[one.unit.name]
+            unit.settling += len(one.arrivals.settling())
+            unit.older += one.older
+            if one.problem and one.silent_for() > 3 * self.options.poll:
+                unit.source = one.problem
+        for waiting in self.waiting:
+            progress.units[waiting.frame.exposure.unit].waiting += 1
+        for frame in self.running.values():
+            progress.units[frame.exposure.unit].running += 1
+        for name, seen in self.last.items():
+            progress.units[name].last_arrival = _utc(now.timestamp() - (time.monotonic() - seen))
+        progress.running = [
+            {"label": frame.exposure.label, "seconds": round(time.monotonic() - self.begun[url], 1)}
+            for url, frame in self.running.items()
+        ]
+        progress.lag, progress.updated = round(self.lag(), 1), _utc(now.timestamp())
+        if self.latencies:
+            progress.latency_median = round(statistics.median(self.latencies), 1)
+            progress.latency_worst = round(max(self.latencies), 1)
+        return progress
+
+
+def memory_of(pids: Iterable[int]) -> float:
+    """Resident memory of processes (MB); 0 where the system does not tell."""
+    total = 0.0
+    for pid in pids:
+        try:
+            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        except (OSError, ValueError, IndexError):
+            continue
+        total += pages * 4096 / 1e6
+    return round(total, 1)
+
+
+def _utc(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"

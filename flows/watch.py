@@ -1,0 +1,267 @@
+"""The night while it goes on: frames are reduced as they land, and at dawn the night is closed with its report."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from prefect import flow
+
+from flows.lost import record_lost
+from flows.nightly import _night, load_units
+from flows.server import tracking
+from flows.summary import NightSummary
+from flows.vigil import Vigil, Wish, memory_of
+from flows.wishes import wishes
+from flows.workers import Workers
+from nightsift import ledger
+from nightsift.claims import claimed
+from nightsift.errors import ConfigurationError
+from nightsift.io.paths import Archive, Found
+from nightsift.nights.clock import Night, night_at
+from nightsift.nights.progress import Progress, write_progress
+from nightsift.processes import this_process
+from nightsift.survey import Survey
+from nightsift.units import Unit
+from tasks.logs import run_logger
+from tasks.lookout import Frame, Lookout
+from tasks.notify import tell_once
+from tasks.record import is_current
+from tasks.reduce import model_of, reduce_exposure
+
+TICK_SECONDS = 1.0
+"""Longest wait of the loop: it looks after frames, workers and the clock this often."""
+
+WRITE_SECONDS = 2.0
+"""The status is written this often."""
+
+Heard = Callable[[Mapping[str, Any]], None]
+"""Called with the ledger row of each exposure that ended."""
+
+
+def watch(
+    survey: Survey,
+    site: str = "",
+    units: Sequence[str] = (),
+    until: datetime | None = None,
+    once: bool = False,
+    heard: Heard | None = None,
+    track: bool = True,
+) -> NightSummary:
+    """Watch a night until dawn and close it; killed at any moment, it goes on when it is started again.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+    site : str, optional
+        Site whose units are watched; needed where the survey has several.
+    units : sequence of str, optional
+        Only these units.
+    until : datetime, optional
+        When to close the night, instead of after dawn.
+    once : bool, optional
+        Reduce what is there, close, and end.
+    heard : callable, optional
+        Called with the ledger row of each exposure that ended.
+    track : bool, optional
+        False to run without Prefect.
+
+    Returns
+    -------
+    NightSummary
+        What came out of the night.
+
+    Raises
+    ------
+    ConfigurationError
+        If survey, units, models or sites are wrong.
+    UnderWayElsewhere
+        If the night is being watched already.
+    """
+    plan = (survey, *whereabouts(survey, site, units, until, once), until, once, heard)
+    if track:
+        with tracking() as tracked:
+            if tracked:
+                named = f"{survey.name} {plan[1] or 'everywhere'}"
+                return watching.with_options(flow_run_name=named)(*plan, tracked=True)
+    return _watch(*plan, tracked=False)
+
+
+def whereabouts(
+    survey: Survey, site: str, only: Sequence[str], until: datetime | None, once: bool
+) -> tuple[str, dict[str, Unit]]:
+    """Site to watch and its units, checked before anything is started.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+    site : str
+        The site asked for; empty for the only one.
+    only : sequence of str
+        Units asked for; all of the site when empty.
+    until : datetime or None
+        When to end.
+    once : bool
+        Whether to end when nothing is left to do.
+
+    Returns
+    -------
+    site : str
+        Its name; empty where no end depends on the Sun.
+    units : dict of str to Unit
+        Its units by name.
+
+    Raises
+    ------
+    ConfigurationError
+        If it cannot be told which site is meant, or something is configured wrongly.
+    """
+    named = sorted({source.site for source in survey.sources})
+    if site and site not in survey.sites:
+        _wrong(survey, "name", f"there is no site '{site}'", f"the survey has {', '.join(survey.sites) or 'none'}")
+    if not site:
+        if len(named) > 1:
+            _wrong(survey, "name", "the units stand at several sites", f"say which: --site {' or --site '.join(named)}")
+        site = named[0]
+    if not site and until is None and not once:
+        advice = "add [site.NAME] with latitude, longitude and timezone, name it in each [[source]], or give --until"
+        _wrong(survey, "site", "without a site nobody knows when the night ends", advice)
+    here = [source.unit for source in survey.sources if source.site == site]
+    units = load_units(survey, [unit for unit in here if not only or unit in only] or list(only))
+    for unit in units.values():
+        model_of(unit)
+        longitude = survey.sites[site].longitude if site else unit.site.longitude
+        if abs((unit.site.longitude - longitude + 180.0) % 360.0 - 180.0) > 1.0:
+            what = f"it stands at longitude {longitude}, but {unit.name} says {unit.site.longitude} in its unit file"
+            _wrong(survey, "longitude", what, "correct one of them: nights are named by it", f"site.{site}")
+    return site, units
+
+
+def _watch(
+    survey: Survey,
+    site: str,
+    units: dict[str, Unit],
+    until: datetime | None,
+    once: bool,
+    heard: Heard | None,
+    tracked: bool,
+) -> NightSummary:
+    archive, logger = Archive(survey.archive), run_logger()
+    night = night_at(survey.sites[site], datetime.now(UTC), survey.watch.sun_altitude) if site else None
+    end = _end(night, survey, until, once)
+    name = night.name if night is not None else f"{datetime.now(UTC):%Y-%m-%d}"
+    progress = Progress(survey.name, site, name, "watching", asdict(this_process()), f"{datetime.now(UTC):%FT%TZ}")
+    if night is not None:
+        progress.dusk, progress.dawn = (f"{one:%FT%TZ}" if one else "" for one in (night.dusk, night.dawn))
+    logger.info("watching %s %s until %s", site or survey.name, name, "all is done" if once else f"{end:%F %T} UTC")
+    with ExitStack() as stack:
+        stack.enter_context(claimed(archive, f"watch {survey.name} {site}".strip()))
+        vigil = _vigil(survey, units, archive, night)
+        try:
+            with Workers(reduce_exposure, survey.runner.workers, survey.watch.exposure_timeout, tracked) as workers:
+                workers.start()
+                for one in vigil.lookouts:
+                    one.start()
+                _keep_watch(survey, units, vigil, workers, progress, None if once else end, heard)
+            progress.state = "closing"
+            write_progress(archive, vigil.describe(progress, datetime.now(UTC)))
+            summary = _night(survey, name if site else None, tuple(units), survey.runner, False, None, tracked=tracked)
+            progress.state = "closed"
+        finally:
+            progress.state = "closed" if progress.state == "closed" else "stopped"
+            for one in vigil.lookouts:
+                one.stop()
+            write_progress(archive, vigil.describe(progress, datetime.now(UTC)))
+    return summary
+
+
+watching = flow(name="watch", persist_result=False, validate_parameters=False)(_watch)
+
+
+def _keep_watch(
+    survey: Survey,
+    units: Mapping[str, Unit],
+    vigil: Vigil,
+    workers: Workers,
+    progress: Progress,
+    end: datetime | None,
+    heard: Heard | None,
+) -> None:
+    """The loop: take in, begin what is most urgent, take in what ended, write down, tell."""
+    archive, written, problems = Archive(survey.archive), 0.0, list[str]()
+    wish: Wish = wishes(archive)
+    while not _is_over(vigil, end):
+        vigil.take_in()
+        while workers.free() and (frame := vigil.next(wish)) is not None:
+            workers.submit(_call(frame, units[frame.exposure.unit], survey))
+        for ended in workers.collect(TICK_SECONDS):
+            row = ended.result if ended.error is None else record_lost(archive, ended, units, problems)
+            vigil.end(row, ended.call["url"])
+            if heard is not None:
+                heard(row)
+        if time.monotonic() - written > WRITE_SECONDS:
+            written, now = time.monotonic(), datetime.now(UTC)
+            wish = wishes(archive)
+            for trouble in vigil.troubles(now):
+                if tell_once(survey, archive, progress.night, trouble.key, trouble.what, trouble.advice):
+                    progress.troubles.append(trouble.what)
+            progress.memory = memory_of([os.getpid(), *workers.pids()])
+            write_progress(archive, vigil.describe(progress, now))
+
+
+def _is_over(vigil: Vigil, end: datetime | None) -> bool:
+    if end is None:
+        return all(one.listed_at for one in vigil.lookouts) and vigil.is_idle()
+    return datetime.now(UTC) >= end and not vigil.waiting and not vigil.running
+
+
+def _vigil(survey: Survey, units: Mapping[str, Unit], archive: Archive, night: Night | None) -> Vigil:
+    since = (night.begins if night is not None else datetime.now(UTC) - timedelta(hours=18)).timestamp()
+    models = {name: model_of(unit) for name, unit in units.items()}
+    rows = {row["url"]: row for one in archive.nights()[-3:] for row in ledger.read(archive, one).to_pylist()}
+
+    def known(found: Found, unit: Unit) -> bool:
+        """The ledger has judged this file, and it has not been written to since."""
+        row = rows.get(found.url)
+        if row is None or row["unit"] != unit.name or not found.modified < row["recorded_at"].timestamp():
+            return False
+        return is_current(row, unit, models[unit.name], archive)
+
+    lookouts = []
+    for source in survey.sources:
+        unit = next((one for one in units.values() if source.unit in (one.name, one.file)), None)
+        if unit is not None:
+            ask = lambda found, unit=unit: known(found, unit)  # noqa: E731
+            lookouts.append(Lookout(source, unit, survey.watch.poll, survey.watch.settle, since, ask))
+    return Vigil(survey.watch, night, lookouts)
+
+
+def _call(frame: Frame, unit: Unit, survey: Survey) -> dict[str, Any]:
+    return {
+        "url": frame.exposure.url,
+        "unit": unit.file or unit.name,
+        "archive": str(survey.archive),
+        "night": frame.exposure.night,
+        "folders": [str(folder) for folder in survey.unit_folders],
+        "label": frame.exposure.label,
+        "wait": 0.0,
+    }
+
+
+def _end(night: Night | None, survey: Survey, until: datetime | None, once: bool) -> datetime:
+    if until is not None:
+        return until
+    if night is not None and night.dawn is not None:
+        return night.dawn + timedelta(minutes=survey.watch.close_after)
+    return datetime.now(UTC)  # the Sun does not go down tonight: what is there is reduced, and the night closed
+
+
+def _wrong(survey: Survey, key: str, what: str, advice: str, table: str = "site") -> None:
+    raise ConfigurationError(file=survey.file, table=table, key=key, what=what, advice=advice)

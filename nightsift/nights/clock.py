@@ -1,0 +1,196 @@
+"""The night's clock: when it gets dark at a site, what the night is called, and when the next one begins.
+
+A night goes from noon to noon of mean solar time at the site, and is named by the date of its evening, as
+`nightsift.times.night_of` names the night of an exposure. Sunset and sunrise are those of almanacs: the upper limb on
+a flat horizon with the usual refraction, the Sun's centre at -50'. Nothing is downloaded: the tables of Earth rotation
+are those that astropy brings, and where they have run out the error is below a second of time.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightsift.nights.site import Site
+from nightsift.times import MJD_ZERO, mjd_of, night_of
+
+HORIZON = -50.0 / 60.0
+"""Altitude of the Sun's centre at sunset and sunrise (deg)."""
+
+STEP = timedelta(minutes=10)
+DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """A night at a site; all times UTC.
+
+    Attributes
+    ----------
+    name : str
+        Date of its evening, ``YYYY-MM-DD``.
+    begins, ends : datetime
+        Noon before and after it, mean solar time.
+    sunset, sunrise : datetime or None
+        None where the Sun does not cross the horizon.
+    dusk, dawn : datetime or None
+        When the Sun goes below and above the altitude asked for. Noon where it is dark all day (the polar night);
+        None where it does not get dark.
+    """
+
+    name: str
+    begins: datetime
+    ends: datetime
+    sunset: datetime | None
+    dusk: datetime | None
+    dawn: datetime | None
+    sunrise: datetime | None
+
+    def is_dark(self, moment: datetime) -> bool:
+        """Whether the Sun is below the altitude asked for.
+
+        Parameters
+        ----------
+        moment : datetime
+            With its time zone.
+
+        Returns
+        -------
+        bool
+            True between dusk and dawn.
+        """
+        return self.dusk is not None and self.dawn is not None and self.dusk <= moment < self.dawn
+
+
+def night_at(site: Site, moment: datetime, altitude: float = -12.0) -> Night:
+    """Night that a moment belongs to; between noon and dusk the one to come.
+
+    Parameters
+    ----------
+    site : Site
+        The site.
+    moment : datetime
+        With its time zone.
+    altitude : float, optional
+        Altitude of the Sun (deg) at which it is dark.
+
+    Returns
+    -------
+    Night
+        The night.
+    """
+    return night_named(site, night_of(mjd_of(moment), site.longitude), altitude)
+
+
+def night_named(site: Site, name: str, altitude: float = -12.0) -> Night:
+    """Night of a date.
+
+    Parameters
+    ----------
+    site : Site
+        The site.
+    name : str
+        Date of its evening, ``YYYY-MM-DD``.
+    altitude : float, optional
+        Altitude of the Sun (deg) at which it is dark.
+
+    Returns
+    -------
+    Night
+        The night.
+    """
+    east = (site.longitude + 180.0) % 360.0 - 180.0
+    begins = datetime.combine(date.fromisoformat(name), datetime.min.time(), UTC) + timedelta(hours=12.0 - east / 15.0)
+    moments = [begins + step * STEP for step in range(round(DAY / STEP) + 1)]
+    altitudes = sun_altitude(site, moments)
+    sunset, sunrise = _crossings(site, moments, altitudes, HORIZON)
+    dusk, dawn = _crossings(site, moments, altitudes, altitude)
+    if (altitudes < altitude).any():
+        # dark already at noon, or still at the next one: at the edges of the polar night and all through it
+        dusk = begins if altitudes[0] < altitude else dusk
+        dawn = begins + DAY if altitudes[-1] < altitude else dawn
+    return Night(name, begins, begins + DAY, sunset, dusk, dawn, sunrise)
+
+
+def next_dusk(site: Site, after: datetime, altitude: float = -12.0, days: int = 370) -> datetime | None:
+    """When it next gets dark.
+
+    Parameters
+    ----------
+    site : Site
+        The site.
+    after : datetime
+        With its time zone.
+    altitude : float, optional
+        Altitude of the Sun (deg) at which it is dark.
+    days : int, optional
+        How far to look.
+
+    Returns
+    -------
+    datetime or None
+        The first beginning of a night after that moment, UTC; None where the Sun is never that low.
+    """
+    first = night_named(site, night_of(mjd_of(after), site.longitude), altitude)
+    deepest = sun_altitude(site, [first.begins + (number + 0.5) * DAY for number in range(days)])
+    # the mean midnight is up to 16 minutes from the Sun's lowest place, which costs less than a degree
+    for number in np.flatnonzero(deepest < altitude + 1.0):
+        name = (date.fromisoformat(first.name) + int(number) * DAY).isoformat()
+        dusk = night_named(site, name, altitude).dusk
+        if dusk is not None and dusk > after:
+            return dusk
+    return None
+
+
+def sun_altitude(site: Site, moments: Sequence[datetime]) -> NDArray[np.float64]:
+    """Altitude of the Sun's centre without refraction.
+
+    Parameters
+    ----------
+    site : Site
+        The site.
+    moments : sequence of datetime
+        With their time zones.
+
+    Returns
+    -------
+    numpy.ndarray
+        Degrees, shape (n,).
+    """
+    from astropy import units as u
+    from astropy.coordinates import AltAz, EarthLocation, get_sun
+    from astropy.time import Time
+    from astropy.utils import iers
+
+    place = EarthLocation.from_geodetic(site.longitude * u.deg, site.latitude * u.deg, site.height * u.m)
+    offline = iers.conf.set_temp("auto_download", False), iers.conf.set_temp("iers_degraded_accuracy", "ignore")
+    with offline[0], offline[1], warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # years beyond the tables of leap seconds: a second more or less
+        times = Time([mjd_of(one) for one in moments], format="mjd", scale="utc")
+        altitudes = get_sun(times).transform_to(AltAz(obstime=times, location=place)).alt.deg
+    return np.asarray(altitudes, dtype=np.float64)
+
+
+def _crossings(
+    site: Site, moments: Sequence[datetime], altitudes: NDArray[np.float64], level: float
+) -> tuple[datetime | None, datetime | None]:
+    """First way down through a level, and last way up; good to a second."""
+    below = altitudes < level
+    down = np.flatnonzero(~below[:-1] & below[1:])
+    up = np.flatnonzero(below[:-1] & ~below[1:])
+
+    def refined(index: int) -> datetime:
+        fine = [moments[index] + part * STEP / 20 for part in range(21)]
+        values = sun_altitude(site, fine) - level
+        if values[0] > values[-1]:
+            values = -values
+        mjd = np.interp(0.0, values, [mjd_of(one) for one in fine])
+        moment = MJD_ZERO + timedelta(days=float(mjd))
+        return moment.replace(microsecond=0)
+
+    return (refined(int(down[0])) if len(down) else None, refined(int(up[-1])) if len(up) else None)
