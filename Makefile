@@ -5,6 +5,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 DEMO ?= demo
 SELECT ?= not slow
+CORES ?= 2
 BENCH ?= bench
 CODE = nightsift subtraction models tasks flows
 
@@ -57,7 +58,7 @@ lint: $(STAMP)
 test: lint
 	@echo "== compile" && $(BIN)/nightsift compile
 	@echo "== docstrings (numpydoc)" && $(BIN)/python -m pytest -q tests/house/test_docstrings.py
-	@echo "== pytest" && $(BIN)/python -m pytest -q -m "$(SELECT)" --ignore tests/house/test_docstrings.py
+	@echo "== pytest" && $(BIN)/python -m pytest -q -n $(CORES) --dist loadfile -m "$(SELECT)" --ignore tests/house/test_docstrings.py
 
 test-all:
 	@$(MAKE) test SELECT=
