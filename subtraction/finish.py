@@ -16,6 +16,7 @@ from subtraction.convolution.convolve import matched_filter
 from subtraction.kernel.spatial import ImageField
 from subtraction.masks.halos import subtract_halos
 from subtraction.masks.union import HARD
+from subtraction.masks.wings import subtract_wings
 from subtraction.sky.background import fit_background, is_sky, sky_blocks, subtract_polynomial
 from subtraction.sky.noise import sky_statistics
 from subtraction.sky.pixels import give_variance, sample_score, settle
@@ -105,7 +106,9 @@ def finish(
     blocks = sky_blocks(data, variance, model, mask, threads=threads)
     coefficients, order = fit_background(blocks, pair.science.shape, background_order)
     subtract_polynomial(data, coefficients, order, threads)
-    subtract_halos(data, variance, mask, pair.science.mask | pair.template.mask, raw.psf.fwhm)
+    saturated = pair.science.mask | pair.template.mask
+    subtract_wings(data, variance, model, mask, saturated, raw.x, raw.y, raw.psf.fwhm)
+    subtract_halos(data, variance, mask, saturated, raw.psf.fwhm)
     sums = star_sums(data, variance, model, mask, raw.psf, raw.x, raw.y)
     faults = fit_star_faults(data, variance, model, mask, raw.psf, raw.x, raw.y)
     error = fit_model_error(sums[:, :4], faults, raw.psf, raw.freedom)

@@ -89,13 +89,16 @@ def flux_scale_metrics(field: ImageField, x: Float64, y: Float64) -> dict[str, f
     -------
     dict of str to float
         ``kernel_sum_variation``: largest less smallest sum over their mean; ``kernel_sum_unproven``: largest change of
-        the sum between a place on the frame and the star nearest to it, over the mean.
+        the sum between a place on the frame and one of the five stars nearest to it, over the mean: over less than
+        that distance no stars tell the scale.
     """
     place_x, place_y = nodes(field.shape, max(field.order, PARTS))
-    nearest = np.argmin((place_x[:, None] - x) ** 2 + (place_y[:, None] - y) ** 2, axis=1)
+    few = min(MIN_STARS, len(x))
+    distance = (place_x[:, None] - x) ** 2 + (place_y[:, None] - y) ** 2
+    nearest = np.argpartition(distance, few - 1, axis=1)[:, :few]
     there, proven = field.total(place_x, place_y), field.total(x, y)
     mean = float(np.abs(there.mean()))
     return {
         "kernel_sum_variation": float(there.max() - there.min()) / mean,
-        "kernel_sum_unproven": float(np.abs(there - proven[nearest]).max()) / mean,
+        "kernel_sum_unproven": float(np.abs(there[:, None] - proven[nearest]).max()) / mean,
     }

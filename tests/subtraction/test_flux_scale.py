@@ -56,6 +56,6 @@ def test_change_of_the_scale_beyond_the_stars_is_unproven(places):
     x, y = places
     proven = flux_scale_metrics(plane, x, y)
     assert proven["kernel_sum_variation"] == pytest.approx(0.5, rel=0.05)
-    assert proven["kernel_sum_unproven"] < 0.05
+    assert proven["kernel_sum_unproven"] < 0.1
     left_side = x < 0.4 * SHAPE[1]
     assert flux_scale_metrics(plane, x[left_side], y[left_side])["kernel_sum_unproven"] == pytest.approx(0.29, abs=0.03)
