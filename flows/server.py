@@ -50,7 +50,7 @@ def tracking(startup_seconds: float = STARTUP_SECONDS) -> Iterator[bool]:
     from prefect.settings import PREFECT_API_URL
 
     if configured := PREFECT_API_URL.value():
-        alive = _answers(configured, min(startup_seconds, 15.0))
+        alive = answers(configured, min(startup_seconds, 15.0))
         if not alive:
             _logger.warning("no Prefect server answers at %s: this run is not tracked", configured)
         with _settings(QUIET):
@@ -58,7 +58,7 @@ def tracking(startup_seconds: float = STARTUP_SECONDS) -> Iterator[bool]:
         return
     process, url = _start(startup_seconds)
     try:
-        if url and _answers(url, startup_seconds):
+        if url and answers(url, startup_seconds):
             with _settings({**QUIET, "PREFECT_API_URL": url}):
                 yield True
                 _send_what_is_left()
@@ -121,7 +121,21 @@ def _hushed(level: str) -> Iterator[None]:
             one.setLevel(old)
 
 
-def _answers(url: str, seconds: float) -> bool:
+def answers(url: str, seconds: float) -> bool:
+    """Whether an API answers.
+
+    Parameters
+    ----------
+    url : str
+        Its address.
+    seconds : float
+        How long to ask.
+
+    Returns
+    -------
+    bool
+        Whether it said that it is well.
+    """
     # The server of a loopback address is not behind the proxy that the environment may name.
     opener = build_opener(ProxyHandler({})) if "//127.0.0.1" in url or "//localhost" in url else build_opener()
     deadline = time.monotonic() + seconds
@@ -158,25 +172,39 @@ def _stop(process: subprocess.Popen[str]) -> None:
     process.stdout.close()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Wait until the pipe to the parent breaks, and end this process at once."""
     sys.stdin.read()
     os._exit(0)
 
 
-def main() -> None:
-    """Serve the API on a free port of loopback, printed as the first line, until the standard input ends."""
+def main(host: str = "127.0.0.1", port: int = 0, lasting: bool = False) -> None:
+    """Serve the API until the standard input ends; the port is printed as the first line.
+
+    Parameters
+    ----------
+    host : str, optional
+        Address to listen on.
+    port : int, optional
+        Port; 0 for a free one.
+    lasting : bool, optional
+        With the pages and with all services, schedules among them; without, only what one run needs.
+    """
     import socket
 
     import uvicorn
     from prefect.server.api.server import create_app
 
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    with socket.create_server((host, port)) as listener:
         sys.stdout.write(f"{listener.getsockname()[1]}\n")
         sys.stdout.flush()
-        config = uvicorn.Config(create_app(ephemeral=True, final=True), log_level="error", lifespan="on")
+        config = uvicorn.Config(create_app(ephemeral=not lasting, final=True), log_level="error", lifespan="on")
         uvicorn.Server(config).run(sockets=[listener])
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) > 2:
+        main(sys.argv[1], int(sys.argv[2]), lasting=True)
+    else:
+        main()

@@ -161,7 +161,7 @@ class Vigil:
 
     def is_idle(self) -> bool:
         """Whether no frame waits, runs or is still being written."""
-        return not self.waiting and not self.running and not any(one.arrivals.settling() for one in self.lookouts)
+        return not self.waiting and not self.running and all(one.is_idle() for one in self.lookouts)
 
     def silent_units(self, now: datetime) -> list[str]:
         """Units that deliver nothing although it is dark."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -173,6 +174,7 @@ def _watch(
             progress.state = "closing"
             write_progress(archive, vigil.describe(progress, datetime.now(UTC)))
             summary = _night(survey, name if site else None, tuple(units), survey.runner, False, None, tracked=tracked)
+            summary = replace(summary, states=_fates(archive, summary.nights, units))
             progress.state = "closed"
         finally:
             progress.state = "closed" if progress.state == "closed" else "stopped"
@@ -216,9 +218,15 @@ def _keep_watch(
             write_progress(archive, vigil.describe(progress, now))
 
 
+def _fates(archive: Archive, nights: Sequence[str], units: Mapping[str, Unit]) -> dict[str, int]:
+    """What became of every exposure of the night, whoever reduced it."""
+    rows = [row for night in nights for row in ledger.read(archive, night).to_pylist()]
+    return dict(Counter(row["state"] for row in rows if row["unit"] in units))
+
+
 def _is_over(vigil: Vigil, end: datetime | None) -> bool:
     if end is None:
-        return all(one.listed_at for one in vigil.lookouts) and vigil.is_idle()
+        return vigil.is_idle()
     return datetime.now(UTC) >= end and not vigil.waiting and not vigil.running
 
 

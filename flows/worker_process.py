@@ -76,14 +76,12 @@ def serve(pipe: Connection, module: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
     end_with_parent()
     importlib.import_module(module)
-    pipe.send(("ready", None))
-    while True:
-        try:
-            job = pipe.recv()
-        except EOFError:
-            _send_what_is_left()
-            return
-        pipe.send(_outcome(job))
+    try:
+        pipe.send(("ready", None))
+        while True:
+            pipe.send(_outcome(pipe.recv()))
+    except (EOFError, BrokenPipeError, ConnectionResetError):  # the parent wants no more
+        _send_what_is_left()
 
 
 @contextmanager

@@ -105,7 +105,7 @@ class Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for worker in self._workers:
-            if worker.call is not None:
+            if worker.call is not None or not worker.ready:
                 worker.process.kill()
             worker.pipe.close()
         deadline = time.monotonic() + STOP_SECONDS

@@ -71,6 +71,7 @@ class Lookout:
         self.listed_at = 0.0
         self.problem = ""
         self.older = 0
+        self.is_reading = False
         self._poll, self._since, self._known = poll, since, known
         self._ready: list[Frame] = []
         self._lock = threading.Lock()
@@ -91,6 +92,11 @@ class Lookout:
         with self._lock:
             ready, self._ready = self._ready, []
         return ready
+
+    def is_idle(self) -> bool:
+        """Whether all that lies there has settled and was taken."""
+        with self._lock:
+            return bool(self.listed_at) and not self.is_reading and not self._ready and not self.arrivals.settling()
 
     def silent_for(self) -> float:
         """Seconds since the source was last listed, or since the beginning."""
@@ -118,12 +124,13 @@ class Lookout:
             self._require_place()
         if not self.listed_at:
             self._begin(listing)
+        self.is_reading = True
         settled = self.arrivals.see(listing)
-        self.listed_at, self.problem = time.monotonic(), ""
         for arrival in settled:
             frame = self._frame(arrival.found, arrival.first_seen)
             with self._lock:
                 self._ready.append(frame)
+        self.listed_at, self.problem, self.is_reading = time.monotonic(), "", False
 
     def _require_place(self) -> None:
         """An empty listing is good news only where the place is there and nothing has vanished from it."""

@@ -19,8 +19,10 @@ from nightsift.cli import (
     monitoring,
     night,
     photometry,
+    serving,
     show,
     survey,
+    tonight,
     training,
     transferring,
     unit,
@@ -53,6 +55,8 @@ app = typer.Typer(
 
 app.command("night")(night.night)
 app.command("watch")(watching.watch)
+app.command("serve")(serving.serve)
+app.command("status")(tonight.status)
 app.command("frame")(night.frame)
 app.command("simulate")(survey.simulate)
 app.command("template")(survey.template)

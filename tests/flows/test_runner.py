@@ -25,7 +25,7 @@ from pathlib import Path
 from prefect import task
 
 @task
-def square(n, folder=""):
+def square(n, folder="", label=""):
     if n == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     if n == 8:
@@ -93,7 +93,7 @@ def test_server_ends_with_a_killed_parent() -> None:
     code = (
         "import os, signal, subprocess, sys\n"
         "p = subprocess.Popen([sys.executable, '-c', 'import flows.server as s, threading, time, sys;"
-        "threading.Thread(target=s._end_with_parent, daemon=True).start(); time.sleep(60)'], stdin=subprocess.PIPE)\n"
+        "threading.Thread(target=s.end_with_parent, daemon=True).start(); time.sleep(60)'], stdin=subprocess.PIPE)\n"
         "print(p.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

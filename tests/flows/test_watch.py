@@ -22,6 +22,7 @@ from nightsift.simulate import SimulationOptions, simulate
 from nightsift.survey import Runner, load_survey
 
 HERE = Runner(kind="in-process", workers=1, address="")
+NIGHTSIFT = (sys.executable, "-c", "from nightsift.cli import main; main()")
 NIGHTS = "nights/2026-11-20/tiny-1"
 WATCH = "\n[watch]\npoll = 0.5\nsettle = 2.0\nexposure_timeout = 200.0\n"
 
@@ -58,7 +59,7 @@ def start(survey: Path) -> Iterator[Start]:
     begun: list[subprocess.Popen[str]] = []
 
     def begin(*options: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "nightsift.cli", "watch", str(survey), "--no-track", *options]
+        command = [*NIGHTSIFT, "watch", str(survey), "--no-track", *options]
         begun.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True))
         return begun[-1]
 
@@ -128,7 +129,7 @@ def test_second_watch_of_the_same_night_says_so(survey: Path, taken: list[Path],
     start("--until", "23:59")
     archive = load_survey(survey).archive
     wait_for(lambda: list((archive / "claims").glob("watch*.0")))
-    command = [sys.executable, "-m", "nightsift.cli", "watch", str(survey), "--no-track", "--once"]
+    command = [*NIGHTSIFT, "watch", str(survey), "--no-track", "--once"]
     other = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert other.returncode == 1
     assert "process" in other.stderr

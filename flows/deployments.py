@@ -1,0 +1,168 @@
+"""What a Prefect server is told of nightsift: work pools, deployments, limits, and what to do about silent runs.
+
+``infra/prefect.yaml`` says the same for servers that are run otherwise; a test compares them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from prefect import Flow
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions, StateType
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.utilities.callables import parameter_schema
+
+POOLS = {"night": 4, "backfill": 2, "alert": 4}
+"""Runs at the same time by work pool: none starves another."""
+
+HEARTBEAT_SECONDS = 30
+SILENT_SECONDS = 120
+"""A run whose heart has not beaten for so long (four beats) is marked as crashed; claims keep exposures safe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """One deployment.
+
+    Attributes
+    ----------
+    name : str
+        Its name; the flow has the name that its own definition gives.
+    entrypoint : str
+        Module and flow.
+    pool : str
+        Work pool.
+    parameters : tuple of str
+        Parameters that the survey file fills.
+    cron : str
+        Schedule in the clock of the first site; empty for none.
+    limit : int
+        Runs at the same time.
+    """
+
+    name: str
+    entrypoint: str
+    pool: str
+    parameters: tuple[str, ...] = ("survey",)
+    cron: str = ""
+    limit: int = 1
+    tags: tuple[str, ...] = field(default=("nightsift",))
+
+
+DEPLOYMENTS = (
+    Deployed("nightly", "flows.scheduled.nightly", "night", limit=4),
+    Deployed("plan", "flows.scheduled.plan_nights", "night", cron="0 12 * * *"),
+    Deployed("templates", "flows.scheduled.templates", "backfill"),
+    Deployed("monitoring", "flows.scheduled.monitoring", "backfill", cron="0 10 * * *"),
+    Deployed("training", "flows.scheduled.training", "backfill", parameters=()),
+    Deployed("backfill-batch", "flows.launching.batch_flow", "backfill", parameters=(), limit=2),
+    Deployed("alert", "flows.alert.alert", "alert", limit=4),
+)
+"""All deployments; those whose flow this installation has not got are left out."""
+
+
+def load_flow(entrypoint: str) -> Flow[..., Any] | None:
+    """Load the flow of a deployment.
+
+    Parameters
+    ----------
+    entrypoint : str
+        Module and flow, as ``flows.scheduled.nightly``.
+
+    Returns
+    -------
+    Flow or None
+        The flow; None where there is no such module or flow.
+    """
+    module, _, name = entrypoint.rpartition(".")
+    if importlib.util.find_spec(module) is None:
+        return None
+    found = getattr(importlib.import_module(module), name, None)
+    return found if isinstance(found, Flow) else None
+
+
+def declare(survey: str, timezone: str = "UTC") -> list[str]:
+    """Tell a server of the work pools, deployments and limits; told again, nothing is there twice.
+
+    Parameters
+    ----------
+    survey : str
+        Survey file, the parameter of the runs.
+    timezone : str, optional
+        Clock of daily schedules.
+
+    Returns
+    -------
+    list of str
+        Deployments.
+    """
+    told = []
+    with get_client(sync_client=True) as client:
+        for pool, limit in POOLS.items():
+            _pool(client, pool, limit)
+        for one in DEPLOYMENTS:
+            loaded = load_flow(one.entrypoint)
+            if loaded is not None:
+                _deploy(client, one, loaded, survey, timezone)
+                told.append(f"{loaded.name}/{one.name}")
+        _watch_hearts(client)
+    return told
+
+
+def _pool(client: SyncPrefectClient, name: str, limit: int) -> None:
+    try:
+        client.create_work_pool(WorkPoolCreate(name=name, type="process", concurrency_limit=limit))
+    except ObjectAlreadyExists:
+        return
+
+
+def _deploy(client: SyncPrefectClient, one: Deployed, loaded: Flow[..., Any], survey: str, timezone: str) -> None:
+    schedules = [DeploymentScheduleCreate(schedule=CronSchedule(cron=one.cron, timezone=timezone), active=True)]
+    parameters = {name: survey for name in one.parameters if name in loaded.parameters.properties}
+    client.create_deployment(
+        flow_id=client.create_flow(loaded),
+        name=one.name,
+        entrypoint=one.entrypoint,
+        work_pool_name=one.pool,
+        schedules=schedules if one.cron else [],
+        concurrency_limit=one.limit,
+        concurrency_options=ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
+        parameters=parameters,
+        parameter_openapi_schema=parameter_schema(loaded).model_dump_for_openapi(),
+        enforce_parameter_schema=True,
+        description=(loaded.description or "").partition("\n")[0],
+        tags=list(one.tags),
+        path=str(Path(importlib.import_module("flows").__file__ or "").parent.parent),
+        pull_steps=[],
+    )
+
+
+def _watch_hearts(client: SyncPrefectClient) -> None:
+    """A run whose process and worker both died says nothing more: its missing heartbeat does."""
+    name = "runs that fell silent are crashed"
+    if client.read_automations_by_name(name):
+        return
+    ends = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
+    trigger = EventTrigger(
+        after={"prefect.flow-run.heartbeat"},
+        expect={"prefect.flow-run.heartbeat", *ends},
+        match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=timedelta(seconds=SILENT_SECONDS),
+    )
+    message = "no heartbeat for two minutes: its process is gone; what is done stays done"
+    crash = ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=message, force=False)
+    client.create_automation(AutomationCore(name=name, trigger=trigger, actions=[crash], description=message))

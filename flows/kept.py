@@ -1,0 +1,114 @@
+"""Processes that are kept alive: started again when they die, stopped in order, gone when their keeper is killed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LONGEST_PAUSE = 60.0
+"""Seconds before a process that dies again and again is started once more."""
+
+STEADY_SECONDS = 120.0
+"""A process that lived so long was well: the next pause is short again."""
+
+_logger = logging.getLogger("nightsift.serve")
+
+
+@dataclass(slots=True)
+class Kept:
+    """A process that is kept alive.
+
+    Attributes
+    ----------
+    name : str
+        For people and for the name of its log.
+    command : sequence of str
+        Module and arguments, run by this Python.
+    environment : mapping of str to str
+        Its environment.
+    log : Path
+        Where its output goes.
+    stop_seconds : float
+        How long it may take to end when it is asked to.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path
+    stop_seconds: float = 15.0
+    process: subprocess.Popen[bytes] | None = None
+    starts: int = 0
+    _started: float = 0.0
+    _pause: float = 0.5
+    _not_before: float = field(default=0.0)
+
+    def look(self) -> None:
+        """Start it, or start it again where it has died, after a pause that grows."""
+        now = time.monotonic()
+        if self.process is not None:
+            code = self.process.poll()
+            if code is None:
+                return
+            self._pause = 0.5 if now - self._started > STEADY_SECONDS else min(2 * self._pause, LONGEST_PAUSE)
+            self._not_before = now + self._pause
+            _logger.warning(
+                "%s has ended (%s), started again in %.0f s; see %s", self.name, code, self._pause, self.log
+            )
+            self._close()
+        if now >= self._not_before:
+            self._start()
+
+    def ask_to_stop(self) -> None:
+        """Ask it to end."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+
+    def stop(self) -> None:
+        """Ask it to end, wait, and kill it where it does not."""
+        self.ask_to_stop()
+        if self.process is not None:
+            try:
+                self.process.wait(self.stop_seconds)
+            except subprocess.TimeoutExpired:
+                _logger.warning("%s does not end and is killed", self.name)
+                self.process.kill()
+                self.process.wait()
+            self._close()
+
+    def _start(self) -> None:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *self.command],
+                stdin=subprocess.PIPE, stdout=log, stderr=log, env=dict(self.environment), start_new_session=True,
+            )  # fmt: skip
+        self._started = time.monotonic()
+        self.starts += 1
+
+    def _close(self) -> None:
+        if self.process is not None and self.process.stdin is not None:
+            self.process.stdin.close()
+        self.process = None
+
+
+def environment(**added: str) -> dict[str, str]:
+    """Environment of a kept process: this one's, with what is added; no secret is ever an argument.
+
+    Parameters
+    ----------
+    **added
+        Variables.
+
+    Returns
+    -------
+    dict of str to str
+        The environment.
+    """
+    return {**os.environ, **added}

@@ -1,0 +1,108 @@
+"""Nights as scheduled runs: one for each site and night, at the moment when it gets dark there."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Scheduled
+
+from nightsift.claims import claims_held
+from nightsift.errors import NightsiftError
+from nightsift.io.paths import Archive
+from nightsift.nights.clock import next_dusk, night_at
+from nightsift.survey import Survey
+from nightsift.times import mjd_of, night_of
+from tasks.logs import run_logger
+
+EARLY = timedelta(minutes=10)
+"""A run begins so long before dark: the processes are warm when the first frame lands."""
+
+
+class NotDeployed(NightsiftError):
+    """The Prefect server does not know the deployment."""
+
+    problem = "the Prefect server has no deployment '{name}'"
+    hint = "nightsift serve makes it; elsewhere: prefect --no-prompt deploy --all --prefect-file infra/prefect.yaml"
+
+
+def plan(survey: Survey, file: str, days: int = 3, now: datetime | None = None) -> list[str]:
+    """Schedule the coming nights of every site, and the one that goes on where nobody watches it.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+    file : str
+        Its file, for the runs.
+    days : int, optional
+        Nights ahead.
+    now : datetime, optional
+        The moment; the clock when None.
+
+    Returns
+    -------
+    list of str
+        Site and time of each run, in the clock of the site; running it again makes no run twice.
+
+    Raises
+    ------
+    NotDeployed
+        If the server has no deployment of nights.
+    """
+    now, told = now or datetime.now(UTC), []
+    with get_client(sync_client=True) as client:
+        for site in sorted({source.site for source in survey.sources if source.site}):
+            for moment in _moments(survey, site, now, days):
+                run = _schedule(client, survey, file, site, moment, now)
+                local = moment.astimezone(survey.sites[site].zone)
+                told.append(f"{site} {local:%Y-%m-%d %H:%M %Z}: {run.state_name or 'planned'}")
+    run_logger().info("nights planned: %s", "; ".join(told) or "none: no source names a site")
+    return told
+
+
+def _moments(survey: Survey, site: str, now: datetime, days: int) -> list[datetime]:
+    place, altitude = survey.sites[site], survey.watch.sun_altitude
+    moments = []
+    tonight = night_at(place, now, altitude)
+    if tonight.dusk is not None and tonight.dawn is not None and tonight.dusk - EARLY <= now < tonight.dawn:
+        moments.append(now)
+    after = now + EARLY
+    for _ in range(days):
+        dusk = next_dusk(place, after, altitude)
+        if dusk is None:
+            break
+        moments.append(dusk - EARLY)
+        after = dusk + timedelta(hours=1)
+    return moments
+
+
+def _schedule(
+    client: SyncPrefectClient, survey: Survey, file: str, site: str, moment: datetime, now: datetime
+) -> FlowRun:
+    """A run of a night, once; where it has ended though the night goes on and nobody watches, another one."""
+    name = "nightly/nightly"
+    try:
+        deployment = client.read_deployment_by_name(name)
+    except ObjectNotFound:
+        raise NotDeployed(name=name) from None
+    night = night_of(mjd_of(moment + EARLY), survey.sites[site].longitude)
+    for attempt in range(100):
+        run = client.create_flow_run_from_deployment(
+            deployment.id,
+            parameters={"survey": file, "site": site},
+            name=f"{survey.name} {site} {night}",
+            state=Scheduled(scheduled_time=moment),
+            idempotency_key=f"night {survey.name} {site} {night} {attempt}",
+        )
+        over = run.state is not None and run.state.is_final() and not run.state.is_completed()
+        if not over or moment > now or _is_watched(survey, site):
+            return run
+    return run
+
+
+def _is_watched(survey: Survey, site: str) -> bool:
+    name = f"watch {survey.name} {site}".strip()
+    return any(claim.exposure_id == name for claim in claims_held(Archive(survey.archive)))

@@ -1,0 +1,223 @@
+"""One machine, one command: Prefect server, workers, deployments and the schedule of nights, kept alive together."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from httpx import HTTPError
+
+from flows.kept import Kept, environment
+from flows.server import QUIET, answers
+from nightsift.errors import ConfigurationError, NightsiftError
+from nightsift.survey import Survey
+
+POOLS = ("night", "backfill", "alert")
+LOOK_SECONDS = 1.0
+PLAN_SECONDS = 300.0
+"""The nights are planned again this often: a watch that died is begun again, a changed survey file is seen."""
+
+USER = "nightsift"
+
+_logger = logging.getLogger("nightsift.serve")
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How to serve.
+
+    Attributes
+    ----------
+    home : Path
+        Folder of the password, the database and the logs.
+    host : str
+        Address to listen on.
+    port : int
+        Port of the pages and the API.
+    auth : bool
+        Whether a password is asked for.
+    """
+
+    home: Path
+    host: str = "127.0.0.1"
+    port: int = 4200
+    auth: bool = True
+
+    @property
+    def url(self) -> str:
+        """Address of the API, as processes on this machine reach it."""
+        return f"http://127.0.0.1:{self.port}/api"
+
+
+def check_binding(serving: Serving, survey: Survey) -> None:
+    """Refuse to listen beyond this machine without a password.
+
+    Parameters
+    ----------
+    serving : Serving
+        How to serve.
+    survey : Survey
+        For the error.
+
+    Raises
+    ------
+    ConfigurationError
+        If everybody on the network could start and stop runs.
+    """
+    try:
+        local = ipaddress.ip_address(serving.host).is_loopback
+    except ValueError:
+        local = serving.host == "localhost"
+    if not local and not serving.auth:
+        raise ConfigurationError(
+            file=survey.file, table="command line", key="--host", what=f"{serving.host} without a password",
+            advice="leave --no-auth away, or listen on 127.0.0.1 and let people come by ssh -L",
+        )  # fmt: skip
+
+
+def password(home: Path) -> str:
+    """Password of the server, made on the first call and kept where only its owner can read it.
+
+    Parameters
+    ----------
+    home : Path
+        Folder of the file ``password``.
+
+    Returns
+    -------
+    str
+        ``user:password``, as Prefect wants it.
+
+    Raises
+    ------
+    ConfigurationError
+        If others can read the file.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    file = home / "password"
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(descriptor, "w") as out:
+            out.write(f"{USER}:{secrets.token_urlsafe(24)}\n")
+    if file.stat().st_mode & 0o077:
+        raise ConfigurationError(
+            file=str(file), table="serve", key="password", what="others can read it", advice=f"chmod 600 {file}"
+        )
+    return file.read_text().strip()
+
+
+def settings(serving: Serving) -> dict[str, str]:
+    """Settings of Prefect for the server and all that speak with it; what the user has set stays.
+
+    Parameters
+    ----------
+    serving : Serving
+        How to serve.
+
+    Returns
+    -------
+    dict of str to str
+        Environment variables, the password among them.
+    """
+    home = serving.home.absolute()
+    chosen = {
+        **QUIET,
+        "PREFECT_HOME": str(home),
+        "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "true",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_RUNNER_POLL_FREQUENCY": "2",
+    }
+    kept = {name: os.environ.get(name, value) for name, value in chosen.items()}
+    kept["PREFECT_API_URL"] = serving.url
+    if serving.auth:
+        kept["PREFECT_SERVER_API_AUTH_STRING"] = kept["PREFECT_API_AUTH_STRING"] = password(home)
+    return kept
+
+
+def serve(survey: Survey, file: Path, serving: Serving, stop: threading.Event, told: Callable[[str], None]) -> None:
+    """Bring everything up, keep it alive until told to stop, and take it down in order.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+    file : Path
+        Its file.
+    serving : Serving
+        How to serve.
+    stop : threading.Event
+        Set to stop.
+    told : callable
+        Called with what people should know.
+
+    Raises
+    ------
+    ConfigurationError
+        If it would listen beyond this machine without a password.
+    """
+    check_binding(serving, survey)
+    shared = settings(serving)
+    server = Kept(
+        "server", ("flows.server", serving.host, str(serving.port)), environment(**shared),
+        serving.home / "server.log",
+    )  # fmt: skip
+    workers = [
+        Kept(f"worker {pool}", ("flows.pool_worker", pool), environment(**shared), serving.home / f"{pool}.log", 40.0)
+        for pool in POOLS
+    ]
+    os.environ.update(shared)
+    planned, declared = float("-inf"), False
+    try:
+        while not stop.wait(LOOK_SECONDS):
+            server.look()
+            if not declared:
+                declared = answers(serving.url, 1.0) and _declared(survey, file, told)
+                continue
+            for worker in workers:
+                worker.look()
+            if time.monotonic() - planned > PLAN_SECONDS and answers(serving.url, 1.0):
+                planned = time.monotonic()
+                _plan(survey, file, told)
+    finally:
+        for worker in workers:
+            worker.ask_to_stop()
+        for one in (*workers, server):
+            one.stop()
+        told("all is stopped; started again, it goes on where it was")
+
+
+def _declared(survey: Survey, file: Path, told: Callable[[str], None]) -> bool:
+    from prefect.context import refresh_global_settings_context
+
+    from flows.deployments import declare
+
+    refresh_global_settings_context()
+    zone = next((survey.sites[one.site].timezone for one in survey.sources if one.site), "UTC")
+    try:
+        names = declare(str(file.absolute()), zone)
+    except HTTPError as error:
+        _logger.warning("the server does not take the deployments yet: %s", error)
+        return False
+    told(f"deployments: {', '.join(names)}")
+    return True
+
+
+def _plan(survey: Survey, file: Path, told: Callable[[str], None]) -> None:
+    from flows.plan_nights import plan
+
+    try:
+        for line in plan(survey, str(file.absolute())):
+            told(f"night at {line}")
+    except (HTTPError, NightsiftError) as error:
+        _logger.warning("the nights could not be planned: %s", error)
