@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import fields
 import quality
+from detections import box_around
 from ideal import HALF, expected_variance
 
 import subtraction
@@ -153,7 +154,7 @@ def star_residuals(difference: Any, pair: Any, truth: fields.Truth) -> tuple[np.
     sky, near, _ = quality._regions(difference, pair, truth)
     blocked = hard | near
     for one in truth.transients:
-        blocked[quality._box(one, round(4 * truth.science.fwhm))] = True
+        blocked[box_around(one, round(4 * truth.science.fwhm))] = True
     reach = int(truth.science.fwhm)
     blocked = ndimage.maximum_filter(blocked, size=2 * reach + 1)
     blocked[: HALF + 1] = blocked[-HALF - 1 :] = blocked[:, : HALF + 1] = blocked[:, -HALF - 1 :] = True

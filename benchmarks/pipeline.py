@@ -1,9 +1,10 @@
-"""Wall and processor seconds by stage of one exposure, from file to scored candidates, for frames of several sizes.
+"""Wall and processor seconds, and memory, by stage of one exposure, from file to scored candidates, at several sizes.
 
-Run from a clone: ``python benchmarks/pipeline.py [1k 2k 4k large] [--model base] [--repeat 3]``. The template is built
-from two frames of the same simulated sky; a first run of each size warms compiled code up and is not counted. Of the
-others the fastest counts, stage by stage, because other work on the machine only ever adds. Memory is the largest
-resident size of this process so far, which does not draw the survey itself; so sizes should go from small to large.
+Run from a clone: ``python benchmarks/pipeline.py [1k 2k 4k large] [--model base] [--repeat 3]``. One process simulates
+the survey, builds the template from two frames of the same sky and reduces once, which compiles the loops. Another one
+then does what a worker of a night does: it reduces, again and again. Of its runs after the first the fastest counts,
+stage by stage, because other work on the machine only ever adds. Memory is the largest resident size of that process,
+libraries and compiled code included, while a stage runs in any of its runs.
 The floor is what reading the pixels of all three files once, and touching every plane of two frames and a difference
 once, takes here.
 """
@@ -13,31 +14,37 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import resource
 import shutil
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from flows.templates import build_templates
 from nightsift.io.paths import Archive
+from nightsift.memory import keep_freed_memory
 from nightsift.simulate import SimulationOptions, simulate
 from nightsift.survey import Runner
 from nightsift.units import load_unit
-from tasks.reduce import Reduction, reduce_file
+from tasks.reduce import reduce_file
+from tasks.stages import Stopwatch
 
 SIZES = {"1k": (1024, 1024), "2k": (2048, 2048), "4k": (4096, 4096), "large": (6000, 8000)}
 IN_PROCESS = Runner(kind="in-process", workers=1, address="")
 KINDS = ("supernova", "hostless", "nuclear", "variable", "asteroid")
 Times = dict[str, tuple[float, float]]
+Peaks = dict[str, float]
+Given = TypeVar("Given")
 
 
 def prepare(size: str, model: str, folder: Path) -> tuple[Path, Path]:
-    """Simulate a survey of one field and build its template; its exposure and its folder of units."""
+    """Simulate a survey of one field, build its template, reduce it once; its exposure and its folder of units."""
     tiny = SimulationOptions.preset("tiny", seed=11, visits=1)
     unit = dataclasses.replace(tiny.units[0], shape=SIZES[size])
     area = SIZES[size][0] * SIZES[size][1] / (tiny.units[0].shape[0] * tiny.units[0].shape[1])
@@ -47,11 +54,40 @@ def prepare(size: str, model: str, folder: Path) -> tuple[Path, Path]:
     for file in (folder / "units").glob("*.toml"):
         file.write_text(file.read_text().replace('name = "base"', f'name = "{model}"'))
     build_templates(survey, runner=IN_PROCESS, track=False)
-    return next((folder / "nights").rglob("*.fits")), folder / "units"
+    exposure = next((folder / "nights").rglob("*.fits"))
+    reduce_once(exposure, folder / "units", Archive(folder / "archive"))
+    return exposure, folder / "units"
 
 
-def reduce_once(exposure: Path, units: Path, archive: Archive) -> tuple[Times, Reduction]:
-    """Reduce an exposure anew; wall and processor seconds of each stage and of the whole."""
+@contextmanager
+def watched_memory(peaks: dict[str, float]) -> Iterator[None]:
+    """Note the largest resident size (GB) of every stage that is timed meanwhile."""
+    timed = Stopwatch.timed
+
+    @contextmanager
+    def watched(clock: Stopwatch, stage: str) -> Iterator[None]:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is that from now on
+        try:
+            with timed(clock, stage):
+                yield
+        finally:
+            peaks[stage] = max(peaks.get(stage, 0.0), resident("VmHWM"))
+
+    Stopwatch.timed = watched  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        Stopwatch.timed = timed  # type: ignore[method-assign]
+
+
+def resident(name: str) -> float:
+    """Resident size of this process now (VmRSS) or at its largest (VmHWM), in GB."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{name}:")) / 1e6
+
+
+def reduce_once(exposure: Path, units: Path, archive: Archive) -> tuple[Times, int]:
+    """Reduce an exposure anew; wall and processor seconds of each stage and of the whole, and candidates found."""
     unit = load_unit(next(units.glob("*.toml")).stem, [units])
     began, busy = time.perf_counter(), time.process_time()
     done = reduce_file(str(exposure), unit, archive, redo=True)
@@ -59,7 +95,17 @@ def reduce_once(exposure: Path, units: Path, archive: Archive) -> tuple[Times, R
     times["all"] = (time.perf_counter() - began, time.process_time() - busy)
     if done.row["state"] != "done":
         raise SystemExit(f"{exposure.name}: {done.row['message']}")
-    return times, done
+    return times, int(done.row["n_candidates"])
+
+
+def reduce_often(exposure: Path, units: Path, archive: Archive, repeat: int) -> tuple[list[Times], int, Peaks]:
+    """Reduce an exposure again and again in this process; times of all runs, candidates, and peak memory by stage."""
+    peaks = {"(before)": resident("VmRSS")}
+    keep_freed_memory()  # as the workers of a night
+    with watched_memory(peaks):
+        runs = [reduce_once(exposure, units, archive) for _ in range(repeat + 1)]
+    peaks["all"] = max(peaks.values())
+    return [times for times, _ in runs], runs[-1][1], peaks
 
 
 def floor(exposure: Path, shape: tuple[int, int]) -> tuple[float, float]:
@@ -72,24 +118,24 @@ def floor(exposure: Path, shape: tuple[int, int]) -> tuple[float, float]:
     return time.perf_counter() - began, time.process_time() - busy
 
 
-def measure(size: str, model: str, repeat: int, folder: Path) -> tuple[Times, int, float]:
-    """Best times of each stage, number of candidates, and peak memory so far (GB)."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:  # its memory is not that of the way measured
-        exposure, units = apart.submit(prepare, size, model, folder).result()
-    archive = Archive(folder / "archive")
-    reduce_once(exposure, units, archive)
-    runs = [reduce_once(exposure, units, archive) for _ in range(repeat)]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    best = {
-        stage: (min(times[stage][0] for times, _ in runs), min(times[stage][1] for times, _ in runs))
-        for stage in runs[0][0]
-    }
+def apart(function: Callable[..., Given], *arguments: object) -> Given:
+    """What a function gives in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def measure(size: str, model: str, repeat: int, folder: Path) -> tuple[Times, int, Peaks]:
+    """Best times of each stage, number of candidates, and peak memory by stage (GB)."""
+    exposure, units = apart(prepare, size, model, folder)
+    (first, *runs), found, peaks = apart(reduce_often, exposure, units, Archive(folder / "archive"), repeat)
+    best = {stage: (min(r[stage][0] for r in runs), min(r[stage][1] for r in runs)) for stage in runs[0]}
+    best["(first)"] = first["all"]
     best["(floor)"] = floor(exposure, SIZES[size])
-    return best, int(runs[-1][1].row["n_candidates"]), peak
+    return best, found, peaks
 
 
 def main() -> None:
-    """Print one table, wall and processor seconds of each size side by side."""
+    """Print one table; wall and processor seconds and memory of each size side by side."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sizes", nargs="*", default=["1k", "2k"], help=f"of {', '.join(SIZES)}")
     parser.add_argument("--model", default="none", help="model that scores the candidates")
@@ -102,14 +148,13 @@ def main() -> None:
             table[size] = measure(size, chosen.model, chosen.repeat, folder)
         finally:
             shutil.rmtree(folder)
-    stages = list(dict.fromkeys(stage for times, _, _ in table.values() for stage in times))
-    print(f"wall / CPU s on {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}")
-    print(f"{'':<16}" + "".join(f"{size:>16}" for size in table))
+    stages = list(dict.fromkeys(stage for times, _, peaks in table.values() for stage in (*times, *peaks)))
+    print(f"wall / CPU s, peak GB on {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}")
+    print(f"{'':<12}" + "".join(f"{size:>22}" for size in table))
     for stage in stages:
-        cells = (times.get(stage, (np.nan, np.nan)) for times, _, _ in table.values())
-        print(f"{stage:<16}" + "".join(f"{f'{wall:.2f} / {cpu:.2f}':>16}" for wall, cpu in cells))
-    print(f"{'candidates':<16}" + "".join(f"{found:>16d}" for _, found, _ in table.values()))
-    print(f"{'peak memory GB':<16}" + "".join(f"{peak:>16.2f}" for _, _, peak in table.values()))
+        cells = ((times.get(stage, (np.nan, np.nan)), peaks.get(stage, np.nan)) for times, _, peaks in table.values())
+        print(f"{stage:<12}" + "".join(f"{f'{wall:.2f} / {cpu:.2f}, {peak:.2f}':>22}" for (wall, cpu), peak in cells))
+    print(f"{'candidates':<12}" + "".join(f"{found:>22d}" for _, found, _ in table.values()))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ Definitions, the same for every method and peer:
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import sys
 import time
@@ -31,19 +30,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import ndimage, optimize, stats
+from scipy import ndimage, stats
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import fields
+from detections import box_around, completeness, false_detections
 from ideal import HALF, expected_variance, moved, true_psf
 
 from nightsift.flags import Mask
 from nightsift.frames import Pair
 from subtraction import subtract
 
-THRESHOLD = 5.0
-BINS = (3, 4, 5, 6, 7, 10, 20, 50, 200)
 HARD = np.uint16(0xFFFF & ~Mask.BRIGHT_STAR.value)
 
 
@@ -58,8 +56,8 @@ def measure(difference: Any, pair: Pair, truth: fields.Truth, white: bool | None
     out.update(_residuals(difference, pair, truth, sky, near, hard, white))
     if difference.score is not None:
         out.update(_sky(difference, sky & ~near & ~hard, truth))
-        out.update(_false(difference, truth, near, hard))
-        out.update(_completeness(difference, truth))
+        out.update(false_detections(difference, truth, near, hard))
+        out.update(completeness(difference, truth))
     out.update(_fluxes(difference, truth, hard, white))
     return out
 
@@ -72,11 +70,11 @@ def _regions(difference: Any, pair: Pair, truth: fields.Truth) -> tuple[np.ndarr
         sky &= frame.variance < 1.03 * level
     for one in truth.transients:
         reach = round(4 * truth.science.fwhm)
-        sky[_box(one, reach)] = False
+        sky[box_around(one, reach)] = False
     near = np.zeros(hard.shape, bool)
     for star in truth.stars[truth.stars["saturated"]]:
         reach = _light_reach(star["flux"], truth)
-        box = _box(star, reach)
+        box = box_around(star, reach)
         y, x = (np.arange(part.start, min(part.stop, n)) for part, n in zip(box, hard.shape, strict=True))
         near[box] |= np.hypot(x - star["x"], y[:, None] - star["y"]) <= reach
     return sky, near, hard
@@ -89,11 +87,6 @@ def _light_reach(flux: float, truth: fields.Truth) -> int:
         ratio = flux * (optics.beta - 1) / (np.pi * alpha2) / (0.1 * np.sqrt(variance))
         best = max(best, np.sqrt(alpha2 * max(ratio ** (1 / optics.beta) - 1, 0)))
     return int(np.ceil(best))
-
-
-def _box(one: Any, half: int) -> tuple[slice, slice]:
-    x, y = round(float(one["x"])), round(float(one["y"]))
-    return slice(max(0, y - half), max(0, y + half + 1)), slice(max(0, x - half), max(0, x + half + 1))
 
 
 def _whiteness(difference: Any, sky: np.ndarray) -> dict[str, float]:
@@ -118,7 +111,7 @@ def _residuals(
     sigma = 5 * np.sqrt(truth.sky_variance[0])
     busy = np.zeros(hard.shape, bool)
     for one in truth.transients:
-        busy[_box(one, round(4 * radius))] = True
+        busy[box_around(one, round(4 * radius))] = True
     blocked = ndimage.maximum_filter(hard, size=2 * int(radius) + 1) | near | busy
     stars = truth.stars[(truth.stars["flux"] > 50 * sigma) & ~truth.stars["saturated"]]
     rows, columns = np.rint(stars["y"]).astype(int), np.rint(stars["x"]).astype(int)
@@ -178,70 +171,6 @@ def _steps(score: np.ndarray, sky: np.ndarray, axis: int, width: int = 4) -> flo
     step = bands[width:] - bands[:-width]
     scatter = 1.4826 * np.median(abs(step - np.median(step)))
     return float(abs(step).max() / scatter) if scatter > 0 else float("nan")
-
-
-def _false(difference: Any, truth: fields.Truth, near: np.ndarray, hard: np.ndarray) -> dict[str, float]:
-    size = abs(difference.score)
-    peaks = (size > THRESHOLD) & (size == ndimage.maximum_filter(size, size=5)) & ~hard
-    known = np.zeros(hard.shape, bool)
-    for one in truth.transients:
-        known[_box(one, round((2.0 if one["snr"] < 30 else 5.0) * truth.science.fwhm))] = True
-    usable = ~hard & ~known
-    out = {}
-    for place, chosen, area in (("", ~near, usable & ~near), ("_near", near, np.ones(hard.shape, bool))):
-        mpix = area.sum() / 1e6
-        for sign, name in ((1, "plus"), (-1, "minus")):
-            found = (peaks & usable & chosen & (np.sign(difference.score) == sign)).sum()
-            out[f"false_{name}{place}"] = float(found / mpix) if mpix > 0 else float("nan")
-    # The price of few false peaks there: the area that masks take away.
-    out["near_masked"] = float((hard & near).sum() / max(near.sum(), 1))
-    return out
-
-
-def _completeness(difference: Any, truth: fields.Truth) -> dict[str, Any]:
-    one = truth.transients
-    sign = np.sign(one["flux"])
-    score = np.array([_largest(difference.score, t) for t in one])
-    found, perfect = sign * score > THRESHOLD, sign * one["perfect"] > THRESHOLD
-    table = {}
-    for low, high in itertools.pairwise(BINS):
-        chosen = (one["snr"] >= low) & (one["snr"] < high)
-        table[f"{low}-{high}"] = [int(chosen.sum()), int(perfect[chosen].sum()), int(found[chosen].sum())]
-    out: dict[str, Any] = {"completeness": table, "found": int(found.sum()), "findable": int(perfect.sum())}
-    for name, chosen in (
-        ("", np.ones(len(one), bool)),
-        ("_sky", one["where"] == "sky"),
-        ("_core", one["where"] == "core"),
-        ("_arm", one["where"] == "arm"),
-        ("_bright", one["where"] == "bright"),
-        ("_fading", one["flux"] < 0),
-    ):
-        weak = chosen & (one["snr"] < 20)
-        if weak.sum() < 8:
-            continue
-        limits = [THRESHOLD / _sensitivity(what[weak], one["snr"][weak]) for what in (found, perfect)]
-        out[f"limit_loss_mag{name}"] = float(2.5 * np.log10(limits[0] / limits[1]))
-        out[f"limit_snr{name}"] = limits[0]
-        unmasked = chosen & (score != 0) & (one["snr"] > 5) & (one["snr"] < 15)
-        out[f"score_ratio{name}"] = float(np.median(score[unmasked] / one["perfect"][unmasked]))
-    return out
-
-
-def _largest(score: np.ndarray, one: Any) -> float:
-    x, y = round(float(one["x"])), round(float(one["y"]))
-    near = score[y - 1 : y + 2, x - 1 : x + 2].ravel()
-    return float(near[np.argmax(abs(near))])
-
-
-def _sensitivity(found: np.ndarray, snr: np.ndarray) -> float:
-    """Factor on the S/N of perfect knowledge that explains which transients were found, some lost for other reasons."""
-
-    def cost(parameters: np.ndarray) -> float:
-        a, top = np.exp(parameters[0]), 1 / (1 + np.exp(-parameters[1]))
-        p = np.clip(top * stats.norm.cdf(a * snr - THRESHOLD), 1e-6, 1 - 1e-6)
-        return float(-(np.log(p[found]).sum() + np.log(1 - p[~found]).sum())) + 0.01 * (parameters[1] - 4) ** 2
-
-    return float(np.exp(optimize.minimize(cost, [0.0, 4.0], method="Nelder-Mead").x[0]))
 
 
 def _fluxes(difference: Any, truth: fields.Truth, hard: np.ndarray, white: bool) -> dict[str, float]:

@@ -16,6 +16,7 @@ from flows.server import tracking
 from flows.summary import NightSummary, publish_artifacts, sentence, summarise
 from nightsift.errors import ConfigurationError, NightsiftError, SourceError
 from nightsift.io.paths import Archive
+from nightsift.memory import give_back_memory
 from nightsift.survey import Runner, Survey, load_survey
 from nightsift.units import Unit
 from tasks.discover import Exposure, find_exposures, pending
@@ -100,6 +101,7 @@ def _night(
         rows.append(ended.result if ended.error is None else record_lost(archive, ended, units, problems))
         if progress is not None:
             progress(rows[-1], len(todo))
+    give_back_memory()  # which this process kept, where it reduced exposures itself
     nights = sorted({row["night"] for row in rows} | {one.night for one in found if one.night})
     reports: dict[str, Path] = {}
     thresholds = {name: unit.model.threshold for name, unit in units.items()}

@@ -19,6 +19,7 @@ from nightsift.frames import Difference, Frame, Pair, Stamps
 from nightsift.images.photometry import ZeroPoint
 from nightsift.io.paths import Archive, checksum, exposure_identity, local_copy
 from nightsift.io.templates import find_template
+from nightsift.memory import keep_freed_memory
 from nightsift.tables import CANDIDATES
 from nightsift.units import Unit, load_unit
 from tasks import measure
@@ -79,6 +80,8 @@ def reduce_exposure(
 ) -> dict[str, Any]:
     """Reduce one exposure and commit its products (see `reduce_file`): plain values in, its ledger row out.
 
+    From then on its process keeps the memory that it frees for the next exposure (`nightsift.memory`).
+
     Parameters
     ----------
     url, unit, archive : str
@@ -99,6 +102,7 @@ def reduce_exposure(
     dict
         The ledger row; its state is ``"elsewhere"``, and it is not recorded, where another process is at it.
     """
+    keep_freed_memory()
     loaded = load_unit(unit, [Path(folder) for folder in folders])
     return reduce_file(url, loaded, Archive(Path(archive)), night, label, redo, run_logger(), wait).row
 

@@ -99,11 +99,11 @@ def read_template(path: str | Path) -> Template:
         if lacking:
             raise UnreadableFits(path=str(path), what=f"no template: it lacks the extensions {', '.join(lacking)}")
         header = hdus["SCI"].header
-        data = _native(hdus["SCI"].data, np.float32)
+        data = _native(hdus["SCI"], np.float32)
         frame = Frame(
             data=data,
-            variance=_native(hdus["VAR"].data, np.float32),
-            mask=_native(hdus["MASK"].data, np.uint16),
+            variance=_native(hdus["VAR"], np.float32),
+            mask=_native(hdus["MASK"], np.uint16),
             meta=_meta(header),
             wcs=celestial_wcs(header, data.shape).wcs,
             sky=float(header.get("SKY", np.nan)),
@@ -115,7 +115,7 @@ def read_template(path: str | Path) -> Template:
         return Template(
             frame=frame,
             stars=_stars(hdus["STARS"].data),
-            coverage=_native(hdus["COVERAGE"].data, np.int16),
+            coverage=_native(hdus["COVERAGE"], np.int16),
             template_id=str(header["TEMPLATE"]),
             zero_point=float(header.get("MAGZERO", np.nan)),
             sources=tuple(one for one, yes in zip(ids, used, strict=True) if yes),
@@ -263,14 +263,24 @@ def _hdus(template: Template) -> fits.HDUList:
     )
 
 
-def _native(array: npt.NDArray[Any], dtype: type[np.generic]) -> npt.NDArray[Any]:
-    """A plane of a file in memory, in the byte order of the machine."""
-    out = np.empty(array.shape, dtype=dtype)
+def _native(hdu: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:
+    """A plane of a file in memory, in native byte order; read in pieces, for what is mapped counts as memory."""
+    place, (ny, nx) = hdu.fileinfo(), hdu.shape
+    path = place["file"].name
+    pixels = None if path else np.asarray(hdu.data)  # it was decompressed into memory
+    stored = np.dtype(fits.BITPIX2DTYPE[hdu.header["BITPIX"]]).newbyteorder(">")
+    out = np.empty((ny, nx), dtype=dtype)
 
     def band(first: int, last: int) -> None:
-        out[first:last] = array[first:last]
+        for start in range(first, last, 64):
+            part = slice(start, min(start + 64, last))
+            if pixels is not None:
+                out[part] = pixels[part]
+                continue
+            begin = place["datLoc"] + start * nx * stored.itemsize
+            out[part] = np.fromfile(path, stored, out[part].size, offset=begin).reshape(-1, nx)
 
-    over_rows(band, len(array), 64)
+    over_rows(band, ny, 64)
     return out
 
 

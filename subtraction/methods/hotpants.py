@@ -83,6 +83,7 @@ def subtract(pair: Pair, options: Options) -> Difference:
     filters = make_filters(fit.kernel, target, reference, psf, template_convolved, options.whiten)
     kernel, freedom, metrics = fit.kernel, _freedom(fit), _figures(fit, anchors)
     raw = subtract_matched(science, target, reference, kernel, filters, anchors, freedom, metrics, options.threads)
+    del science, template, target, reference  # their masks: what follows needs the memory
     return finish(raw, pair, "hotpants", options.background_order, options.threads, psf)
 
 

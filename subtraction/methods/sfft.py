@@ -88,6 +88,7 @@ def subtract(pair: Pair, options: Options) -> Difference:
     metrics = _figures(fit, anchors)
     freedom = fit.kernel.freedom
     raw = subtract_matched(science, target, reference, kernel, filters, anchors, freedom, metrics, options.threads)
+    del science, template, target, reference  # their masks: what follows needs the memory
     return finish(raw, pair, "sfft", options.background_order, options.threads, psf)
 
 

@@ -111,6 +111,7 @@ def subtract(pair: Pair, options: Options) -> Difference:
         fit = _fit_correction(science, template, filters, anchors, options)
         filters = correct(filters, fit.kernel, psfs[0], levels)
     raw = _apply(science, template, filters, fit, anchors, options.threads)
+    del science, template  # their masks: what follows needs the memory
     return finish(raw, pair, "zogy", options.background_order, options.threads, psfs[0])
 
 
