@@ -99,6 +99,10 @@ class TrainingSet:
         return TrainingSet(stamps, self.table.take(pa.array(rows)), self.card)
 
 
+OF_ONE_SET = ("set_id", "examples", "exposures", "counts", "parts", "label_noise")
+"""What a card tells of the very examples of a set, and what does not hold once it is joined with others."""
+
+
 def join(parts: Sequence[TrainingSet]) -> TrainingSet:
     """Join the sets of several surveys.
 
@@ -122,7 +126,8 @@ def join(parts: Sequence[TrainingSet]) -> TrainingSet:
         for part in parts:
             total.update(part.card.get(name, {}))
         counts[name] = dict(total)
-    return TrainingSet(stamps, table, {**parts[0].card, "surveys": len(table["survey"].unique()), **counts})
+    shared = {name: told for name, told in parts[0].card.items() if name not in OF_ONE_SET}
+    return TrainingSet(stamps, table, {**shared, "surveys": len(table["survey"].unique()), **counts})
 
 
 def empty(size: int) -> TrainingSet:

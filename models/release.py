@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from models.classifier import Classifier, of_network
 from models.evaluate import figures, threshold_at_fpr, threshold_at_missed
-from models.examples import TrainingSet
+from models.examples import TrainingSet, identity_of
 from models.predict import predict
 from models.runtime import versions
 from models.store import save
@@ -57,7 +57,7 @@ def release(
         "parameters": int(trained.model.count_params()),
         "made": made,
         "versions": versions(),
-        "data": examples.card,
+        "data": {**examples.card, **identity_of(examples)},
         "training": {**trained.options.to_mapping(), "best_epoch": trained.best_epoch, "history": trained.history},
         "figures_on_unseen_units": _all_figures(test, new, float(threshold)),
     }
