@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from flows.workers import Ended, ProcessDied
+from flows.workers import Ended
 from nightsift import ledger
 from nightsift.claims import UnderWayElsewhere, claimed, claims_of
-from nightsift.errors import NightsiftError, TimedOut
+from nightsift.errors import NightsiftError, ProcessDied, TimedOut
 from nightsift.io.paths import Archive, checksum, exposure_identity
 from nightsift.units import Unit
 from tasks.logs import run_logger

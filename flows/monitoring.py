@@ -293,7 +293,7 @@ def _write_page(
         tonight = read_tables(archive.tables("injections", now, one.unit.name), INJECTIONS).to_pylist()
         injections[one.unit.name] = (tonight, before)
     page = render(
-        now, history, TITLES, logits, injections, Path(survey.file).name, str(archive.root / "models"), rate, problems
+        now, history, TITLES, logits, injections, Path(survey.file).name, str(archive.home / "models"), rate, problems
     )
     path = archive.report(now, "drift")
     with atomic(path) as temporary:

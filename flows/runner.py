@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from prefect import Task
 
-from flows.workers import Call, Ended, ProcessDied, Workers
-from nightsift.errors import NightsiftError
+from flows.workers import Call, Ended, Workers
+from nightsift.errors import NightsiftError, ProcessDied
 from nightsift.survey import Runner
 
 __all__ = ["Call", "Ended", "ProcessDied", "run_all"]
@@ -52,7 +52,7 @@ def run_all(
     Ended
         One a call, in the order in which they end.
     """
-    waiting: Iterator[Call] = iter(list(calls))
+    waiting: Iterator[Call] = iter(calls)
     if runner.kind == "in-process":
         for one in waiting:
             yield _here(task, one, tracked)

@@ -28,7 +28,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed, Failed
 
 from flows.worker_process import job_of, one_thread_each, serve
-from nightsift.errors import TimedOut
+from nightsift.errors import ProcessDied, TimedOut
 
 START_SECONDS = 300.0
 """A process may take so long to import what it needs."""
@@ -60,10 +60,6 @@ class Ended:
     result: Any = None
     error: BaseException | None = None
     pid: int = 0
-
-
-class ProcessDied(Exception):
-    """The process that ran a call died, twice: among others and alone."""
 
 
 @dataclass(slots=True)
@@ -235,7 +231,7 @@ class Workers:
             return []
         self._again.discard(id(call))
         _tell(worker.task_run_id, Crashed(message="its process died a second time, with nothing beside it"))
-        error = ProcessDied("the process that reduced it died twice: among others and alone")
+        error = ProcessDied(deaths=2)  # among others, and alone
         return [Ended(call, error=error, pid=worker.process.pid or 0)]
 
     def _out_of_time(self) -> list[Ended]:

@@ -146,6 +146,13 @@ class DiskFull(NightsiftError):
     hint = "free some space or name another archive, and run again: what is done stays done"
 
 
+class ProcessDied(NightsiftError):
+    """The process that reduced an exposure was killed, or crashed, again and again."""
+
+    problem = "the process that reduced it died {deaths} times"
+    hint = "memory? reduce it alone with nightsift frame; what kills it there is a bug to be reported"
+
+
 class TimedOut(NightsiftError):
     """An exposure took longer than it may, and its process was killed."""
 

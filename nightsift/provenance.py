@@ -24,6 +24,15 @@ WITHOUT_EFFECT = (
     "provenance.py",
     "claims.py",
     "processes.py",
+    "campaigns.py",
+    "campaign_cost.py",
+    "campaign_tables.py",
+    "chunk_ledger.py",
+    "chunks.py",
+    "layers.py",
+    "tonight.py",
+    "version_comparison.py",
+    "versions.py",
 )
 
 

@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from enum import IntFlag
 from pathlib import Path
 
-from nightsift import tables
+from nightsift import campaign_tables, tables
 from nightsift.flags import Flag, Mask
 
 _HEAD = """\
 # Tables and flags
 
-Generated from `nightsift/tables.py` and `nightsift/flags.py` by `make docs`; do not edit.
+Generated from `nightsift/tables.py`, `nightsift/campaign_tables.py` and `nightsift/flags.py` by `make docs`;
+do not edit.
 
 Units are in the notation of the IVOA (VOUnits). The same units and descriptions stand in the metadata of every
 parquet file. Each column has one writer: the module to look into when a value surprises.
@@ -67,6 +68,21 @@ def schema_page() -> str:
             "One row an injected source: what the pipeline makes of sources of known place and flux, by the model that "
             "served. `injections/night=.../unit=.../<exposure_id>.parquet`",
             tables.INJECTION_COLUMNS,
+        ),
+        _table(
+            "Plan of a campaign",
+            "One row an exposure that `nightsift backfill` is to reduce. `campaigns/<campaign>/plan/*.parquet`",
+            campaign_tables.PLAN_COLUMNS,
+        ),
+        _table(
+            "Chunks of a campaign",
+            "One row a chunk that was begun: the truth about a campaign. `campaigns/<campaign>/chunks/*.parquet`",
+            campaign_tables.CHUNK_COLUMNS,
+        ),
+        _table(
+            "Comparison of two versions",
+            "One row a difference, written by `nightsift catalog compare --out`.",
+            campaign_tables.COMPARISON_COLUMNS,
         ),
         _flags("Candidate flags", "Bits of the column `flags` (int32). A flag never removes a candidate.", Flag),
         _flags("Mask planes", "Bits of a pixel mask (uint16). A pixel is good when no bit is set.", Mask),

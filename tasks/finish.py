@@ -82,9 +82,15 @@ def flag_unit(archive: Archive, night: str, unit: Unit) -> int:
     touched = after.filter(pc.not_equal(before["flags"], after["flags"]))["exposure_id"]
     changed = set(touched.to_pylist())
     for row in rows:
-        if row["exposure_id"] in changed:
+        if row["exposure_id"] in changed or (row["state"] == "done" and _is_behind(row, after, unit)):
             of_exposure = after.filter(pc.equal(after["exposure_id"], row["exposure_id"]))
             of_exposure = of_exposure.replace_schema_metadata(CANDIDATES.metadata).cast(CANDIDATES)
             write_candidates(archive, night, unit.name, row["exposure_id"], of_exposure)
             ledger.record(archive, {**row, **of_candidates(of_exposure, unit.model.threshold)})
     return len(changed)
+
+
+def _is_behind(row: dict[str, Any], candidates: pa.Table, unit: Unit) -> bool:
+    """Whether a ledger row counts other candidates than there are: a run was killed between both."""
+    of_exposure = candidates.filter(pc.equal(candidates["exposure_id"], row["exposure_id"]))
+    return any(row[name] != value for name, value in of_candidates(of_exposure, unit.model.threshold).items())

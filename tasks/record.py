@@ -75,6 +75,24 @@ def key_of(checksum: str, template_id: str, unit: Unit, model_id: str) -> str:
     return provenance.key({"checksum": checksum, "template": template_id, "model": model_id}, options)
 
 
+def recipe_of(unit: Unit, model_id: str) -> str:
+    """Hash of all that makes results of a unit but frames and templates: code, options and model.
+
+    Parameters
+    ----------
+    unit : Unit
+        The unit.
+    model_id : str
+        Identity of its real/bogus model.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal.
+    """
+    return provenance.key({"model": model_id}, unit.model_dump(mode="json", exclude=WITHOUT_EFFECT))
+
+
 def verdict_on(error: Exception) -> dict[str, Any]:
     """State, reason, message and facts of an exposure that ended with an error.
 

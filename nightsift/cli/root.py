@@ -11,7 +11,9 @@ import typer
 from nightsift import __version__
 from nightsift.cli import (
     asking,
+    backfill,
     calibration,
+    catalog,
     compilation,
     dataset,
     doctor,
@@ -58,6 +60,7 @@ app.command("watch")(watching.watch)
 app.command("serve")(serving.serve)
 app.command("status")(tonight.status)
 app.command("frame")(night.frame)
+app.command("backfill")(backfill.backfill)
 app.command("simulate")(survey.simulate)
 app.command("template")(survey.template)
 app.command("score")(survey.score)
@@ -72,6 +75,7 @@ app.command("monitor")(monitoring.monitor)
 app.command("ask")(asking.ask)
 app.command("evaluate")(evaluation.evaluate)
 app.add_typer(unit.app, name="unit")
+app.add_typer(catalog.app, name="catalog")
 app.command("compile")(compilation.compile_now)
 app.command("doctor")(doctor.doctor)
 

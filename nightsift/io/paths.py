@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 from nightsift.errors import SourceError
 from nightsift.io.atomic import atomic
+from nightsift.io.layers import MAIN, layers_of
 from nightsift.io.sources import Found, discover, local_copy
 
 __all__ = ["Archive", "Found", "atomic", "checksum", "discover", "exposure_identity", "local_copy"]
@@ -19,16 +20,36 @@ __all__ = ["Archive", "Found", "atomic", "checksum", "discover", "exposure_ident
 class Archive:
     """Paths of everything that nightsift writes; the only place where they are put together.
 
+    What is found in exposures (candidates, stamps, ledger and what is made of them) belongs to a version of the
+    catalogue; templates, models and campaigns belong to the archive. An object sees the versions that were promoted
+    when it was made, and goes on seeing them: whoever reads or writes with one object has one catalogue.
+
     Attributes
     ----------
     root : Path
-        Folder of the archive.
+        Folder of the archive, or of one of its versions (``ARCHIVE/versions/NAME``): then that version alone is read
+        and written.
+    home : Path
+        Folder of the archive in both cases.
+    layers : tuple of (str, Path)
+        Name and folder of the versions that are read, uppermost first. Each night of each unit is read from, and
+        written to, the first that has it in its ledger; the last where none has.
     """
 
     root: Path
+    home: Path = field(init=False)
+    layers: tuple[tuple[str, Path], ...] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root))
+        home, layers = layers_of(self.root)
+        object.__setattr__(self, "home", home)
+        object.__setattr__(self, "layers", layers)
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """Names of the versions that are read, uppermost first."""
+        return tuple(name for name, _ in self.layers)
 
     def candidates(self, night: str, unit: str, exposure_id: str) -> Path:
         """Candidates of an exposure."""
@@ -60,15 +81,15 @@ class Archive:
 
     def references(self, unit: str) -> Path:
         """Folder of the calibration sets that a unit was compared with."""
-        return self.root / "references" / _hive(unit=unit)
+        return self.home / "references" / _hive(unit=unit)
 
     def kept_model(self, model: str) -> Path:
         """Folder of a model that has served, kept with its completeness."""
-        return self.root / "models" / _part(model)
+        return self.home / "models" / _part(model)
 
     def templates(self, unit: str, field: str, band: str) -> Path:
         """Folder of the templates of a field."""
-        return self.root / "templates" / _hive(unit=unit, field=field, band=band)
+        return self.home / "templates" / _hive(unit=unit, field=field, band=band)
 
     def template(self, unit: str, field: str, band: str, template_id: str) -> Path:
         """File of one template."""
@@ -80,11 +101,19 @@ class Archive:
 
     def status(self, name: str) -> Path:
         """What is going on, for people who ask: a night, or what they were told of."""
-        return self.root / "status" / f"{_part(name)}.json"
+        return self.home / "status" / f"{_part(name)}.json"
 
     def report(self, night: str, name: str = "report") -> Path:
         """Report of a night."""
-        return self.root / "reports" / _hive(night=night) / f"{_part(name)}.html"
+        return self._layer(night) / "reports" / _hive(night=night) / f"{_part(name)}.html"
+
+    def version(self, name: str) -> Path:
+        """Folder of a version of the catalogue."""
+        return self.home if name == MAIN else self.home / "versions" / _part(name)
+
+    def campaign(self, campaign_id: str) -> Path:
+        """Folder of a campaign of backfill."""
+        return self.home / "campaigns" / _part(campaign_id)
 
     def tables(self, kind: str, night: str | None = None, unit: str | None = None) -> list[Path]:
         """Files of one kind of table, sorted.
@@ -101,16 +130,14 @@ class Archive:
         list of Path
             The finished files; those being written are left out.
         """
-        found = []
-        for night_folder in _folders(self.root / kind, "night", night):
-            for unit_folder in _folders(night_folder, "unit", unit):
-                with os.scandir(unit_folder) as entries:
-                    found += [
-                        entry.path
-                        for entry in entries
-                        if entry.name.endswith(".parquet") and not entry.name.startswith(".")
-                    ]
-        return [Path(path) for path in sorted(found)]
+        found: list[Path] = []
+        for _, layer in self.layers:
+            for night_folder in _folders(layer / kind, "night", night):
+                for unit_folder in _folders(night_folder, "unit", unit):
+                    of = (unquote(folder.name.partition("=")[2]) for folder in (night_folder, unit_folder))
+                    if len(self.layers) == 1 or self._layer(*of) == layer:
+                        found += _tables_in(unit_folder)
+        return sorted(found, key=lambda path: (path.parts[-3:], path))
 
     def nights(self, kind: str = "ledger") -> list[str]:
         """Nights that hold a kind of table, sorted.
@@ -125,10 +152,19 @@ class Archive:
         list of str
             ``YYYY-MM-DD``.
         """
-        return sorted(unquote(folder.name.partition("=")[2]) for folder in _folders(self.root / kind, "night", None))
+        folders = {folder.name for _, layer in self.layers for folder in _folders(layer / kind, "night", None)}
+        return sorted(unquote(name.partition("=")[2]) for name in folders)
 
     def _exposure(self, kind: str, night: str, unit: str, exposure_id: str) -> Path:
-        return self.root / kind / _hive(night=night, unit=unit) / f"{_part(exposure_id)}.parquet"
+        return self._layer(night, unit) / kind / _hive(night=night, unit=unit) / f"{_part(exposure_id)}.parquet"
+
+    def _layer(self, night: str, unit: str | None = None) -> Path:
+        """Folder of the version that a night, of a unit or of any, belongs to."""
+        keys = {"night": night} if unit is None else {"night": night, "unit": unit}
+        for _, layer in self.layers[:-1]:
+            if (layer / "ledger" / _hive(**keys)).is_dir():
+                return layer
+        return self.layers[-1][1]
 
 
 def _part(text: str) -> str:
@@ -146,6 +182,12 @@ def _folders(parent: Path, key: str, value: str | None) -> list[Path]:
         folder = parent / _hive(**{key: value})
         return [folder] if folder.is_dir() else []
     return sorted(folder for folder in parent.glob(f"{key}=*") if folder.is_dir())
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        names = [one.name for one in entries if one.name.endswith(".parquet") and not one.name.startswith(".")]
+    return [folder / name for name in names]
 
 
 def exposure_identity(unit: str, sha256: str) -> str:
