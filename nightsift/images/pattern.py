@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
+from scipy.special import bdtrc
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -281,7 +282,6 @@ def chance(a: FloatArray, b: FloatArray, matched: int, radius: float) -> float:
         return 0.0
     area = max(float(np.prod(high - low)), np.pi * radius**2)
     probability = min(0.95, 1.0 - np.exp(-len(b) * np.pi * radius**2 / area))
-    from scipy.stats import binom  # slow to import
-
-    tail = max(float(binom.logsf(matched - 4, inside - 3, probability)), -1e6)
-    return tail + float(np.log(len(a) * len(b)))
+    # scipy.special, because scipy.stats is slow to import
+    tail = float(bdtrc(matched - 4, inside - 3, probability)) if matched - 4 < inside - 3 else 0.0
+    return (float(np.log(tail)) if tail > 0.0 else -1e6) + float(np.log(len(a) * len(b)))
