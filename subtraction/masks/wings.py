@@ -33,8 +33,8 @@ PRICE = 4.0
 CLIP = 4.0
 """Pixels that stand out by more belong to something else (sigma)."""
 
-HARMONICS = 3
-"""Round part, and the two parts of an ellipse."""
+HARMONICS = 5
+"""Round part, and two parts each of twofold and fourfold symmetry."""
 
 
 def subtract_wings(
@@ -51,9 +51,9 @@ def subtract_wings(
 
     The difference of two linear images of one star is a fixed part of the star's light, at each distance and angle,
     that changes smoothly over the frame. In the wings, beyond the reach of the kernel and of the stamps to which it is
-    fitted, it is round or elongated: ``D = M_r (a_r + b_r cos 2 theta + c_r sin 2 theta)`` on a ring of radius r with
-    the light M_r of the matched template, a, b and c polynomials of the position. They are fitted to all stars that
-    shine there, saturated ones included, ring by ring, so that a transient on one of them counts for little.
+    fitted, it is round or elongated: ``D = M_r (a + b cos 2t + c sin 2t + d cos 4t + e sin 4t)`` on a ring of radius r
+    with the light M_r of the matched template, t the angle, a to e polynomials of the position. They are fitted to all
+    stars that shine there, saturated ones included, ring by ring, so that a transient on one counts for little.
 
     Parameters
     ----------
@@ -72,15 +72,21 @@ def subtract_wings(
 
     Returns
     -------
-    ndarray of float64, shape (n_rings, 3)
-        Coefficients a, b and c of each ring at the centre of the frame, 0 where nothing is proven.
+    ndarray of float64, shape (n_rings, 5)
+        Coefficients of each ring at the centre of the frame, 0 where nothing is proven.
     """
     cores = find_cores(*find_blobs(saturated, Mask.SATURATED.value))
-    x, y = np.concatenate((x, cores[:, 1])), np.concatenate((y, cores[:, 0]))
+    peak = model[np.rint(y).astype(np.int64), np.rint(x).astype(np.int64)]
     first, last = max(int(np.ceil(INNER * fwhm)), 2), int(np.ceil(OUTER * fwhm))
-    light = np.zeros((len(x), last - first))
     bad = np.uint16(HARD)
-    _light(variance, model, mask, bad, x, y, first, FAINTEST, light)
+    rings = np.zeros((len(cores), last - first))
+    _light(variance, model, mask, bad, cores[:, 1].copy(), cores[:, 0].copy(), first, FAINTEST, rings)
+    # The light of a star falls outwards; where it does not it is a neighbour's.
+    known = np.minimum.accumulate(np.where(rings > 0, rings, np.inf), axis=1)
+    saturated_light = np.where(rings > 0, known, 0.0)
+    whole_light = _usual_light(variance, model, mask, bad, x, y, peak, first, last)
+    light = np.concatenate((whole_light, saturated_light))
+    x, y = np.concatenate((x, cores[:, 1])), np.concatenate((y, cores[:, 0]))
     shining = light.max(axis=1, initial=0.0) > 0
     x, y, light = x[shining], y[shining], light[shining]
     terms = polynomial_terms(x, y, data.shape, ORDER)
@@ -94,8 +100,33 @@ def subtract_wings(
     return np.ascontiguousarray(coefficients[:, :, 0])
 
 
+def _usual_light(
+    variance: FloatImage,
+    model: FloatImage,
+    mask: MaskImage,
+    bad: np.uint16,
+    x: Float64,
+    y: Float64,
+    peak: FloatImage,
+    first: int,
+    last: int,
+) -> Float64:
+    """Light of whole stars on the rings: that of their peaks, by the usual profile, which the brighter ones give."""
+    out = np.zeros((len(x), last - first))
+    if not len(x):
+        return out
+    bright = peak >= max(float(np.quantile(peak, 0.75)), 1e-30)
+    rings = np.zeros((int(bright.sum()), last - first))
+    _light(variance, model, mask, bad, x[bright], y[bright], first, FAINTEST, rings)
+    profile = np.array([np.median(one[one > 0]) if (one > 0).any() else 0.0 for one in (rings / peak[bright, None]).T])
+    out[:] = np.maximum(peak, 0.0)[:, None] * profile
+    noise = float(np.sqrt(np.median(variance[16::32, 16::32])))
+    out[out < FAINTEST * noise] = 0.0
+    return out
+
+
 def _fit_ring(terms: Float64, normal: Float64, right: Float64) -> Float64:
-    """Coefficients of a ring, shape (3, n_terms), of the order that earns most; zero where none earns its price."""
+    """Coefficients of a ring, shape (5, n_terms), of the order that earns most; zero where none earns its price."""
     count = terms.shape[1]
     matrix = np.einsum("st,shg,su->htgu", terms, normal, terms, optimize=True)
     vector = np.einsum("st,sh->ht", terms, right)
@@ -124,8 +155,6 @@ def _light(variance, model, mask, bad, x, y, first, faintest, light):  # type: i
     for s in range(len(x)):
         count[:], noise[:] = 0, 0.0
         row, column = round(y[s]), round(x[s])
-        if _is_dark(variance, model, mask, bad, row, column, first, faintest):
-            continue
         for j in range(max(0, row - reach), min(ny, row + reach + 1)):
             for i in range(max(0, column - reach), min(nx, column + reach + 1)):
                 k = int(np.sqrt((j - y[s]) ** 2 + (i - x[s]) ** 2) + 0.5) - first
@@ -143,27 +172,12 @@ def _light(variance, model, mask, bad, x, y, first, faintest, light):  # type: i
 
 
 @nb.njit(cache=True, nogil=True)
-def _is_dark(variance, model, mask, bad, row, column, radius, faintest):  # type: ignore[no-untyped-def]
-    """Whether sixteen pixels of a circle show too little light, as around most stars."""
-    light = noise = 0.0
-    used = 0
-    for k in range(16):
-        j = row + round(radius * np.sin(k * np.pi / 8))
-        i = column + round(radius * np.cos(k * np.pi / 8))
-        if 0 <= j < model.shape[0] and 0 <= i < model.shape[1] and (mask[j, i] & bad) == 0:
-            light += model[j, i]
-            noise += variance[j, i]
-            used += 1
-    return used > 8 and light < faintest * np.sqrt(noise * used)
-
-
-@nb.njit(cache=True, nogil=True)
 def _moments(data, variance, mask, bad, x, y, first, light, parts, clip, normal, right):  # type: ignore[no-untyped-def]
     """Normal equations of each star's rings, of the pixels that do not stand out of the parts known so far."""
     ny, nx = data.shape
     stars, rings = light.shape
     reach = first + rings
-    wave = np.ones(3)
+    wave = np.ones(5)
     for s in range(stars):
         for j in range(max(0, int(y[s]) - reach), min(ny, int(y[s]) + reach + 2)):
             for i in range(max(0, int(x[s]) - reach), min(nx, int(x[s]) + reach + 2)):
@@ -174,13 +188,16 @@ def _moments(data, variance, mask, bad, x, y, first, light, parts, clip, normal,
                     continue
                 m = light[s, k]
                 wave[1], wave[2] = (dx * dx - dy * dy) / square, 2.0 * dx * dy / square
-                known = m * (parts[s, k, 0] + parts[s, k, 1] * wave[1] + parts[s, k, 2] * wave[2])
+                wave[3], wave[4] = wave[1] * wave[1] - wave[2] * wave[2], 2.0 * wave[1] * wave[2]
+                known = 0.0
+                for h in range(5):
+                    known += m * parts[s, k, h] * wave[h]
                 if (data[j, i] - known) ** 2 > clip * clip * variance[j, i]:
                     continue
                 weight = m / variance[j, i]
-                for h in range(3):
+                for h in range(5):
                     right[s, k, h] += weight * wave[h] * data[j, i]
-                    for g in range(3):
+                    for g in range(5):
                         normal[s, k, h, g] += weight * m * wave[h] * wave[g]
 
 
@@ -208,4 +225,5 @@ def _take_off(data, mask, bad, x, y, first, amounts):  # type: ignore[no-untyped
                     if 0 <= ring < rings:
                         one = amounts[s, ring]
                         value += share * (one[0] + one[1] * cosine + one[2] * sine)
+                        value += share * (one[3] * (cosine * cosine - sine * sine) + one[4] * 2.0 * cosine * sine)
                 data[j, i] -= np.float32(value)
