@@ -97,7 +97,7 @@ def _others(axes: Any, other: list[dict[str, Any]]) -> None:
     axes.set(
         title="other surveys: the stamps not labelled", ylabel="AUC", ylim=(0.2, 1.05), xlim=(-0.5, len(some) - 0.5)
     )
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower left")
 
 
 def _disagreements(figure: Figure, grid: Any, ztf: RealSet, scores: dict[str, np.ndarray]) -> None:

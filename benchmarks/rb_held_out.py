@@ -1,7 +1,8 @@
 """Models side by side on units that none saw: ``rb_held_out.py --sets FOLDER --models A B --out FOLDER``.
 
 All stamp sets under ``--sets`` (those of ``rb_new_units.py --kind usual``) are scored by each model as the pipeline
-does it. Told are the figures of all examples and of the sound reductions alone, each with the spread over fields;
+does it. Told are the figures of all examples, of what the pipeline detected (without the residuals of galaxies in which
+it detected nothing, which are easy) and of the detections of sound reductions, each with the spread over fields;
 what is missed of each kind of real example and accepted of each kind of bogus, at the threshold that misses 1 % and
 at the ones that let 1e-2 and 1e-3 of the bogus through; and the differences to the first model, fields drawn again for
 both at once. A rate of which the set holds fewer than ten bogus is marked.
@@ -22,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import rb_bases
 import rb_scores
 
+from models import residuals
 from models.evaluate import auc, threshold_at_fpr, threshold_at_missed
 from models.examples import TrainingSet
 from models.predict import predict
@@ -111,11 +113,16 @@ def main() -> None:
     scores = {
         one: np.asarray(predict(found.stamps, found.sign, load(one))["score"], dtype=float) for one in arguments.models
     }
-    told = {"all reductions": tell("all reductions", scores, found)}
-    sound = np.flatnonzero(np.asarray(found.table["reduction"]).astype(str) == "standard")
-    told["sound reductions"] = tell(
-        "sound reductions", {name: one[sound] for name, one in scores.items()}, found.take(sound)
-    )
+    sound = np.asarray(found.table["reduction"]).astype(str) == "standard"
+    detected = residuals.detected(found.table)
+    choices = {
+        "everything": np.full(len(found), True), "detections alone": detected,
+        "detections of sound reductions": detected & sound,
+    }  # fmt: skip
+    told = {
+        name: tell(name, {model: one[rows] for model, one in scores.items()}, found.take(np.flatnonzero(rows)))
+        for name, rows in choices.items()
+    }
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "rb_held_out.json").write_text(json.dumps(told, indent=1, default=float))
 

@@ -2,7 +2,7 @@
 
 1. Every unit is scored by a model that never saw it: one model for all (``--model``; the sets must be of units that it
    was not trained on, as `rb_new_units` makes them), or the base of its fold (`rb_bases`). Figures of all units
-   together, with a bootstrap over fields, and of each unit.
+   together, with a bootstrap over fields, and of each unit. Only what the pipeline detected is counted.
 2. Calibration: up to 500 labels of one half of a unit's fields, probabilities tested on the other half, and the other
    way round; against none at all, and against one calibration for all units, learnt from other units.
    Beside the calibration error stands the one that perfect probabilities would show on as many stamps, because it is
@@ -29,6 +29,7 @@ from models.calibrate import Calibration, fit_calibration, mean_probability
 from models.classifier import Classifier
 from models.examples import TrainingSet
 from models.predict import sample_logits
+from models.residuals import detected
 from models.scoring_rules import ece
 from models.store import load
 from models.train import TrainOptions
@@ -139,6 +140,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     found = rb_bases.read_sets(arguments.sets)
+    found = found.take(np.flatnonzero(detected(found.table)))
     names = np.asarray(found.table["unit"]).astype(str)
     if arguments.model:
         folds = {str(unit): place for place, unit in enumerate(np.unique(names))}

@@ -13,6 +13,7 @@ from models.classifier import Classifier, of_network
 from models.evaluate import figures, threshold_at_fpr, threshold_at_missed
 from models.examples import TrainingSet, identity_of
 from models.predict import predict
+from models.residuals import detected
 from models.runtime import versions
 from models.store import save
 from models.train import TrainedModel
@@ -66,13 +67,19 @@ def release(
 
 
 def _all_figures(test: TrainingSet, scores: npt.NDArray[np.floating], threshold: float) -> dict[str, Any]:
-    """Figures of the whole test part, of the standard reduction, and of its candidates without flags."""
-    standard = np.asarray(test.table["reduction"]) == "standard"
+    """Figures of the test part: of all of it, of what was detected, by the standard reduction, and without flags."""
+    found = detected(test.table)
+    standard = found & (np.asarray(test.table["reduction"]) == "standard")
     unflagged = standard & (np.asarray(test.table["flags"]) == 0)
     snr, kinds = np.asarray(test.table["snr"]), np.asarray(test.table["kind"])
     return {
         name: figures(scores[rows], test.labels[rows], snr[rows], kinds[rows], threshold)
-        for name, rows in (("all", np.full(len(test), True)), ("standard", standard), ("unflagged", unflagged))
+        for name, rows in {
+            "all": np.full(len(test), True),
+            "detected": found,
+            "standard": standard,
+            "unflagged": unflagged,
+        }.items()
         if len(set(test.labels[rows])) == 2
     }
 

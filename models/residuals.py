@@ -15,6 +15,8 @@ from nightsift.images.photometry import ZeroPoint
 Values = npt.NDArray[np.float64]
 SAMPLE = ("candidate_id", "unit", "night", "field", "exposure_id", "x", "y", "sign", "snr", "flags", "mag")
 """Columns of candidates that an example is made of."""
+PLACED = "-galaxy-"
+"""In the names of what was placed in a galaxy instead of detected."""
 
 
 def quiet_galaxies(
@@ -82,7 +84,7 @@ def residual_rows(difference: Difference, pair: Pair, zero: ZeroPoint, galaxies:
     mag, _ = zero.magnitudes(flux, flux)
     return pa.table(
         {
-            "candidate_id": [f"{meta.exposure_id}-galaxy-{one}" for one in some.host_id],
+            "candidate_id": [f"{meta.exposure_id}{PLACED}{one}" for one in some.host_id],
             "unit": pa.array([meta.unit] * n, pa.string()),
             "night": pa.array([meta.night] * n, pa.string()),
             "field": pa.array([meta.field] * n, pa.string()),
@@ -95,6 +97,25 @@ def residual_rows(difference: Difference, pair: Pair, zero: ZeroPoint, galaxies:
             "mag": pa.array(mag.astype(np.float32), mask=~np.isfinite(mag)),
         }
     )
+
+
+def detected(table: pa.Table) -> npt.NDArray[np.bool_]:
+    """Tell which examples of a set the pipeline detected.
+
+    The others stand at the highest pixel of a galaxy in which it detected nothing; they are easy, and no survey would
+    ask about them.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Schema `models.examples.EXAMPLES`.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        Whether it was detected.
+    """
+    return np.array([PLACED not in one for one in table["example_id"].to_pylist()], dtype=np.bool_)
 
 
 def places(table: pa.Table) -> Values:
