@@ -128,14 +128,16 @@ def _pool(client: SyncPrefectClient, name: str, limit: int) -> None:
 
 
 def _deploy(client: SyncPrefectClient, one: Deployed, loaded: Flow[..., Any], survey: str, timezone: str) -> None:
-    schedules = [DeploymentScheduleCreate(schedule=CronSchedule(cron=one.cron, timezone=timezone), active=True)]
+    schedules = []
+    if one.cron:
+        schedules = [DeploymentScheduleCreate(schedule=CronSchedule(cron=one.cron, timezone=timezone), active=True)]
     parameters = {name: survey for name in one.parameters if name in loaded.parameters.properties}
     client.create_deployment(
         flow_id=client.create_flow(loaded),
         name=one.name,
         entrypoint=one.entrypoint,
         work_pool_name=one.pool,
-        schedules=schedules if one.cron else [],
+        schedules=schedules,
         concurrency_limit=one.limit,
         concurrency_options=ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
         parameters=parameters,
