@@ -23,7 +23,7 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.utilities.callables import parameter_schema
 
-POOLS = {"night": 4, "backfill": 2, "alert": 4}
+POOLS = {"night": 4, "backfill": 4, "alert": 4}
 """Runs at the same time by work pool: none starves another."""
 
 HEARTBEAT_SECONDS = 30
@@ -66,6 +66,7 @@ DEPLOYMENTS = (
     Deployed("templates", "flows.scheduled.templates", "backfill"),
     Deployed("monitoring", "flows.scheduled.monitoring", "backfill", cron="0 10 * * *"),
     Deployed("training", "flows.scheduled.training", "backfill", parameters=()),
+    Deployed("backfill", "flows.scheduled.backfill", "backfill"),
     Deployed("backfill-batch", "flows.launching.batch_flow", "backfill", parameters=(), limit=2),
     Deployed("alert", "flows.alert.alert", "alert", limit=4),
 )

@@ -7,10 +7,14 @@ cheap and safe: what the ledger has is not done twice.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from prefect import flow
 
+from flows.backfill import backfill as run_campaign
+from flows.campaign_plan import Request
+from flows.launching import How
 from flows.monitoring import monitor
 from flows.plan_nights import plan
 from flows.templates import build_templates
@@ -106,6 +110,36 @@ def monitoring(survey: str, night: str | None = None, units: list[str] | None = 
     """
     drifted = [f"{row['unit']} in {row['night']}" for row in monitor(load_survey(survey), night, units).drifted]
     return ", ".join(drifted) or "no unit drifted"
+
+
+@flow(name="campaign", persist_result=False, retries=RETRIES, retry_delay_seconds=FIRST_PAUSE)
+def backfill(
+    survey: str, first: str = "", last: str = "", units: list[str] | None = None, version: str = "", keep: bool = False
+) -> str:
+    """Run a campaign over an archive of years, or go on with it; it pauses while a night goes on.
+
+    Parameters
+    ----------
+    survey : str
+        Survey file.
+    first, last : str
+        First and last night, both included; empty for no limit.
+    units : list of str
+        Only these units.
+    version : str
+        Version of the catalogue to make beside the one that is served.
+    keep : bool
+        Leave what other code, options, models or templates have made.
+
+    Returns
+    -------
+    str
+        Chunks by state.
+    """
+    loaded = load_survey(survey)
+    request = Request(first, last, tuple(units or ()), version, in_place=False, keep=keep)
+    chunks = Counter(row["state"] for row in run_campaign(loaded, request, How(loaded.runner)).rows)
+    return ", ".join(f"{number} chunks {state}" for state, number in sorted(chunks.items()))
 
 
 @flow(name="training", persist_result=False)
