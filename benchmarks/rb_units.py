@@ -97,7 +97,8 @@ def plot(units: dict[str, Any], blocks: list[dict[str, Any]], every: dict[str, n
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.4), layout="constrained")
     order = sorted(units, key=lambda name: units[name]["fpr_1_missed"])
     left.bar(np.arange(len(order)), [100 * units[name]["fpr_1_missed"] for name in order], color="C0")
-    left.set(xlabel="unit never trained on", ylabel="FPR at 1 % missed (%)", title="each unit by itself")
+    left.set_xticks(np.arange(len(order)), [list(units).index(name) for name in order])
+    left.set(xlabel="number of the unit", ylabel="FPR at 1 % missed (%)", title="each unit by itself")
     edges = np.linspace(0, 1, 11)
     for name, scores in every.items():
         if name == "labels":
