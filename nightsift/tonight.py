@@ -13,7 +13,7 @@ DuringNight = Literal["pause", "narrow", "go-on"]
 FRESH_SECONDS = 600.0
 """A night that was not heard of for so long is not going on: its process was killed, or the machine is off."""
 
-ENDED = {"closed", "done", "ended", "idle", "failed"}
+ENDED = {"closed", "stopped", "done", "ended", "idle", "failed"}
 
 
 def nights_going_on(archive: Archive) -> list[str]:
