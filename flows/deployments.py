@@ -22,6 +22,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.utilities.callables import parameter_schema
+from prefect.workers.process import ProcessWorker
 
 POOLS = {"night": 4, "backfill": 4, "alert": 4}
 """Runs at the same time by work pool: none starves another."""
@@ -122,8 +123,12 @@ def declare(survey: str, timezone: str = "UTC") -> list[str]:
 
 
 def _pool(client: SyncPrefectClient, name: str, limit: int) -> None:
+    # with its template from the beginning: workers that write it themselves, all at once, lock SQLite
+    template = ProcessWorker.get_default_base_job_template()
     try:
-        client.create_work_pool(WorkPoolCreate(name=name, type="process", concurrency_limit=limit))
+        client.create_work_pool(
+            WorkPoolCreate(name=name, type="process", concurrency_limit=limit, base_job_template=template)
+        )
     except ObjectAlreadyExists:
         return
 

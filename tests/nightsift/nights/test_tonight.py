@@ -1,0 +1,95 @@
+"""Tonight as the operator sees it: from the ledger and what the watch writes down."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from nightsift import ledger
+from nightsift.io.paths import Archive
+from nightsift.nights.progress import Progress, UnitProgress, read_progress, write_progress
+from nightsift.nights.tonight import tonight
+from nightsift.processes import this_process
+
+SURVEY = """
+name = "demo"
+archive = "archive"
+units = "units"
+[[source]]
+unit = "north"
+frames = "nights"
+[[source]]
+unit = "south"
+frames = "nights-south"
+"""
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    archive = Archive(tmp_path / "archive")
+    for number, state in enumerate(("done", "done", "refused", "failed")):
+        row = {
+            "exposure_id": f"north-{number}", "unit": "north", "night": "2026-11-20", "state": state, "reason": "",
+            "message": "", "facts": "{}", "url": f"{number}.fits", "checksum": "", "seconds": 4.0,
+            "stage_seconds": "{}", "provenance": "", "version": "0", "n_accepted": number,
+        }  # fmt: skip
+        ledger.record(archive, row | ({"limiting_mag": 20.0 + number} if state == "done" else {}))
+    return archive
+
+
+@pytest.fixture
+def progress() -> Progress:
+    units = {"north": UnitProgress(arrived=7, waiting=2, running=1), "south": UnitProgress(silent=True)}
+    return Progress(
+        "demo", "palma", "2026-11-20", "watching", asdict(this_process()), "2026-11-20T19:00:00Z",
+        updated="2026-11-20T22:00:00Z", units=units, lag=33.0, latency_median=12.0, latency_worst=40.0,
+        troubles=["south has delivered no frame"],
+    )  # fmt: skip
+
+
+def test_counts_by_unit(archive: Archive, progress: Progress) -> None:
+    write_progress(archive, progress)
+    now = tonight(archive, units=("north", "south"))
+    north, south = now.units
+    assert (north["done"], north["refused"], north["failed"], north["queued"], north["running"]) == (2, 1, 1, 2, 1)
+    assert (north["depth"], north["seconds"], north["accepted"]) == (20.5, 4.0, 1)
+    assert south["state"] == "silent"
+    assert (now.watch, now.lag, now.latency_worst) == ("watching", 33.0, 40.0)
+    assert now.troubles == ["south has delivered no frame"]
+    json.dumps(asdict(now), default=str)
+
+
+def test_a_watch_that_died_is_told(archive: Archive, progress: Progress) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    write_progress(archive, replace(progress, holder={**progress.holder, "pid": gone.pid, "started": "1"}))
+    now = tonight(archive)
+    assert now.watch == "died"
+    assert now.lag is None
+    assert now.units[0]["running"] is None, "what a dead watch was doing is not known"
+
+
+def test_nobody_watches(archive: Archive) -> None:
+    now = tonight(archive)
+    assert (now.watch, now.night) == ("nobody", "2026-11-20")
+    assert tonight(Archive(archive.root / "empty")).night == ""
+
+
+def test_damaged_status_costs_nothing(archive: Archive, progress: Progress) -> None:
+    write_progress(archive, progress)
+    archive.status("2026-11-19 palma").write_text("{")
+    archive.status("2026-11-18 palma").write_text('{"night": "2026-11-18"}')
+    assert [one.night for one in read_progress(archive)] == ["2026-11-20"]
+
+
+def test_two_sites_one_night(archive: Archive, progress: Progress) -> None:
+    write_progress(archive, progress)
+    write_progress(archive, replace(progress, site="spring", units={"east": UnitProgress(running=1)}, lag=5.0))
+    now = tonight(archive, units=("north",))
+    assert [one["unit"] for one in now.units] == ["north", "south", "east"]
+    assert now.lag == 33.0
