@@ -11,13 +11,14 @@ from enum import IntFlag
 from pathlib import Path
 
 from nightsift import campaign_tables, tables
+from nightsift.alerts.products.tables import RANKED_COLUMNS
 from nightsift.flags import Flag, Mask
 
 _HEAD = """\
 # Tables and flags
 
-Generated from `nightsift/tables.py`, `nightsift/campaign_tables.py` and `nightsift/flags.py` by `make docs`;
-do not edit.
+Generated from `nightsift/tables.py`, `nightsift/campaign_tables.py`, `nightsift/alerts/products/tables.py` and
+`nightsift/flags.py` by `make docs`; do not edit.
 
 Units are in the notation of the IVOA (VOUnits). The same units and descriptions stand in the metadata of every
 parquet file. Each column has one writer: the module to look into when a value surprises.
@@ -83,6 +84,12 @@ def schema_page() -> str:
             "Comparison of two versions",
             "One row a difference, written by `nightsift catalog compare --out`.",
             campaign_tables.COMPARISON_COLUMNS,
+        ),
+        _table(
+            "Ranked candidates of an alert",
+            "One row an object seen after the event, none left out; the formula stands in [algorithms.md](algorithms.md), "
+            "section 21. `alerts/<event>/<revision>/candidates.parquet`",
+            RANKED_COLUMNS,
         ),
         _flags("Candidate flags", "Bits of the column `flags` (int32). A flag never removes a candidate.", Flag),
         _flags("Mask planes", "Bits of a pixel mask (uint16). A pixel is good when no bit is set.", Mask),

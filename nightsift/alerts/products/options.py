@@ -1,0 +1,78 @@
+"""The tables ``[alert.ranking]`` and ``[alert.report]`` of a survey file: priors of the ranking, and who reports."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from nightsift.configuration import Section
+
+
+class RankingOptions(Section):
+    """How candidates are ranked; the probabilities are priors of docs/algorithms.md, section 21."""
+
+    history_days: float = Field(
+        30.0, gt=0, le=4000, description="days before the event in which candidates count as older"
+    )
+    association: float = Field(
+        1.5,
+        gt=0,
+        le=60,
+        description="distance (arcsec) within which detections are one object; half the seeing if more",
+    )
+    apart_minutes: float = Field(15.0, gt=0, description="detections closer in time tell nothing of motion (min)")
+    limit_margin: float = Field(
+        0.7, ge=0, description="magnitudes that an exposure must go deeper than an object to count as not seeing it"
+    )
+    visible_days: float = Field(30.0, gt=0, description="days that unrelated transients stay visible")
+    unscored: float = Field(0.5, gt=0, lt=1, description="probability to be real of a detection without a score")
+    flagged: float = Field(0.1, gt=0, le=1, description="factor on the score of detections that have a flag")
+    moving: float = Field(0.5, gt=0, lt=1, description="part of single detections that moves or is false")
+    seen_again: float = Field(
+        0.9, gt=0.5, lt=1, description="probability that a deeper exposure shows a transient again"
+    )
+    known_star: float = Field(
+        0.01, gt=0, le=1, description="probability that a candidate on a variable star is something new"
+    )
+    known_nucleus: float = Field(0.1, gt=0, le=1, description="the same on an active nucleus")
+    known_mover: float = Field(0.01, gt=0, le=1, description="the same on a known minor planet")
+    mover_radius: float = Field(5.0, gt=0, le=120, description="distance (arcsec) that counts as on a minor planet")
+    hostless: float = Field(0.5, gt=0, lt=1, description="part of unrelated transients without a catalogued host")
+    host_reach: float = Field(5.0, gt=0, le=50, description="largest distance from a host (its half-light radii)")
+    host_kpc: float = Field(30.0, ge=0, le=300, description="distance from a host (kpc) that is never too far")
+
+
+class UnitReport(Section):
+    """Numbers of a unit with the Transient Name Server."""
+
+    name: str = Field(min_length=1, description="name of the unit")
+    instrument: str = Field("", description="its instrument number there")
+
+
+class ReportOptions(Section):
+    """Who reports, for the Transient Name Server and circulars; what is not set becomes a placeholder in the files."""
+
+    survey: str = Field("", description="name of the survey as it signs")
+    authors: str = Field("", description="authors, as they sign")
+    reporting_group: str = Field("", description="number of the reporting group")
+    data_source: str = Field("", description="number of the group that the data come from")
+    units: tuple[UnitReport, ...] = Field((), alias="unit", description="one [[alert.report.unit]] table a unit")
+    filters: dict[str, str] = Field(default_factory=dict, description='number of each band, as r = "22"')
+    at_type: str = Field("1", description="kind of report: 1 possible supernova, 2 possible nova, 0 other")
+    most: int = Field(20, ge=1, le=200, description="candidates reported at most")
+    least_real: float = Field(0.5, ge=0, le=1, description="least probability to be real of those reported")
+    credible: float = Field(0.99, gt=0, le=1, description="credible region within which candidates are reported")
+    position_error: float = Field(0.5, gt=0, description="error of positions (arcsec)")
+
+    def instrument_of(self, unit: str) -> str:
+        """Return the instrument number of a unit, empty where it is not set."""
+        return next((one.instrument for one in self.units if one.name == unit), "")
+
+
+def default_ranking() -> RankingOptions:
+    """Options where a survey file says nothing of the ranking."""
+    return RankingOptions.model_validate({})
+
+
+def default_report() -> ReportOptions:
+    """Options where a survey file says nothing of reports."""
+    return ReportOptions.model_validate({})
