@@ -111,7 +111,18 @@ def _earlier(
 
 
 def object_radius(found: Detections) -> Values:
-    """Largest radius of the detections of each object (arcsec), shape (n_objects,)."""
+    """Largest radius of the detections of each object.
+
+    Parameters
+    ----------
+    found : Detections
+        The detections.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_objects,)
+        The radii (arcsec).
+    """
     radius = np.zeros(found.n_objects)
     np.maximum.at(radius, found.owner, found.radius)
     return radius

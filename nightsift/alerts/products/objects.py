@@ -158,7 +158,18 @@ def pairs_within(
 
 
 def chord(arcsec: float) -> float:
-    """Length between two unit vectors at an angle (arcsec)."""
+    """Length between two unit vectors.
+
+    Parameters
+    ----------
+    arcsec : float
+        Angle between them.
+
+    Returns
+    -------
+    float
+        The chord of the unit sphere.
+    """
     return float(2.0 * np.sin(np.deg2rad(min(arcsec / 3600.0, 180.0)) / 2.0))
 
 
@@ -255,12 +266,36 @@ def position_name(ra: float, dec: float) -> str:
 
 
 def numbers(table: pa.Table, name: str) -> Values:
-    """Return a column as float64, NaN where it is null."""
+    """Return a column as an array.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Table.
+    name : str
+        Column of numbers.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        Its values, NaN where they are null.
+    """
     return np.asarray(pc.fill_null(table[name].cast(pa.float64()), np.nan).to_numpy(), dtype=np.float64)
 
 
 def nullable(values: npt.NDArray[Any]) -> pa.Array:
-    """Return numbers as an Arrow column, null where they are not finite."""
+    """Return numbers as an Arrow column.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+        Numbers.
+
+    Returns
+    -------
+    pyarrow.Array
+        The same, null where they are not finite.
+    """
     return pa.array(values, mask=~np.isfinite(values))
 
 
