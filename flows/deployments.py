@@ -21,8 +21,12 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectAlreadyExists
+from prefect.settings import PREFECT_API_URL
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
+
+from flows.server import answers
+from nightsift.errors import ConfigurationError
 
 POOLS = {"night": 4, "backfill": 4, "alert": 4}
 """Runs at the same time by work pool: none starves another."""
@@ -92,6 +96,32 @@ def load_flow(entrypoint: str) -> Flow[..., Any] | None:
         return None
     found = getattr(importlib.import_module(module), name, None)
     return found if isinstance(found, Flow) else None
+
+
+def server_address(seconds: float) -> str:
+    """Address of the configured Prefect server, once it answers.
+
+    Parameters
+    ----------
+    seconds : float
+        How long to wait for it.
+
+    Returns
+    -------
+    str
+        What PREFECT_API_URL says.
+
+    Raises
+    ------
+    ConfigurationError
+        If no server is configured, or it does not answer.
+    """
+    url = PREFECT_API_URL.value()
+    if url and answers(url, seconds):
+        return url
+    what = f"no server answers at {url} within {seconds:.0f} s" if url else "no Prefect server is named"
+    advice = "set PREFECT_API_URL (and PREFECT_API_AUTH_STRING), or let nightsift serve run one"
+    raise ConfigurationError(file="environment", table="prefect", key="PREFECT_API_URL", what=what, advice=advice)
 
 
 def declare(survey: str, timezone: str = "UTC") -> list[str]:

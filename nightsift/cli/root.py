@@ -16,6 +16,7 @@ from nightsift.cli import (
     catalog,
     compilation,
     dataset,
+    deploying,
     doctor,
     evaluation,
     monitoring,
@@ -59,6 +60,7 @@ app.command("night")(night.night)
 app.command("watch")(watching.watch)
 app.command("serve")(serving.serve)
 app.command("status")(tonight.status)
+app.command("deploy")(deploying.deploy)
 app.command("frame")(night.frame)
 app.command("backfill")(backfill.backfill)
 app.command("simulate")(survey.simulate)

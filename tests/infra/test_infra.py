@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from typer.testing import CliRunner
+
+from nightsift.cli import app
 
 POOLS = {"night", "backfill", "alert"}
 
@@ -91,6 +95,17 @@ def test_a_worker_for_each_pool(compose: dict[str, Any], resources: list[dict[st
     in_compose = {pool(one.get("entrypoint", [])) for one in compose["services"].values()} - {None}
     in_kubernetes = {pool(pod["containers"][0].get("command", [])) for pod in _pods(resources).values()} - {None}
     assert in_compose == in_kubernetes == POOLS
+
+
+def test_every_nightsift_command_exists(compose: dict[str, Any], resources: list[dict[str, Any]]) -> None:
+    called = [one["command"] for one in compose["services"].values() if "command" in one]
+    commands = [pod["containers"][0].get("command", [""]) for pod in _pods(resources).values()]
+    called += [command[1:] for command in commands if command[0] == "nightsift"]
+    assert len(called) >= 4
+    for command in called:
+        words = list(itertools.takewhile(str.isalpha, command))
+        help_page = CliRunner().invoke(app, [*words, "--help"])
+        assert help_page.exit_code == 0, command
 
 
 def test_pods_have_no_rights(resources: list[dict[str, Any]], subtests: pytest.Subtests) -> None:

@@ -21,8 +21,7 @@ from nightsift.errors import ConfigurationError, NoTemplate
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
     "night", "frame", "simulate", "template", "train", "unit", "show", "report", "score", "doctor", "photometry",
-    "calibrate", "compile",
-    "calibrate", "ask",
+    "calibrate", "compile", "ask", "watch", "serve", "status", "deploy", "backfill", "catalog",
 )  # fmt: skip
 
 
