@@ -11,10 +11,10 @@ from typing import Any
 
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Crashed, State
+from prefect.states import Crashed
 
 from flows.runner import run_all
 from nightsift import chunk_ledger

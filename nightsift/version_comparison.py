@@ -96,9 +96,9 @@ def compare(
         rows += _states(ended[0], ended[1], units)
         both = {key for key in set(ended[0]) & set(ended[1]) if ended[0][key]["unit"] in units}
         exposures += len(both)
-        tables_of = [_by_exposure(read_candidates(of, one, unit), both) for of in (first, second)]
+        found_in = [_by_exposure(read_candidates(of, one, unit), both) for of in (first, second)]
         for key in sorted(both):
-            found = list(_candidates(*(of.get(key, ()) for of in tables_of), within))
+            found = list(_candidates(found_in[0].get(key, []), found_in[1].get(key, []), within))
             rows += [row for row in found if row["kind"] != "same"]
             same += sum(row["kind"] == "same" for row in found)
     return Comparison(

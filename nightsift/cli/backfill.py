@@ -63,10 +63,9 @@ def backfill(
     if list_all:
         _list(survey)
         return
-    from flows.backfill import How
     from flows.backfill import backfill as run
     from flows.campaign_plan import Request, draft
-    from flows.launching import lower_priority
+    from flows.launching import How, lower_priority
 
     units = tuple(units_asked(str(where), unit or []) or ())
     request = Request(first, last, units, version, in_place, keep, batch, order)
