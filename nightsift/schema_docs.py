@@ -87,7 +87,7 @@ def schema_page() -> str:
         ),
         _table(
             "Ranked candidates of an alert",
-            "One row an object seen after the event, none left out; the formula stands in [algorithms.md](algorithms.md), "
+            "One row an object seen after the event, none left out; the formula: [algorithms.md](algorithms.md), "
             "section 21. `alerts/<event>/<revision>/candidates.parquet`",
             RANKED_COLUMNS,
         ),
