@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nightsift import campaign_tables, tables
 from nightsift.alerts.products.tables import RANKED_COLUMNS
+from nightsift.alerts.tables import FIELD_COLUMNS
 from nightsift.flags import Flag, Mask
 
 _HEAD = """\
@@ -90,6 +91,12 @@ def schema_page() -> str:
             "One row an object seen after the event, none left out; the formula: [algorithms.md](algorithms.md), "
             "section 21. `alerts/<event>/<revision>/candidates.parquet`",
             RANKED_COLUMNS,
+        ),
+        _table(
+            "Fields of an alert",
+            "One row a field that an alert wants, best first, and those that it would want but that cannot be observed. "
+            "`alerts/<event>/fields.parquet`",
+            FIELD_COLUMNS,
         ),
         _flags("Candidate flags", "Bits of the column `flags` (int32). A flag never removes a candidate.", Flag),
         _flags("Mask planes", "Bits of a pixel mask (uint16). A pixel is good when no bit is set.", Mask),

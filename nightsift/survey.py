@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from nightsift.alerts.options import AlertOptions, default_alert
 from nightsift.configuration import Section, closest, read_toml, validate
 from nightsift.nights.notify import NotifyOptions
 from nightsift.nights.options import WatchOptions
@@ -55,6 +56,7 @@ class Survey(Section):
     sites: dict[str, Site] = Field(alias="site", default_factory=dict, description="one [site.NAME] table a site")
     watch: WatchOptions = Field(default_factory=_default_watch)
     notify: NotifyOptions = Field(default_factory=_default_notify)
+    alert: AlertOptions = Field(default_factory=default_alert)
     file: str = Field("", description="file that it was read from (set on reading)")
 
     @model_validator(mode="after")
@@ -159,6 +161,7 @@ def load_survey(path: str | Path) -> Survey:
     changes: dict[str, Any] = {
         "archive": Path(_absolute(str(survey.archive), base)),
         "units": _absolute(survey.units, base),
+        "alert": survey.alert.placed(lambda place: _absolute(place, base)),
         "sources": tuple(
             source.model_copy(update={key: _absolute(getattr(source, key), base) for key in ("frames", "templates")})
             for source in survey.sources

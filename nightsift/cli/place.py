@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from nightsift.errors import ConfigurationError
 
@@ -37,3 +37,18 @@ def runner_asked(survey: Survey, kind: RunnerKind | None, workers: int | None) -
     """The survey's runner, with what the command line says instead."""
     changes = {key: value for key, value in (("kind", kind), ("workers", workers)) if value is not None}
     return survey.runner.model_copy(update=changes)
+
+
+def open_survey(where: Path) -> tuple[Survey, Any]:
+    """Read a survey file; give its archive with it."""
+    from nightsift.io.paths import Archive
+    from nightsift.survey import load_survey
+
+    survey = load_survey(where)
+    return survey, Archive(survey.archive)
+
+
+def units_of(survey: Survey) -> dict[str, Any]:
+    """Units of a survey by name."""
+    loaded = [survey.load_unit(name) for name in dict.fromkeys(source.unit for source in survey.sources)]
+    return {unit.name: unit for unit in loaded}

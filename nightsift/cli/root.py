@@ -10,6 +10,7 @@ import typer
 
 from nightsift import __version__
 from nightsift.cli import (
+    alert,
     asking,
     backfill,
     calibration,
@@ -78,6 +79,7 @@ app.command("ask")(asking.ask)
 app.command("evaluate")(evaluation.evaluate)
 app.add_typer(unit.app, name="unit")
 app.add_typer(catalog.app, name="catalog")
+app.add_typer(alert.app, name="alert")
 app.command("compile")(compilation.compile_now)
 app.command("doctor")(doctor.doctor)
 
