@@ -94,7 +94,7 @@ def schema_page() -> str:
         ),
         _table(
             "Fields of an alert",
-            "One row a field that an alert wants, best first, and those that it would want but that cannot be observed. "
+            "One row a field that an alert wants, best first, and those that it would want but cannot be observed. "
             "`alerts/<event>/fields.parquet`",
             FIELD_COLUMNS,
         ),
