@@ -18,6 +18,7 @@ from models.runtime import versions
 from models.store import save
 from models.train import TrainedModel
 
+LEAST_REAL = 500  # without flags, to choose a threshold by them alone: five are missed
 GOLDEN = 24  # golden stamps, half of them real: enough to notice any fault, small on disk
 
 
@@ -47,12 +48,13 @@ def release(
     model = of_network(trained.model, trained.options.recipe)
     validation, test = examples.part("validation"), examples.part("test")
     known, new = (np.asarray(predict(part.stamps, part.sign, model)["score"]) for part in (validation, test))
-    threshold = threshold_at_missed(known, validation.labels, missed)
+    rows, which = _to_choose_by(validation)
+    threshold = threshold_at_missed(known[rows], validation.labels[rows], missed)
     card = {
         "purpose": "real/bogus score of candidates of difference images; trained on simulated nights only",
         "made_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "threshold": round(float(threshold), 3),
-        "threshold_rule": f"loses {missed:.1%} of the real examples of the validation part",
+        "threshold_rule": f"loses {missed:.1%} of {which} of the validation part",
         "threshold_at_fpr_1_percent": round(threshold_at_fpr(known, validation.labels, 0.01), 3),
         "score_means": f"the probability to be real where {trained.options.prevalence:.0%} of the candidates are",
         "parameters": int(trained.model.count_params()),
@@ -64,6 +66,18 @@ def release(
     }
     golden = golden_of(test)
     return save(folder, trained.model, trained.options.recipe, card, golden.stamps, golden.sign)
+
+
+def _to_choose_by(validation: TrainingSet) -> tuple[npt.NDArray[np.bool_], str]:
+    """Examples that the threshold is chosen by, and how they are called.
+
+    Only what has no flag can be accepted, and a survey does not reduce carelessly; but a threshold needs real examples.
+    """
+    sound = np.asarray(validation.table["reduction"]) == "standard"
+    rows = sound & (np.asarray(validation.table["flags"]) == 0) & detected(validation.table)
+    if int(validation.labels[rows].sum()) >= LEAST_REAL:
+        return rows, "the real examples without flags, of sound reductions,"
+    return np.full(len(validation), True), "the real examples"
 
 
 def _all_figures(test: TrainingSet, scores: npt.NDArray[np.floating], threshold: float) -> dict[str, Any]:
