@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ class Deployed:
         Schedule in the clock of the first site; empty for none.
     limit : int
         Runs at the same time.
+    tags : tuple of str
+        Tags of its runs.
     """
 
     name: str
@@ -62,7 +64,7 @@ class Deployed:
     parameters: tuple[str, ...] = ("survey",)
     cron: str = ""
     limit: int = 1
-    tags: tuple[str, ...] = field(default=("nightsift",))
+    tags: tuple[str, ...] = ("nightsift",)
 
 
 DEPLOYMENTS = (

@@ -36,6 +36,10 @@ class Kept:
         Where its output goes.
     stop_seconds : float
         How long it may take to end when it is asked to.
+    process : subprocess.Popen or None
+        The process; None while there is none.
+    starts : int
+        How often it was started.
     """
 
     name: str

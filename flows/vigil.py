@@ -174,7 +174,18 @@ class Vigil:
         return sorted(unit for unit, seconds in quiet.items() if min(seconds, dark_for) > limit)
 
     def troubles(self, now: datetime) -> Iterable[Trouble]:
-        """What people should be told now; each is told once a night, whoever asks."""
+        """What people should be told now; each is told once a night, whoever asks.
+
+        Parameters
+        ----------
+        now : datetime
+            With its time zone.
+
+        Yields
+        ------
+        Trouble
+            Each trouble that there is.
+        """
         for one in self.lookouts:
             away = one.silent_for()
             if (one.problem or away > 60.0) and away > 3 * self.options.poll:
@@ -240,7 +251,18 @@ class Vigil:
 
 
 def memory_of(pids: Iterable[int]) -> float:
-    """Resident memory of processes (MB); 0 where the system does not tell."""
+    """Resident memory of processes.
+
+    Parameters
+    ----------
+    pids : iterable of int
+        Their numbers.
+
+    Returns
+    -------
+    float
+        Memory in all (MB); 0 where the system does not tell.
+    """
     total = 0.0
     for pid in pids:
         try:

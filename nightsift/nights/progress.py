@@ -97,7 +97,18 @@ class Progress:
 
 
 def status_name(night: str, site: str) -> str:
-    """Name of the status of a night at a site."""
+    """Name of the status of a night at a site.
+
+    Parameters
+    ----------
+    night, site : str
+        The night, and the site; empty without one.
+
+    Returns
+    -------
+    str
+        The name.
+    """
     return f"{night} {site}" if site else night
 
 
