@@ -91,7 +91,7 @@ def reduce_batch(
                 began = time.monotonic()
                 _count(row, reduce_planned(home, plan, chunk, unit, one))
                 row["seconds"] += (took := time.monotonic() - began)
-                _make_room(home, during_night, (workers - 1) * took)
+                make_room(home, during_night, (workers - 1) * took)
             row |= {"state": "failed" if row["failed"] else "done", "ended_at": datetime.now(UTC)}
             chunk_ledger.record(home, row)
             _under_way(home, campaign, chunk).unlink(missing_ok=True)
@@ -219,10 +219,22 @@ def _given_up(archive: Archive, unit: Unit, night: str | None, url: str, error: 
     return row
 
 
-def _make_room(
+def make_room(
     home: Archive, during_night: DuringNight, rest: float, sleep: Callable[[float], None] = time.sleep
 ) -> None:
-    """Wait while a night is going on: until it is over, or as long as leaves one worker's share in all."""
+    """Wait while a night is going on: until it is over, or as long as leaves one worker's share in all.
+
+    Parameters
+    ----------
+    home : Archive
+        The archive.
+    during_night : str
+        ``"pause"``, ``"narrow"`` or ``"go-on"``.
+    rest : float
+        Longest time to wait (s) when the campaign is narrowed down.
+    sleep : callable, optional
+        Waits for so many seconds.
+    """
     if during_night == "go-on":
         return
     deadline = time.monotonic() + rest

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +17,8 @@ from nightsift import campaigns, chunk_ledger
 from nightsift.campaigns import Campaign, NoCampaign
 from nightsift.chunks import ORDERS, Planned, deal
 from nightsift.io.paths import Archive
+from nightsift.tonight import nights_going_on
+from tasks.batch import LOOK_SECONDS, make_room
 
 EXPOSURES = st.lists(
     st.builds(
@@ -105,3 +110,40 @@ def test_identity_depends_on_the_request_alone():
     assert one.startswith("2023-01-01_2024-12-31_")
     assert one == campaigns.identity("2023-01-01", "2024-12-31", batch=20, units=["a"])
     assert one != campaigns.identity("2023-01-01", "2024-12-31", batch=21, units=["a"])
+
+
+def status(tmp_path: Path, state: str, age: float = 0.0) -> Path:
+    path = Archive(tmp_path).status("2026-11-20 south")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"night": "2026-11-20", "state": state}))
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("state", "age", "nights"),
+    [("watching", 0.0, ["2026-11-20"]), ("closed", 0.0, []), ("watching", 3600.0, [])],
+)
+def test_a_night_goes_on_while_its_watch_says_so(tmp_path, state, age, nights):
+    status(tmp_path, state, age)
+    (tmp_path / "status" / "torn.json").write_text("{")
+    assert nights_going_on(Archive(tmp_path)) == nights
+
+
+def test_a_batch_makes_room_for_the_night(tmp_path):
+    path, slept = status(tmp_path, "watching"), []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            path.write_text(json.dumps({"night": "2026-11-20", "state": "closed"}))
+
+    make_room(Archive(tmp_path), "go-on", 10.0, sleep)
+    assert not slept
+    make_room(Archive(tmp_path), "pause", 0.0, sleep)
+    assert slept == [LOOK_SECONDS] * 3, "it looks again until the night is over"
+    status(tmp_path, "watching")
+    make_room(Archive(tmp_path), "narrow", 0.0, sleep)
+    assert len(slept) == 3, "alone it has nobody to make room for"
+    make_room(Archive(tmp_path), "narrow", 0.05, lambda seconds: (slept.append(seconds), time.sleep(seconds)))
+    assert 0.0 < slept[3] <= 0.05
