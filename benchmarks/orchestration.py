@@ -76,7 +76,8 @@ def no_op_campaign(exposures: int, batch: int, told: str) -> None:
         done = 0
         for chunk in range(number):
             done += nothing(f"chunk {chunk}", min(batch, exposures - done))["done"]
-            Path(told).write_text(str(done))
+            Path(f"{told}.new").write_text(str(done))
+            os.replace(f"{told}.new", told)
 
     campaign(-(-exposures // batch))
 
@@ -211,7 +212,7 @@ def watch(measured: Measured, folder: Path, server: int, database: int | None, e
     while child.poll() is None:
         now, memory = usage(child.pid)
         cpu = max(cpu, now)
-        done = int(told.read_text() or 0) if told.exists() else 0
+        done = int(told.read_text()) if told.exists() else 0
         measured.samples.append((time.monotonic() - began, done, memory, usage(server)[1]))
         time.sleep(0.5)
     if child.returncode:
@@ -274,13 +275,20 @@ def draw(all_measured: list[Measured], path: Path) -> None:
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(11.0, 4.2), layout="constrained")
     colours = {"PostgreSQL": "#0072B2", "SQLite": "#D55E00"}
-    longest = {one.database: max((m for m in all_measured if m.database == one.database), key=lambda m: m.exposures)
-               for one in all_measured}  # fmt: skip
-    for name, one in longest.items():
-        done = [sample[1] for sample in one.samples]
-        left.plot(done, [sample[3] for sample in one.samples], color=colours[name], label=f"server on {name}")
-        left.plot(done, [sample[2] for sample in one.samples], color=colours[name], ls="--", label=f"flow, {name}")
-    left.set(xlabel="exposures done", ylabel="resident memory (MB)", ylim=(0, None), title="Memory over a campaign")
+    finest = {one.database: min((m for m in all_measured if m.database == one.database), key=lambda m: m.batch)
+              for one in all_measured}  # fmt: skip
+    for name, one in finest.items():
+        samples = [sample for sample in one.samples if sample[1] > 0]
+        done = [sample[1] for sample in samples]
+        left.plot(done, [sample[3] for sample in samples], color=colours[name], label=f"server on {name}")
+        left.plot(done, [sample[2] for sample in samples], color=colours[name], ls="--", label=f"flow, {name}")
+    batches = sorted({one.batch for one in all_measured})
+    left.set(
+        xlabel="exposures done, one a task run" if batches[0] == 1 else "exposures done",
+        ylabel="resident memory (MB)",
+        ylim=(0, None),
+        title="Memory over a campaign",
+    )
     left.legend(frameon=False, fontsize=9)
     for name in colours:
         some = sorted((m for m in all_measured if m.database == name), key=lambda m: m.batch)
@@ -290,7 +298,8 @@ def draw(all_measured: list[Measured], path: Path) -> None:
     right.text(1.0, 3.15, "3 % of an exposure of 10 s", color="0.4", fontsize=9)
     right.set(xscale="log", yscale="log", xlabel="exposures in a batch", ylabel="CPU of orchestration (% of 10 s)",
               title="What an exposure costs")  # fmt: skip
-    right.xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
+    right.set_xticks(batches, [str(batch) for batch in batches])
+    right.xaxis.set_minor_locator(mpl.ticker.NullLocator())
     right.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     right.legend(frameon=False)
     figure.savefig(path, dpi=140)
@@ -307,8 +316,7 @@ def main() -> None:
     found = []
     for way in ways:
         for batch in given.batch:
-            # small batches are told apart by fewer exposures: a task run costs the same whatever it holds
-            found.append(way(min(given.exposures, 100 * batch), batch))
+            found.append(way(given.exposures, batch))
             one = found[-1]
             runs = -(-one.exposures // batch)
             print(

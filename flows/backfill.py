@@ -146,6 +146,9 @@ def _run(
     began, home = time.monotonic(), Archive(survey.archive)
     rows = {row["chunk"]: row for row in chunk_ledger.read(home, campaign.name).to_pylist() if row["kind"] == "reduce"}
     todo = [row for row in rows.values() if _is_open(row, how.retry_failed)]
+    nights: dict[str, list[int]] = {}
+    for row in rows.values():
+        nights.setdefault(row["night"], []).append(row["chunk"])
     told, meter = list(problems), _Meter(rows, todo)
     run_logger().info("campaign %s: %d chunks, %d to do", campaign.name, len(rows), len(todo))
     through_workers = tracked and workers_wait(how)
@@ -155,14 +158,14 @@ def _run(
         meter.count(row)
         if progress is not None:
             progress(row, meter.advance())
-        _finish_night_of(home, survey, campaign, rows, row["night"], tracked, told)
+        _finish(home, survey, campaign, [rows[number] for number in nights[row["night"]]], tracked, told)
         if meter.hopeless >= HOPELESS:
             told.append(
                 f"stopped: nothing succeeded in {HOPELESS} chunks in a row; the last one says: {row['message']}"
             )
             break
-    for night in sorted({row["night"] for row in rows.values()}):
-        _finish_night_of(home, survey, campaign, rows, night, tracked, told)
+    for numbers in nights.values():
+        _finish(home, survey, campaign, [rows[number] for number in numbers], tracked, told)
     final = tuple(chunk_ledger.read(home, campaign.name).to_pylist())
     return BackfillSummary(campaign, final, tuple(told), time.monotonic() - began)
 
@@ -175,12 +178,11 @@ def _is_open(row: Row, retry_failed: bool) -> bool:
     return row["state"] in ("planned", "running") or (retry_failed and row["failed"] + row["waiting"] > 0)
 
 
-def _finish_night_of(
-    home: Archive, survey: Survey, campaign: Campaign, rows: Mapping[int, Row], night: str, tracked: bool,
-    problems: list[str],
-) -> None:  # fmt: skip
+def _finish(
+    home: Archive, survey: Survey, campaign: Campaign, of_night: Sequence[Row], tracked: bool, problems: list[str]
+) -> None:
     """Finish a night when all its chunks have ended, once after the last of them."""
-    of_night = [row for row in rows.values() if row["night"] == night]
+    night = of_night[0]["night"]
     if any(row["ended_at"] is None for row in of_night):
         return
     opening = chunk_ledger.opening(campaign.name, -1, "", night, sum(row["exposures"] for row in of_night), "finish")
