@@ -19,6 +19,7 @@ from nightsift.frames import Stamps
 from nightsift.ledger import STATES
 from nightsift.report.choice import Choice
 from nightsift.report.pictures import strip
+from nightsift.report.style import stylesheet
 from nightsift.report.verdict import verdict
 
 TEMPLATE = "night.html.j2"
@@ -75,6 +76,7 @@ def render(
         night=night,
         made=(made or dt.datetime.now(dt.UTC)).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
+        style=stylesheet(),
         verdict=summary,
         problems=problems,
         units=_by_unit(rows, candidates),

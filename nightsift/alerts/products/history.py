@@ -8,15 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightsift.alerts.products.objects import (
-    Detections,
-    Rows,
-    Values,
-    nullable,
-    numbers,
-    pairs_within,
-    probability_to_be_real,
-)
+from nightsift.alerts.products.association import Rows, Values, pairs_within
+from nightsift.alerts.products.objects import Detections, nullable, numbers, probability_to_be_real
 from nightsift.alerts.products.options import RankingOptions
 
 INSIDE = 0.9

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nightsift.alerts.products.objects import Rows, Values, nullable, pairs_within
+from nightsift.alerts.products.association import Rows, Values, pairs_within
+from nightsift.alerts.products.objects import nullable
 from nightsift.alerts.products.options import RankingOptions
 from nightsift.io.host_catalogue import read_hosts
 

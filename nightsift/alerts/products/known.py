@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nightsift.alerts.products.objects import Detections, Rows, Values, nullable, pairs_within
+from nightsift.alerts.products.association import Rows, Values, pairs_within
+from nightsift.alerts.products.objects import Detections, nullable
 from nightsift.alerts.products.options import RankingOptions
 from nightsift.context.movers import Observer, Predicted, movers_in_field
 from nightsift.context.orbits import Orbits

@@ -12,11 +12,12 @@ import pyarrow as pa
 
 from nightsift import tables
 from nightsift.alerts.distance import distance_density, distance_moments
+from nightsift.alerts.products.association import Values
 from nightsift.alerts.products.gather import Gathered
 from nightsift.alerts.products.history import history_of, object_radius, probability_to_stay
 from nightsift.alerts.products.hosts import HostCatalogue, hosts_of
 from nightsift.alerts.products.known import KnownPositions, Movers, known_at
-from nightsift.alerts.products.objects import Values, detections_of, nullable, numbers, objects_of
+from nightsift.alerts.products.objects import detections_of, nullable, numbers, objects_of
 from nightsift.alerts.products.options import RankingOptions
 from nightsift.alerts.products.reasons import reasons_of
 from nightsift.alerts.products.tables import RANKED

@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from nightsift.alerts.products.association import associate
 from nightsift.alerts.products.gather import gather
 from nightsift.alerts.products.history import probability_to_stay
-from nightsift.alerts.products.objects import associate, position_name
+from nightsift.alerts.products.objects import position_name
 from nightsift.alerts.products.options import default_ranking
 from nightsift.alerts.products.rank import Catalogues, rank_again, rank_candidates
 from nightsift.alerts.products.tables import RANKED

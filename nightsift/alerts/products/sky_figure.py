@@ -1,0 +1,208 @@
+"""The sky map of an alert as a picture: credible regions, fields observed and waiting, candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nightsift import plots
+from nightsift.alerts.fields import SkyField, unit_vectors
+from nightsift.alerts.products.association import Values
+from nightsift.alerts.products.sky_part import Part, angles, part_of
+from nightsift.alerts.skymap import SkyMap
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+OBSERVED, WAITING, MARK = "#009e73", "#d55e00", "#1b222a"
+PIXELS = 420
+NUMBERED = 10
+"""Candidates that are told by their rank."""
+
+
+def sky_figure(
+    skymap: SkyMap | None, fields: Sequence[SkyField], observed: Sequence[bool], places: Sequence[tuple[float, float]]
+) -> str:
+    """Draw the sky map of an alert.
+
+    Parameters
+    ----------
+    skymap : SkyMap or None
+        The map.
+    fields : sequence of SkyField
+        Fields.
+    observed : sequence of bool
+        Which of them were observed.
+    places : sequence of (float, float)
+        Right ascension and declination of candidates (deg), best first.
+
+    Returns
+    -------
+    str
+        An SVG element: the part of the sky that holds the region of 90 %, or the whole sky (Mollweide); empty without a
+        map and without fields.
+    """
+    if skymap is None and not fields:
+        return ""
+    part = part_of(skymap, fields)
+    with plots._style():
+        height = 5.0 if part is None else float(np.clip(8.6 * part.height / part.width, 3.2, 7.2)) + 0.6
+        figure = plots._figure(9.2, height)
+        axis = figure.add_subplot(projection="mollweide" if part is None else None)
+        if skymap is not None:
+            _draw_map(axis, skymap, part)
+        _draw_fields(axis, fields, observed, part)
+        _draw_places(axis, places, part)
+        _finish(axis, part)
+        handles, labels = axis.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), handletextpad=0.5)
+        return plots._svg(figure)
+
+
+def _draw_map(axis: Axes, skymap: SkyMap, part: Part | None) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colours = LinearSegmentedColormap.from_list("credible", ["#3d5a9e", "#8fa8d8", "#dbe4f4", "#ffffff"])
+    if part is None:
+        longitude, latitude = np.meshgrid(np.linspace(-180.0, 180.0, 721), np.linspace(-90.0, 90.0, 361))
+        level = skymap.credible_level_at(-longitude % 360.0, latitude)
+        x, y = np.deg2rad(longitude), np.deg2rad(latitude)
+        axis.pcolormesh(x, y, level, cmap=colours, vmin=0.0, vmax=1.0, rasterized=True, shading="nearest")
+    else:
+        rows = max(int(PIXELS * part.height / part.width), 50)
+        x, y = np.linspace(part.width, -part.width, PIXELS), np.linspace(-part.height, part.height, rows)
+        level = skymap.credible_level_at(*part.position(*np.meshgrid(x, y)))
+        extent = (part.width, -part.width, -part.height, part.height)
+        axis.imshow(level, extent=extent, origin="lower", cmap=colours, vmin=0.0, vmax=1.0, interpolation="bilinear")
+    if level.min() < 0.5:
+        axis.contour(x, y, level, levels=[0.5, 0.9], colors="#24386b", linewidths=[1.3, 0.8], linestyles=["-", "--"])
+        axis.plot([], [], color="#24386b", linewidth=1.3, label="50 %")
+        axis.plot([], [], color="#24386b", linewidth=0.8, linestyle="--", label="90 %")
+
+
+def _draw_fields(axis: Axes, fields: Sequence[SkyField], observed: Sequence[bool], part: Part | None) -> None:
+    told: set[bool] = set()
+    for field, seen in sorted(zip(fields, observed, strict=True), key=lambda one: one[1]):
+        ra, dec = _outline(field)
+        x, y = _place(ra, dec, part)
+        if part is not None and not ((np.abs(x) < part.width) & (np.abs(y) < part.height)).any():
+            continue
+        if part is None and np.ptp(x) > np.pi:  # across the edge of the map
+            continue
+        colour, label = (OBSERVED, "observed") if seen else (WAITING, "waiting")
+        if seen:
+            axis.fill(x, y, facecolor=colour, alpha=0.16, linewidth=0)
+        axis.plot(
+            x, y, color=colour, linewidth=0.9, linestyle="-" if seen else ":", label=None if seen in told else label
+        )
+        told.add(seen)
+
+
+def _outline(field: SkyField) -> tuple[Values, Values]:
+    """Points around a field."""
+    if field.corners:
+        corners = np.array([*field.corners, field.corners[0]])
+        vectors = unit_vectors(*corners.T)
+        share = np.linspace(0.0, 1.0, 9)[:, None, None]
+        along = (vectors[:-1] * (1.0 - share) + vectors[1:] * share).transpose(1, 0, 2).reshape(-1, 3)
+    else:
+        middle, east, north = Part(field.ra, field.dec).axes()
+        turn, size = np.linspace(0.0, 2.0 * np.pi, 49)[:, None], np.deg2rad(field.radius)
+        along = np.cos(size) * middle + np.sin(size) * (np.cos(turn) * east + np.sin(turn) * north)
+    ra, dec = angles(along)
+    return ra, dec
+
+
+def _draw_places(axis: Axes, places: Sequence[tuple[float, float]], part: Part | None) -> None:
+    if not places:
+        return
+    ra, dec = np.array(places, dtype=np.float64).reshape(-1, 2).T
+    x, y = _place(ra, dec, part)
+    best = np.arange(len(x)) < NUMBERED
+    axis.plot(
+        x[~best],
+        y[~best],
+        linestyle="none",
+        marker="x",
+        markersize=4,
+        color="#8a949e",
+        label="other candidates" if (~best).any() else None,
+    )
+    axis.plot(
+        x[best],
+        y[best],
+        linestyle="none",
+        marker="o",
+        markersize=5.5,
+        markerfacecolor="none",
+        markeredgewidth=1.3,
+        color=MARK,
+        label="best candidates, by rank",
+    )
+    for number in np.flatnonzero(best & np.isfinite(x)):
+        if part is not None and (abs(x[number]) > part.width or abs(y[number]) > part.height):
+            continue
+        axis.annotate(f"{number + 1}", (x[number], y[number]), (4, 3), textcoords="offset points", fontsize=8.5,
+                      fontweight="bold", color=MARK, clip_on=True)  # fmt: skip
+
+
+def _place(ra: Values, dec: Values, part: Part | None) -> tuple[Values, Values]:
+    """Coordinates of positions in the picture."""
+    if part is not None:
+        return part.project(ra, dec)
+    return -np.deg2rad((ra + 180.0) % 360.0 - 180.0), np.deg2rad(dec)
+
+
+def _finish(axis: Axes, part: Part | None) -> None:
+    if part is None:
+        axis.set_xticks(np.deg2rad(np.arange(-120, 121, 60)), [f"{-lon % 360}°" for lon in range(-120, 121, 60)])
+        axis.set_title("Right ascension grows to the left (ICRS)", pad=12)
+        return
+    axis.set_aspect("equal")
+    axis.set_xlim(part.width, -part.width)
+    axis.set_ylim(-part.height, part.height)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.grid(False)
+    for spine in axis.spines.values():
+        spine.set_visible(True)
+    _graticule(axis, part)
+
+
+def _graticule(axis: Axes, part: Part) -> None:
+    """Meridians and parallels, each named where it leaves the picture."""
+    steps = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0)
+    stretch = max(float(np.cos(np.deg2rad(part.dec))), 0.05)
+    step_dec = next((one for one in steps if one >= part.height / 2.5), 90.0)
+    step_ra = next((one for one in steps if one >= part.width / 3.0 / stretch), 90.0)
+    style: dict[str, Any] = {"color": "#9aa3ad", "linewidth": 0.5, "zorder": 1.5}
+    run = np.linspace(-90.0, 90.0, 1441)
+    for ra in np.arange(0.0, 360.0, step_ra):
+        x, y = part.project(np.full(len(run), ra), run)
+        axis.plot(x, y, **style)
+        _name_below(axis, part, x, y, f"{ra:g}°")
+    for dec in np.arange(-90.0 + step_dec, 90.0, step_dec):
+        x, y = part.project(part.ra + 2.0 * run, np.full(len(run), dec))
+        axis.plot(x, y, **style)
+        _name_left(axis, part, x, y, f"{dec:+g}°".replace("-", "−"))
+
+
+def _name_below(axis: Axes, part: Part, x: Values, y: Values, text: str) -> None:
+    crossing = np.flatnonzero((y[:-1] + part.height) * (y[1:] + part.height) <= 0.0)
+    place = [float(x[k]) for k in crossing if abs(x[k]) <= part.width]
+    if place:
+        _write(axis, text, (place[0], -part.height), (0, -4), "center", "top")
+
+
+def _name_left(axis: Axes, part: Part, x: Values, y: Values, text: str) -> None:
+    crossing = np.flatnonzero((x[:-1] - part.width) * (x[1:] - part.width) <= 0.0)
+    place = [float(y[k]) for k in crossing if abs(y[k]) <= part.height]
+    if place:
+        _write(axis, text, (part.width, place[0]), (-4, 0), "right", "center")
+
+
+def _write(axis: Axes, text: str, place: tuple[float, float], shift: tuple[int, int], ha: Any, va: Any) -> None:
+    axis.annotate(text, place, shift, textcoords="offset points", fontsize=8, color="#5b6671", ha=ha, va=va,
+                  annotation_clip=False)  # fmt: skip
