@@ -15,6 +15,9 @@ from nightsift.physical import Conversion, converter
 from nightsift.times import night_of, read_time
 from nightsift.units import Unit
 
+LONGEST_NAME = 100
+"""Characters of a field or band: it stands in every row, log line and path."""
+
 
 class FactReader:
     """Reads the facts of one exposure; those that others depend on are read once.
@@ -138,6 +141,8 @@ class FactReader:
             text = fact.choices[text]
         if not text:
             raise self._bad(name, raw, "a name")
+        if len(text) > LONGEST_NAME or not text.isprintable():
+            raise self._bad(name, ascii(text[:LONGEST_NAME]), f"a name of up to {LONGEST_NAME} printable characters")
         return text, source
 
     def _raw(self, name: str, fact: Fact) -> tuple[Any, str]:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -114,8 +113,7 @@ def folder_of(archive: Archive, event: str) -> Path:
     Path
         ``archive/alerts/<event>``.
     """
-    part = quote(event, safe="+:@,") or "%00"
-    return archive.root / "alerts" / (part.replace(".", "%2E") if part.startswith(".") else part)
+    return archive.alert(event)
 
 
 def write_target(archive: Archive, target: Target) -> Path:

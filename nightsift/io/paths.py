@@ -15,6 +15,9 @@ from nightsift.io.sources import Found, discover, local_copy
 
 __all__ = ["Archive", "Found", "atomic", "checksum", "discover", "exposure_identity", "local_copy"]
 
+LONGEST_PART = 160
+"""Characters of one part of a path; file systems take 255 bytes, of which names of tables and endings need some."""
+
 
 @dataclass(frozen=True, slots=True)
 class Archive:
@@ -99,6 +102,10 @@ class Archive:
         """Claim on an exposure (`nightsift.claims`), without its generation."""
         return self.root / "claims" / _part(exposure_id)
 
+    def alert(self, event: str) -> Path:
+        """Folder of a sky alert."""
+        return self.root / "alerts" / _part(event)
+
     def status(self, name: str) -> Path:
         """What is going on, for people who ask: a night, or what they were told of."""
         return self.home / "status" / f"{_part(name)}.json"
@@ -168,8 +175,10 @@ class Archive:
 
 
 def _part(text: str) -> str:
-    """Text as one part of a path: what a file system or a URL could misread is percent-encoded."""
-    encoded = quote(text, safe=" +,@()[]") or "%00"
+    """Text as one part of a path: what a file system or a URL could misread is encoded, what is long is hashed."""
+    encoded = quote(text, safe=" +,@()[]", errors="surrogatepass") or "%00"
+    if len(encoded) > LONGEST_PART:  # "%~" comes from no other text
+        encoded = f"{encoded[:80]}%~{hashlib.sha256(encoded.encode()).hexdigest()[:32]}"
     return encoded.replace(".", "%2E") if set(encoded) == {"."} else encoded
 
 
