@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from nightsift.alerts.alert import Role
+from nightsift.alerts.products.options import RankingOptions, ReportOptions, default_ranking, default_report
 from nightsift.configuration import Section
 
 
@@ -46,6 +47,7 @@ class AlertOptions(Section):
     stars: tuple[str, ...] = Field((), description="catalogues of known variable stars: parquet or CSV with positions")
     nuclei: tuple[str, ...] = Field((), description="catalogues of known active nuclei")
     orbits: str = Field("", description="orbits of minor planets, as of the Minor Planet Center")
+    workers: int = Field(1, ge=0, le=256, description="processes of the listener that reduce; 0 to leave it to others")
     folder: str = Field("", description="folder in which notices arrive as files")
     topics: tuple[str, ...] = Field((), description="topics of GCN that are listened to")
     domain: str = Field("gcn.nasa.gov", description="domain of the broker of GCN")
@@ -53,6 +55,8 @@ class AlertOptions(Section):
         ("gracedb.ligo.org", "heasarc.gsfc.nasa.gov", "roc.icecube.wisc.edu"),
         description="hosts that sky maps are fetched from by https",
     )
+    ranking: RankingOptions = Field(default_factory=default_ranking)
+    report: ReportOptions = Field(default_factory=default_report)
     tilings: tuple[Tiling, ...] = Field((), alias="tiling", description="one [[alert.tiling]] table a tile grid")
 
     def placed(self, absolute: Callable[[str], str]) -> AlertOptions:

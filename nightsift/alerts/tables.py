@@ -1,4 +1,4 @@
-"""Tables of alerts: fields in the order in which they are wanted, candidates in the order in which to look at them."""
+"""Table of the fields of an alert, in the order in which they are wanted."""
 
 from __future__ import annotations
 

@@ -74,6 +74,50 @@ def plan(
         typer.echo(f"fields: {out}")
 
 
+@app.command("run")
+def run(
+    where: SURVEY,
+    notice: Annotated[Path, typer.Argument(metavar="NOTICE", help="Notice (JSON, Avro, XML).")],
+    sky_map: Annotated[Path | None, typer.Option(help="Sky map of a notice that brings none.")] = None,
+    track: Annotated[bool, typer.Option(help="Let Prefect see the run; without, nothing is started or asked.")] = True,
+) -> None:
+    """Take in one notice: rank fields, reduce what there is of them, rank candidates, write the page."""
+    from flows.alert_listener import run_once
+    from nightsift.alerts.notice import notice_bytes
+    from nightsift.alerts.targets import folder_of
+
+    survey, archive = open_survey(where)
+    event = run_once(survey, notice_bytes(notice), str(notice), sky_map, track, typer.echo)
+    folder = folder_of(archive, event)
+    typer.echo(f"page: {folder / 'alert.html'}")
+    typer.echo(f"tables and drafts: {max(folder.glob('[0-9][0-9][0-9]'), default=folder)}")
+
+
+@app.command("listen")
+def listen(
+    where: SURVEY,
+    track: Annotated[bool, typer.Option(help="Let Prefect see the runs; without, nothing is started or asked.")] = True,
+) -> None:
+    """Listen for notices, from the folder and the topics of [alert], until it is stopped."""
+    import os
+    import signal
+
+    from flows.alert_listener import listen as keep_listening
+    from tasks.notices import sources_of
+
+    survey, _ = open_survey(where)
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        keep_listening(survey, sources_of(survey, os.environ), track, lambda line: typer.echo(f"{_stamp()} {line}"))
+    except KeyboardInterrupt:
+        typer.echo("stopped; started again, it goes on with every alert that still runs", err=True)
+        raise typer.Exit(0) from None
+
+
 @app.command("status")
 def status(where: SURVEY) -> None:
     """Show the alerts of the archive and how they stand."""
@@ -197,6 +241,10 @@ def _tell_alert(alert: Alert | None, skymap: SkyMap | None) -> None:
     typer.echo(
         f"50 % within {skymap.credible_area(0.5):.4g} deg2, 90 % within {skymap.credible_area(0.9):.4g} deg2{far}"
     )
+
+
+def _stamp() -> str:
+    return f"{datetime.now(UTC):%H:%M:%S}"
 
 
 def _clock(mjd: float | None) -> str:

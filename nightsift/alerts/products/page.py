@@ -41,7 +41,7 @@ STATES = {
 def render(
     alert: Alert, target: Target, skymap: SkyMap | None, seen: Footprint, ranked: pa.Table,
     detections: Mapping[str, Mapping[str, Any]], stamps: Mapping[str, Stamps],
-    made: dt.datetime | None = None,
+    problems: Sequence[str] = (), made: dt.datetime | None = None,
 ) -> str:  # fmt: skip
     """Write the page of an alert.
 
@@ -61,6 +61,8 @@ def render(
         Rows of `nightsift.tables.CANDIDATES` by candidate.
     stamps : mapping of str to Stamps
         Stamps of the best detections, by candidate.
+    problems : sequence of str, optional
+        What it tells besides.
     made : datetime, optional
         When the page was made; now by default.
 
@@ -84,7 +86,7 @@ def render(
         sentence=sentence(target, seen, ranked),
         facts=facts(alert, target, skymap),
         link=alert.url if _is_web(alert.url) else "",
-        remarks=[plain(one, 300) for one in alert.remarks],
+        remarks=[plain(one, 300) for one in (*problems, *alert.remarks)],
         sky=sky_figure(skymap, target.fields, observed, placed),
         seen=seen,
         t0=target.t0,

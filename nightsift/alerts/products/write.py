@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ class Products:
 def write_products(
     archive: Archive, alert: Alert, skymap: SkyMap | None, target: Target, catalogues: Catalogues | None = None,
     ranking: RankingOptions | None = None, report: ReportOptions | None = None, known: Gathered | None = None,
+    problems: Sequence[str] = (),
 ) -> Products:  # fmt: skip
     """Rank the candidates of an alert and write table, page, report and circular; each is there whole or not at all.
 
@@ -78,6 +79,8 @@ def write_products(
         The tables ``[alert.ranking]`` and ``[alert.report]``.
     known : Gathered, optional
         What was read the last time for this event: only new files are read.
+    problems : sequence of str, optional
+        What the page tells besides.
 
     Returns
     -------
@@ -96,17 +99,17 @@ def write_products(
     gathered = gather(archive, target.t0, target.fields, ranking.history_days, known=known)
     ranked = rank_candidates(gathered, skymap, catalogues, ranking)
     seen = footprint_of(gathered.exposures, target.t0, target.fields, target.probability, skymap)
-    return _write(archive, alert, skymap, target, gathered, ranked, seen, report)
+    return _write(archive, alert, skymap, target, gathered, ranked, seen, report, problems)
 
 
 def _write(
     archive: Archive, alert: Alert, skymap: SkyMap | None, target: Target, gathered: Gathered, ranked: pa.Table,
-    seen: Footprint, report: ReportOptions,
+    seen: Footprint, report: ReportOptions, problems: Sequence[str],
 ) -> Products:  # fmt: skip
     folder = folder_of(archive, target.event) / f"{target.revision:03d}"
     made = Products(
         folder, folder / "candidates.parquet", folder / "index.html", folder / "report.json", folder / "circular.txt",
-        folder.parent / "index.html", ranked, gathered,
+        folder.parent / "alert.html", ranked, gathered,
     )  # fmt: skip
     rows = chosen(ranked, report)
     detections = _detections(gathered, ranked, rows)
@@ -115,7 +118,8 @@ def _write(
     content = tns_report(rows, detections, exposures, target.event, report)
     _write_text(made.report, json.dumps(content, indent=1, ensure_ascii=False))
     _write_text(made.circular, circular(alert, target.t0, target.state, seen, rows, ranked.num_rows, report))
-    page = render(alert, target, skymap, seen, ranked, detections, best_stamps(archive, ranked, detections))
+    stamps = best_stamps(archive, ranked, detections)
+    page = render(alert, target, skymap, seen, ranked, detections, stamps, problems)
     _write_text(made.page, page)
     _write_text(made.latest, page)
     return made

@@ -1,0 +1,163 @@
+"""A sky alert, step by step: one flow run a notice that rules, and one each time new exposures have come.
+
+The archive holds the state: notices, orders, wants, ledger. So a run that is killed is simply started again, and a run
+that finds a newer notice or an order ends at once and leaves the event to the next.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect import Flow, flow
+
+from flows.workers import Workers
+from nightsift.alerts.desk import Desk
+from nightsift.alerts.errors import BadSkyMap
+from nightsift.alerts.inbox import notices
+from nightsift.alerts.targets import Target, folder_of
+from nightsift.errors import SourceError
+from tasks.alert import check_templates, fetch_map, gather_candidates, plan_fields, read_ruling, write_products
+from tasks.logs import run_logger
+from tasks.notify import tell_once
+
+TICK_SECONDS = 0.25
+RANK_SECONDS = 5.0
+"""While exposures are being reduced, candidates are ranked again this often."""
+
+Poll = Callable[[], None]
+"""Called while exposures are reduced: takes in notices and frames that have come meanwhile."""
+
+
+def run_alert(
+    desk: Desk, event: str, workers: Workers | None = None, tracked: bool = True, poll: Poll | None = None
+) -> Target:
+    """Plan an event by the notice that rules it, reduce its exposures, rank its candidates: one flow run.
+
+    Parameters
+    ----------
+    desk : Desk
+        What is kept warm.
+    event : str
+        The event.
+    workers : Workers, optional
+        Processes that reduce; without, only what others have reduced is ranked.
+    tracked : bool, optional
+        Whether a Prefect API is there.
+    poll : callable, optional
+        Called while exposures are reduced.
+
+    Returns
+    -------
+    Target
+        What is wanted now.
+
+    Raises
+    ------
+    NightsiftError
+        If there is nothing to plan by.
+    """
+    revision = len(notices(desk.archive, event))
+    return _tracked_flow(_alert, "alert", desk, workers, tracked, poll)(event, revision)
+
+
+def follow_alert(
+    desk: Desk, event: str, workers: Workers | None = None, tracked: bool = True, poll: Poll | None = None
+) -> Target:
+    """Take in the exposures that have come for an alert since it was ranked: one flow run.
+
+    Parameters
+    ----------
+    desk, event, workers, tracked, poll
+        As for `run_alert`.
+
+    Returns
+    -------
+    Target
+        What is wanted now.
+    """
+    revision = len(notices(desk.archive, event))
+    return _tracked_flow(_follow_up, "alert follow-up", desk, workers, tracked, poll)(event, revision)
+
+
+def _tracked_flow(
+    body: Any, name: str, desk: Desk, workers: Workers | None, tracked: bool, poll: Poll | None
+) -> Callable[[str, int], Target]:
+    """Make a flow of the event alone: what is kept warm stays out of its parameters, which go to the server."""
+
+    def alert(event: str, revision: int) -> Target:
+        return body(desk, event, workers, tracked, poll)
+
+    if not tracked:
+        return alert
+    made: Flow[Any, Target] = flow(
+        name=name, flow_run_name="{event} notice {revision}", persist_result=False, validate_parameters=False
+    )(alert)
+    return made
+
+
+def _alert(desk: Desk, event: str, workers: Workers | None, tracked: bool, poll: Poll | None) -> Target:
+    run = _steps(tracked)
+    alert = run(read_ruling)(desk, event)
+    problems: list[str] = []
+    if alert.kind != "retraction":
+        try:
+            run(fetch_map)(desk, event)
+        except (SourceError, BadSkyMap) as error:
+            problems.append(f"its sky map could not be fetched: {error}")
+    target: Target = run(plan_fields)(desk, event)
+    _tell(desk, event)
+    if target.state != "retracted":
+        problems += run(check_templates)(desk, event)
+    return _follow(desk, event, workers, tracked, tuple(problems), poll)
+
+
+def _follow_up(desk: Desk, event: str, workers: Workers | None, tracked: bool, poll: Poll | None) -> Target:
+    return _follow(desk, event, workers, tracked, (), poll)
+
+
+def _follow(
+    desk: Desk, event: str, workers: Workers | None, tracked: bool, problems: tuple[str, ...], poll: Poll | None
+) -> Target:
+    """Reduce what waits for an alert, and rank its candidates: at once, every few seconds, and at the end."""
+    run, target, ranked = _steps(tracked), desk.plans[event].target, float("-inf")
+    while True:
+        if workers is not None and target.state == "active":
+            for frame in desk.pending(target)[: max(workers.free(), 0)]:
+                desk.tried.add(frame.exposure.url)
+                workers.submit(desk.call(frame))
+        busy = workers is not None and workers.under_way() > 0
+        if not busy or time.monotonic() - ranked > RANK_SECONDS:
+            if target.state != "retracted":
+                run(gather_candidates)(desk, event)
+            run(write_products)(desk, event, problems)
+            ranked = time.monotonic()
+        if workers is None or not busy:
+            return target
+        for ended in workers.collect(TICK_SECONDS):
+            if ended.error is not None:
+                run_logger().error("%s: %s", ended.call["url"], ended.error)
+        if poll is not None:
+            poll()
+        if desk.is_stale(event):
+            run_logger().info("%s: a newer notice or an order has come: this run ends, the next goes on", event)
+            return target
+
+
+def _steps(tracked: bool) -> Callable[[Any], Any]:
+    return (lambda task: task) if tracked else (lambda task: task.fn)
+
+
+def _tell(desk: Desk, event: str) -> None:
+    """Tell people of the alert and of each change of its state, once a day."""
+    planned = desk.plans[event]
+    alert, state = planned.alert, planned.target.state
+    advice = {
+        "active": f"look at {folder_of(desk.archive, event) / 'alert.html'}",
+        "waiting": f"nightsift alert approve {desk.survey.file} {event}, or let it be",
+        "retracted": "nothing: no exposure jumps the queue for it any more",
+    }.get(state, f"nightsift alert status {desk.survey.file}")
+    what = f"{event}: {alert.kind.replace('_', ' ')} of {alert.sender}, {state} ({planned.why})"
+    tell_once(desk.survey, desk.archive, f"{datetime.now(UTC):%F}", f"{event} {alert.kind} {state}", what, advice)

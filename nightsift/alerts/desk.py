@@ -1,0 +1,162 @@
+"""All that is kept warm between alerts: grids, units, catalogues, the ledger, and the frames that have arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from nightsift.alerts.detections import LedgerView, exposures_after, nights_around
+from nightsift.alerts.fields import SkyField
+from nightsift.alerts.inbox import notices
+from nightsift.alerts.orders import orders
+from nightsift.alerts.planning import Planned, fields_of, make_plan, places_of
+from nightsift.alerts.products.catalogues import open_catalogues
+from nightsift.alerts.products.gather import Gathered, gather
+from nightsift.alerts.products.write import write_products
+from nightsift.alerts.targets import Target
+from nightsift.alerts.tilings import template_fields
+from nightsift.context.movers import Observer
+from nightsift.io.paths import Archive
+from nightsift.survey import Survey
+from nightsift.times import mjd_of
+from nightsift.units import Unit
+
+
+class Desk:
+    """What the flows of alerts work with; a plain object, so that nobody takes it apart to track it.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+    units : mapping of str to Unit
+        Its units by name.
+
+    Raises
+    ------
+    BadTiling, BadTable
+        If a grid or a catalogue that the survey names cannot be read.
+    """
+
+    def __init__(self, survey: Survey, units: Mapping[str, Unit]) -> None:
+        self.survey, self.units = survey, dict(units)
+        self.archive = Archive(survey.archive)
+        self.fields: tuple[SkyField, ...] = fields_of(survey, self.archive, tuple(self.units))
+        self.places = places_of(survey, self.units)
+        self.catalogues = open_catalogues(survey.alert, observers_of(self.units))
+        self.view = LedgerView(self.archive)
+        self.frames: dict[str, Any] = {}
+        self.tried: set[str] = set()
+        self.plans: dict[str, Planned] = {}
+        self.gathered: dict[str, Gathered] = {}
+        self._seen: dict[str, tuple[int, int]] = {}
+
+    def plan(self, event: str) -> Planned:
+        """Rank the fields of an event and write what is wanted (see `nightsift.alerts.planning.make_plan`)."""
+        if not self.survey.alert.tilings:  # templates may have been built since
+            self.fields = template_fields(self.archive, tuple(self.units))
+        self._seen[event] = self._signs(event)
+        self.plans[event] = make_plan(self.survey, self.archive, event, self.fields, self.places, now())
+        return self.plans[event]
+
+    def give_up(self, event: str) -> None:
+        """Leave an event that cannot be planned alone until a notice or an order comes."""
+        self._seen[event] = self._signs(event)
+
+    def is_stale(self, event: str) -> bool:
+        """Whether a notice or an order has come since the event was planned."""
+        return self._seen.get(event) != self._signs(event)
+
+    def gather(self, event: str) -> Gathered:
+        """Read what is new of the exposures and candidates of an event (see `nightsift.alerts.products.gather`)."""
+        target, days = self.plans[event].target, self.survey.alert.ranking.history_days
+        known = self.gathered.get(event)
+        self.gathered[event] = gather(self.archive, target.t0, target.fields, days, known=known)
+        return self.gathered[event]
+
+    def write_products(self, event: str, problems: tuple[str, ...] = ()) -> int:
+        """Rank the candidates of an event, write table, page and drafts; return the number of objects."""
+        planned, options = self.plans[event], self.survey.alert
+        waiting = 0 if planned.target.state == "retracted" else len(self.pending(planned.target))
+        if waiting:
+            problems = (*problems, f"{waiting} exposures wait to be reduced")
+        made = write_products(
+            self.archive, planned.alert, planned.skymap, planned.target, self.catalogues, options.ranking,
+            options.report, self.gathered.get(event), problems,
+        )  # fmt: skip
+        self.gathered[event] = made.gathered
+        return int(made.ranked.num_rows)
+
+    def pending(self, target: Target) -> list[Any]:
+        """Frames that have arrived, are wanted and were not reduced or tried yet, most wanted first."""
+        nights = {one.exposure.night for one in self.frames.values() if one.exposure.night}
+        finished = {row["url"] for row in self.view.rows(sorted(nights)) if row["state"] != "failed"}
+        weighted = [
+            (target.weight(one.exposure.unit, one.ra, one.dec, one.mjd), one)
+            for url, one in self.frames.items()
+            if url not in self.tried and url not in finished
+        ]
+        return [one for weight, one in sorted(weighted, key=lambda pair: -pair[0]) if weight > 0.0]
+
+    def news(self) -> list[str]:
+        """Events with notices, orders, frames or reduced exposures that their ranked candidates do not rest on yet."""
+        found = [event for event in self._seen if self.is_stale(event)]
+        for event, planned in self.plans.items():
+            target = planned.target
+            if event in found:
+                continue
+            if target.state == "active" and now() <= target.until:
+                rows = self.view.rows(nights_around(self.archive, target.t0, target.until))
+                reduced = {row["exposure_id"] for row in exposures_after(target, rows)}
+                known = self._known(event) if event in self.gathered else None
+                if known is None or reduced - known or self.pending(target):
+                    found.append(event)
+        return found
+
+    def lacking_templates(self, target: Target) -> list[str]:
+        """Say of which wanted fields units have no template, one line a unit."""
+        told = []
+        for name in self.units:
+            wanted = [one for one in target.fields if not one.units or name in one.units]
+            own = template_fields(self.archive, (name,)) if wanted and name not in target.excluded else ()
+            bare = [one.name for one in wanted if not any(_meet(one, have) for have in own)]
+            if bare and name not in target.excluded:
+                shown = ", ".join(bare[:8]) + (" and more" if len(bare) > 8 else "")
+                told.append(f"{name} has no template of {len(bare)} of {len(wanted)} wanted fields: {shown}")
+        return told
+
+    def call(self, frame: Any) -> dict[str, Any]:
+        """Arguments of the task that reduces a frame."""
+        unit = self.units[frame.exposure.unit]
+        return {
+            "url": frame.exposure.url, "unit": unit.file or unit.name, "archive": str(self.archive.root),
+            "night": frame.exposure.night, "folders": [str(folder) for folder in self.survey.unit_folders],
+            "label": frame.exposure.label, "wait": 0.0,
+        }  # fmt: skip
+
+    def _known(self, event: str) -> set[str]:
+        return set(self.gathered[event].exposures["exposure_id"].to_pylist())
+
+    def _signs(self, event: str) -> tuple[int, int]:
+        return len(notices(self.archive, event)), len(orders(self.archive, event))
+
+
+def observers_of(units: Mapping[str, Unit]) -> dict[str, Observer]:
+    """Where units stand, as far as their files say so; the rest counts as at the centre of the Earth."""
+    known = {}
+    for name, unit in units.items():
+        latitude = unit.site.latitude
+        if latitude is not None:
+            known[name] = Observer(unit.site.longitude, latitude)
+    return known
+
+
+def now() -> float:
+    """Return the time (MJD UTC)."""
+    return mjd_of(datetime.now(UTC))
+
+
+def _meet(one: SkyField, other: SkyField) -> bool:
+    """Whether the centre of either field lies in the other."""
+    return bool(one.holds(other.ra, other.dec) or other.holds(one.ra, one.dec))
