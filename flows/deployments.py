@@ -183,8 +183,8 @@ def _deploy(client: SyncPrefectClient, one: Deployed, loaded: Flow[..., Any], su
         enforce_parameter_schema=True,
         description=(loaded.description or "").partition("\n")[0],
         tags=list(one.tags),
-        path=str(Path(importlib.import_module("flows").__file__ or "").parent.parent),
-        pull_steps=[],
+        # Without a step of its own Prefect copies the sources for each run, and copied code is compiled anew.
+        pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(Path(survey).parent)}}],
     )
 
 

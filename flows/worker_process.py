@@ -60,7 +60,8 @@ def job_of(task: Task[..., Any], call: Mapping[str, Any], tracked: bool) -> tupl
     if not tracked:
         return partial(_plainly, module, name, dict(call)), None
     task_run_id, settings = uuid4(), dict(os.environ)
-    return cloudpickle_wrapped_call(_tracked, task, task_run_id, dict(call), serialize_context(), settings), task_run_id
+    packed = cloudpickle_wrapped_call(_tracked, task, task_run_id, dict(call), serialize_context(), settings)
+    return partial(_unpacked, packed), task_run_id
 
 
 def serve(pipe: Connection, module: str) -> None:
@@ -128,6 +129,11 @@ def _portable(error: BaseException) -> BaseException:
 def _plainly(module: str, name: str, call: dict[str, Any]) -> Any:
     # A task is sent by its name: its function cannot be pickled, because the name in the module is the task's.
     return getattr(importlib.import_module(module), name).fn(**call)
+
+
+def _unpacked(packed: Callable[[], bytes]) -> Any:
+    # what Prefect packs for another process gives its result packed as well
+    return pickle.loads(packed())
 
 
 def _tracked(

@@ -14,15 +14,19 @@ from nightsift.survey import Runner
 IN_PROCESS = Runner(kind="in-process", workers=1, address="")
 
 
+POOL = Runner(kind="processes", workers=1, address="")
+
+
 @pytest.mark.usefixtures("prefect_harness")
-def test_exposures_stand_as_task_runs(tmp_path):
+@pytest.mark.parametrize("runner", [IN_PROCESS, POOL], ids=["in-process", "processes"])
+def test_exposures_stand_as_task_runs(tmp_path, runner):
     from prefect.client.orchestration import get_client
 
     survey = simulate(tmp_path, SimulationOptions.preset("tiny", seed=5))
     for file in (tmp_path / "units").glob("*.toml"):
         file.write_text(file.read_text().replace('name = "base"', 'name = "none"'))
     assert build_templates(survey, runner=IN_PROCESS).states == {"done": 1}
-    summary = night(survey, runner=IN_PROCESS)
+    summary = night(survey, runner=runner)
     assert summary.tracked
     assert summary.states == {"done": 2}
     with get_client(sync_client=True) as client:
