@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -77,12 +78,10 @@ def undisturbed(made_survey: Path) -> Any:
 def same_but_places(survey: Path, made: Any, undisturbed: Any) -> bool:
     """Whether all rows agree; the copy of a survey lies in another folder."""
     text = repr(made).replace(str(survey.parent), "HERE")
-    import re
-
     return text == re.sub(r"'url': '[^']*/nights", "'url': 'HERE/nights", repr(undisturbed))
 
 
-@pytest.mark.parametrize("kind", ["in-process", "processes"])
+@pytest.mark.parametrize("kind", ["in-process", pytest.param("processes", marks=pytest.mark.slow)])
 def test_killed_campaign_is_resumed(kind: str, survey: Path, undisturbed: Any) -> None:
     script = survey.parent / "run.py"
     script.write_text(RUN)
@@ -105,6 +104,7 @@ def test_killed_campaign_is_resumed(kind: str, survey: Path, undisturbed: Any) -
     assert stamps == {path: path.stat().st_mtime_ns for path in rows}
 
 
+@pytest.mark.slow
 def test_same_campaign_started_twice(survey: Path, undisturbed: Any) -> None:
     script = survey.parent / "run.py"
     script.write_text(RUN)
