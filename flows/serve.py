@@ -22,7 +22,7 @@ from nightsift.survey import Survey
 
 POOLS = ("night", "backfill", "alert")
 LOOK_SECONDS = 1.0
-PLAN_SECONDS = 300.0
+PLAN_SECONDS = 60.0
 """The nights are planned again this often: a watch that died is begun again, a changed survey file is seen."""
 
 USER = "nightsift"
