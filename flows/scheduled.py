@@ -1,8 +1,8 @@
 """What deployments run: the flows of nightsift with plain parameters, as a schedule, a page or a command can give them.
 
-A flow run that meets trouble of the world (a server restarting, a disk away) is begun again after a while that grows
-and varies, so that many do not come back at once; what is wrong with a frame never fails a run. Beginning again is
-cheap and safe: what the ledger has is not done twice.
+A flow run that meets trouble of the world (a server restarting, a disk away) is begun again after half a minute, three
+times; what is wrong with a frame never fails a run. Beginning again is cheap and safe: what the ledger has is not done
+twice. Shorter troubles of network and disk are waited out inside an exposure (`tasks.retry`).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from flows.watch import watch
 from nightsift.survey import load_survey
 
 RETRIES = 3
-FIRST_PAUSE = 30
-"""Seconds before a run is begun again, the first time; each further pause is longer."""
+PAUSE = 30
+"""Seconds before a run is begun again."""
 
 
-@flow(name="nightly", persist_result=False, log_prints=False, retries=RETRIES, retry_delay_seconds=FIRST_PAUSE)
+@flow(name="nightly", persist_result=False, log_prints=False, retries=RETRIES, retry_delay_seconds=PAUSE)
 def nightly(survey: str, site: str = "") -> str:
     """Watch the night of a site from now until after dawn, and close it with its report.
 
@@ -48,7 +48,7 @@ def nightly(survey: str, site: str = "") -> str:
     return sentence(watch(load_survey(survey), site))
 
 
-@flow(name="plan", persist_result=False, retries=RETRIES, retry_delay_seconds=FIRST_PAUSE)
+@flow(name="plan", persist_result=False, retries=RETRIES, retry_delay_seconds=PAUSE)
 def plan_nights(survey: str, days: int = 3) -> list[str]:
     """Schedule the coming nights: each begins when it gets dark at its site.
 
@@ -67,7 +67,7 @@ def plan_nights(survey: str, days: int = 3) -> list[str]:
     return plan(load_survey(survey), survey, days)
 
 
-@flow(name="templates", persist_result=False, retries=RETRIES, retry_delay_seconds=FIRST_PAUSE)
+@flow(name="templates", persist_result=False, retries=RETRIES, retry_delay_seconds=PAUSE)
 def templates(survey: str, units: list[str] | None = None, until: str | None = None, redo: bool = False) -> str:
     """Build and refresh the templates of a survey.
 
@@ -90,7 +90,7 @@ def templates(survey: str, units: list[str] | None = None, until: str | None = N
     return str(build_templates(load_survey(survey), units, until, redo=redo).states)
 
 
-@flow(name="monitoring", persist_result=False, retries=RETRIES, retry_delay_seconds=FIRST_PAUSE)
+@flow(name="monitoring", persist_result=False, retries=RETRIES, retry_delay_seconds=PAUSE)
 def monitoring(survey: str, night: str | None = None, units: list[str] | None = None) -> str:
     """Judge whether each unit is still the one that its model was calibrated on.
 
@@ -112,7 +112,7 @@ def monitoring(survey: str, night: str | None = None, units: list[str] | None = 
     return ", ".join(drifted) or "no unit drifted"
 
 
-@flow(name="campaign", persist_result=False, retries=RETRIES, retry_delay_seconds=FIRST_PAUSE)
+@flow(name="campaign", persist_result=False, retries=RETRIES, retry_delay_seconds=PAUSE)
 def backfill(
     survey: str, first: str = "", last: str = "", units: list[str] | None = None, version: str = "", keep: bool = False
 ) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import random
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -11,7 +12,10 @@ from typing import TypeVar
 R = TypeVar("R")
 
 PAUSES = (1.0, 5.0)
-"""Seconds to wait before the second and the third try."""
+"""Seconds to wait before the second and the third try, on average."""
+
+SPREAD = 0.5
+"""Pauses differ by up to this part: processes that failed together do not come back together."""
 
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
@@ -42,6 +46,7 @@ def patiently(step: Callable[[], R], pauses: Sequence[float] = PAUSES) -> R:
         except OSError as error:
             if error.errno in _HOPELESS or isinstance(error, FileNotFoundError):
                 raise
-            logging.getLogger(__name__).warning("%s; trying again in %.0f s", error, pause)
+            pause *= random.uniform(1.0 - SPREAD, 1.0 + SPREAD)
+            logging.getLogger(__name__).warning("%s; trying again in %.1f s", error, pause)
             time.sleep(pause)
     return step()
