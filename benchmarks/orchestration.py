@@ -201,8 +201,15 @@ def wait_for(url: str, seconds: float) -> None:
         time.sleep(0.5)
 
 
-def watch(measured: Measured, folder: Path, server: int, database: int | None, environment: dict[str, str]) -> None:
-    """Run the flow in a process of its own, and take samples of it and of the servers."""
+def watch(
+    measured: Measured,
+    folder: Path,
+    server: int,
+    database: int | None,
+    environment: dict[str, str],
+    count: Callable[[], int],
+) -> None:
+    """Run the flow in a process of its own, take samples of it and of the servers, and wait for the last rows."""
     told = folder / "told"
     start = [usage(server)[0], usage(database)[0] if database else 0.0]
     command = [sys.executable, "-c", CHILD, str(measured.exposures), str(measured.batch), str(told)]
@@ -218,7 +225,10 @@ def watch(measured: Measured, folder: Path, server: int, database: int | None, e
     if child.returncode:
         raise SystemExit("the flow failed")
     measured.wall, measured.cpu_parent = time.monotonic() - began, cpu
-    time.sleep(5.0)  # the server writes events and states down after the flow has ended
+    rows, before = count(), -1
+    while rows != before:  # the server writes task runs and events down after the flow has ended
+        time.sleep(8.0)
+        rows, before = count(), rows
     measured.cpu_server = usage(server)[0] - start[0]
     measured.cpu_database = usage(database)[0] - start[1] if database else 0.0
 
@@ -230,13 +240,15 @@ def on_postgres(exposures: int, batch: int) -> Measured:
         with postgres(folder) as (pid, url, query), prefect_server(folder, url) as (server, environment):
             tables = query("SELECT tablename FROM pg_tables WHERE schemaname='public'").split()
 
+            def rows_now() -> dict[str, int]:
+                return {table: int(query(f"SELECT count(*) FROM {table}")) for table in tables}
+
             def look() -> tuple[int, dict[str, int]]:
                 query("VACUUM FULL")
-                rows = {table: int(query(f"SELECT count(*) FROM {table}")) for table in tables}
-                return int(query("SELECT pg_database_size('prefect')")), rows
+                return int(query("SELECT pg_database_size('prefect')")), rows_now()
 
             before = look()
-            watch(measured, folder, server, pid, environment)
+            watch(measured, folder, server, pid, environment, lambda: sum(rows_now().values()))
             measured.grown(before, look())
     return measured
 
@@ -261,7 +273,7 @@ def on_sqlite(exposures: int, batch: int) -> Measured:
                 return (pages - free) * size, rows
 
             before = look()
-            watch(measured, folder, server, None, environment)
+            watch(measured, folder, server, None, environment, lambda: sum(look()[1].values()))
             measured.grown(before, look())
     return measured
 
