@@ -301,13 +301,14 @@ def draw(all_measured: list[Measured], path: Path) -> None:
         ylim=(0, None),
         title="Memory over a campaign",
     )
+    left.set_xlim(0, None)
     left.legend(frameon=False, fontsize=9)
     for name in colours:
         some = sorted((m for m in all_measured if m.database == name), key=lambda m: m.batch)
         if some:
             right.plot([m.batch for m in some], [100 * m.share() for m in some], "o-", color=colours[name], label=name)
     right.axhline(3.0, color="0.5", lw=1, ls=":")
-    right.text(1.0, 3.15, "3 % of an exposure of 10 s", color="0.4", fontsize=9)
+    right.text(batches[0], 3.15, "3 % of an exposure of 10 s", color="0.4", fontsize=9)
     right.set(xscale="log", yscale="log", xlabel="exposures in a batch", ylabel="CPU of orchestration (% of 10 s)",
               title="What an exposure costs")  # fmt: skip
     right.set_xticks(batches, [str(batch) for batch in batches])
