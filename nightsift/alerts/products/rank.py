@@ -142,13 +142,15 @@ def _on_the_map(
         values["credible_level"][placed] = skymap.credible_level_at(ra[placed], dec[placed])
         sky = np.where(np.isfinite(values["density"]), values["density"], 0.0) * skymap.credible_area(REGION) / REGION
         if skymap.has_distance:
-            values["map_distance"][placed], values["map_distance_std"][placed] = _moments(skymap, cells)
-            distance[placed] = distance_factor(ranked.take(pa.array(placed)), skymap, cells, hosts, options)
+            mean, values["map_distance_std"][placed] = _moments(skymap, cells)
+            values["map_distance"][placed] = mean
+            some = ranked.take(pa.array(placed))
+            distance[placed] = distance_factor(some, skymap, cells, mean, hosts, options)
     return {name: nullable(one) for name, one in values.items()} | {"sky_factor": sky, "distance_factor": distance}
 
 
 def distance_factor(
-    ranked: pa.Table, skymap: SkyMap, cells: Cells, hosts: HostCatalogue | None, options: RankingOptions
+    ranked: pa.Table, skymap: SkyMap, cells: Cells, mean: Values, hosts: HostCatalogue | None, options: RankingOptions
 ) -> Values:
     """How much more likely host and distance are for a counterpart than for an unrelated transient.
 
@@ -160,6 +162,8 @@ def distance_factor(
         A map with distances.
     cells : ndarray of int64, shape (n,)
         The cell of each.
+    mean : ndarray of float64, shape (n,)
+        Mean distance along each line of sight (Mpc), NaN where the map tells none.
     hosts : HostCatalogue or None
         The galaxies.
     options : RankingOptions
@@ -172,7 +176,6 @@ def distance_factor(
     """
     if hosts is None:
         return np.ones(ranked.num_rows)
-    mean, _ = _moments(skymap, cells)
     without = (1.0 - hosts.completeness(np.nan_to_num(mean, nan=1e4))) / options.hostless
     distance, error = numbers(ranked, "host_distance"), numbers(ranked, "host_distance_err")
     chance = numbers(ranked, "host_chance")

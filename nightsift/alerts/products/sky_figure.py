@@ -83,21 +83,20 @@ def _draw_map(axis: Axes, skymap: SkyMap, part: Part | None) -> None:
 
 
 def _draw_fields(axis: Axes, fields: Sequence[SkyField], observed: Sequence[bool], part: Part | None) -> None:
-    told: set[bool] = set()
-    for field, seen in sorted(zip(fields, observed, strict=True), key=lambda one: one[1]):
-        ra, dec = _outline(field)
-        x, y = _place(ra, dec, part)
-        if part is not None and not ((np.abs(x) < part.width) & (np.abs(y) < part.height)).any():
-            continue
-        if part is None and np.ptp(x) > np.pi:  # across the edge of the map
-            continue
-        colour, label = (OBSERVED, "observed") if seen else (WAITING, "waiting")
-        if seen:
-            axis.fill(x, y, facecolor=colour, alpha=0.16, linewidth=0)
-        axis.plot(
-            x, y, color=colour, linewidth=0.9, linestyle="-" if seen else ":", label=None if seen in told else label
-        )
-        told.add(seen)
+    from matplotlib.collections import PolyCollection
+
+    for seen, label, look in (
+        (False, "waiting", {"facecolors": "none", "edgecolors": WAITING, "linestyles": ":"}),
+        (True, "observed", {"facecolors": OBSERVED + "29", "edgecolors": OBSERVED}),
+    ):
+        outlines = [_outline(field) for field, done in zip(fields, observed, strict=True) if done == seen]
+        shapes = [np.column_stack(_place(*one, part)) for one in outlines]
+        if part is None:  # those across the edge of the map would lie over all of it
+            shapes = [one for one in shapes if np.ptp(one[:, 0]) < np.pi]
+        else:
+            shapes = [one for one in shapes if (np.abs(one) < [part.width, part.height]).all(axis=1).any()]
+        if shapes:
+            axis.add_collection(PolyCollection(shapes, linewidths=0.9, label=label, **look), autolim=False)
 
 
 def _outline(field: SkyField) -> tuple[Values, Values]:

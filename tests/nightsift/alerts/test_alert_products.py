@@ -151,7 +151,8 @@ def test_report_has_the_layout_and_names_what_is_not_set(made: tuple[MadeUp, Cat
         "filters": {"L": "75"}, "unit": [{"name": "one", "instrument": "218"}, {"name": "two", "instrument": "219"}],
     })  # fmt: skip
     where = made[0].ra, made[0].dec
-    full = write_products(made[0].archive, alert_of(), skymap_at(*where), target_of(*where), made[1], report=options)
+    target = dataclasses.replace(target_of(*where), revision=2)
+    full = write_products(made[0].archive, alert_of(), skymap_at(*where), target, made[1], report=options)
     text = full.report.read_text()
     assert "SET" not in text
     one = json.loads(text)["at_report"]["0"]
