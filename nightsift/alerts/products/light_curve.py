@@ -35,7 +35,7 @@ def light_curve(points: Sequence[tuple[float, float, float]], limits: Sequence[t
     scale, unit = (24.0, "h") if max(times) - t0 < 2.0 else (1.0, "d")
     hours = [(one - t0) * scale for one in times]
     span = max(max(hours) - min(hours), 0.2)
-    low, high = min(hours) - (0.26 if upper else 0.06) * span, max(hours) + 0.06 * span
+    low, high = min(hours) - (0.36 if upper else 0.06) * span, max(hours) + 0.06 * span
     mags = [one[1] for one in (*good, *upper)]
     bright, faint = min(mags) - 0.25, max(mags) + (0.6 if upper else 0.25)
 

@@ -85,10 +85,11 @@ def _draw_map(axis: Axes, skymap: SkyMap, part: Part | None) -> None:
 def _draw_fields(axis: Axes, fields: Sequence[SkyField], observed: Sequence[bool], part: Part | None) -> None:
     from matplotlib.collections import PolyCollection
 
-    for seen, label, look in (
+    looks: tuple[tuple[bool, str, dict[str, Any]], ...] = (
         (False, "waiting", {"facecolors": "none", "edgecolors": WAITING, "linestyles": ":"}),
         (True, "observed", {"facecolors": OBSERVED + "29", "edgecolors": OBSERVED}),
-    ):
+    )
+    for seen, label, look in looks:
         outlines = [_outline(field) for field, done in zip(fields, observed, strict=True) if done == seen]
         shapes = [np.column_stack(_place(*one, part)) for one in outlines]
         if part is None:  # those across the edge of the map would lie over all of it
@@ -157,7 +158,11 @@ def _place(ra: Values, dec: Values, part: Part | None) -> tuple[Values, Values]:
 def _finish(axis: Axes, part: Part | None) -> None:
     if part is None:
         axis.set_xticks(np.deg2rad(np.arange(-120, 121, 60)), [f"{-lon % 360}°" for lon in range(-120, 121, 60)])
-        axis.set_title("Right ascension grows to the left (ICRS)", pad=12)
+        axis.set_yticks(
+            np.deg2rad(np.arange(-60, 61, 30)), [f"{lat:+d}°".replace("-", "−") for lat in range(-60, 61, 30)]
+        )
+        axis.set_axisbelow(False)
+        axis.grid(color="#9aa3ad", linewidth=0.4, alpha=0.6)
         return
     axis.set_aspect("equal")
     axis.set_xlim(part.width, -part.width)

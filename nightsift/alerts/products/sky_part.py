@@ -124,10 +124,9 @@ def part_of(skymap: SkyMap | None, fields: Sequence[SkyField]) -> Part | None:
     for one in fields:  # those near are drawn whole
         x, y = rough.project(np.array([one.ra]), np.array([one.dec]))
         around = np.array([x[0] - one.radius, x[0] + one.radius, y[0] - one.radius, y[0] + one.radius])
-        if np.isfinite(around).all() and (np.abs(around - box) < 0.5 * size).all():
-            box = np.array(
-                [min(box[0], around[0]), max(box[1], around[1]), min(box[2], around[2]), max(box[3], around[3])]
-            )
+        middle_of_box = 0.5 * (box[[0, 2]] + box[[1, 3]])
+        if np.isfinite(around).all() and (np.abs(np.array([x[0], y[0]]) - middle_of_box) < 0.8 * size).all():
+            box = np.where([True, False] * 2, np.minimum(box, around), np.maximum(box, around))
     ra, dec = rough.position(np.array([box[:2].mean()]), np.array([box[2:].mean()]))
     width, height = 0.54 * (box[1] - box[0]), 0.54 * (box[3] - box[2])
     least = max(LEAST, 0.4 * max(width, height))
