@@ -11,8 +11,8 @@ from typing import Any
 from prefect import flow
 
 from flows.lost import record_lost
+from flows.recorded import recorded
 from flows.runner import Call, run_all
-from flows.server import tracking
 from flows.summary import NightSummary, publish_artifacts, sentence, summarise
 from nightsift.errors import ConfigurationError, NightsiftError, SourceError
 from nightsift.io.paths import Archive
@@ -73,11 +73,7 @@ def night(
         model_of(unit)
     if not track:
         return _night(*plan, tracked=False)
-    with tracking() as tracked:
-        if not tracked:
-            return _night(*plan, tracked=False)
-        named = f"{survey.name} {night or 'all nights'}"
-        return nightly.with_options(flow_run_name=named)(*plan, tracked=True)
+    return recorded(nightly, f"{survey.name} {night or 'all nights'}", *plan)
 
 
 def _night(

@@ -6,6 +6,7 @@ thousand by chance. This one ends when the pipe to its parent breaks and takes a
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import subprocess
@@ -14,8 +15,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.error import URLError
-from urllib.request import ProxyHandler, build_opener
+from urllib.error import HTTPError, URLError
+from urllib.request import OpenerDirector, ProxyHandler, Request, build_opener
 
 STARTUP_SECONDS = 90.0
 """How long a server may take to start; the first one on a new database needs 12 to 17 s on two cores."""
@@ -51,10 +52,11 @@ def tracking(startup_seconds: float = STARTUP_SECONDS) -> Iterator[bool]:
 
     if configured := PREFECT_API_URL.value():
         alive = answers(configured, min(startup_seconds, 15.0))
-        if not alive:
-            _logger.warning("no Prefect server answers at %s: this run is not tracked", configured)
+        trouble = _refusal(configured) if alive else "does not answer"
+        if trouble:
+            _logger.warning("the Prefect server at %s %s: this run is not tracked", configured, trouble)
         with _settings(QUIET):
-            yield alive
+            yield not trouble
         return
     process, url = _start(startup_seconds)
     try:
@@ -136,18 +138,44 @@ def answers(url: str, seconds: float) -> bool:
     bool
         Whether it said that it is well.
     """
-    # The server of a loopback address is not behind the proxy that the environment may name.
-    opener = build_opener(ProxyHandler({})) if "//127.0.0.1" in url or "//localhost" in url else build_opener()
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
-            with opener.open(f"{url}/health", timeout=5.0) as reply:
+            with _opener(url).open(f"{url}/health", timeout=5.0) as reply:
                 if reply.status == 200:
                     return True
         except (URLError, OSError, ValueError):
             pass
         time.sleep(0.2)
     return False
+
+
+def _refusal(url: str) -> str:
+    """Why a server that is well would not take a run: it is well without its database and whatever our password is."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY
+
+    key, password = PREFECT_API_KEY.value(), PREFECT_API_AUTH_STRING.value()
+    request = Request(f"{url}/flows/count", data=b"{}", headers={"Content-Type": "application/json"})
+    if key:
+        request.add_header("Authorization", f"Bearer {key}")
+    elif password:
+        coded = base64.b64encode(password.encode()).decode()
+        request.add_header("Authorization", f"Basic {coded}")
+    try:
+        with _opener(url).open(request, timeout=15.0):
+            return ""
+    except HTTPError as error:
+        if error.code in (401, 403):
+            return "refuses the password (PREFECT_API_AUTH_STRING)"
+        return f"answers with error {error.code} (is its database up?)"
+    except (URLError, OSError, ValueError) as error:
+        return f"does not answer in time ({error})"
+
+
+def _opener(url: str) -> OpenerDirector:
+    # The server of a loopback address is not behind the proxy that the environment may name.
+    local = "//127.0.0.1" in url or "//localhost" in url
+    return build_opener(ProxyHandler({})) if local else build_opener()
 
 
 def _send_what_is_left() -> None:

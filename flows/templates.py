@@ -11,8 +11,8 @@ from pathlib import Path
 from prefect import flow
 
 from flows.nightly import load_units
+from flows.recorded import recorded
 from flows.runner import Ended, run_all
-from flows.server import tracking
 from nightsift.errors import SourceError
 from nightsift.survey import Runner, Survey, load_survey
 from nightsift.units import Unit
@@ -96,10 +96,7 @@ def build_templates(
     load_units(survey, units or ())  # what is misconfigured is told before anything is started
     if not track:
         return _build(*plan, tracked=False)
-    with tracking() as tracked:
-        if not tracked:
-            return _build(*plan, tracked=False)
-        return templates.with_options(flow_run_name=f"{survey.name} templates")(*plan, tracked=True)
+    return recorded(templates, f"{survey.name} templates", *plan)
 
 
 def _build(

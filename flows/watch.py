@@ -15,7 +15,7 @@ from prefect import flow
 
 from flows.lost import record_lost
 from flows.nightly import _night, load_units
-from flows.server import tracking
+from flows.recorded import recorded
 from flows.summary import NightSummary
 from flows.vigil import Vigil, Wish, memory_of
 from flows.wishes import wishes
@@ -87,10 +87,7 @@ def watch(
     """
     plan = (survey, *whereabouts(survey, site, units, until, once), until, once, heard)
     if track:
-        with tracking() as tracked:
-            if tracked:
-                named = f"{survey.name} {plan[1] or 'everywhere'}"
-                return watching.with_options(flow_run_name=named)(*plan, tracked=True)
+        return recorded(watching, f"{survey.name} {plan[1] or 'everywhere'}", *plan)
     return _watch(*plan, tracked=False)
 
 
