@@ -17,9 +17,9 @@ from nightsift.io.paths import Archive
 from nightsift.provenance import code_version
 from nightsift.survey import Survey
 from nightsift.units import Unit
+from tasks.classify import model_of
 from tasks.discover import Exposure, find_exposures
 from tasks.record import UNKNOWN_NIGHT, is_current, recipe_of
-from tasks.reduce import model_of
 
 
 @dataclass(frozen=True, slots=True)

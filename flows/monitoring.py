@@ -30,10 +30,10 @@ from nightsift.report.drift import render
 from nightsift.survey import Survey, load_survey
 from nightsift.tables import INJECTIONS, MONITORING
 from nightsift.units import Unit
+from tasks.classify import model_of
 from tasks.injection import inject_exposure
 from tasks.logs import run_logger
 from tasks.monitor import read_night, rows_to_inject, scored_by, verdict_rows, write_verdict
-from tasks.reduce import model_of
 from tasks.references import CalibrationSet, current_reference, name_reference, write_completeness
 
 NIGHTS = 10

@@ -19,10 +19,11 @@ from nightsift.io.paths import Archive
 from nightsift.memory import give_back_memory
 from nightsift.survey import Runner, Survey, load_survey
 from nightsift.units import Unit
+from tasks.classify import model_of
 from tasks.discover import Exposure, find_exposures, pending
 from tasks.finish import finish_night
 from tasks.logs import run_logger
-from tasks.reduce import model_of, reduce_exposure
+from tasks.reduce import reduce_exposure
 from tasks.report import write_report
 
 Progress = Callable[[Mapping[str, Any], int], None]

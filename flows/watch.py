@@ -29,11 +29,12 @@ from nightsift.nights.progress import Progress, write_progress
 from nightsift.processes import this_process
 from nightsift.survey import Survey
 from nightsift.units import Unit
+from tasks.classify import model_of
 from tasks.logs import run_logger
 from tasks.lookout import Frame, Lookout
 from tasks.notify import tell_once
 from tasks.record import is_current
-from tasks.reduce import model_of, reduce_exposure
+from tasks.reduce import reduce_exposure
 
 TICK_SECONDS = 1.0
 """Longest wait of the loop: it looks after frames, workers and the clock this often."""

@@ -21,9 +21,10 @@ from nightsift.io.atomic import TEMPORARY
 from nightsift.io.paths import Archive, checksum, exposure_identity
 from nightsift.tonight import DuringNight, nights_going_on
 from nightsift.units import Unit, load_unit
+from tasks.classify import model_of
 from tasks.logs import run_logger
 from tasks.record import closing_columns, opening_row, recipe_of, verdict_on
-from tasks.reduce import model_of, reduce_file
+from tasks.reduce import reduce_file
 
 DEATHS = 2
 """An exposure that its process died of so often is given up."""

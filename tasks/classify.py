@@ -7,7 +7,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from models.predict import predict
-from models.unit_calibration import calibration_of
+from models.unit_calibration import calibration_of, scoring_identity
+from nightsift.errors import ConfigurationError, ModelMismatch
 from nightsift.frames import Stamps
 from nightsift.tables import CANDIDATES
 from nightsift.units import Unit
@@ -42,3 +43,29 @@ def score(stamps: Stamps, candidates: pa.Table, unit: Unit) -> pa.Table:
         field = CANDIDATES.field(name)
         candidates = candidates.set_column(CANDIDATES.get_field_index(name), field, pa.array(values, field.type))
     return candidates
+
+
+def model_of(unit: Unit) -> str:
+    """Identity of the model that a unit names.
+
+    Parameters
+    ----------
+    unit : Unit
+        The unit.
+
+    Returns
+    -------
+    str
+        Identity of the model.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such model.
+    """
+    try:
+        return scoring_identity(unit)
+    except ModelMismatch as error:
+        raise ConfigurationError(
+            file=unit.file, table="model", key="name", what=str(error), advice='name = "none" scores nothing'
+        ) from error

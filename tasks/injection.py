@@ -21,10 +21,10 @@ from nightsift.io.paths import Archive, checksum, local_copy
 from nightsift.simulate.seeds import generator
 from nightsift.tables import CANDIDATES, INJECTIONS
 from nightsift.units import Unit, load_unit
-from tasks.classify import score
+from tasks.classify import model_of, score
 from tasks.extract import find_candidates
 from tasks.record import opening_row
-from tasks.reduce import Reduction, model_of, to_difference
+from tasks.reduce import Reduction, to_difference
 from tasks.stamp import cut_stamps
 
 SNR = (5.0, 50.0)

@@ -19,8 +19,9 @@ from nightsift.frames import Frame
 from nightsift.images.forced import forced_photometry
 from nightsift.io.paths import Archive, checksum, local_copy
 from nightsift.units import Unit
+from tasks.classify import model_of
 from tasks.record import key_of, opening_row
-from tasks.reduce import Reduction, model_of, to_difference
+from tasks.reduce import Reduction, to_difference
 
 # A frame reaches this many times the root of the area searched from its centre at most: aspect ratios up to four, a
 # third of it masked.

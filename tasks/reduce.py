@@ -13,8 +13,7 @@ import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from models.unit_calibration import scoring_identity
-from nightsift.errors import ConfigurationError, FrameError, ModelMismatch
+from nightsift.errors import FrameError
 from nightsift.frames import Difference, Frame, Pair, Stamps
 from nightsift.images.photometry import ZeroPoint
 from nightsift.io.paths import Archive, checksum, exposure_identity, local_copy
@@ -24,7 +23,7 @@ from nightsift.tables import CANDIDATES
 from nightsift.units import Unit, load_unit
 from tasks import measure
 from tasks.align import align_to, background, psf, stars, warp
-from tasks.classify import score
+from tasks.classify import model_of, score
 from tasks.discover import facts_of
 from tasks.extract import calibrate, find_candidates
 from tasks.ingest import artefacts, ingest
@@ -279,32 +278,6 @@ def to_difference(
     with timed("photometry"):
         row |= measure.of_calibration(zero, difference)
     return template_id, zero
-
-
-def model_of(unit: Unit) -> str:
-    """Identity of the model that a unit names.
-
-    Parameters
-    ----------
-    unit : Unit
-        The unit.
-
-    Returns
-    -------
-    str
-        Identity of the model.
-
-    Raises
-    ------
-    ConfigurationError
-        If there is no such model.
-    """
-    try:
-        return scoring_identity(unit)
-    except ModelMismatch as error:
-        raise ConfigurationError(
-            file=unit.file, table="model", key="name", what=str(error), advice='name = "none" scores nothing'
-        ) from error
 
 
 def _identify(row: dict[str, Any], unit: Unit, path: Path, night: str | None) -> None:

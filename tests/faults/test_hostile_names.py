@@ -22,7 +22,7 @@ HOSTILE = {
     "slashes": "a/b//c/",
     "dots": "..",
     "percent": "%2e%2e%2f%00",
-    "windows": "C:\\x|y<z>?*",
+    "windows": "\\x|y<z>?*:C",
     "hidden": ".writing-1",
     "long": "x" * 5000,
     "long and odd": "/" * 5000,
