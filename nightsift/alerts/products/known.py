@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nightsift.alerts.products.association import Rows, Values, pairs_within
+from nightsift.alerts.products.history import object_radius
 from nightsift.alerts.products.objects import Detections, nullable
 from nightsift.alerts.products.options import RankingOptions
 from nightsift.context.movers import Observer, Predicted, movers_in_field
@@ -107,7 +108,7 @@ def load_known(stars: Sequence[str | Path], nuclei: Sequence[str | Path]) -> tup
 
 
 def known_at(
-    found: Detections, exposures: pa.Table, place: tuple[Values, Values], radius: Values,
+    found: Detections, exposures: pa.Table, place: tuple[Values, Values],
     catalogues: Sequence[KnownPositions], movers: Movers | None, options: RankingOptions,
 ) -> dict[str, Any]:  # fmt: skip
     """Columns of `nightsift.alerts.products.tables.RANKED` that tell of known objects.
@@ -120,8 +121,6 @@ def known_at(
         Their exposures, schema `nightsift.tables.LEDGER`.
     place : (ndarray, ndarray)
         Right ascension and declination of the objects (deg).
-    radius : ndarray of float64, shape (n,)
-        How near a known object is the same (arcsec).
     catalogues : sequence of KnownPositions
         Variable stars and active nuclei.
     movers : Movers or None
@@ -134,6 +133,7 @@ def known_at(
     dict of str to array
         The columns; where several are near, the one that explains most.
     """
+    radius = np.maximum(object_radius(found), options.known_radius)  # astrometry of unit and catalogue differ
     n = len(radius)
     kind, name = np.full(n, "", dtype=object), np.full(n, "", dtype=object)
     separation, unknown = np.full(n, np.nan), np.ones(n)

@@ -35,6 +35,12 @@ class RankingOptions(Section):
     )
     known_nucleus: float = Field(0.1, gt=0, le=1, description="the same on an active nucleus")
     known_mover: float = Field(0.01, gt=0, le=1, description="the same on a known minor planet")
+    known_radius: float = Field(
+        3.0,
+        gt=0,
+        le=60,
+        description="distance (arcsec) that counts as on a known star or nucleus; half the seeing if more",
+    )
     mover_radius: float = Field(5.0, gt=0, le=120, description="distance (arcsec) that counts as on a minor planet")
     hostless: float = Field(0.8, gt=0, lt=1, description="part of unrelated transients without a catalogued host")
     host_reach: float = Field(5.0, gt=0, le=50, description="largest distance from a host (its half-light radii)")

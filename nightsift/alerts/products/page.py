@@ -189,7 +189,10 @@ def percent(value: float | None, digits: int = 1) -> str:
     str
         Text for a table cell, a dash where there is none.
     """
-    return "–" if value is None or value != value else f"{100.0 * value:.{digits}f} %"
+    if value is None or value != value:
+        return "–"
+    least = 10.0**-digits
+    return f"< {least:g} %" if 0.0 < 100.0 * value < 0.5 * least else f"{100.0 * value:.{digits}f} %"
 
 
 def _pairs(values: Sequence[tuple[str, float]]) -> str:

@@ -14,7 +14,7 @@ from nightsift import tables
 from nightsift.alerts.distance import distance_density, distance_moments
 from nightsift.alerts.products.association import Values
 from nightsift.alerts.products.gather import Gathered
-from nightsift.alerts.products.history import history_of, object_radius, probability_to_stay
+from nightsift.alerts.products.history import history_of, probability_to_stay
 from nightsift.alerts.products.hosts import HostCatalogue, hosts_of
 from nightsift.alerts.products.known import KnownPositions, Movers, known_at
 from nightsift.alerts.products.objects import detections_of, nullable, numbers, objects_of
@@ -76,7 +76,7 @@ def rank_candidates(
     place = ra, dec
     columns |= history_of(found, gathered.before, exposures, t0, place, options)
     columns["p_static"] = probability_to_stay(columns["epochs"], columns["misses"], options)
-    columns |= known_at(found, exposures, place, object_radius(found), catalogues.known, catalogues.movers, options)
+    columns |= known_at(found, exposures, place, catalogues.known, catalogues.movers, options)
     columns |= hosts_of(place, catalogues.hosts, options)
     n = found.n_objects
     blank = {"rank": np.zeros(n), "probability": np.zeros(n), "sky_factor": np.ones(n), "distance_factor": np.ones(n)}

@@ -17,7 +17,7 @@ from nightsift.alerts.alert import Coincidence
 from nightsift.alerts.products.footprint import footprint_of
 from nightsift.alerts.products.light_curve import light_curve
 from nightsift.alerts.products.options import ReportOptions
-from nightsift.alerts.products.page import facts
+from nightsift.alerts.products.page import facts, percent
 from nightsift.alerts.products.rank import Catalogues
 from nightsift.alerts.products.sky_figure import sky_figure
 from nightsift.alerts.products.sky_part import Part, part_of
@@ -222,6 +222,7 @@ def test_light_curve_draws_points_and_limits() -> None:
 
 
 def test_words() -> None:
+    assert [percent(one) for one in (0.5, 0.0, 1e-5, None, float("nan"))] == ["50.0 %", "0.0 %", "< 0.1 %", "–", "–"]
     assert utc(61364.25, 1) == "2026-11-20 06:00:00.0"
     assert utc(61363.999999999, 0) == "2026-11-20 00:00:00"
     assert utc(None) == utc(float("nan")) == utc(1e12) == ""
