@@ -21,7 +21,7 @@ from nightsift.alerts.planning import map_path
 from nightsift.alerts.skymap_file import read_skymap
 from nightsift.alerts.targets import folder_of, read_target
 from nightsift.claims import claimed
-from nightsift.errors import NightsiftError
+from nightsift.errors import NightsiftError, SourceError
 from nightsift.io.atomic import atomic
 from nightsift.survey import Survey
 from tasks.logs import run_logger
@@ -129,8 +129,11 @@ def run_once(survey: Survey, content: bytes, where: str, sky_map: Path | None, t
                 temporary.write_bytes(sky_map.read_bytes())
         tracked = stack.enter_context(tracking()) if track else False
         for lookout in _every_lookout(desk, 0.0):
-            lookout.look()
-            lookout.look()
+            try:
+                lookout.look()
+                lookout.look()  # a file is taken once two looks found it the same
+            except SourceError as error:
+                heard(f"{lookout.source.unit}: {error}")  # fields are ranked all the same
             desk.frames |= {one.exposure.url: one for one in lookout.take()}
         workers = stack.enter_context(_workers(survey, tracked)) if desk.frames else None
         run_alert(desk, event, workers, tracked)
@@ -175,7 +178,7 @@ class _Ear:
 
 
 def _attempt(desk: Desk, event: str, tell: Heard, step: Callable[[], object]) -> None:
-    """Events that cannot be planned cost no other; people are told, and they are tried again when something changes."""
+    """One event that cannot be planned costs no other; people are told, and it is tried again when something comes."""
     try:
         step()
         target = desk.plans[event].target
@@ -241,12 +244,9 @@ def _every_lookout(desk: Desk, settle: float) -> list[Lookout]:
 
 def _write_state(desk: Desk, sources: Sequence[NoticeSource], lookouts: Sequence[Lookout]) -> None:
     """Write how the listener does, for ``nightsift alert status``."""
-    problems = [told for one in (*sources, *lookouts) if (told := getattr(one, "problem", ""))]
-    content = {
-        "pid": os.getpid(),
-        "at": f"{datetime.now(UTC):%FT%TZ}",
-        "frames": len(desk.frames),
-        "problems": problems,
-    }
+    problems = [told for one in (*sources, *lookouts) if (told := str(getattr(one, "problem", "")))]
+    state = {
+        "pid": os.getpid(), "at": f"{datetime.now(UTC):%FT%TZ}", "frames": len(desk.frames), "problems": problems,
+    }  # fmt: skip
     with atomic(desk.archive.root / "alerts" / "listener.json") as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
+        temporary.write_text(json.dumps(state), encoding="utf-8")

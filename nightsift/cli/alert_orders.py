@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import getpass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from nightsift.cli.place import open_survey, units_of
-from nightsift.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from nightsift.alerts.orders import Action
@@ -58,24 +54,6 @@ def include_unit(where: SURVEY, event: EVENT, unit: UNIT) -> None:
 
 def _give(where: Path, event: str, action: Action, subject: str = "") -> None:
     """Give an order, and let the wants of the alert follow at once, whether or not anything listens."""
-    from nightsift.alerts.inbox import notices
-    from nightsift.alerts.orders import give
-    from nightsift.alerts.planning import fields_of, make_plan, places_of, ruling
-    from nightsift.times import mjd_of
+    from flows.alert_control import order
 
-    survey, archive = open_survey(where)
-    if not notices(archive, event):
-        ruling(archive, event)  # says which events there are
-    units = units_of(survey)
-    known = fields_of(survey, archive, tuple(units))
-    right = {"add-field": {one.name for one in known}, "exclude-unit": set(units), "include-unit": set(units)}
-    if subject and subject not in right[action]:
-        from nightsift.configuration import closest
-
-        raise ConfigurationError(
-            file=str(where), table="command line", key=action, what=f"there is no '{subject}'",
-            advice=closest(subject, sorted(right[action])[:40]),
-        )  # fmt: skip
-    give(archive, event, action, subject, getpass.getuser())
-    planned = make_plan(survey, archive, event, known, places_of(survey, units), mjd_of(datetime.now(UTC)))
-    typer.echo(f"{event}: {planned.target.state}, {planned.why}; {len(planned.target.fields)} fields wanted")
+    typer.echo(order(str(where), event, action, subject, getpass.getuser()))
