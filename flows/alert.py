@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from prefect import Flow, flow
@@ -17,8 +18,10 @@ from flows.workers import Workers
 from nightsift.alerts.desk import Desk
 from nightsift.alerts.errors import BadSkyMap
 from nightsift.alerts.inbox import notices
+from nightsift.alerts.notice import notice_bytes
 from nightsift.alerts.targets import Target, folder_of
 from nightsift.errors import SourceError
+from nightsift.survey import load_survey
 from tasks.alert import check_templates, fetch_map, gather_candidates, plan_fields, read_ruling, write_products
 from tasks.logs import run_logger
 from tasks.notify import tell_once
@@ -87,14 +90,14 @@ def _tracked_flow(
 ) -> Callable[[str, int], Target]:
     """Make a flow of the event alone: what is kept warm stays out of its parameters, which go to the server."""
 
-    def alert(event: str, revision: int) -> Target:
+    def steps(event: str, revision: int) -> Target:
         return body(desk, event, workers, tracked, poll)
 
     if not tracked:
-        return alert
+        return steps
     made: Flow[Any, Target] = flow(
         name=name, flow_run_name="{event} notice {revision}", persist_result=False, validate_parameters=False
-    )(alert)
+    )(steps)
     return made
 
 
@@ -161,3 +164,27 @@ def _tell(desk: Desk, event: str) -> None:
     }.get(state, f"nightsift alert status {desk.survey.file}")
     what = f"{event}: {alert.kind.replace('_', ' ')} of {alert.sender}, {state} ({planned.why})"
     tell_once(desk.survey, desk.archive, f"{datetime.now(UTC):%F}", f"{event} {alert.kind} {state}", what, advice)
+
+
+@flow(name="alert-notice", flow_run_name="{notice}", persist_result=False)
+def alert(survey: str, notice: str, sky_map: str = "") -> str:
+    """Take in one notice from the Prefect UI or an automation: rank, reduce what there is, rank candidates.
+
+    Parameters
+    ----------
+    survey : str
+        Survey file.
+    notice : str
+        File of the notice.
+    sky_map : str, optional
+        Sky map for a notice that brings none.
+
+    Returns
+    -------
+    str
+        Name of the event.
+    """
+    from flows.alert_listener import run_once  # it is built on this module
+
+    content, given = notice_bytes(notice), Path(sky_map) if sky_map else None
+    return run_once(load_survey(survey), content, notice, given, True, run_logger().info)
