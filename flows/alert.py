@@ -14,7 +14,8 @@ from typing import Any
 
 from prefect import Flow, flow
 
-from flows.workers import Workers
+from flows.lost import record_lost
+from flows.workers import Ended, Workers
 from nightsift.alerts.desk import Desk
 from nightsift.alerts.errors import BadSkyMap
 from nightsift.alerts.inbox import notices
@@ -29,6 +30,9 @@ from tasks.notify import tell_once
 TICK_SECONDS = 0.25
 RANK_SECONDS = 5.0
 """While exposures are being reduced, candidates are ranked again this often."""
+
+AGAIN_SECONDS = 20.0
+"""An exposure that another process is at is looked at again after so long."""
 
 Poll = Callable[[], None]
 """Called while exposures are reduced: takes in notices and frames that have come meanwhile."""
@@ -73,8 +77,16 @@ def follow_alert(
 
     Parameters
     ----------
-    desk, event, workers, tracked, poll
-        As for `run_alert`.
+    desk : Desk
+        What is kept warm.
+    event : str
+        The event.
+    workers : Workers, optional
+        Processes that reduce.
+    tracked : bool, optional
+        Whether a Prefect API is there.
+    poll : callable, optional
+        Called while exposures are reduced.
 
     Returns
     -------
@@ -129,7 +141,7 @@ def _follow(
     while True:
         if workers is not None and target.state == "active":
             for frame in desk.pending(target)[: max(workers.free(), 0)]:
-                desk.tried.add(frame.exposure.url)
+                desk.tried[frame.exposure.url] = float("inf")
                 workers.submit(desk.call(frame))
         busy = workers is not None and workers.under_way() > 0
         if not busy or time.monotonic() - ranked > RANK_SECONDS:
@@ -140,13 +152,31 @@ def _follow(
         if workers is None or not busy:
             return target
         for ended in workers.collect(TICK_SECONDS):
-            if ended.error is not None:
-                run_logger().error("%s: %s", ended.call["url"], ended.error)
+            end_exposure(desk, ended)
         if poll is not None:
             poll()
         if desk.is_stale(event):
             run_logger().info("%s: a newer notice or an order has come: this run ends, the next goes on", event)
             return target
+
+
+def end_exposure(desk: Desk, ended: Ended) -> None:
+    """Take in how an exposure ended: a lost one gets its ledger row here, one under way elsewhere is looked at again.
+
+    Parameters
+    ----------
+    desk : Desk
+        With the archive.
+    ended : Ended
+        How its call ended.
+    """
+    if ended.error is not None:
+        problems: list[str] = []
+        record_lost(desk.archive, ended, desk.units, problems)
+        for problem in problems:
+            run_logger().error("%s", problem)
+    elif ended.result["state"] == "elsewhere":
+        desk.tried[ended.call["url"]] = time.monotonic() + AGAIN_SECONDS
 
 
 def _steps(tracked: bool) -> Callable[[Any], Any]:

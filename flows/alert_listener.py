@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flows.alert import follow_alert, run_alert
+from flows.alert import end_exposure, follow_alert, run_alert
 from flows.nightly import load_units
 from flows.server import tracking
 from flows.workers import Workers
@@ -30,7 +30,7 @@ from tasks.notices import NoticeSource, close_all
 from tasks.notify import tell_once
 from tasks.reduce import reduce_exposure
 
-TICK_SECONDS = 0.2
+TICK_SECONDS = 0.5
 WRITE_SECONDS = 5.0
 FRAME_SECONDS = 1.0
 """Longest pause between two looks at the frame sources: an alert waits for no frame longer than it must."""
@@ -83,6 +83,8 @@ def listen(
         tell(f"listening; {len(desk.fields)} fields, {len(desk.units)} units, {survey.alert.workers} warm processes")
         while not (over is not None and over()):
             ear.poll()
+            for ended in workers.collect(0.0) if workers is not None else ():  # begun for an alert that is over now
+                end_exposure(desk, ended)
             for event in [*ear.take_new(), *desk.news()]:
                 known = event in desk.plans and not desk.is_stale(event)
                 run = follow_alert if known else run_alert

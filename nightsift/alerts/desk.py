@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -47,7 +48,7 @@ class Desk:
         self.catalogues = open_catalogues(survey.alert, observers_of(self.units))
         self.view = LedgerView(self.archive)
         self.frames: dict[str, Any] = {}
-        self.tried: set[str] = set()
+        self.tried: dict[str, float] = {}  # monotonic time until which a frame is left alone
         self.plans: dict[str, Planned] = {}
         self.gathered: dict[str, Gathered] = {}
         self._seen: dict[str, tuple[int, int]] = {}
@@ -95,7 +96,7 @@ class Desk:
         weighted = [
             (target.weight(one.exposure.unit, one.ra, one.dec, one.mjd), one)
             for url, one in self.frames.items()
-            if url not in self.tried and url not in finished
+            if url not in finished and self.tried.get(url, 0.0) <= time.monotonic()
         ]
         return [one for weight, one in sorted(weighted, key=lambda pair: -pair[0]) if weight > 0.0]
 

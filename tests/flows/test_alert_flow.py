@@ -7,9 +7,11 @@ import time
 
 import pytest
 
-from flows.alert import run_alert
+from flows.alert import end_exposure, run_alert
 from flows.alert_control import alert_control, order
 from flows.alert_listener import listen, run_once
+from flows.workers import Ended, ProcessDied
+from nightsift import ledger
 from nightsift.alerts.desk import Desk
 from nightsift.alerts.errors import NoLocalisation
 from nightsift.alerts.inbox import notices, receive
@@ -80,6 +82,18 @@ def test_the_listener_takes_files_as_they_come(survey, notice, tmp_path):  # noq
     listen(survey, [FolderSource(folder)], track=False, heard=heard.append, over=over_after(60, gone))
     assert any("goes on" in one or "retract" in one for one in heard)
     assert active_targets(archive) == ()
+
+
+def test_a_lost_exposure_has_its_row_and_one_under_way_elsewhere_waits(survey, tmp_path):  # noqa: F811
+    desk = Desk(survey, {"decam": survey.load_unit("decam")})
+    file = tmp_path / "e.fits"
+    file.write_bytes(b"x")
+    call = {"url": str(file), "unit": "decam", "night": "2026-11-19"}
+    end_exposure(desk, Ended(call, error=ProcessDied("twice")))
+    rows = ledger.read(desk.archive, "2026-11-19").to_pylist()
+    assert [(row["state"], row["url"]) for row in rows] == [("failed", str(file))]
+    end_exposure(desk, Ended(call, result={"state": "elsewhere"}))
+    assert time.monotonic() < desk.tried[str(file)] < time.monotonic() + 60
 
 
 def test_notices_from_a_broker(notice):  # noqa: F811
