@@ -63,7 +63,8 @@ def rank_fields(
         allowed[k] = not seen[k] or not seen[k]["reason"]
     order, gain = _with_asked_first(found, asked, *greedy(found, allowed, options.fields + len(asked)))
     enough = 1 + int(np.searchsorted(np.cumsum(gain), options.probability)) if gain else 0
-    order, gain = order[: max(min(enough, options.fields), len(asked))], gain
+    enough = min(enough, options.fields, sum(one >= options.least for one in gain[len(asked) :]) + len(asked))
+    order = order[: max(enough, len(asked))]
     total = 0.0
     rows: list[dict[str, Any]] = []
     for number, k in enumerate(order):

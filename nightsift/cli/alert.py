@@ -140,6 +140,12 @@ def status(where: SURVEY) -> None:
     show_table(f"alerts of {survey.name}", header, rows, right=header[4:7])
     for told in damaged_targets(archive):
         typer.echo(f"problem: {told}", err=True)
+    listener = archive.root / "alerts" / "listener.json"
+    if listener.is_file():
+        known_state = json.loads(listener.read_text(encoding="utf-8"))
+        typer.echo(f"listener: process {known_state['pid']}, last look {known_state['at']}")
+        for problem in known_state["problems"]:
+            typer.echo(f"problem: {problem}", err=True)
     refused = len(list((archive.root / "alerts" / "refused").glob("*.txt")))
     if refused:
         typer.echo(f"{refused} notices were refused; reasons: {archive.root / 'alerts' / 'refused'}")

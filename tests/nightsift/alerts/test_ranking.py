@@ -89,6 +89,9 @@ def test_fields_are_ranked_and_those_out_of_sight_told(tmp_path, blob):
     far_south = rank_fields(skymap, fields, {"": Place(-80.0, 0.0)}, 61000.0, default_alert())
     assert far_south["rank"].null_count == far_south.num_rows > 0
     assert all(far_south["reason"].to_pylist())
+    few = default_alert().model_copy(update={"least": 0.02, "probability": 1.0})
+    worth = rank_fields(skymap, fields, {}, 61000.0, few)["gain"].drop_null().to_numpy()
+    assert worth.min() >= 0.02, "no exposure is asked for that adds next to nothing"
     first = rank_fields(skymap, fields, {}, 61000.0, default_alert(), wanted=["f0"])
     assert first["field"].to_pylist()[0] == "f0"
     total = first["cumulative"].drop_null().to_numpy()
