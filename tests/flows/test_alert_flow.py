@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from tests.nightsift.alerts.test_candidates import EVENT, T0, add, survey  # noqa: F401
 
 from flows.alert import end_exposure, run_alert
 from flows.alert_control import alert_control, order
@@ -19,7 +20,6 @@ from nightsift.alerts.targets import active_targets, folder_of
 from nightsift.errors import ConfigurationError
 from tasks.notices import FolderSource, KafkaSource, common_settings, gcn_settings
 from tests.nightsift.alerts.conftest import blob, notice  # noqa: F401
-from tests.nightsift.alerts.test_candidates import EVENT, T0, add, survey  # noqa: F401
 
 
 def over_after(seconds, done):
