@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 LONGEST_PAUSE = 60.0
@@ -51,7 +51,8 @@ class Kept:
     starts: int = 0
     _started: float = 0.0
     _pause: float = 0.5
-    _not_before: float = field(default=0.0)
+    _not_before: float = 0.0
+    _asked: bool = False
 
     def look(self) -> None:
         """Start it, or start it again where it has died, after a pause that grows."""
@@ -70,8 +71,9 @@ class Kept:
             self._start()
 
     def ask_to_stop(self) -> None:
-        """Ask it to end."""
-        if self.process is not None and self.process.poll() is None:
+        """Ask it to end, once: some take a second request for impatience and drop what they hold."""
+        if self.process is not None and self.process.poll() is None and not self._asked:
+            self._asked = True
             self.process.terminate()
 
     def stop(self) -> None:
@@ -93,7 +95,7 @@ class Kept:
                 [sys.executable, "-m", *self.command],
                 stdin=subprocess.PIPE, stdout=log, stderr=log, env=dict(self.environment), start_new_session=True,
             )  # fmt: skip
-        self._started = time.monotonic()
+        self._started, self._asked = time.monotonic(), False
         self.starts += 1
 
     def _close(self) -> None:

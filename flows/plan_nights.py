@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Scheduled
+from prefect.states import Crashed, Scheduled
 
 from nightsift.claims import claims_held
 from nightsift.errors import NightsiftError
@@ -19,6 +19,10 @@ from tasks.logs import run_logger
 
 EARLY = timedelta(minutes=10)
 """A run begins so long before dark: the processes are warm when the first frame lands."""
+
+
+STARTING = timedelta(minutes=2)
+"""A run that has begun claims its night within this time."""
 
 
 class NotDeployed(NightsiftError):
@@ -57,7 +61,7 @@ def plan(survey: Survey, file: str, days: int = 3, now: datetime | None = None) 
         for site in sorted({source.site for source in survey.sources if source.site}):
             for moment in _moments(survey, site, now, days):
                 run = _schedule(client, survey, file, site, moment, now)
-                local = moment.astimezone(survey.sites[site].zone)
+                local = (run.expected_start_time or moment).astimezone(survey.sites[site].zone)
                 told.append(f"{site} {local:%Y-%m-%d %H:%M %Z}: {run.state_name or 'planned'}")
     run_logger().info("nights planned: %s", "; ".join(told) or "none: no source names a site")
     return told
@@ -97,10 +101,21 @@ def _schedule(
             state=Scheduled(scheduled_time=moment),
             idempotency_key=f"night {survey.name} {site} {night} {attempt}",
         )
-        over = run.state is not None and run.state.is_final() and not run.state.is_completed()
-        if not over or moment > now or _is_watched(survey, site):
+        if moment > now or _is_watched(survey, site) or not _is_over(client, run, now):
             return run
     return run
+
+
+def _is_over(client: SyncPrefectClient, run: FlowRun, now: datetime) -> bool:
+    """Whether a run of a night that nobody watches has come to a bad end, also one that could not say so itself."""
+    if run.state is None or run.state.is_completed():
+        return False
+    started = run.start_time
+    if run.state.is_running() and started is not None and now - started > STARTING:
+        message = "its process is gone, and nobody watches the night: another run begins"
+        client.set_flow_run_state(run.id, Crashed(message=message), force=True)
+        return True
+    return run.state.is_final()
 
 
 def _is_watched(survey: Survey, site: str) -> bool:
