@@ -154,7 +154,7 @@ def exposure(size: int, with_night: bool, folder: Path) -> None:
 
 def prepare(size: int, folder: Path) -> tuple[Path, Path, list[Path]]:
     """A survey with its template and an empty folder of frames; exposures that are to come lie beside it."""
-    tiny = SimulationOptions.preset("tiny", seed=11, visits=3)
+    tiny = SimulationOptions.preset("tiny", seed=11, visits=2)
     tonight = f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}"
     unit = dataclasses.replace(tiny.units[0], shape=(size, size))
     options = dataclasses.replace(tiny, units=(unit,), template_frames=2, nights=(tonight,))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from http.client import HTTPMessage
 from pathlib import Path
+from typing import IO
+from urllib.error import URLError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -21,6 +25,49 @@ from tasks.logs import run_logger
 FETCH_SECONDS = 20.0
 PAUSES = [1.0, 3.0, 10.0]
 """Seconds between tries to fetch a sky map: the network is to blame, not the map."""
+
+
+def is_trusted(url: str, hosts: Sequence[str]) -> bool:
+    """Whether a sky map may be fetched from an address.
+
+    Parameters
+    ----------
+    url : str
+        The address, as a notice or a server told it.
+    hosts : sequence of str
+        Hosts that maps are fetched from.
+
+    Returns
+    -------
+    bool
+        Whether it is https, on one of the hosts, without user or another port.
+    """
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "https" and parts.netloc.lower() in hosts
+    except ValueError:
+        return False
+
+
+class StayAmong(HTTPRedirectHandler):
+    """Follows a server elsewhere only where maps may be fetched from.
+
+    Parameters
+    ----------
+    hosts : sequence of str
+        Hosts that maps are fetched from.
+    """
+
+    def __init__(self, hosts: Sequence[str]) -> None:
+        self._hosts = hosts
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        """Refuse to be sent anywhere else."""
+        if not is_trusted(newurl, self._hosts):
+            raise URLError(f"it sends on to {newurl[:200]}, which is not among the hosts of maps")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 @task(name="read notice", persist_result=False, cache_policy=NO_CACHE)
@@ -75,12 +122,13 @@ def fetch_map(desk: Desk, event: str) -> Path | None:
     if path.is_file() or alert.skymap is None or alert.skymap.content or not alert.skymap.url:
         return path if path.is_file() else None
     url = alert.skymap.url.partition(",")[0]  # GraceDB puts the version of the file behind a comma
-    parts = urlsplit(url)
-    if parts.scheme != "https" or parts.hostname not in desk.survey.alert.map_hosts:
+    hosts = desk.survey.alert.map_hosts
+    if not is_trusted(url, hosts):
         run_logger().warning("the sky map at %s is not fetched: only by https, from [alert] map_hosts", url)
         return None
     try:
-        with urlopen(Request(url, headers={"User-Agent": "nightsift"}), timeout=FETCH_SECONDS) as reply:
+        request = Request(url, headers={"User-Agent": "nightsift"})
+        with build_opener(StayAmong(hosts)).open(request, timeout=FETCH_SECONDS) as reply:
             content = reply.read(LARGEST)
     except (OSError, ValueError) as error:
         raise SourceError(url=url, what=str(error)) from error

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
+from http.client import HTTPMessage
+from urllib.error import URLError
+from urllib.request import Request
 
 import pytest
 from tests.nightsift.alerts.test_candidates import EVENT, T0, add, survey  # noqa: F401
@@ -18,6 +22,7 @@ from nightsift.alerts.errors import NoLocalisation
 from nightsift.alerts.inbox import notices, receive
 from nightsift.alerts.targets import active_targets, folder_of
 from nightsift.errors import ConfigurationError
+from tasks.alert import StayAmong, is_trusted
 from tasks.notices import FolderSource, KafkaSource, common_settings, gcn_settings
 from tests.nightsift.alerts.conftest import blob, notice  # noqa: F401
 
@@ -123,6 +128,28 @@ def test_credentials_come_from_the_environment_only(survey):  # noqa: F811
     assert settings["bootstrap.servers"] == "kafka.gcn.nasa.gov"
     assert settings["sasl.oauthbearer.client.secret"] == "hush"
     assert "hush" not in repr(survey)
+
+
+@pytest.mark.parametrize(
+    ("url", "trusted"),
+    [
+        ("https://gracedb.ligo.org/api/x.fits", True),
+        ("http://gracedb.ligo.org/api/x.fits", False),
+        ("https://gracedb.ligo.org.evil.org/x.fits", False),
+        ("https://gracedb.ligo.org@evil.org/x.fits", False),
+        ("https://gracedb.ligo.org:8443/x.fits", False),
+        ("file:///etc/passwd", False),
+        ("https://[bad", False),
+        ("", False),
+    ],
+)
+def test_maps_are_fetched_from_known_hosts_only_also_when_sent_on(url, trusted):
+    hosts = ("gracedb.ligo.org",)
+    assert is_trusted(url, hosts) is trusted
+    if not trusted:
+        request = Request("https://gracedb.ligo.org/a")
+        with pytest.raises(URLError, match="not among the hosts"):
+            StayAmong(hosts).redirect_request(request, io.BytesIO(), 302, "", HTTPMessage(), url)
 
 
 def test_nothing_to_listen_to_is_told(survey):  # noqa: F811
