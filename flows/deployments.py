@@ -76,6 +76,7 @@ DEPLOYMENTS = (
     Deployed("backfill", "flows.scheduled.backfill", "backfill"),
     Deployed("backfill-batch", "flows.launching.batch_flow", "backfill", parameters=(), limit=2),
     Deployed("alert", "flows.alert.alert", "alert", limit=4),
+    Deployed("alert-control", "flows.alert_control.alert_control", "alert", limit=4),
 )
 """All deployments; those whose flow this installation has not got are left out."""
 

@@ -177,6 +177,9 @@ def serve(survey: Survey, file: Path, serving: Serving, stop: threading.Event, t
         Kept(f"worker {pool}", ("flows.pool_worker", pool), environment(**shared), serving.home / f"{pool}.log", 40.0)
         for pool in POOLS
     ]
+    if survey.alert.folder or survey.alert.topics:  # warm before a notice comes
+        command = ("nightsift", "alert", "listen", str(file.absolute()))
+        workers.append(Kept("alert desk", command, environment(**shared), serving.home / "alert-desk.log", 40.0))
     os.environ.update(shared)
     planned, declared = float("-inf"), False
     try:
