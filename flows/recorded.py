@@ -52,9 +52,9 @@ def _tracked(flow: Flow[..., R], name: str, plan: tuple[Any, ...]) -> R:
     except (HTTPError, PrefectException) as error:
         told = f"the Prefect server fails ({type(error).__name__}: {_line(error)})"
         if reached:
-            _logger.warning("%s: the run is done, but its record is not complete", told)
+            _logger.error("%s: the run is done, but its record is not complete", told)
             return reached[0]
-        _logger.warning("%s: from here on this run is not tracked", told)
+        _logger.error("%s: from here on this run is not tracked", told)
         return flow.fn(*plan, tracked=False)
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import base64
 import logging
 import os
+import queue
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.error import HTTPError, URLError
 from urllib.request import OpenerDirector, ProxyHandler, Request, build_opener
 
@@ -56,7 +57,11 @@ def tracking(startup_seconds: float = STARTUP_SECONDS) -> Iterator[bool]:
         if trouble:
             _logger.warning("the Prefect server at %s %s: this run is not tracked", configured, trouble)
         with _settings(QUIET):
-            yield not trouble
+            try:
+                yield not trouble
+            finally:
+                if not trouble and not answers(configured, 2.0):
+                    _forget_what_is_left()
         return
     process, url = _start(startup_seconds)
     try:
@@ -185,6 +190,17 @@ def _send_what_is_left() -> None:
 
     EventsWorker.drain_all(timeout=DRAIN_SECONDS)
     APILogWorker.drain_all(timeout=DRAIN_SECONDS)
+
+
+def _forget_what_is_left() -> None:
+    # At its end a process waits for all that is to be sent; each event takes seconds to fail where the server is gone.
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for service in {*EventsWorker._instances.values(), *APILogWorker._instances.values()}:
+        with suppress(queue.Empty):
+            while True:
+                service._queue.get_nowait()
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

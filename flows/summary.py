@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
+from httpx import HTTPError
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from nightsift import ledger
 from nightsift.io.paths import Archive
+from tasks.logs import run_logger
 
 MOST_ROWS = 1000
 """Exposures in a table artifact; the ledger holds all."""
@@ -126,11 +128,20 @@ def summarise(
 def publish_artifacts(summary: NightSummary) -> None:
     """Show a run in the Prefect UI: a table of its exposures with their stage seconds, and a summary.
 
+    A server that does not take them costs only them.
+
     Parameters
     ----------
     summary : NightSummary
         What came out; a flow run must be going on.
     """
+    try:
+        _publish(summary)
+    except HTTPError as error:
+        run_logger().warning("the Prefect server does not take the tables of the night: %s", error)
+
+
+def _publish(summary: NightSummary) -> None:
     key = re.sub(r"[^a-z0-9-]+", "-", f"night-{summary.nights[-1] if summary.nights else 'none'}".lower())
     table = [_artifact_row(row) for row in summary.rows[:MOST_ROWS]]
     more = f" (the first {MOST_ROWS} of {len(summary.rows)})" if len(summary.rows) > MOST_ROWS else ""

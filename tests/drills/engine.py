@@ -125,7 +125,6 @@ class Server:
             "PREFECT_API_URL": self.url,
             "PREFECT_API_AUTH_STRING": self.password,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
             "DO_NOT_TRACK": "1",
         }
 

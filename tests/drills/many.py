@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.nightly import night
+from nightsift.io.paths import discover
 from nightsift.survey import Runner, Survey, load_survey
 
 HERE = Runner(kind="in-process", workers=1, address="")
@@ -37,7 +38,7 @@ def one_run(survey: Survey, file: str, together: Any, out: Path) -> None:
 def main(file: str, runs: int, out: str) -> None:
     """Start the runs and wait for them."""
     survey, fork = load_survey(file), multiprocessing.get_context("fork")
-    frames = sorted(one.name for one in Path(survey.sources[0].frames).rglob("*.fits"))
+    frames = sorted(Path(one.url).name for one in discover(survey.sources[0].frames, survey.sources[0].pattern))
     together = fork.Barrier(runs)
     started = [
         fork.Process(target=one_run, args=(survey, frames[n % len(frames)], together, Path(out) / f"{n}.json"))
