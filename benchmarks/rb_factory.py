@@ -33,8 +33,8 @@ from nightsift.simulate import simulate
 from nightsift.survey import load_survey
 from tasks.examples import harvest, survey_options
 
-ORDER = ("detected", "minor_planet", "injected", "transplanted", "random", "galaxy_residual")
-COLOURS = dict(zip(ORDER, ("#1f77b4", "#17becf", "#2ca02c", "#9467bd", "#d62728", "#ff7f0e"), strict=True))
+ORDER = ("detected", "minor_planet", "injected", "transplanted", "random", "galaxy_residual", "galaxy_pixel")
+COLOURS = dict(zip(ORDER, ("#1f77b4", "#17becf", "#2ca02c", "#9467bd", "#d62728", "#ff7f0e", "#7f7f7f"), strict=True))
 GOAL = 400_000
 
 
@@ -79,8 +79,8 @@ def picture(found: TrainingSet, path: Path) -> None:
 
     columns = {name: np.array(found.table[name].to_pylist(), dtype=object) for name in found.table.schema.names}
     source = columns["source"]
-    figure = plt.figure(figsize=(13, 9.6), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.75))
+    figure = plt.figure(figsize=(13, 10.6), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 2.04))
     left, middle, right = top.subplots(1, 3)
     snr = columns["snr"].astype(float)
     bins = np.geomspace(0.5, 300, 36)
@@ -91,7 +91,7 @@ def picture(found: TrainingSet, path: Path) -> None:
     left.set(xscale="log", xlabel="signal-to-noise ratio in the difference", ylabel="examples")
     left.legend(frameon=False, fontsize=8, loc="upper right")
     offset = columns["host_offset"].astype(float)
-    for name in ("injected", "transplanted", "galaxy_residual"):
+    for name in ("injected", "transplanted", "galaxy_pixel"):
         middle.hist(offset[source == name], np.linspace(0, 5, 21), histtype="step", color=COLOURS[name], lw=1.6)
     middle.set(xlabel="offset from the galaxy (half-light radii)", ylabel="examples")
     mag, true = columns["mag"].astype(float), columns["true_mag"].astype(float)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from models.examples import EXAMPLES
+from models.examples import EXAMPLES, GALAXY_PIXEL, PLACED
 from models.labels import REAL
 from models.placement import INJECTED, TRANSPLANTED
 from nightsift.context.galaxies import Galaxies, nearest_galaxy
@@ -82,6 +82,7 @@ def rows_of(
     kinds[real] = np.asarray(truth["kind"].to_pylist(), dtype=object)[matches[real]]
     source = np.array([SOURCE_OF_KIND.get(one, "detected") for one in kinds], dtype=object)
     source[~real] = "random"
+    source[[PLACED in one for one in candidates["candidate_id"].to_pylist()]] = GALAXY_PIXEL
     rows: dict[str, Any] = {
         "example_id": [f"{reduction}/{one}" for one in candidates["candidate_id"].to_pylist()],
         "reduction": [reduction] * n,
@@ -136,7 +137,7 @@ def _of_surroundings(
     x, y = (np.asarray(candidates[name], dtype=np.float64) for name in ("x", "y"))
     galaxy, offset = nearest_galaxy(around.galaxies, x, y, UNDER)
     found = galaxy >= 0
-    inside = residuals_of_galaxies(around, x, y) & ~real
+    inside = residuals_of_galaxies(around, x, y) & (source == "random")
     source[inside] = "galaxy_residual"
     hosts, offsets = list(rows["host_id"]), list(rows["host_offset"])
     for k in np.flatnonzero(found):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from models.card import render
 from models.labels import BOGUS, REAL
@@ -26,7 +27,10 @@ from nightsift.tables import Column, schema
 TABLE = "examples.parquet"  # written last: where it is, the set is complete
 SHARD = 20000  # stamps in one file
 _ME = "models.examples"
-SOURCES = ("detected", "minor_planet", "transplanted", "injected", "random", "galaxy_residual")
+GALAXY_PIXEL = "galaxy_pixel"
+SOURCES = ("detected", "minor_planet", "transplanted", "injected", "random", "galaxy_residual", GALAXY_PIXEL)
+PLACED = "-galaxy-"
+"""In the names of what was placed in a galaxy instead of detected."""
 CLASSES = ("transient", "variable", "mover", "bogus")
 EXAMPLES = schema(
     (
@@ -202,7 +206,9 @@ def write(folder: Path, examples: TrainingSet) -> None:
 
 
 def read(folder: Path) -> TrainingSet:
-    """Read a set that `write` has written, also one of older versions with ``stamps.npy``.
+    """Read a set that `write` has written, also one of older versions.
+
+    Older versions have ``stamps.npy``, and call the highest pixels of galaxies without a detection ``galaxy_residual``.
 
     Parameters
     ----------
@@ -219,7 +225,7 @@ def read(folder: Path) -> TrainingSet:
     BadTable
         If stamps are missing or do not belong to the table.
     """
-    found = read_table(folder / TABLE, EXAMPLES)
+    found = pixels_apart(read_table(folder / TABLE, EXAMPLES))
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     if (folder / "stamps.npy").is_file():
         return TrainingSet(Stamps(np.load(folder / "stamps.npy"), np.load(folder / "mask.npy")), found, card)
@@ -237,6 +243,24 @@ def read(folder: Path) -> TrainingSet:
     if row != len(names):
         raise BadTable(path=str(folder), what=f"it holds stamps of {row} of {len(names)} examples")
     return TrainingSet(stamps, found, card)
+
+
+def pixels_apart(table: pa.Table) -> pa.Table:
+    """Call pixels of galaxies in which nothing was detected by the source of their own, whatever they were called.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Schema `EXAMPLES`.
+
+    Returns
+    -------
+    pyarrow.Table
+        The same with ``galaxy_pixel`` as the source of what was placed.
+    """
+    placed = pc.match_substring(table["example_id"], PLACED)
+    source = pc.if_else(placed, GALAXY_PIXEL, table["source"]).cast(pa.string())
+    return table.set_column(table.schema.get_field_index("source"), table.schema.field("source"), source)
 
 
 def identity_of(examples: TrainingSet) -> dict[str, Any]:

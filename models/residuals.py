@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from models.examples import GALAXY_PIXEL, PLACED
 from models.placement import PlacementOptions, busy_galaxies, draw_hosts
 from nightsift.context.galaxies import Galaxies
 from nightsift.frames import Difference, FloatImage, Pair
@@ -15,8 +16,6 @@ from nightsift.images.photometry import ZeroPoint
 Values = npt.NDArray[np.float64]
 SAMPLE = ("candidate_id", "unit", "night", "field", "exposure_id", "x", "y", "sign", "snr", "flags", "mag")
 """Columns of candidates that an example is made of."""
-PLACED = "-galaxy-"
-"""In the names of what was placed in a galaxy instead of detected."""
 
 
 def quiet_galaxies(
@@ -115,7 +114,7 @@ def detected(table: pa.Table) -> npt.NDArray[np.bool_]:
     ndarray of bool, shape (n,)
         Whether it was detected.
     """
-    return np.array([PLACED not in one for one in table["example_id"].to_pylist()], dtype=np.bool_)
+    return np.array([one != GALAXY_PIXEL for one in table["source"].to_pylist()], dtype=np.bool_)
 
 
 def places(table: pa.Table) -> Values:

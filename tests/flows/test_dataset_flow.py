@@ -37,7 +37,7 @@ def test_command_makes_a_set_of_an_archive(survey: Path, tmp_path: Path) -> None
     found = examples.read(out)
     source = np.asarray(found.table["source"].to_pylist())
     assert (source == "injected").sum() >= 10
-    assert set(source) <= {"injected", "random", "galaxy_residual"}
+    assert set(source) <= {"injected", "random", "galaxy_residual", "galaxy_pixel"}
     assert found.card["left_out"]["at_known_objects"] >= 3, "transients of the simulation that nobody told of"
     assert found.card["set_id"] == identity_of(found)["set_id"]
     assert found.card["made"]["excluded"] == [str(tmp_path / "variables.parquet")]

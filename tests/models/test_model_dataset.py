@@ -3,11 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from models import examples
 from models.dataset import collect
-from models.examples import TrainingSet
+from models.examples import TrainingSet, identity_of
+from models.residuals import detected
 from models.store import NO_MODEL
 from nightsift.frames import Stamps
 from nightsift.io.parquet import write_candidates, write_stamps
@@ -48,7 +51,7 @@ def test_examples_are_what_the_pipeline_found(harvested: TrainingSet, survey: Pa
     assert set(objects[~real]) == {None}
     assert set(kinds[simulated]) <= set(truth["kind"].to_pylist())
     assert set(kinds[~real]) == {"bogus"}
-    assert set(source[~real]) <= {"random", "galaxy_residual"}
+    assert set(source[~real]) <= {"random", "galaxy_residual", "galaxy_pixel"}
     assert len(set(table["example_id"].to_pylist())) == len(harvested)
 
 
@@ -67,6 +70,32 @@ def test_columns_tell_what_an_example_is(harvested: TrainingSet) -> None:
     synthetic = harvested.card["synthetic"]
     assert 0 < synthetic["injected_found"] < synthetic["injected"], "some are too faint to be found"
     assert synthetic["injected_found"] == (np.asarray(table["source"]) == "injected").sum()
+
+
+def test_pixels_of_galaxies_are_told_apart_from_detections(harvested: TrainingSet) -> None:
+    source = np.asarray(harvested.table["source"].to_pylist())
+    placed = source == "galaxy_pixel"
+    assert placed.sum() >= 3
+    assert (harvested.labels[placed] == 0).all()
+    np.testing.assert_array_equal(detected(harvested.table), ~placed)
+    snr = np.asarray(harvested.table["snr"])
+    assert np.median(snr[placed]) < snr[~placed].min(), "most are below every threshold"
+    assert identity_of(harvested)["counts"]["source"]["galaxy_pixel"] == placed.sum()
+
+
+@pytest.mark.parametrize("old_source", ["galaxy_residual", "random"])
+def test_a_set_made_before_pixels_had_a_source_of_their_own_is_read_with_it(
+    harvested: TrainingSet, tmp_path: Path, old_source: str
+) -> None:
+    source = harvested.table["source"].to_pylist()
+    old = [old_source if one == "galaxy_pixel" else one for one in source]
+    column = harvested.table.schema.get_field_index("source")
+    table = harvested.table.set_column(column, harvested.table.schema.field("source"), pa.array(old))
+    examples.write(tmp_path, TrainingSet(harvested.stamps, table, harvested.card))
+    found = examples.read(tmp_path)
+    assert found.table["source"].to_pylist() == source
+    assert found.table.drop(["source"]).equals(harvested.table.drop(["source"]))
+    assert identity_of(found)["set_id"] == found.card["set_id"], "the set is the same, whatever its sources are called"
 
 
 def test_the_same_seed_makes_the_same_examples(survey: Path, harvested: TrainingSet) -> None:
