@@ -1,11 +1,11 @@
 """Ways of being unsure, side by side: ``rb_uncertainty.py --sets FOLDER --out bench/uncertainty [--model FOLDER]``.
 
-FOLDER holds one folder a unit with a labelled set (``nightsift train`` leaves them in ``<name>-training``). Units are
-dealt to training, validation and test; a network is trained on the first (or ``--model`` given, which must not have
-seen the others). On the features of its trunk: the head as it is, MC dropout, an ensemble of small heads
-(`models.ensemble`), last-layer Laplace (`models.laplace`); heads learn from augmented views, as the network's own
-did. Compared on the test units as they are and after planted faults that none was trained on; ranges are from drawing
-fields again. Writes ``uncertainty.json`` and ``uncertainty.png``.
+FOLDER holds one folder a unit with a labelled set. Units are dealt to training, validation and test, and a network is
+trained on the first; or, with ``--model`` and ``--new``, heads learn from FOLDER, which that model was trained on, and
+two units of ``--new`` are for validation, the others for the test. On the features of the trunk: the head as it is, MC
+dropout, an ensemble of small heads (`models.ensemble`), last-layer Laplace (`models.laplace`). Compared on what the
+pipeline detected in the test units as they are, after planted faults that none was trained on, and in units of another
+kind (``--other``); ranges are from drawing fields again. Writes ``uncertainty.json`` and ``uncertainty.png``.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ from models.features import flattened, trunk_features
 from models.inputs import prepare
 from models.laplace import fit_laplace
 from models.predict import sample_logits, summarise
+from models.residuals import detected
 from models.sampling import draw_gates
 from models.scoring_rules import aurc, brier, ece, grouped_bootstrap, nll, risk_coverage
+from models.split import SPLITS
 from models.store import load, save
 from models.train import TrainOptions, train
 from nightsift.frames import Stamps
@@ -45,16 +47,57 @@ CHANGES = AugmentOptions(seeing=0, no_difference=0, no_template=0, no_science=0)
 WAYS = ("one head", "dropout", "ensemble", "laplace")
 LOOKS = dict(zip(WAYS, ("0.5", COLOURS[0], COLOURS[1], COLOURS[2]), strict=True))
 FAULTS = ("none", "defocus", "misaligned", "flux scale")
+OTHER = "another kind"
+FOR_VALIDATION = 2  # of the new units
 
 
-def network(options: argparse.Namespace, examples: TrainingSet) -> Classifier:
+def read_some(folder: Path, most: int, seed: int) -> TrainingSet:
+    """What the pipeline detected, at most so many of each unit, drawn at random."""
+    parts = []
+    for path in sorted(folder.glob("*/examples.parquet")):
+        one = sets.read(path.parent)
+        rows = np.random.default_rng([seed, len(parts)]).permutation(np.flatnonzero(detected(one.table)))[:most]
+        parts.append(one.take(np.sort(rows)))
+    return join(parts)
+
+
+def parts_of(options: argparse.Namespace) -> dict[str, TrainingSet]:
+    """Training, validation, test, and units of another kind where they are given."""
+    known = read_some(options.sets, options.most, options.seed)
+    if options.new is None:
+        known = assign_splits(known, seed=options.seed)
+        parts = {name: known.part(name) for name in SPLITS}
+    else:
+        new = read_some(options.new, options.most, options.seed)
+        unit = np.array(new.table["unit"].to_pylist())
+        kept = np.random.default_rng(options.seed).permutation(np.unique(unit))[:FOR_VALIDATION]
+        inside = np.isin(unit, kept)
+        parts = {
+            "train": known, "validation": new.take(np.flatnonzero(inside)), "test": new.take(np.flatnonzero(~inside))
+        }  # fmt: skip
+    if options.other is not None:
+        parts[OTHER] = read_some(options.other, options.most, options.seed)
+    return parts
+
+
+def fields_of(part: TrainingSet) -> np.ndarray:
+    """Field and night of each example."""
+    names = (part.table[name].to_pylist() for name in ("field", "night"))
+    return np.array([f"{field}/{night}" for field, night in zip(*names, strict=True)])
+
+
+def network(options: argparse.Namespace, parts: dict[str, TrainingSet]) -> Classifier:
     """The model told, or one trained on the training part and kept beside the results."""
-    folder = options.model or options.out / "network"
-    if not (Path(folder) / "model.keras").is_file():
+    if options.model:
+        return load(options.model)
+    folder = options.out / "network"
+    if not (folder / "model.keras").is_file():
         made = train(
-            examples, TrainOptions(epochs=14, patience=4, seed=options.seed), lambda *told: print(*told, flush=True)
+            join([parts[name] for name in SPLITS]),
+            TrainOptions(epochs=14, patience=4, seed=options.seed),
+            lambda *told: print(*told, flush=True),
         )
-        golden = examples.part("test").take(np.arange(16))
+        golden = parts["test"].take(np.arange(16))
         save(folder, made.model, made.options.recipe, {"note": "benchmark"}, golden.stamps, golden.sign)
     return load(folder)
 
@@ -73,11 +116,13 @@ def with_fault(examples: TrainingSet, fault: str) -> TrainingSet:
     return TrainingSet(Stamps(data, examples.stamps.mask), examples.table, examples.card)
 
 
-def learn_heads(model: Classifier, examples: TrainingSet, many: int, seed: int) -> tuple[Any, Any, dict[str, float]]:
+def learn_heads(
+    model: Classifier, examples: dict[str, TrainingSet], many: int, seed: int
+) -> tuple[Any, Any, dict[str, float]]:
     """Heads and the posterior of the first one, with the seconds that they cost."""
     rng, parts = np.random.default_rng(seed), {}
     for name in ("train", "validation"):
-        part = examples.part(name)
+        part = examples[name]
         rows = [flattened(trunk_features(part.stamps, part.sign, model))]
         data, mask = prepare(part.stamps, part.sign, model.recipe)
         views = range(many if name == "train" else 0)
@@ -155,13 +200,13 @@ def draw(
         figure = Figure(figsize=(11, 6.6), layout="constrained", facecolor="white")
         axes = figure.subplots(2, 3)
         for place, name in enumerate(WAYS):
-            x = np.arange(len(FAULTS)) + 0.18 * (place - 1.5)
-            rows = [found[fault][name] for fault in FAULTS]
+            x = np.arange(len(found)) + 0.18 * (place - 1.5)
+            rows = [found[fault][name] for fault in found]
             value, ranges = np.array([r["nll"] for r in rows]), np.array([r["nll_range"] for r in rows]).T
             axes[0, 0].errorbar(
                 x, value, [value - ranges[0], ranges[1] - value], fmt="o", ms=4, color=LOOKS[name], label=name
             )
-        axes[0, 0].set_xticks(range(len(FAULTS)), FAULTS)
+        axes[0, 0].set_xticks(range(len(found)), [fault.replace(" ", "\n") for fault in found])
         axes[0, 0].set(
             title="new units, as they are and with planted faults", ylabel="negative log-likelihood (nat)", yscale="log"
         )
@@ -198,45 +243,54 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--model", type=Path)
+    parser.add_argument("--model", help="a model that learnt from --sets and from nothing of --new")
+    parser.add_argument("--new", type=Path, help="units that the model did not see")
+    parser.add_argument("--other", type=Path, help="units of another kind")
+    parser.add_argument("--most", type=int, default=3000, help="examples of a unit, at most")
     parser.add_argument("--views", type=int, default=3, help="augmented views of each stamp that heads learn from")
     parser.add_argument("--seed", type=int, default=3)
     options = parser.parse_args()
+    if options.new is not None and not options.model:
+        parser.error("--new needs --model: a model that learnt from --sets")
     options.out.mkdir(parents=True, exist_ok=True)
-    folders = sorted(path.parent for path in options.sets.glob("*/examples.parquet"))
-    examples = assign_splits(join([sets.read(folder) for folder in folders]), seed=options.seed)
-    model = network(options, examples)
-    heads, posterior, seconds = learn_heads(model, examples, options.views, options.seed)
-    known, new = examples.part("validation"), examples.part("test")
+    parts = parts_of(options)
+    model = network(options, parts)
+    heads, posterior, seconds = learn_heads(model, parts, options.views, options.seed)
+    known, new = parts["validation"], parts["test"]
     known_logits = logits_of(model, heads, posterior, known)
-    groups = np.array(
-        [f"{a}/{b}" for a, b in zip(known.table["field"].to_pylist(), known.table["night"].to_pylist(), strict=True)]
-    )
+    groups, fields = fields_of(known), fields_of(new)
     maps = {name: fit_calibration(z, known.labels, groups) for name, z in known_logits.items()}
-    fields = np.array(
-        [f"{a}/{b}" for a, b in zip(new.table["field"].to_pylist(), new.table["night"].to_pylist(), strict=True)]
-    )
     shown = {fault: logits_of(model, heads, posterior, with_fault(new, fault)) for fault in FAULTS}
     found: dict[str, Any] = {
         fault: {name: measure(z, new.labels, fields) for name, z in by.items()} for fault, by in shown.items()
     }
+    if OTHER in parts:
+        strange = parts[OTHER]
+        shown[OTHER] = logits_of(model, heads, posterior, strange)
+        found[OTHER] = {name: measure(z, strange.labels, fields_of(strange)) for name, z in shown[OTHER].items()}
     calibrated = {name: measure(maps[name](z), new.labels, fields) for name, z in shown["none"].items()}
     alarm = {  # does the spread tell a faulty unit from a sound one
         fault: {name: auc(np.concatenate([summarise(shown[f][name])["score_std"] for f in ("none", fault)]),
-                          np.repeat([0, 1], len(new))) for name in WAYS[1:]} for fault in FAULTS[1:]
+                          np.repeat([0, 1], [len(new), shown[fault][name].shape[1]])) for name in WAYS[1:]}
+        for fault in list(shown)[1:]
     }  # fmt: skip
     many = sample_logits(new.stamps, new.sign, model, 100, 1)
     steps = {k: nll(expit(many[:k].astype(float)).mean(axis=0), new.labels) for k in (1, 2, 3, 5, 10, 20, 50, 100)}
     told = {
-        "parts": examples.card["parts"], "seconds": seconds, "by_fault": found,
+        "parts": {name: np.bincount(one.labels, minlength=2).tolist() for name, one in parts.items()},
+        "units": {name: sorted(set(one.table["unit"].to_pylist())) for name, one in parts.items()},
+        "seconds": seconds, "by_fault": found,
         "laplace": {"precision": posterior.precision, "factor": posterior.factor},
         "calibrated": {name: {"method": maps[name].method, **row} for name, row in calibrated.items()},
-        "against_dropout": {fault: paired(by, new.labels, fields) for fault, by in shown.items()},
+        "against_dropout": {
+            fault: paired(by, part.labels, fields_of(part))
+            for fault, by in shown.items() for part in [parts[OTHER] if fault == OTHER else new]
+        },
         "auc_of_spread_for_fault": alarm, "nll_by_samples": steps,
     }  # fmt: skip
     (options.out / "uncertainty.json").write_text(json.dumps(told, indent=2) + "\n")
     print(
-        f"{'fault':12s}{'way':10s}"
+        f"{'fault':14s}{'way':10s}"
         + "".join(f"{name:>8s}" for name in ("NLL", "Brier", "ECE", "AUC", "FPR@1%", "AURC", "conf."))
         + "   NLL - dropout"
     )
@@ -246,7 +300,7 @@ def main() -> None:
             less = (
                 f"{one['excess']:+.4f} [{one['range'][0]:+.4f}, {one['range'][1]:+.4f}]" if one else maps[name].method
             )
-            print(f"{fault:12s}{name:10s}{row['nll']:8.4f}{row['brier']:8.4f}{row['ece']:8.4f}{row['auc']:8.4f}"
+            print(f"{fault:14s}{name:10s}{row['nll']:8.4f}{row['brier']:8.4f}{row['ece']:8.4f}{row['auc']:8.4f}"
                   f"{row['fpr_at_1_percent_missed']:8.4f}{row['aurc']:8.5f}"
                   f"{row['mean_confidence']:8.3f}   {less}")  # fmt: skip
     print("AUC of the spread for telling the fault:", json.dumps(alarm))
