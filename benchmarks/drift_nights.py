@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date, timedelta
 from pathlib import Path
@@ -197,16 +198,17 @@ def _hide_gain(folder: Path, before: Any, after: Any) -> None:
             hdus[0].header["MAGZP"] = round(hdus[0].header["MAGZP"] + shift, 3)
 
 
-def make_all(out: Path, units: list[int], workers: int) -> None:
+def make_all(out: Path, units: list[int], workers: int, strengths: Sequence[str] = STRENGTHS) -> None:
     """Make everything that is not there yet."""
     out.mkdir(parents=True, exist_ok=True)
     clean = [(out, index, "", "") for index in units]
-    faulty = [(out, i, fault, strength) for fault in FAULTS for strength in STRENGTHS for i in units]
+    faulty = [(out, i, fault, strength) for fault in FAULTS for strength in strengths for i in units]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         for jobs in (clean, faulty):
-            for told in pool.map(make, *zip(*jobs, strict=True)):
-                print(told, flush=True)
+            if jobs:
+                for told in pool.map(make, *zip(*jobs, strict=True)):
+                    print(told, flush=True)
 
 
 if __name__ == "__main__":
@@ -214,5 +216,8 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--units", type=int, nargs="+", default=list(range(8)), help="numbers of the random units")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--strengths", nargs="*", choices=STRENGTHS, default=STRENGTHS, help="of the faults; may be none"
+    )
     arguments = parser.parse_args()
-    make_all(arguments.out, arguments.units, arguments.workers)
+    make_all(arguments.out, arguments.units, arguments.workers, arguments.strengths)

@@ -27,6 +27,7 @@ from models.features import pooled, trunk_features
 from models.few_labels import fit_correction
 from models.predict import sample_logits
 from models.real_stamps import read_ztf
+from models.residuals import detected
 from models.scoring_rules import nll
 from models.split import groups_of
 from models.store import load
@@ -63,10 +64,11 @@ def of_stamps(
 
 
 def simulated(folder: Path, count: int, model: Any) -> list[Unit]:
-    """Units of labelled sets, in the order of their names."""
+    """What the pipeline detected in the units of labelled sets, in the order of their names."""
     units = []
     for path in sorted(folder.glob("*/examples.parquet"))[:count]:
         one = sets.read(path.parent)
+        one = one.take(np.flatnonzero(detected(one.table)))
         told = {"S/N": np.asarray(one.table["snr"], float), "fading": np.where(one.sign < 0, "fading", "brightening"),
                 "flags": np.where(np.asarray(one.table["flags"]) > 0, "flagged", "clean"),
                 "reduction": np.array(one.table["reduction"].to_pylist())}  # fmt: skip
