@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import OpenerDirector, ProxyHandler, Request, build_opener
 
@@ -197,7 +198,8 @@ def _forget_what_is_left() -> None:
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
-    for service in {*EventsWorker._instances.values(), *APILogWorker._instances.values()}:
+    senders: tuple[Any, ...] = (EventsWorker, APILogWorker)
+    for service in {one for sender in senders for one in sender._instances.values()}:
         with suppress(queue.Empty):
             while True:
                 service._queue.get_nowait()
