@@ -82,9 +82,12 @@ class Desk:
         waiting = 0 if planned.target.state == "retracted" else len(self.pending(planned.target))
         if waiting:
             problems = (*problems, f"{waiting} exposures wait to be reduced")
+        report = options.report
+        if not report.survey:
+            report = report.model_copy(update={"survey": self.survey.name})
         made = write_products(
-            self.archive, planned.alert, planned.skymap, planned.target, self.catalogues, options.ranking,
-            options.report, self.gathered.get(event), problems,
+            self.archive, planned.alert, planned.skymap, planned.target, self.catalogues, options.ranking, report,
+            self.gathered.get(event), problems,
         )  # fmt: skip
         self.gathered[event] = made.gathered
         return int(made.ranked.num_rows)

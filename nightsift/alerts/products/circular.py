@@ -55,8 +55,8 @@ def circular(
     parts += _observed(alert.event, survey, t0, seen)
     parts += _candidates(rows, objects)
     parts.append(
-        "Caveats: candidates come from difference imaging; real/bogus scores are those of a network calibrated on the "
-        "unit's own labels; magnitudes are on the system of each unit's template, not corrected for extinction; the "
+        "Caveats: candidates come from difference imaging; real/bogus scores are those of a neural network; "
+        "magnitudes are on the system of each unit's template, not corrected for extinction; the "
         "coverage counts frames as squares of the area searched; host distances are from catalogues and may be "
         "photometric. Spectroscopy and independent photometry are needed before any association is claimed."
     )
@@ -74,8 +74,8 @@ def _observed(event: str, survey: str, t0: float, seen: Footprint) -> list[str]:
     )  # fmt: skip
     text = (
         f"We observed the localisation of {event} (T0 = {utc(t0, 1)} UTC) with {survey} (units {units}) from "
-        f"{utc(seen.first)} UTC, {_after(seen.first - t0)}, to {utc(seen.last)} UTC. {seen.exposures} exposures of "
-        f"{len(seen.pointings)} pointings cover {seen.area:.1f} deg2{chance}. {wanted} of {len(seen.fields)} fields "
+        f"{utc(seen.first)} UTC, {_after(seen.first - t0)}, to {utc(seen.last)} UTC. In total {seen.exposures} exposures "
+        f"at {len(seen.pointings)} different pointings cover {seen.area:.2f} deg2{chance}. {wanted} of {len(seen.fields)} fields "
         f"that were asked for have been observed."
     )
     depth = ", ".join(
