@@ -198,8 +198,8 @@ def _forget_what_is_left() -> None:
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
-    senders: tuple[Any, ...] = (EventsWorker, APILogWorker)
-    for service in {one for sender in senders for one in sender._instances.values()}:
+    kinds: tuple[Any, ...] = (EventsWorker, APILogWorker)
+    for service in {one for kind in kinds for one in kind._instances.values()}:
         with suppress(queue.Empty):
             while True:
                 service._queue.get_nowait()

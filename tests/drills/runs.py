@@ -71,3 +71,7 @@ class Runs:
     def all(self) -> list[Any]:
         """All runs that the server knows, those inside others too."""
         return list(self.ask("POST", "/flow_runs/filter", {"limit": 200}))
+
+    def running(self) -> set[str]:
+        """Runs that are under way, or seem to be."""
+        return {one["id"] for one in self.all() if one["state_type"] == "RUNNING"}
