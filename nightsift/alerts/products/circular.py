@@ -69,14 +69,15 @@ def _observed(event: str, survey: str, t0: float, seen: Footprint) -> list[str]:
         return [f"No exposure after {event} ({utc(t0)} UTC) has been reduced yet."]
     units = ", ".join(plain(one, 40) for one in seen.units)
     wanted = sum(one["observed"] for one in seen.fields)
+    digits = 1 if seen.area >= 1.0 else 3
     chance = "" if seen.probability is None else (
         f", which hold {100.0 * seen.probability:.1f} % of the probability of the sky map"
     )  # fmt: skip
     text = (
         f"We observed the localisation of {event} (T0 = {utc(t0, 1)} UTC) with {survey} (units {units}) from "
-        f"{utc(seen.first)} UTC, {_after(seen.first - t0)}, to {utc(seen.last)} UTC. In total {seen.exposures} exposures "
-        f"at {len(seen.pointings)} different pointings cover {seen.area:.2f} deg2{chance}. {wanted} of {len(seen.fields)} fields "
-        f"that were asked for have been observed."
+        f"{utc(seen.first)} UTC, {_after(seen.first - t0)}, to {utc(seen.last)} UTC. In total {seen.exposures} "
+        f"exposures at {len(seen.pointings)} different pointings cover {seen.area:.{digits}f} deg2{chance}. {wanted} of "
+        f"{len(seen.fields)} fields that were asked for have been observed."
     )
     depth = ", ".join(
         f"{plain(band, 20)} {limit:.1f} mag ({seconds:.0f} s)" for band, (limit, seconds) in seen.depth.items()
