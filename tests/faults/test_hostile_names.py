@@ -22,7 +22,7 @@ HOSTILE = {
     "slashes": "a/b//c/",
     "dots": "..",
     "percent": "%2e%2e%2f%00",
-    "windows": "\\x|y<z>?*:C",
+    "windows": "c:\\x|y<z>?*",
     "hidden": ".writing-1",
     "long": "x" * 5000,
     "long and odd": "/" * 5000,
