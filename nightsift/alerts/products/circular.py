@@ -76,8 +76,8 @@ def _observed(event: str, survey: str, t0: float, seen: Footprint) -> list[str]:
     text = (
         f"We observed the localisation of {event} (T0 = {utc(t0, 1)} UTC) with {survey} (units {units}) from "
         f"{utc(seen.first)} UTC, {_after(seen.first - t0)}, to {utc(seen.last)} UTC. In total {seen.exposures} "
-        f"exposures at {len(seen.pointings)} different pointings cover {seen.area:.{digits}f} deg2{chance}. {wanted} of "
-        f"{len(seen.fields)} fields that were asked for have been observed."
+        f"exposures at {len(seen.pointings)} different pointings cover {seen.area:.{digits}f} deg2{chance}. {wanted} "
+        f"of {len(seen.fields)} fields that were asked for have been observed."
     )
     depth = ", ".join(
         f"{plain(band, 20)} {limit:.1f} mag ({seconds:.0f} s)" for band, (limit, seconds) in seen.depth.items()
