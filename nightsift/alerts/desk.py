@@ -147,7 +147,18 @@ class Desk:
 
 
 def observers_of(units: Mapping[str, Unit]) -> dict[str, Observer]:
-    """Where units stand, as far as their files say so; the rest counts as at the centre of the Earth."""
+    """Where units stand, as far as their files say so; the rest counts as at the centre of the Earth.
+
+    Parameters
+    ----------
+    units : mapping of str to Unit
+        The units.
+
+    Returns
+    -------
+    dict of str to Observer
+        By the name of the unit.
+    """
     known = {}
     for name, unit in units.items():
         latitude = unit.site.latitude
