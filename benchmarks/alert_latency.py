@@ -34,6 +34,7 @@ from nightsift.alerts.inbox import receive
 from nightsift.alerts.options import Tiling
 from nightsift.simulate import SimulationOptions, simulate
 from nightsift.survey import Runner, Survey
+from nightsift.times import mjd_of
 
 NIGHT = """
 import sys
@@ -121,13 +122,13 @@ def exposure(size: int, with_night: bool, folder: Path) -> None:
     later[0].rename(first)
     inbox.mkdir()
     (inbox / "n.json").write_bytes(notice(t0, 1, skymap(mid["RA"], mid["DEC"], 3.0, 8)))
-    table = folder / "archive/alerts/S261120ab/candidates.parquet"
+    ranked = folder / "archive/alerts/S261120ab"
     log = (folder / "log.txt").open("w")
     began = time.perf_counter()
     listener = subprocess.Popen([*MODULE, "alert", "listen", str(survey), "--no-track"], stdout=log, stderr=log)
     night = None
     try:
-        wait_for(table, 1, listener, folder)
+        wait_for(ranked, first, listener, folder)
         print(f"start and first exposure: {time.perf_counter() - began:.1f} s")
         if with_night:
             unit = next((folder / "units").glob("*.toml"))
@@ -139,7 +140,7 @@ def exposure(size: int, with_night: bool, folder: Path) -> None:
         for one in later[1:]:
             began = time.perf_counter()
             one.rename(frames / one.name)
-            wait_for(table, 1 + later.index(one), listener, folder)
+            wait_for(ranked, frames / one.name, listener, folder)
             beside = " beside a night" if night else ""
             print(f"exposure on disk -> candidates in the ranked table ({size} x {size}{beside}): "
                   f"{time.perf_counter() - began:.1f} s")  # fmt: skip
@@ -148,7 +149,7 @@ def exposure(size: int, with_night: bool, folder: Path) -> None:
             if process is not None:
                 process.terminate()
                 process.wait(30)
-    rows = pq.read_table(table).num_rows
+    rows = pq.read_table(latest(ranked)).num_rows
     print(f"sources ranked: {rows}")
 
 
@@ -167,13 +168,23 @@ def prepare(size: int, folder: Path) -> tuple[Path, Path, list[Path]]:
     return survey, frames, [one.rename(waiting / one.name) for one in later]
 
 
-def wait_for(table: Path, exposures: int, listener: subprocess.Popen[bytes], folder: Path) -> None:
-    """Wait until the ranked table rests on some exposures."""
-    progress = table.with_name("progress.json")
-    while not (progress.is_file() and json.loads(progress.read_text())["reduced"] >= exposures):
+def wait_for(ranked: Path, frame: Path, listener: subprocess.Popen[bytes], folder: Path) -> None:
+    """Wait until the ranked table holds a detection of a frame, told by its time."""
+    header = fits.getheader(frame)
+    began = mjd_of(datetime.fromisoformat(header["DATE-OBS"]).replace(tzinfo=UTC))
+    while True:
+        table = latest(ranked)
+        times = pq.read_table(table, columns=["last_mjd"])["last_mjd"].to_numpy() if table.is_file() else np.empty(0)
+        if (times >= began).any():
+            return
         if listener.poll() is not None:
             raise SystemExit((folder / "log.txt").read_text())
         time.sleep(0.05)
+
+
+def latest(ranked: Path) -> Path:
+    """Ranked table of the newest revision."""
+    return max(ranked.glob("[0-9][0-9][0-9]/candidates.parquet"), default=ranked / "none")
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from nightsift.survey import Runner
 from tests.nightsift.alerts.conftest import blob, notice  # noqa: F401
 
 EVENT = "S261120ab"
+QUIET_SECONDS = 12.0  # longer than the pauses between two rankings
 LISTEN = [sys.executable, "-c", "from nightsift.cli import main; main()", "alert", "listen"]
 
 
@@ -38,14 +39,24 @@ def wait(done, process, log, seconds=400.0):
         time.sleep(0.1)
 
 
-def reduced(folder: Path) -> int:
-    path = folder / "progress.json"
-    return int(json.loads(path.read_text())["reduced"]) if path.is_file() else 0
+def latest(folder: Path) -> Path:
+    """Ranked table of the newest revision."""
+    return max(folder.glob("[0-9][0-9][0-9]/candidates.parquet"), default=folder / "none")
 
 
-def sources(folder: Path) -> list[tuple[str, str, int, float]]:
-    rows = pq.read_table(folder / "candidates.parquet").to_pylist()
-    return [(one["source_id"], one["candidate_id"], one["n_detections"], round(one["counterpart"], 4)) for one in rows]
+def settled(folder: Path, exposures: int) -> bool:
+    """All exposures have their row, and the table that was ranked after them has not changed for a while."""
+    rows = list(folder.parents[1].glob("ledger/*/*/*.parquet"))
+    table = latest(folder)
+    if len(rows) < exposures or not table.exists():
+        return False
+    written = table.stat().st_mtime
+    return written > max(one.stat().st_mtime for one in rows) and time.time() - written > QUIET_SECONDS
+
+
+def objects(folder: Path) -> list[tuple[str, str, int, float]]:
+    rows = pq.read_table(latest(folder)).to_pylist()
+    return [(one["name"], one["object_id"], one["detections"], round(one["probability"], 6)) for one in rows]
 
 
 @pytest.mark.slow
@@ -67,20 +78,20 @@ def test_a_listener_killed_and_started_again_ends_where_an_undisturbed_one_does(
     folders, log = [tmp_path / one / "archive/alerts" / EVENT for one in ("one", "two")], tmp_path / "log.txt"
     calm = start(survey, log)
     try:
-        wait(lambda: reduced(folders[0]) == len(frames), calm, log)
+        wait(lambda: settled(folders[0], len(frames)), calm, log)
     finally:
         os.killpg(calm.pid, signal.SIGTERM)
         calm.wait(30)
     hit = start(tmp_path / "two" / survey.name, log)
     try:
-        wait(lambda: any((tmp_path / "two/archive").glob("claims/*")) or reduced(folders[1]) > 0, hit, log)
+        wait(lambda: any((tmp_path / "two/archive").glob("ledger/*/*/*.parquet")), hit, log)
         os.kill(hit.pid, signal.SIGKILL)
         hit.wait()
         hit = start(tmp_path / "two" / survey.name, log)
-        wait(lambda: reduced(folders[1]) == len(frames), hit, log)
+        wait(lambda: settled(folders[1], len(frames)), hit, log)
     finally:
         os.killpg(hit.pid, signal.SIGTERM)
         hit.wait(30)
-    assert sources(folders[0]) == sources(folders[1])
-    assert len(sources(folders[1])) > 0
+    assert objects(folders[0]) == objects(folders[1])
+    assert len(objects(folders[1])) > 0
     assert len(list((tmp_path / "two/archive").glob("ledger/*/*/*.parquet"))) == len(frames)
