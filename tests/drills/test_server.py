@@ -47,7 +47,7 @@ def test_server_is_killed_and_stays_away(engine: Engine, nightsift: Command, row
     one = nightsift("night", settings=engine.server.client_settings)
     wait_for(rows, "the first row")
     engine.server.kill()
-    said, _ = one.communicate(timeout=400)  # Prefect asks for about a minute before it gives a server up
+    said, _ = one.communicate(timeout=400)  # Prefect asks three times for a minute before it gives up
     assert one.returncode == 0, said
     assert f"{VISITS} done" in said
     assert "its record is not complete" in said
