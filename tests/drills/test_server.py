@@ -44,10 +44,11 @@ def test_server_is_killed_and_comes_back(runs: Runs, survey: Path, rows: Rows, n
 
 
 def test_server_is_killed_and_stays_away(engine: Engine, nightsift: Command, rows: Rows, nothing_lost: Check) -> None:
-    one = nightsift("night", settings=engine.server.client_settings)
+    # Prefect asks five times, for a minute, and gives up after several such minutes; here it asks twice
+    one = nightsift("night", settings={**engine.server.client_settings, "PREFECT_CLIENT_MAX_RETRIES": "2"})
     wait_for(rows, "the first row")
     engine.server.kill()
-    said, _ = one.communicate(timeout=400)  # Prefect asks three times for a minute before it gives up
+    said, _ = one.communicate(timeout=250)
     assert one.returncode == 0, said
     assert f"{VISITS} done" in said
     assert "its record is not complete" in said
