@@ -10,7 +10,6 @@ from urllib.error import URLError
 from urllib.request import Request
 
 import pytest
-from tests.nightsift.alerts.test_candidates import EVENT, T0, add, survey  # noqa: F401
 
 from flows.alert import end_exposure, run_alert
 from flows.alert_control import alert_control, order
@@ -25,6 +24,7 @@ from nightsift.errors import ConfigurationError
 from tasks.alert import StayAmong, is_trusted
 from tasks.notices import FolderSource, KafkaSource, common_settings, gcn_settings
 from tests.nightsift.alerts.conftest import blob, notice  # noqa: F401
+from tests.nightsift.alerts.small_survey import EVENT, T0, add, survey  # noqa: F401
 
 
 def over_after(seconds, done):
@@ -94,7 +94,7 @@ def test_a_lost_exposure_has_its_row_and_one_under_way_elsewhere_waits(survey, t
     file = tmp_path / "e.fits"
     file.write_bytes(b"x")
     call = {"url": str(file), "unit": "decam", "night": "2026-11-19"}
-    end_exposure(desk, Ended(call, error=ProcessDied("twice")))
+    end_exposure(desk, Ended(call, error=ProcessDied(deaths=2)))
     rows = ledger.read(desk.archive, "2026-11-19").to_pylist()
     assert [(row["state"], row["url"]) for row in rows] == [("failed", str(file))]
     end_exposure(desk, Ended(call, result={"state": "elsewhere"}))
