@@ -37,8 +37,13 @@ def _watched_hearts(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     monkeypatch.undo()
     refresh_global_settings_context()
     yield
+    listen_no_more(runs)
+
+
+def listen_no_more(runs: Runs) -> None:
+    """Hearts beat every 30 s, so that so short a silence ends every run that lasts."""
     for one in runs.ask("POST", "/automations/filter", {}):
-        runs.ask("DELETE", f"/automations/{one['id']}")  # hearts beat every 30 s: it would end the runs of other drills
+        runs.ask("DELETE", f"/automations/{one['id']}")
 
 
 @pytest.mark.usefixtures("_watched_hearts")
@@ -55,6 +60,7 @@ def test_worker_and_flow_are_killed(runs: Runs, survey: Path, rows: Rows, nothin
     assert runs.state(run) == "RUNNING", "nobody is left to say what happened"
     assert runs.ended(run) == "CRASHED"
     wait_for(lambda: runs.running() <= before, "the end of the run inside it", pause=0.5)
+    listen_no_more(runs)
     runs.engine.start_worker(POOL)
     assert runs.ended(runs.start(survey)) == "COMPLETED"
     nothing_lost()
@@ -69,6 +75,7 @@ def test_false_alarm(runs: Runs, survey: Path, rows: Rows, nothing_lost: Check) 
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)  # a laptop that sleeps, a machine that swaps
     assert runs.ended(run) == "CRASHED", "it says nothing and is taken for dead"
+    listen_no_more(runs)
     again = runs.start(survey)
     for pid in stopped:
         os.kill(pid, signal.SIGCONT)
