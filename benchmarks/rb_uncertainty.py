@@ -216,6 +216,8 @@ def draw(
                 coverage, risk = risk_coverage(expit(shown[fault][name].astype(float)).mean(axis=0), labels)
                 axis.plot(coverage, 100 * risk, color=LOOKS[name], label=name)
             axis.set(title=title, xlabel="part decided, surest first", ylabel="wrong decisions (%)", xlim=(0.5, 1))
+            highest = max(line.get_ydata()[line.get_xdata() >= 0.5].max() for line in axis.lines)
+            axis.set_ylim(-0.03 * highest, 1.1 * highest)
         axes[1, 0].plot([0, 1], [0, 1], color="0.8")
         for name in WAYS:
             rows = reliability(expit(shown["none"][name].astype(float)).mean(axis=0), labels, 8)
@@ -235,6 +237,8 @@ def draw(
         axes[1, 2].set(
             title="dropout: number of samples", xlabel="samples", ylabel="negative log-likelihood (nat)", xscale="log"
         )
+        middle = float(np.median(list(steps.values())))
+        axes[1, 2].set_ylim(0.9 * middle, 1.1 * middle)
         figure.savefig(out / "uncertainty.png", dpi=110)
 
 
