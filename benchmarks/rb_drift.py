@@ -206,7 +206,7 @@ def draw(rows: list[dict[str, Any]], clean: dict[str, Any], path: Path, rate: fl
         right.set_xlabel("p-value of a night")
         right.set_ylabel("part of the nights with this or less")
         right.set_title(f"{clean['per_100']:.2f} false alarms in 100 unit-nights")
-        right.legend(loc="lower left")
+        right.legend(loc="center left")
         figure.savefig(path, dpi=130)
 
 
