@@ -225,9 +225,11 @@ def main() -> None:
     told = false_alarms(clean, arguments.partings, arguments.reference, arguments.rate)
     for number, one in enumerate(told["partings"]):
         print(f"parting {number}: {one['alarms']} false alarms in {one['judged']} unit-nights")
-    low, high = wilson(told["alarms"], told["judged"])
-    print(f"false alarms in 100 unit-nights: {told['per_100']:.2f} ({100 * low:.2f} to {100 * high:.2f}), ", end="")
-    print(f"{told['alarms']} in {told['judged']}, named first: {told['reasons']}")
+    service = told["partings"][0]  # partings share their nights: a range is told of one alone
+    low, high = wilson(service["alarms"], service["judged"])
+    part = 100 * service["alarms"] / max(service["judged"], 1)
+    print(f"false alarms in 100 unit-nights, as in service: {part:.2f} ({100 * low:.2f} to {100 * high:.2f}, 95 %)")
+    print(f"all partings: {told['per_100']:.2f}, {told['alarms']} in {told['judged']}, named first: {told['reasons']}")
     rows = delays(clean, faulty, arguments.rate)
     print("\n".join(table(rows)))
     strong = [row for row in rows if row["strength"] == "strong"]
