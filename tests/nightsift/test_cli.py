@@ -146,7 +146,7 @@ def test_commands_named_in_the_pages_exist() -> None:
     group = typer.main.get_command(app)
     pages = "\n".join(page.read_text() for page in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md"))])
     blocks = "\n".join(re.findall(r"```.*?```", pages, re.S))
-    named = re.findall(r"^ *nightsift ([a-z]+)(?: ([a-z]+))?(?= |$)", blocks, re.M)
+    named = re.findall(r"^ *nightsift ([a-z-]+)(?: ([a-z-]+))?(?= |$)", blocks, re.M)
     assert named, "the pages show no command at all"
     for command, rest in named:
         assert command in group.commands, f"a page names nightsift {command}"
