@@ -40,7 +40,9 @@ class AlertOptions(Section):
     hours: float = Field(72.0, gt=0, le=2000, description="exposures up to so long after the event jump the queue")
     fields: int = Field(100, ge=1, le=10000, description="fields that are asked for, best first")
     probability: float = Field(0.99, gt=0, le=1, description="probability after which no more fields are asked for")
-    least: float = Field(2e-4, ge=0, le=1, description="probability that a field must add to be asked for")
+    least: float = Field(
+        0.01, ge=0, le=1, description="what a field must add to be asked for, as part of what the best one adds"
+    )
     altitude: float = Field(30.0, ge=0, lt=90, description="least altitude of a field (deg)")
     sun_altitude: float = Field(-12.0, ge=-90, le=0, description="highest altitude of the Sun (deg)")
     moon_distance: float = Field(20.0, ge=0, le=180, description="least distance from the Moon (deg)")

@@ -63,7 +63,9 @@ def rank_fields(
         allowed[k] = not seen[k] or not seen[k]["reason"]
     order, gain = _with_asked_first(found, asked, *greedy(found, allowed, options.fields + len(asked)))
     enough = 1 + int(np.searchsorted(np.cumsum(gain), options.probability)) if gain else 0
-    enough = min(enough, options.fields, sum(one >= options.least for one in gain[len(asked) :]) + len(asked))
+    # relative to the best, so that small fields on a wide map are asked for too
+    worth = options.least * max(gain, default=0.0)
+    enough = min(enough, options.fields, sum(one >= worth for one in gain[len(asked) :]) + len(asked))
     order = order[: max(enough, len(asked))]
     total = 0.0
     rows: list[dict[str, Any]] = []

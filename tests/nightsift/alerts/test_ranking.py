@@ -14,7 +14,10 @@ from astropy.time import Time
 from astropy.utils import iers
 from typer.testing import CliRunner
 
+from nightsift.alerts.alert import ErrorRegion
+from nightsift.alerts.circle import skymap_of
 from nightsift.alerts.errors import BadTiling
+from nightsift.alerts.fields import square_field
 from nightsift.alerts.options import Tiling, default_alert
 from nightsift.alerts.rank import rank_fields
 from nightsift.alerts.skymap_file import read_skymap
@@ -89,13 +92,22 @@ def test_fields_are_ranked_and_those_out_of_sight_told(tmp_path, blob):
     far_south = rank_fields(skymap, fields, {"": Place(-80.0, 0.0)}, 61000.0, default_alert())
     assert far_south["rank"].null_count == far_south.num_rows > 0
     assert all(far_south["reason"].to_pylist())
-    few = default_alert().model_copy(update={"least": 0.02, "probability": 1.0})
+    few = default_alert().model_copy(update={"least": 0.2, "probability": 1.0})
     worth = rank_fields(skymap, fields, {}, 61000.0, few)["gain"].drop_null().to_numpy()
-    assert worth.min() >= 0.02, "no exposure is asked for that adds next to nothing"
+    assert worth.min() >= 0.2 * worth.max(), "no exposure is asked for that adds next to nothing"
+    assert len(worth) < len(rank_fields(skymap, fields, {}, 61000.0, default_alert())["gain"].drop_null())
+
     first = rank_fields(skymap, fields, {}, 61000.0, default_alert(), wanted=["f0"])
     assert first["field"].to_pylist()[0] == "f0"
     total = first["cumulative"].drop_null().to_numpy()
     assert (np.diff(total) >= -1e-12).all()
+
+
+def test_small_fields_on_a_wide_map_are_asked_for():
+    fields = tuple(square_field(f"f{k}", 100.0 + 0.2 * k, 10.0, 0.1) for k in range(9))
+    found = rank_fields(skymap_of(ErrorRegion(100.0, 10.0, 40.0, 40.0, 0.9)), fields, {}, 61000.0, default_alert())
+    assert found["gain"].drop_null().to_numpy().max() < 2e-4
+    assert len(found["rank"].drop_null()) == 9
 
 
 @pytest.mark.real
