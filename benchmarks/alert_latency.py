@@ -115,7 +115,10 @@ def exposure(size: int, with_night: bool, folder: Path) -> None:
     survey, frames, later = prepare(size, folder)
     survey_text = survey.read_text()
     inbox = folder / "notices"
-    survey.write_text(survey_text + f'\n[watch]\npoll = 1\n[alert]\nfolder = "{inbox}"\nhours = 100\n')
+    # the Moon of the day on which this is run is not the subject
+    survey.write_text(
+        survey_text + f'\n[watch]\npoll = 1\n[alert]\nfolder = "{inbox}"\nhours = 100\nmoon_distance = 0\n'
+    )
     mid = fits.getheader(later[0])
     t0 = datetime.fromisoformat(mid["DATE-OBS"]).replace(tzinfo=UTC) - timedelta(hours=1)
     first = frames / later[0].name
