@@ -31,7 +31,6 @@ from nightsift.errors import ConfigurationError
 POOLS = {"night": 4, "backfill": 4, "alert": 4}
 """Runs at the same time by work pool: none starves another."""
 
-HEARTBEAT_SECONDS = 30
 SILENT_SECONDS = 120
 """A run whose heart has not beaten for so long (four beats) is marked as crashed; claims keep exposures safe."""
 
