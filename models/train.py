@@ -169,7 +169,7 @@ def _compiled(model: keras.Model, options: TrainOptions, steps: int) -> keras.Mo
             schedule, clipnorm=1.0, use_ema=options.averaging > 0, ema_momentum=max(options.averaging, 0.5)
         ),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
-        jit_compile=False,  # slower on CPU
+        jit_compile=keras.backend.backend() == "jax",  # slower with TensorFlow on CPU
     )
     return network
 

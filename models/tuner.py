@@ -144,7 +144,7 @@ class Tuner:
         network.compile(
             optimizer=keras.optimizers.Adam(rate),
             loss=keras.losses.BinaryCrossentropy(from_logits=True),
-            jit_compile=False,
+            jit_compile=keras.backend.backend() == "jax",  # slower with TensorFlow on CPU
         )
         network.optimizer.build(network.trainable_variables)
         return network
