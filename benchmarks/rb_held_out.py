@@ -2,7 +2,8 @@
 
 All stamp sets under ``--sets`` (those of ``rb_new_units.py --kind usual``) are scored by each model as the pipeline
 does it. Told are the figures of all examples, of what the pipeline detected (without the residuals of galaxies in which
-it detected nothing, which are easy) and of the detections of sound reductions, each with the spread over fields;
+it detected nothing, which are easy), of the detections at or above the threshold of the shipped units (careless
+reductions go down to S/N 4) and of those of sound reductions, each with the spread over fields;
 what is missed of each kind of real example and accepted of each kind of bogus, at the threshold that misses 1 % and
 at the ones that let 1e-2 and 1e-3 of the bogus through; and the differences to the first model, fields drawn again for
 both at once. A rate of which the set holds fewer than ten bogus is marked.
@@ -32,6 +33,7 @@ from models.store import load
 DRAWS = 200
 RATES = (1e-2, 1e-3)
 LEAST = 10  # bogus above a threshold, for its rate to be told from chance
+THRESHOLD = 5.0  # S/N from which the shipped units take a detection for a candidate
 
 
 def by_source(scores: np.ndarray, found: TrainingSet) -> dict[str, dict[str, float]]:
@@ -115,8 +117,11 @@ def main() -> None:
     }
     sound = np.asarray(found.table["reduction"]).astype(str) == "standard"
     detected = residuals.detected(found.table)
+    snr = np.asarray(found.table["snr"])
     choices = {
         "everything": np.full(len(found), True), "detections alone": detected,
+        f"detections at S/N {THRESHOLD:g} and above": detected & (snr >= THRESHOLD),
+        f"detections at S/N {THRESHOLD + 1:g} and above": detected & (snr >= THRESHOLD + 1.0),
         "detections of sound reductions": detected & sound,
     }  # fmt: skip
     told = {
