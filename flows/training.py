@@ -21,6 +21,7 @@ from models import examples
 from models.dataset import assign_splits, collect, with_test_set
 from models.errors import TooFewUnits
 from models.examples import TrainingSet
+from models.leave_out import leave_out
 from models.release import release
 from models.split import SPLITS
 from models.train import Progress, TrainOptions, train
@@ -54,6 +55,8 @@ class Source:
         Seed of the units, and of the split where a set has none.
     test : tuple of str
         Folders of stamp sets of other units, which become the test part; everything else is learnt from.
+    leave_out : tuple of str
+        Sources of examples that are not learnt from, see `models.leave_out`.
     """
 
     sets: tuple[str, ...] = ()
@@ -62,6 +65,7 @@ class Source:
     units: int = UNITS
     seed: int = SEED
     test: tuple[str, ...] = ()
+    leave_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.archive is None) != (self.truth is None):
@@ -120,6 +124,8 @@ def train_model(
         If too many units gave no examples.
     TooFewGroups
         If the examples cannot be split without leaks.
+    UnknownSource, NothingLeft
+        If what is to be left out is not there, or leaves nothing to learn.
     """
     out, source = Path(out), source or Source()
     options = dataclasses.replace(options or TrainOptions(epochs=EPOCHS, seed=source.seed), threads=workers)
@@ -159,6 +165,9 @@ def _train(
         found = with_test_set(found, _read_sets(source.test), source.seed)
     elif not source.sets or not set(SPLITS) <= set(found.table["split"].to_pylist()):
         found = assign_splits(found, source.seed)
+    if source.leave_out:
+        made |= {"not learnt from": ", ".join(source.leave_out)}
+        found = leave_out(found, source.leave_out)
     logger.info("%d examples, %d of them real", len(found), int(found.labels.sum()))
     trained = train(found, options, on_epoch, work / "training.npz")
     card = release(out, trained, found, made).card

@@ -145,7 +145,32 @@ def assign_splits(examples: TrainingSet, seed: int = 0) -> TrainingSet:
         told = ", ".join(f"{name} {real} real and {bogus} bogus" for name, (bogus, real) in counts.items())
         raise OneClassOnly(deals=DEALS, keys="/".join(used), parts=told)
     card = {**examples.card, "split_by": list(used), "split_seed": seed}
-    return _in_parts(TrainingSet(examples.stamps, examples.table, card), part)
+    return in_parts(TrainingSet(examples.stamps, examples.table, card), part)
+
+
+def to_learn_from(examples: TrainingSet, seed: int = 0) -> TrainingSet:
+    """Deal a set out to training and validation alone: what it is tested on lies elsewhere.
+
+    Parameters
+    ----------
+    examples : TrainingSet
+        Examples of one survey or more.
+    seed : int, optional
+        Seed.
+
+    Returns
+    -------
+    TrainingSet
+        The same examples with their split, as `assign_splits` makes it; what would be tested on is learnt from.
+
+    Raises
+    ------
+    TooFewGroups, OneClassOnly
+        As `assign_splits`.
+    """
+    dealt = assign_splits(examples, seed)
+    part = np.asarray(dealt.table["split"]).astype(str)
+    return in_parts(dealt, np.where(part == "test", "train", part))
 
 
 def with_test_set(examples: TrainingSet, test: TrainingSet, seed: int = 0) -> TrainingSet:
@@ -176,15 +201,27 @@ def with_test_set(examples: TrainingSet, test: TrainingSet, seed: int = 0) -> Tr
         both = set(examples.table[name].to_pylist()) & set(test.table[name].to_pylist()) - {None}
         if both:
             raise SharedWithTest(what=name, count=len(both), example=str(sorted(both)[0]))
-    dealt = assign_splits(examples, seed)
-    part = np.asarray(dealt.table["split"]).astype(str)
-    part = np.concatenate([np.where(part == "test", "train", part), np.full(len(test), "test")])
+    dealt = to_learn_from(examples, seed)
+    part = np.concatenate([np.asarray(dealt.table["split"]).astype(str), np.full(len(test), "test")])
     whole = join([dealt, test])
-    return _in_parts(TrainingSet(whole.stamps, whole.table, {**dealt.card, **whole.card}), part)
+    return in_parts(TrainingSet(whole.stamps, whole.table, {**dealt.card, **whole.card}), part)
 
 
-def _in_parts(examples: TrainingSet, part: npt.NDArray[np.str_]) -> TrainingSet:
-    """The set with a part for each example; its card tells what each part holds."""
+def in_parts(examples: TrainingSet, part: npt.NDArray[np.str_]) -> TrainingSet:
+    """Give each example its part.
+
+    Parameters
+    ----------
+    examples : TrainingSet
+        A set.
+    part : ndarray of str, shape (n,)
+        Its parts: those of `models.split.SPLITS`, or ``"aside"``.
+
+    Returns
+    -------
+    TrainingSet
+        The same examples; the card tells what each part holds.
+    """
     place = examples.table.schema.get_field_index("split")
     field = examples.table.schema.field(place)
     labelled = examples.table.set_column(place, field, pa.array(part.tolist(), pa.string()))

@@ -45,3 +45,17 @@ class SharedWithTest(NightsiftError):
 
     problem = "{count} values of {what} are in the test sets and in the sets to learn from, {example} for one"
     hint = "test on sets of other units"
+
+
+class UnknownSource(NightsiftError):
+    """What is to be left out is not there."""
+
+    problem = "nothing to learn from has the source {name!r}; there are {sources}"
+    hint = "leave out one of these sources, or a group of them: {groups}"
+
+
+class NothingLeft(NightsiftError):
+    """Too much is left out for anything to be learnt."""
+
+    problem = "without {names} no {absent} examples are left in the part {part!r}"
+    hint = "leave out less"

@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from models.evaluation import Evaluated, texts
+from models.examples import SYNTHETIC
 from models.scoring_rules import risk_coverage
 
 Float64 = npt.NDArray[np.float64]
 
-SYNTHETIC = ("transplanted", "injected")
-"""Sources of examples that were put together rather than observed (`models.examples`)."""
 SNR_EDGES = (3.0, 5.0, 6.0, 8.0, 10.0, 15.0, 25.0, 50.0, 100.0)
 OFFSET_EDGES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0)
 MAG_WIDTH = 0.5

@@ -28,7 +28,9 @@ TABLE = "examples.parquet"  # written last: where it is, the set is complete
 SHARD = 20000  # stamps in one file
 _ME = "models.examples"
 GALAXY_PIXEL = "galaxy_pixel"
-SOURCES = ("detected", "minor_planet", "transplanted", "injected", "random", "galaxy_residual", GALAXY_PIXEL)
+SYNTHETIC = ("transplanted", "injected")
+"""Sources of examples that were put together rather than observed."""
+SOURCES = ("detected", "minor_planet", *SYNTHETIC, "random", "galaxy_residual", GALAXY_PIXEL)
 PLACED = "-galaxy-"
 """In the names of what was placed in a galaxy instead of detected."""
 CLASSES = ("transient", "variable", "mover", "bogus")

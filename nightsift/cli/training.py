@@ -34,6 +34,13 @@ def train(
     prevalence: Annotated[
         float | None, typer.Option(min=1e-6, max=0.999, help="Part of the candidates that is real where scores hold.")
     ] = None,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Source of examples not to be learnt from, but tested on: a value of the column source, "
+            "'synthetic' or 'real-but-minor-planets'. May be repeated."
+        ),
+    ] = None,
     track: Annotated[bool, typer.Option(help="Let Prefect see the run.")] = True,
 ) -> None:
     """Train a real/bogus model on simulated nights or on stamp sets, evaluate it and write it with its card."""
@@ -48,7 +55,7 @@ def train(
     start = SEED if seed is None else seed
     folders, reduced, told = tuple(map(str, sets or ())), archive and str(archive), truth and str(truth)
     held = tuple(map(str, test or ()))
-    source = Source(folders, reduced or None, told or None, units or UNITS, start, held)
+    source = Source(folders, reduced or None, told or None, units or UNITS, start, held, tuple(leave_out or ()))
     asked = {"architecture": architecture, "prevalence": prevalence}
     given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     options = TrainOptions(epochs=epochs or EPOCHS, seed=start, **given)

@@ -49,9 +49,12 @@ def test_model_from_an_archive_with_its_truth(tmp_path: Path) -> None:
 
     network = {"filters": (4, 6), "dense": 8}
     options = TrainOptions(epochs=1, network=network, prevalence=0.1)
-    other = train_model(tmp_path / "other", Source((str(tmp_path / "sets"),)), options, tmp_path / "w2", track=False)
+    source = Source((str(tmp_path / "sets"),), leave_out=("synthetic",))
+    other = train_model(tmp_path / "other", source, options, tmp_path / "w2", track=False)
     assert other["score_means"] == "the probability to be real where 10% of the candidates are"
     assert other["made"]["from"] == str(tmp_path / "sets")
+    assert other["made"]["not learnt from"] == "synthetic"
+    assert other["data"]["not_learnt_from"]["injected"] > 0
 
 
 def test_folders_without_stamp_sets_are_a_configuration_error(tmp_path: Path) -> None:
