@@ -36,6 +36,7 @@ QUESTIONS = schema(
         Column("snr", pa.float32(), "", "peak of the signal-to-noise map", _ME),
         Column("score", pa.float32(), "", "real/bogus score", _ME),
         Column("information", pa.float32(), "", "mutual information of label and network (bit)", _ME),
+        Column("rule", pa.string(), "", "rule by which it was chosen; all but random are no fair draw", _ME),
     ),
     "questions",
 )
@@ -92,7 +93,7 @@ def questions(
     asked = choose(rule, logits, pooled(trunk_features(stamps, sign, classifier)), count, seed, labelled)
     chosen = pool.take(pa.array(asked))
     told = {name: chosen[name].to_pylist() for name in ("candidate_id", "night", "exposure_id", "x", "y", "snr")}
-    told |= {"score": mean_probability(logits)[asked], "information": bald(logits)[asked]}
+    told |= {"score": mean_probability(logits)[asked], "information": bald(logits)[asked], "rule": [rule] * len(asked)}
     properties = {
         "mag": np.array([np.nan if one is None else one for one in pool["mag"].to_pylist()], dtype=np.float64),
         "snr": pool["snr"].to_numpy(),

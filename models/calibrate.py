@@ -9,10 +9,9 @@ beta        ``a softplus(z) - b softplus(-z) + c``          Kull et al. 2017 (AI
 isotonic    a staircase, smoothed to straight lines         Zadrozny and Elkan 2002 (KDD 8, 694)
 ========== =============================================== =========================================
 
-The map is applied to every dropout sample, and the score is the mean over samples; the parameters are those that make
-that mean most likely. Which map is used is decided by cross-validation over groups (fields, nights), the simplest
-within one standard error of the best. A map for which there are too few labels is not tried, and the calibration says
-so.
+The map is applied to every dropout sample; the parameters are those that make the mean over samples, the score, most
+likely. Cross-validation over groups (fields, nights) decides which map is used: the simplest within one standard error
+of the best. A map for which there are too few labels is not tried, and the calibration says so.
 """
 
 from __future__ import annotations
@@ -41,6 +40,7 @@ LEAST = {"temperature": 10, "platt": 20, "beta": 50, "isotonic": 500}
 FOLDS = 5
 """Folds of the cross-validation."""
 
+ONE_GROUP = "no map can be tested on labels that it did not learn from: label candidates of more fields or nights"
 PRIOR = 1.0
 """Weight, in labels, of the prior that draws the parameters of a map to those of no change."""
 
@@ -64,7 +64,7 @@ class Calibration:
     prevalence : float
         Part of the candidates that is real for which the probabilities hold.
     figures : dict
-        Cross-validated negative log-likelihood of every map tried, calibration error before and after.
+        Cross-validated negative log-likelihood of every map tried; calibration error before, and cross-validated after.
     reasons : tuple of str
         Why maps were not tried.
     """
@@ -142,6 +142,7 @@ def fit_calibration(
     model_id: str = "",
     unit: str = "",
     seed: int = 0,
+    stated: float = 0.5,
 ) -> Calibration:
     """Learn the calibration of one unit from its labels.
 
@@ -159,6 +160,8 @@ def fit_calibration(
         What it is for.
     seed : int, optional
         Seed of the folds.
+    stated : float, optional
+        Part of the candidates that is real for which the model's own scores hold, where no map can be tried.
 
     Returns
     -------
@@ -181,18 +184,19 @@ def fit_calibration(
         if rarer < least
     )
     fold = _folds(np.arange(len(y)) if groups is None else np.asarray(groups), y, seed)
-    tried = [name for name, least in LEAST.items() if rarer >= least] if fold is not None else []
-    seen = {"none": losses(_mean(z), y), **{name: _held_out(name, z, y, fold) for name in tried}}
+    tried = [name for name, least in LEAST.items() if rarer >= least]
+    if tried and fold is None:
+        tried, reasons = [], (*reasons, ONE_GROUP)
+    held = {"none": _mean(z), **{name: _held_out(name, z, y, fold) for name in tried}}
+    seen = {name: losses(p, y) for name, p in held.items()}
     method = _choose(seen)
     parameters = _fit(method, z, y)
-    target = (real / len(y) if len(y) else 0.5) if prevalence is None else prevalence
-    plain = Calibration(method, tuple(map(float, parameters)))
     figures = {f"nll_{name}": float(loss.mean()) for name, loss in seen.items() if len(loss)}
     if len(y):
-        figures |= {"ece_before": ece(_mean(z), y), "ece_after": ece(_mean(plain(z)), y)}
-    if len(y) and 0 < real < len(y):
-        shift = float(logit(target) - logit(real / len(y)))
-        method, parameters = _shifted(method, parameters, shift)
+        figures |= {"ece_before": ece(held["none"], y), "ece_after": ece(held[method], y)}
+    now = real / len(y) if tried else stated
+    target = now if prevalence is None else prevalence
+    method, parameters = _shifted(method, parameters, float(logit(target) - logit(now)))
     return Calibration(
         method, tuple(map(float, parameters)), model_id, unit, real, bogus, float(target), figures, reasons
     )
@@ -238,14 +242,13 @@ def _folds(groups: npt.NDArray[Any], labels: npt.NDArray[np.int64], seed: int) -
 
 
 def _held_out(name: str, z: Float64, y: npt.NDArray[np.int64], fold: npt.NDArray[np.int64] | None) -> Float64:
-    """Loss of each example under the map learnt without its fold."""
+    """Probability of each example under the map learnt without its fold."""
     assert fold is not None
-    loss = np.empty(len(y))
+    probability = np.empty(len(y))
     for k in np.unique(fold):
         out = fold == k
-        made = _MAPS[name](_fit(name, z[:, ~out], y[~out]), z[:, out])
-        loss[out] = losses(_mean(made), y[out])
-    return loss
+        probability[out] = _mean(_MAPS[name](_fit(name, z[:, ~out], y[~out]), z[:, out]))
+    return probability
 
 
 def _choose(seen: dict[str, Float64]) -> str:

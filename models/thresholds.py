@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit, logit
 
+from models.calibrate import Calibration
 from models.errors import TooFewLabels
 from models.evaluate import threshold_at_fpr, threshold_at_missed
 from nightsift.errors import ConfigurationError
@@ -118,3 +120,22 @@ def resolve(rule: str, scores: npt.NDArray[np.floating], labels: npt.ArrayLike, 
     drawn = np.random.default_rng(seed).binomial(len(counted), max(beyond.mean(), 1e-12), DRAWS) / len(counted)
     low, high = np.percentile(drawn, (2.5, 97.5))
     return Threshold(float(value), rule, float(low), float(high), len(counted))
+
+
+def carry_over(value: float, calibration: Calibration) -> float:
+    """A threshold on uncalibrated scores as one on calibrated scores, until labels tell a better one.
+
+    Parameters
+    ----------
+    value : float
+        Threshold before.
+    calibration : Calibration
+        The map; it is monotone, so that nearly the same candidates are accepted (exactly so for one sample).
+
+    Returns
+    -------
+    float
+        Threshold after.
+    """
+    inside = float(np.clip(value, 1e-12, 1.0 - 1e-12))
+    return float(expit(calibration(np.array([logit(inside)]))[0]))

@@ -127,7 +127,8 @@ def learn_calibration(
     ]
     if len(set(groups)) < 2:
         groups = chosen["exposure_id"].to_pylist()
-    found = fit_calibration(logits, truth, groups, prevalence, classifier.model_id, unit.name)
+    stated = float(classifier.card.get("training", {}).get("prevalence", 0.5))
+    found = fit_calibration(logits, truth, groups, prevalence, classifier.model_id, unit.name, stated=stated)
     if not rule:
         return found, None
     try:

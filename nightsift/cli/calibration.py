@@ -27,7 +27,7 @@ def calibrate(
     ] = None,
 ) -> None:
     """Calibrate the scores of one unit on labelled candidates, and resolve its threshold."""
-    from models.thresholds import Threshold, parse_rule
+    from models.thresholds import Threshold, carry_over, parse_rule
     from models.unit_calibration import learn_calibration
     from nightsift.io.atomic import atomic
     from nightsift.io.paths import Archive
@@ -36,8 +36,12 @@ def calibrate(
     parse_rule(rule, "command line")
     survey = load_survey(where)
     loaded = survey.load_unit(unit)
-    found, threshold = learn_calibration(Archive(survey.archive), loaded, read_labels(labels), rule, prevalence)
+    told = read_labels(labels)
+    found, threshold = learn_calibration(Archive(survey.archive), loaded, told, rule, prevalence)
     typer.echo(f"{unit}: {found.real} real and {found.bogus} bogus labels, map: {found.method}")
+    unknown = len(told) - found.real - found.bogus
+    if unknown:
+        typer.echo(f"  {unknown} of {len(told)} labels are of no stored candidate of {unit} and were passed over")
     if found.method == "none" and found.figures.keys() - {"nll_none", "ece_before", "ece_after"}:
         typer.echo("  no map is better than none: the scores hold as they are")
     for reason in found.reasons:
@@ -55,28 +59,52 @@ def calibrate(
         typer.echo(f"threshold = {threshold.value:.4f}     # {threshold.rule}: {counted}")
     elif threshold is not None:
         typer.echo(f"# threshold: {threshold}")
+        if not loaded.model.calibration:
+            kept = carry_over(loaded.model.threshold, found)
+            typer.echo(f"threshold = {kept:.4f}     # what it was, in these scores")
+    for name in sorted(rules_asked_by(labels) - {"random"}):
+        typer.echo(
+            f"# asked for by the rule {name}, these labels are no fair draw: ask with --rule random to calibrate"
+        )
 
 
 def read_labels(path: Path) -> dict[str, int]:
     """Labels by candidate_id, from CSV or parquet; rows whose label is still empty have none."""
-    import pyarrow.csv as csv
-    import pyarrow.parquet as pq
-    from pyarrow import ArrowException
-
-    try:
-        table = pq.read_table(path) if path.suffix == ".parquet" else csv.read_csv(path)
-        rows: list[dict[str, Any]] = table.select(["candidate_id", "label"]).to_pylist()
-    except (OSError, KeyError, ArrowException) as error:
-        raise _wrong(path, f"cannot be read: {error}") from error
-    found = {}
+    rows = _rows(path, ["candidate_id", "label"])
+    found: dict[str, int] = {}
     for row in rows:
         word = "" if row["label"] is None else str(row["label"]).strip().lower()
         if not word:
             continue
         if word not in WORDS:
             raise _wrong(path, f"{row['label']!r} of {row['candidate_id']} is no label")
-        found[str(row["candidate_id"])] = WORDS[word]
+        if found.setdefault(str(row["candidate_id"]), WORDS[word]) != WORDS[word]:
+            raise _wrong(path, f"{row['candidate_id']} is called real and bogus")
+    if not found:
+        raise _wrong(path, f"no label is filled in, of {len(rows)} rows")
     return found
+
+
+def rules_asked_by(path: Path) -> set[str]:
+    """Rules by which `nightsift ask` chose the labelled rows; empty where the table does not tell."""
+    try:
+        rows = _rows(path, ["label", "rule"])
+    except ConfigurationError:
+        return set()
+    return {str(row["rule"]) for row in rows if row["label"] and row["rule"]}
+
+
+def _rows(path: Path, columns: list[str]) -> list[dict[str, Any]]:
+    import pyarrow.csv as csv
+    import pyarrow.parquet as pq
+    from pyarrow import ArrowException
+
+    try:
+        table = pq.read_table(path) if path.suffix == ".parquet" else csv.read_csv(path)
+        rows: list[dict[str, Any]] = table.select(columns).to_pylist()
+    except (OSError, KeyError, ArrowException) as error:
+        raise _wrong(path, f"cannot be read: {error}") from error
+    return rows
 
 
 def _wrong(path: Path, what: str) -> ConfigurationError:

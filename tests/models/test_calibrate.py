@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.calibrate import LEAST, Calibration, fit_calibration, mean_probability
+from models.calibrate import LEAST, ONE_GROUP, Calibration, fit_calibration, mean_probability
 from models.errors import TooFewLabels
 from models.scoring_rules import brier, ece, losses, nll, risk_coverage
-from models.thresholds import parse_rule, resolve
+from models.thresholds import carry_over, parse_rule, resolve
 from nightsift.errors import ConfigurationError, ModelMismatch
 
 
@@ -71,6 +71,41 @@ def test_groups_stay_on_one_side_of_a_fold(rng):
     logits, labels = draw(rng, 400)
     assert fit_calibration(logits, labels, groups=np.zeros(400)).method == "none"
     assert fit_calibration(logits, labels, groups=np.arange(400) // 20).method == "platt"
+
+
+def test_labels_of_one_field_are_said_to_test_no_map(rng):
+    logits, labels = draw(rng, 400)
+    assert fit_calibration(logits, labels, groups=np.zeros(400)).reasons[-1] == ONE_GROUP
+    one_holds_all = fit_calibration(logits, labels, groups=labels)
+    assert one_holds_all.method == "none"
+    assert one_holds_all.reasons[-1] == ONE_GROUP
+
+
+def test_the_error_after_calibration_is_that_of_labels_not_learnt_from(rng):
+    """A staircase follows its own labels almost perfectly; the figure must not."""
+    labels = (rng.random(1400) < 0.5).astype(int)
+    z = rng.normal(np.where(labels == 1, 2.0, -2.0), 2.0)
+    bent = np.where(z > 0, 0.2 * z, 3.0 * z)
+    made = fit_calibration(bent, labels)
+    assert made.method != "none"
+    assert made.figures["ece_after"] > ece(mean_probability(bent[None], made), labels)
+
+
+def test_too_few_labels_leave_the_prevalence_of_the_model(rng):
+    """Ten labels that a person happened to find do not tell for which part of real candidates the scores hold."""
+    z, labels = np.linspace(-3, 3, 12), np.array([1] * 10 + [0] * 2)
+    assert fit_calibration(z, labels).prevalence == 0.5
+    rare = fit_calibration(z, labels, prevalence=0.01)
+    np.testing.assert_allclose(rare(z), z + np.log(0.01 / 0.99))
+    np.testing.assert_allclose(fit_calibration(z, labels, prevalence=0.1, stated=0.1)(z), z)
+
+
+def test_a_threshold_is_carried_to_calibrated_scores(rng):
+    logits, labels = draw(rng, 800, samples=1)
+    made = fit_calibration(logits, labels)
+    assert made.method != "none"
+    before, after = mean_probability(logits), mean_probability(logits, made)
+    np.testing.assert_array_equal(before >= 0.645, after >= carry_over(0.645, made))
 
 
 def test_another_prevalence_shifts_the_probabilities(rng):

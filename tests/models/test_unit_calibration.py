@@ -103,7 +103,16 @@ def test_command_learns_a_map_and_scoring_uses_it(survey: Path, separable: Train
 def test_a_rate_that_the_labels_cannot_tell_is_said(survey: Path) -> None:
     told = calibrate(survey, "--rule", "FPR 1e-4")
     assert "needs 30000 bogus labels" in told
-    assert "threshold =" not in told
+    assert "what it was, in these scores" in told
+
+
+def test_few_labels_keep_the_threshold_and_strangers_are_counted(survey: Path) -> None:
+    lines = "".join(f"e{k}-{k},real\n" for k in range(4)) + "nobody,bogus\n"
+    (survey.parent / "few.csv").write_text("candidate_id,label\n" + lines)
+    told = calibrate(survey, labels="few.csv")
+    assert "1 of 5 labels are of no stored candidate of calm" in told
+    before = unit_with(survey).model.threshold
+    assert f"threshold = {before:.4f}     # what it was" in told
 
 
 def test_calibration_of_another_model_is_refused(survey: Path) -> None:
@@ -128,6 +137,21 @@ def test_wrong_labels_are_told(survey: Path) -> None:
         calibrate(survey, labels="others.csv")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         calibrate(survey, labels="absent.csv")
+    (survey.parent / "both.csv").write_text("candidate_id,label\ne0-1,real\ne0-1,bogus\n")
+    with pytest.raises(ConfigurationError, match="e0-1 is called real and bogus"):
+        calibrate(survey, labels="both.csv")
+    ask(survey, "--count", "3")
+    with pytest.raises(ConfigurationError, match="no label is filled in, of 3 rows"):
+        calibrate(survey, labels="ask.csv")
+
+
+def test_labels_that_are_no_fair_draw_are_said_to_be_so(survey: Path) -> None:
+    for rule, fair in (("batch", False), ("random", True)):
+        table = ask(survey, "--count", "3", "--rule", rule)[1]
+        assert set(table["rule"].to_pylist()) == {rule}
+        filled = table.set_column(1, "label", pa.array(["real", "bogus", "real"]))
+        csv.write_csv(filled, survey.parent / "filled.csv")
+        assert ("no fair draw" in calibrate(survey, labels="filled.csv")) != fair
 
 
 def ask(survey: Path, *more: str) -> tuple[str, pa.Table]:
