@@ -16,6 +16,7 @@ from models.store import NO_MODEL, load
 from models.stored_stamps import read_rows
 from models.unit_calibration import calibration_of
 from nightsift.errors import ConfigurationError
+from nightsift.frames import Stamps
 from nightsift.io.parquet import read_candidates
 from nightsift.io.paths import Archive
 from nightsift.tables import Column, schema, table
@@ -44,7 +45,7 @@ QUESTIONS = schema(
 
 def questions(
     archive: Archive, unit: Unit, count: int, rule: str = "batch", known: Collection[str] = (), seed: int = 0
-) -> tuple[pa.Table, list[dict[str, Any]]]:
+) -> tuple[pa.Table, list[dict[str, Any]], Stamps]:
     """Choose the candidates of a unit that are worth a label.
 
     Parameters
@@ -68,6 +69,8 @@ def questions(
         Schema `QUESTIONS`, the most wanted first, labels null.
     bias : list of dict
         See `models.active.bias_report`.
+    stamps : Stamps
+        What is to be looked at, one a question.
 
     Raises
     ------
@@ -101,7 +104,8 @@ def questions(
         "flags": np.where(pool["flags"].to_numpy() == 0, "clean", "flagged"),
         "field": np.array(pool["field"].to_pylist()),
     }
-    return table(told, QUESTIONS), bias_report(properties, asked)
+    shown = Stamps(stamps.data[asked], stamps.mask[asked])
+    return table(told, QUESTIONS), bias_report(properties, asked), shown
 
 
 def _wrong(unit: Unit, key: str, what: str, advice: str) -> ConfigurationError:

@@ -167,6 +167,9 @@ def test_command_asks_for_labels_that_are_not_there_yet(survey: Path) -> None:
     told, table = ask(survey, "--count", "12")
     assert "12 candidates of calm" in told
     assert "no fair draw" in told
+    page = (survey.parent / "ask.html").read_text(encoding="utf-8")
+    assert page.count('class="card"') == 12
+    assert "ask-labelled.csv" in page
     assert table.num_rows == len(set(table["candidate_id"].to_pylist())) == 12
     assert table["label"].null_count == 12
     best = ask(survey, "--count", "12", "--rule", "bald")[1]["information"].to_pylist()
