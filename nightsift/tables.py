@@ -146,6 +146,7 @@ CANDIDATE_COLUMNS = (
 )
 CANDIDATES = schema(CANDIDATE_COLUMNS, "candidates")
 
+_SHAPES = "nightsift.images.star_shapes"
 LEDGER_COLUMNS = (
     Column("exposure_id", _S, "", "identity of the exposure: unit and file content", "tasks.reduce"),
     Column("unit", _S, "", "telescope unit", "tasks.reduce"),
@@ -164,6 +165,9 @@ LEDGER_COLUMNS = (
     Column("dec", _D, "deg", "declination of the frame centre, ICRS", "tasks.reduce", True),
     Column("area", _D, "deg**2", "sky area searched", "tasks.reduce", True),
     Column("seeing", _F, "arcsec", "full width at half maximum of stars", "tasks.reduce", True),
+    Column("core_width", _F, "", "star width in a narrow window over that in a wide one", _SHAPES, True),
+    Column("ellipticity", _F, "", "length of the mean ellipticity of stars", _SHAPES, True),
+    Column("width_gradient", _F, "", "change of the star width from centre to edge, relative", _SHAPES, True),
     Column("sky", _F, "adu", "median sky level", "tasks.reduce", True),
     Column("sky_rms", _F, "adu", "robust rms of the sky", "tasks.reduce", True),
     Column("n_stars", _I, "", "stars found", "tasks.reduce", True),

@@ -14,6 +14,7 @@ from nightsift.errors import PoorCoverage
 from nightsift.frames import Difference, Frame, Pair
 from nightsift.images.align import Alignment
 from nightsift.images.photometry import ZeroPoint, limiting_magnitude, searched_area
+from nightsift.images.star_shapes import star_shapes
 from nightsift.images.stars import StarTable, typical_fwhm
 from nightsift.units import Unit
 
@@ -80,7 +81,16 @@ def of_stars(frame: Frame, stars: StarTable) -> dict[str, Any]:
     dict
         Ledger columns.
     """
-    return _finite({"n_stars": len(stars), "seeing": typical_fwhm(stars) * frame.meta.pixel_scale})
+    shapes = star_shapes(frame, stars)
+    return _finite(
+        {
+            "n_stars": len(stars),
+            "seeing": typical_fwhm(stars) * frame.meta.pixel_scale,
+            "core_width": shapes.core_width,
+            "ellipticity": shapes.ellipticity,
+            "width_gradient": shapes.width_gradient,
+        }
+    )
 
 
 def of_pair(pair: Pair, alignment: Alignment) -> dict[str, Any]:

@@ -41,7 +41,7 @@ _FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 _FILTER_SIGMA = 1.2  # px, of the first matched filter; the signal-to-noise ratio depends on it only weakly
 _SHARPEST = 0.9  # px FWHM; no optics and detector make a sharper image, so it is a cosmic ray or hot pixel
 # Saturated stars and halos are real light and stay detectable; everything else masked is not light from the sky.
-_NO_LIGHT = np.uint16(0xFFFF & ~(Mask.SATURATED.value | Mask.BRIGHT_STAR.value))
+NO_LIGHT = np.uint16(0xFFFF & ~(Mask.SATURATED.value | Mask.BRIGHT_STAR.value))
 
 
 def find_stars(frame: Frame, threshold: float = 5.0, minimum: int = 3, limit: int = 20000) -> StarTable:
@@ -76,8 +76,8 @@ def find_stars(frame: Frame, threshold: float = 5.0, minimum: int = 3, limit: in
         If fewer than `minimum` are found.
     """
     where = frame.meta.path or frame.meta.exposure_id
-    columns, rows, snr = find_star_peaks(frame.data, frame.variance, frame.mask, _NO_LIGHT, _FILTER_SIGMA, threshold)
-    if len(snr) == 0 and not bool(((frame.mask & _NO_LIGHT) == 0).any()):
+    columns, rows, snr = find_star_peaks(frame.data, frame.variance, frame.mask, NO_LIGHT, _FILTER_SIGMA, threshold)
+    if len(snr) == 0 and not bool(((frame.mask & NO_LIGHT) == 0).any()):
         raise BlankFrame(where=where, what="no pixel is usable")
     stars = _measure_all(frame, snr[: 2 * limit], columns[: 2 * limit], rows[: 2 * limit])
     stars = stars[_is_light(stars)][:limit]
@@ -155,7 +155,7 @@ def _measure_all(
     if len(x) == 0:
         return np.zeros(0, dtype=STAR_DTYPE)
     window = 2.0
-    first = moments(frame.data, frame.mask, _NO_LIGHT, x[:500], y[:500], window, 2.0)
+    first = moments(frame.data, frame.mask, NO_LIGHT, x[:500], y[:500], window, 2.0)
     sizes = first[:, 2][np.isfinite(first[:, 2]) & (first[:, 8] == 0) & (first[:, 2] > _SHARPEST / _FWHM)]
     if len(sizes) >= 3:
         window = float(np.clip(np.median(sizes), 0.8, 8.0))
@@ -163,9 +163,9 @@ def _measure_all(
     m, sums = np.empty((len(x), 9)), np.empty((len(x), 2))
 
     def some(begin: int, end: int) -> None:
-        m[begin:end] = moments(frame.data, frame.mask, _NO_LIGHT, x[begin:end], y[begin:end], window, core)
+        m[begin:end] = moments(frame.data, frame.mask, NO_LIGHT, x[begin:end], y[begin:end], window, core)
         place = (m[begin:end, 0].copy(), m[begin:end, 1].copy())
-        circle_fluxes(frame.data, frame.variance, frame.mask, _NO_LIGHT, *place, radius, sums[begin:end])
+        circle_fluxes(frame.data, frame.variance, frame.mask, NO_LIGHT, *place, radius, sums[begin:end])
 
     over_rows(some, len(x), 64)
     stars = np.zeros(len(x), dtype=STAR_DTYPE)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from nightsift import ledger
@@ -49,6 +50,16 @@ def test_what_is_finished(tmp_path: Path) -> None:
     ledger.record(archive, row(exposure_id="other", night="2026-11-21"))
     assert ledger.finished(archive, "2026-11-20") == {"done": "p-done", "refused": "p-refused"}
     assert set(ledger.finished(archive)) == {"done", "refused", "other"}
+
+
+def test_rows_of_an_earlier_schema_are_read(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    path = ledger.record(archive, row(seeing=2.5))
+    since = ["core_width", "ellipticity", "width_gradient"]
+    pq.write_table(pq.read_table(path, partitioning=None).drop_columns(since), path)
+    (old,) = ledger.read(archive).to_pylist()
+    assert old["seeing"] == 2.5
+    assert [old[name] for name in since] == [None] * 3
 
 
 def test_recording_again_replaces(tmp_path: Path) -> None:
