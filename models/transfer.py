@@ -6,7 +6,8 @@ is set aside for good: the network that is kept learns from all of them, for as 
 logits of that round are then what the calibration is learnt from, so that it corrects the overconfidence of the tuning
 and not that of the memory. Round 0, the base as it is, is always among the choices.
 
-Where the strategy is left open (``"auto"``), the simplest one within one standard error of the best is taken.
+Where the strategy is left open (``"auto"``), the simplest one within one standard error of the best is taken; with a
+handful of labels, where that error is itself not known, nothing is tuned.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ CHOICES = ("frozen", "head", "partial", "full")
 """What ``"auto"`` chooses among, the simplest first."""
 LEAST = 4
 """Labels of each class without which nothing is tuned."""
+FEW = 50
+"""Labels below which ``"auto"`` tunes nothing: measured, the first ones do more harm than good."""
 KEYS = (("field", "object_id"), ("exposure_id", "object_id"), ("object_id",), ("example_id",))
 
 Progress = Callable[[str, int, int], None]
@@ -131,7 +134,8 @@ def transfer(
         if count < LEAST:
             raise TooFewLabels(rule="transfer", needed=LEAST, label=name, found=count)
     fold, keys = folds_of(examples, options.folds, options.tune.seed)
-    names = CHOICES if options.strategy == AUTO else (options.strategy,)
+    few = options.strategy == AUTO and len(examples) < FEW
+    names = CHOICES[:1] if few else CHOICES if options.strategy == AUTO else (options.strategy,)
     tuners = {name: Tuner(base, name, options.tune) for name in names}
     tries = {
         name: cross_fit(tuner, tuner.see(examples), fold, _telling(progress, name)) for name, tuner in tuners.items()
@@ -143,7 +147,8 @@ def transfer(
     made = fit_calibration(
         found.logits[found.best], examples.labels, groups, options.prevalence, seed=options.tune.seed
     )
-    notes = (f"held out by {' and '.join(keys)}",) if keys != KEYS[0] else ()
+    notes: tuple[str, ...] = (f"held out by {' and '.join(keys)}",) if keys != KEYS[0] else ()
+    notes += (f"auto tunes nothing with fewer than {FEW} labels, got {len(examples)}: label more",) if few else ()
     return Transferred(
         classifier=of_network(tuner.model, base.recipe, base.name),
         strategy=name,

@@ -70,7 +70,8 @@ def write_transferred(
     OSError
         If it cannot be written.
     """
-    scores, labels = mean_probability(found.held_out, found.calibration), examples.labels
+    held_out, labels = mean_probability(found.held_out), examples.labels
+    scores = mean_probability(found.held_out, found.calibration)
     threshold: Threshold | TooFewLabels
     try:
         threshold = resolve(rule, scores, labels)
@@ -100,11 +101,11 @@ def write_transferred(
             ],
         },
         "figures_held_out": {
-            "auc": auc(scores, labels),
-            "nll": nll(scores, labels),
-            "brier": brier(scores, labels),
-            "ece_before_calibration": ece(mean_probability(found.held_out), labels),
-            "ece": ece(scores, labels),
+            "auc": auc(held_out, labels),
+            "nll": nll(held_out, labels),
+            "brier": brier(held_out, labels),
+            "ece_before_calibration": ece(held_out, labels),
+            "ece": found.calibration.figures["ece_after"],  # of labels that the map did not learn from
             "calibration": found.calibration.method,
         },
     }

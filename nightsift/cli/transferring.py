@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nightsift.cli.calibration import read_labels
+from nightsift.cli.calibration import read_labels, rules_asked_by
 from nightsift.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -56,15 +56,30 @@ def transfer(
     found = transfer(source, examples, options, _tell)
     made = {"by": "nightsift transfer", "from": where, "unit": unit, "seed": seed}
     model, calibration, threshold = write_transferred(out, found, source, examples, made, options, rule, unit)
-    path = out.with_name(f"{out.name}.calibration.json")
+    home, path = _home_of_calibration(survey, unit, out)
     with atomic(path) as temporary:
         temporary.write_text(calibration.to_json(), encoding="utf-8")
     _report(found.curves, found.strategy, found.rounds, (*found.notes, *calibration.reasons))
     for name, value in model.card["figures_held_out"].items():
         typer.echo(f"  {name.replace('_', ' ')} {value if isinstance(value, str) else format(value, '.4f')}")
+    if not found.rounds:
+        typer.echo(f"the network is that of {source.model_id}: nightsift calibrate does the same without a new model")
     typer.echo(f"model {model.model_id} written to {out}, its calibration ({calibration.method}) to {path}")
-    typer.echo(f'put into the unit file:\n\n[model]\nname = "{out}"\ncalibration = "{path.name}"  # copy it there')
+    typer.echo(f'put into the unit file:\n\n[model]\nname = "{out.resolve()}"\ncalibration = "{path.name}"{home}')
     typer.echo(_threshold_line(threshold))
+    for name in sorted(rules_asked_by(labels) - {"random"} if labels else ()):
+        typer.echo(
+            f"# asked for by the rule {name}, the labels are no fair draw: calibrate with others (--rule random)"
+        )
+
+
+def _home_of_calibration(survey: Path | None, unit: str, out: Path) -> tuple[str, Path]:
+    """Where the calibration is written: beside the unit file where that is known, else beside the model."""
+    if survey is not None and unit:
+        from nightsift.survey import load_survey
+
+        return "", Path(load_survey(survey).load_unit(unit).file).with_name(f"{out.name}.calibration.json")
+    return "  # copy it beside the unit file", out.with_name(f"{out.name}.calibration.json")
 
 
 def _examples(

@@ -158,6 +158,15 @@ def test_too_few_labels_and_unknown_strategies_are_refused(base: Path, separable
         Tuner(source, "hea", QUICK)
 
 
+def test_a_handful_of_labels_tunes_nothing_unless_told_to(base: Path, separable: TrainingSet) -> None:
+    source: Classifier = load(base, engine="keras")
+    few = upside_down(separable).take(np.arange(0, 1200, 30))
+    found = transfer(source, few, TransferOptions(tune=QUICK))
+    assert (found.strategy, found.rounds, list(found.curves)) == ("frozen", 0, ["frozen"])
+    assert any("fewer than 50 labels, got 40" in note for note in found.notes)
+    assert transfer(source, few, TransferOptions("head", QUICK)).strategy == "head"
+
+
 def test_command_writes_model_and_calibration(base: Path, separable: TrainingSet, tmp_path: Path) -> None:
     sets.write(tmp_path / "set", separable.part("test").take(np.arange(40)))
     out = tmp_path / "models" / "mine"

@@ -193,11 +193,12 @@ def test_questions_without_an_answer_are_refused(survey: Path) -> None:
 
 
 def test_transfer_from_the_labels_of_a_survey_is_put_to_use_by_the_unit(survey: Path) -> None:
-    out, few = survey.parent / "units" / "moved", survey.parent / "few.parquet"
+    out, few = survey.parent / "models" / "moved", survey.parent / "few.parquet"
     pq.write_table(pq.read_table(survey.parent / "labels.parquet").take(pa.array(np.arange(0, 1600, 10))), few)
     command = ["transfer", str(out), "--base", "fresh", "--survey", str(survey), "--unit", "calm", "--strategy", "head"]
     told = CliRunner().invoke(app, [*command, "--labels", str(few), "--rule", "miss 5%"])
     assert told.exit_code == 0, told.output
+    assert f'name = "{out.resolve()}"' in told.output, "a relative path holds for one folder only"
     threshold = float(re.search(r"threshold = ([\d.]+)", told.output).group(1))  # type: ignore[union-attr]
     unit = unit_with(survey, name=str(out), calibration="moved.calibration.json", threshold=threshold)
     assert calibration_of(unit) is not None
