@@ -71,6 +71,22 @@ def test_export_of_another_network_is_refused(untrained: Saved, few: TrainingSet
     assert load(copy).model is not None, "without the export the network itself is taken"
 
 
+def test_export_that_is_off_on_this_machine_gives_way_to_keras(
+    untrained: Saved, few: TrainingSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TensorFlow is the reference: 1e-4 is the most that an export may differ where it is loaded."""
+    copy = Path(shutil.copytree(untrained[0], tmp_path / "copy"))
+    with np.load(copy / store.GOLDEN) as golden:
+        content = dict(golden)
+    content["score"] = content["score"] + 3e-4
+    np.savez(copy / store.GOLDEN, **content)
+    with pytest.raises(ModelMismatch, match="off by 0.0003 on this machine with onnx, at most 0.0001"):
+        load(copy, engine="onnx")
+    assert not caplog.records
+    assert load(copy).model is not None
+    assert "scored with Keras instead" in caplog.text
+
+
 def test_export_that_differs_from_keras_is_refused(
     untrained: Saved, few: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
