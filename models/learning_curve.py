@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from models.classifier import of_network
 from models.evaluate import auc, missed_and_fpr, threshold_at_missed
@@ -16,6 +17,51 @@ from models.train import TrainOptions, train
 FRACTIONS = (0.125, 0.25, 0.5, 1.0)
 SMALLEST = 1e-5
 """Errors drawn on a logarithmic axis are not smaller."""
+LONGER = 0.5
+"""Epochs grow by this power of how much smaller a part is: 0 as many epochs for all, 1 as many steps for all."""
+
+
+def first_units(units: npt.ArrayLike, fraction: float, seed: int) -> npt.NDArray[np.str_]:
+    """Part of the units, in an order drawn by the seed, so that each part holds the smaller ones.
+
+    Parameters
+    ----------
+    units : array_like of str
+        Unit of each example, or units.
+    fraction : float
+        Part of the units; at least one is taken.
+    seed : int
+        Seed of the order.
+
+    Returns
+    -------
+    ndarray of str
+        The units.
+    """
+    order = np.random.default_rng(seed).permutation(np.unique(np.asarray(units, dtype=np.str_)))
+    return order[: max(1, round(fraction * len(order)))]
+
+
+def longer(options: TrainOptions, fraction: float, power: float = LONGER) -> TrainOptions:
+    """Options of a training on part of a set: a small part is gone through more often.
+
+    Parameters
+    ----------
+    options : TrainOptions
+        For the whole set.
+    fraction : float
+        How large the part is.
+    power : float, optional
+        See `LONGER`.
+
+    Returns
+    -------
+    TrainOptions
+        With more epochs, and as much more patience.
+    """
+    factor = float(1.0 / max(fraction, 1e-3) ** power)
+    epochs, patience = (max(1, round(one * factor)) for one in (options.epochs, options.patience))
+    return dataclasses.replace(options, epochs=epochs, patience=patience)
 
 
 def learning_curve(
@@ -44,16 +90,12 @@ def learning_curve(
     """
     parts = np.array(examples.table["split"].to_pylist())
     units = np.array(examples.table["unit"].to_pylist())
-    known = np.unique(units[parts == "train"])
-    order = np.random.default_rng(options.seed).permutation(known)
     test = examples.part("test")
     points = []
     for done, fraction in enumerate(fractions):
-        chosen = order[: max(1, round(fraction * len(order)))]
+        chosen = first_units(units[parts == "train"], fraction, options.seed)
         rows = np.flatnonzero((parts != "train") | np.isin(units, chosen))
-        # as many steps for each: a small set is gone through more often
-        epochs = max(1, round(options.epochs / max(fraction, 1e-3) ** 0.5))
-        trained = train(examples.take(rows), dataclasses.replace(options, epochs=epochs), None)
+        trained = train(examples.take(rows), longer(options, fraction), None)
         model = of_network(trained.model, trained.options.recipe)
         scores = np.asarray(predict(test.stamps, test.sign, model)["score"])
         fpr = missed_and_fpr(scores, test.labels, threshold_at_missed(scores, test.labels, 0.01))[1]

@@ -169,7 +169,7 @@ def _compiled(model: keras.Model, options: TrainOptions, steps: int) -> keras.Mo
             schedule, clipnorm=1.0, use_ema=options.averaging > 0, ema_momentum=max(options.averaging, 0.5)
         ),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
-        jit_compile=keras.backend.backend() == "jax",  # slower with TensorFlow on CPU
+        jit_compile=keras.backend.backend() == "jax",  # the others are slower with it on CPU; JAX is lost without
     )
     return network
 
@@ -180,6 +180,7 @@ def _averaged(network: keras.Model) -> Iterator[list[npt.NDArray[np.float32]]]:
     own = network.get_weights()
     if network.optimizer.use_ema:
         network.optimizer.finalize_variable_values(network.trainable_variables)
+        network.set_weights(network.get_weights())  # copies: JAX takes the memory of what it predicts with
     yield network.get_weights()
     network.set_weights(own)
 

@@ -1,0 +1,139 @@
+"""Networks and the sets that they learn from, on a machine that has Keras and little else.
+
+A network is a folder with ``model.keras`` and ``training.json``: no ONNX export and no golden scores, so that it can be
+trained where there is no TensorFlow. Stamps are read only for the examples that are asked for: many networks can then
+be trained side by side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from models import examples, store
+from models.classifier import Classifier, of_network
+from models.dataset import to_learn_from
+from models.examples import EXAMPLES, TrainingSet
+from models.inputs import Recipe
+from models.leave_out import leave_out
+from models.predict import predict
+from models.runtime import start_keras
+from models.train import TrainedModel
+from nightsift.frames import Stamps
+from nightsift.io.parquet import read_table
+
+TOLD = "training.json"
+SAMPLES = 20  # of the dropout, as in service
+
+
+@dataclass(frozen=True, eq=False)
+class Sets:
+    """Stamp sets of which only the tables are in memory."""
+
+    folders: list[Path]
+    sizes: list[int]
+    table: pa.Table
+    card: dict[str, Any]
+
+    def column(self, name: str) -> np.ndarray:
+        """A column, empty text where it is null."""
+        return np.array([one if one is not None else "" for one in self.table[name].to_pylist()])
+
+    def read(self, wanted: np.ndarray) -> TrainingSet:
+        """The examples of a mask, in the parts that they have here, with their stamps."""
+        found, start = [], 0
+        for folder, size in zip(self.folders, self.sizes, strict=True):
+            rows = np.flatnonzero(wanted[start : start + size])
+            if len(rows):
+                one = examples.read(folder).take(rows)
+                found.append(TrainingSet(one.stamps, self.table.take(pa.array(start + rows)), one.card))
+            start += size
+        return examples.join(found)
+
+
+def open_sets(folders: list[Path], seed: int = 1) -> Sets:
+    """All stamp sets under some folders, dealt out to learn from and to stop the training by."""
+    found = sorted(file.parent for folder in folders for file in folder.rglob(examples.TABLE))
+    tables = {folder: examples.pixels_apart(read_table(folder / examples.TABLE, EXAMPLES)) for folder in found}
+    tables = {folder: table for folder, table in tables.items() if len(table)}
+    if not tables:
+        raise SystemExit(f"there is no stamp set in {', '.join(map(str, folders))}")
+    dealt = to_learn_from(_without_stamps(pa.concat_tables(tables.values())), seed)
+    return Sets(list(tables), [len(one) for one in tables.values()], dealt.table, dealt.card)
+
+
+def leaving_out(sets: Sets, names: list[str]) -> Sets:
+    """The sets with examples of some sources in no part, see `models.leave_out`."""
+    left = leave_out(TrainingSet(_without_stamps(sets.table).stamps, sets.table, sets.card), names)
+    return Sets(sets.folders, sets.sizes, left.table, left.card)
+
+
+def _without_stamps(table: pa.Table) -> TrainingSet:
+    return TrainingSet(Stamps(np.zeros((0, 1, 1, 3), np.float32), np.zeros((0, 1, 1), np.bool_)), table, {})
+
+
+def save(folder: Path, trained: TrainedModel, told: dict[str, Any]) -> None:
+    """Write a network, all or nothing; ``told`` is plain values."""
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    trained.model.save(partial / store.MODEL)
+    whole = {
+        **told, "training": trained.options.to_mapping(), "best_epoch": trained.best_epoch, "history": trained.history,
+        "recipe": json.loads(trained.options.recipe.to_json()), "parameters": int(trained.model.count_params()),
+    }  # fmt: skip
+    (partial / TOLD).write_text(json.dumps(whole, indent=1, default=str))
+    os.replace(partial, folder)
+
+
+def is_plain(name: str | Path) -> bool:
+    """Whether a folder holds a network of `save`."""
+    return (Path(name) / TOLD).is_file()
+
+
+def told_of(folder: Path) -> dict[str, Any]:
+    """What `save` wrote beside the network."""
+    return dict(json.loads((folder / TOLD).read_text()))
+
+
+def load(name: str | Path) -> Classifier:
+    """A network of `save`, or a released model by its name or folder."""
+    if not is_plain(name):
+        return store.load(str(name))
+    from models.contract import check
+    from models.normalisation import layer_class
+
+    folder, keras = Path(name), start_keras()
+    layer_class()  # registers the layer under its name, which reading needs
+    model, told = keras.saving.load_model(folder / store.MODEL, compile=False), told_of(folder)
+    recipe = Recipe.from_mapping(told["recipe"])
+    check(model, recipe, folder.name)
+    return of_network(model, recipe, folder.name, folder.name, told)
+
+
+def scores_of(name: str | Path, found: TrainingSet) -> np.ndarray:
+    """Scores of examples; those of a network of `save` are kept beside it."""
+    digest = hashlib.sha256("\n".join(found.table["example_id"].to_pylist()).encode()).hexdigest()[:12]
+    kept = Path(name) / f"scores-{digest}.npy"
+    if is_plain(name) and kept.is_file():
+        return np.asarray(np.load(kept), dtype=float)
+    score = np.asarray(predict(found.stamps, found.sign, load(name), SAMPLES)["score"], dtype=np.float32)
+    if is_plain(name):
+        partial = kept.with_name(f".{kept.name}.{os.getpid()}.npy")
+        np.save(partial, score)
+        os.replace(partial, kept)
+    return score.astype(float)
+
+
+def shared_with(name: str | Path, found: TrainingSet) -> list[str]:
+    """Units of a set that a network of `save` learnt from."""
+    known = set(told_of(Path(name))["units_known"]) if is_plain(name) else set()
+    return sorted(known & set(found.table["unit"].to_pylist()))

@@ -1,0 +1,147 @@
+"""Learning curves learn from what they say, share their work, and are drawn from what is there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from models import examples
+from models.examples import EXAMPLES, TrainingSet
+from nightsift.frames import Stamps
+from nightsift.tables import table
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+TINY = {"filters": [4, 6], "dense": 8}
+SOURCES = ("detected", "minor_planet", "injected", "transplanted")
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """The modules of benchmarks/, which is no package."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import rb_learning
+        import rb_learning_figure
+        import rb_networks
+
+        yield SimpleNamespace(learning=rb_learning, figure=rb_learning_figure, networks=rb_networks)
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+def make_unit(name: str, n: int, seed: int) -> TrainingSet:
+    """Blobs on noise against noise, from every source, in three fields of one unit."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 2
+    yy, xx = np.mgrid[:31, :31] - 15
+    data = rng.normal(0, 1, (n, 31, 31, 3))
+    blob = rng.uniform(2, 20, (n, 1, 1)) * np.exp(-0.5 * (xx**2 + yy**2) / 2.0**2) * labels[:, None, None]
+    data[..., 0] += blob
+    data[..., 2] += blob
+    real, field = labels == 1, np.arange(n) * 3 // n
+    source = np.where(real, np.take(SOURCES, np.arange(n) // 2 % 4), "random")
+    rows = {
+        "example_id": [f"{name}-{i}" for i in range(n)], "reduction": ["standard"] * n, "survey": [name] * n,
+        "unit": [name] * n, "night": ["2026-11-20"] * n, "field": [f"{name}/f{i}" for i in field],
+        "exposure_id": [f"{name}/x{i}" for i in field],
+        "object_id": [f"{name}/o{i}" if labels[i] else None for i in range(n)],
+        "kind": np.where(real, "supernova", "bogus").tolist(), "label": labels.astype(np.int8),
+        "sign": np.ones(n, np.int8), "snr": rng.uniform(5, 60, n).astype(np.float32), "flags": np.zeros(n, np.int32),
+        "split": ["train"] * n, "source": source.tolist(),
+    }  # fmt: skip
+    return TrainingSet(Stamps(data.astype(np.float32), np.zeros((n, 31, 31), bool)), table(rows, EXAMPLES), {})
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight units to learn from, two to test on."""
+    root = tmp_path_factory.mktemp("sets")
+    for number in range(10):
+        folder = root / ("learn" if number < 8 else "test") / f"u{number}"
+        examples.write(folder, make_unit(f"u{number}", 24, number))
+    return root
+
+
+def run(bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    """The command, as it is typed."""
+    monkeypatch.setattr(sys, "argv", ["rb_learning.py", *map(str, arguments)])
+    bench.learning.main()
+
+
+def test_networks_are_made_once_scored_and_drawn(
+    bench: SimpleNamespace, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    out, common = tmp_path / "out", ("--epochs", 1, "--network", json.dumps(TINY), "--threads", 1)
+    learn = ("--sets", sets / "learn", "--out", out, *common)
+    run(bench, monkeypatch, *learn, "--fractions", 0.2, 1, "--seeds", 0)
+    run(bench, monkeypatch, *learn, "--fractions", 0.5, "--seeds", 0, "--leave-out", "real-but-minor-planets")
+    names = [folder.name for folder in bench.learning.networks_in(out)]
+    assert names == [
+        "all-0001-units-seed-0", "all-0007-units-seed-0", "without-real-but-minor-planets-0004-units-seed-0",
+    ]  # fmt: skip
+    small, large, without = (bench.networks.told_of(out / name) for name in names)
+    assert small["examples"] == 24
+    assert small["steps"] >= large["steps"], "as many steps, whatever it learns from"
+    assert without["real"] == 4 * 3, "an eighth of the examples are minor planets"
+    assert without["examples"] == 4 * (3 + 12)
+    assert not list(out.glob(".*.npz")), "the state of a finished training is gone"
+    written = {name: (out / name / "model.keras").stat().st_mtime_ns for name in names}
+    capsys.readouterr()
+    run(bench, monkeypatch, *learn, "--fractions", 0.2, 1, "--seeds", 0, "--test", sets / "test")
+    assert {name: (out / name / "model.keras").stat().st_mtime_ns for name in names} == written
+    assert "only minor planets real | 4 | 60 | 12 | 1 |" in capsys.readouterr().out
+    assert (out / "rb_learning.png").stat().st_size > 10_000
+    with pytest.raises(SystemExit, match="learnt from units of the test sets: u"):
+        run(bench, monkeypatch, "--out", out, "--test", sets)
+
+
+def test_a_network_that_another_process_makes_is_left_to_it(
+    bench: SimpleNamespace, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with bench.learning.alone(tmp_path / ".all-0001-units-seed-0.lock") as free:
+        assert free
+        run(bench, monkeypatch, "--sets", sets / "learn", "--out", tmp_path, "--fractions", 0.1, "--seeds", 0)
+    assert not bench.learning.networks_in(tmp_path)
+
+
+def test_stamps_are_read_for_what_is_wanted_alone(bench: SimpleNamespace, sets: Path) -> None:
+    opened = bench.networks.open_sets([sets / "learn"], seed=1)
+    parts = opened.column("split")
+    assert set(parts) == {"train", "validation"}
+    wanted = np.zeros(len(parts), bool)
+    wanted[[3, 30, 31]] = True
+    found = opened.read(wanted)
+    assert found.table["example_id"].to_pylist() == ["u0-3", "u1-6", "u1-7"]
+    np.testing.assert_array_equal(found.stamps.data[1], examples.read(sets / "learn" / "u1").stamps.data[6])
+    assert np.asarray(found.table["split"]).tolist() == parts[wanted].tolist()
+
+
+def test_at_most_so_many_real_examples(bench: SimpleNamespace, sets: Path) -> None:
+    opened = bench.networks.open_sets([sets / "learn"], seed=1)
+    label, part = opened.column("label"), opened.column("split")
+    rows = bench.learning.rows_to_learn(opened, np.unique(opened.column("unit")), 10, seed=0)
+    assert np.sum(rows & (part == "train") & (label == 1)) == 10
+    assert np.sum(rows & (part == "train") & (label == 0)) == np.sum((part == "train") & (label == 0))
+
+
+def test_power_laws_are_found_again(bench: SimpleNamespace) -> None:
+    n = np.array([100.0, 1000.0, 10000.0])
+    exponent, factor = bench.figure.power_law(n, 3.0 * n**-0.4)
+    assert (exponent, np.exp(factor)) == pytest.approx((-0.4, 3.0))
+    rng, labels, fields = np.random.default_rng(0), np.arange(4000) % 2, np.arange(4000) // 200
+    points = [
+        {"kind": "all", "name": f"{size}-{seed}", "seed": seed, "units": size, "examples": 100 * size, "real": size,
+         "best_epoch": 1, "steps": 1,
+         "scores": 1 / (1 + np.exp(-(labels - 0.5) * 3 * size**0.3 - rng.normal(0, 1, 4000)))}
+        for size in (1, 4, 16) for seed in (0, 1)
+    ]  # fmt: skip
+    told = bench.figure.curves(points, labels, fields, draws=20)["all"]
+    assert len(told["networks"]) == 6
+    for law in told["laws"].values():
+        low, high = law["range"]
+        assert low <= law["exponent"] <= high < 0
