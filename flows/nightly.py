@@ -24,6 +24,7 @@ from tasks.discover import Exposure, find_exposures, pending
 from tasks.finish import finish_night
 from tasks.logs import run_logger
 from tasks.reduce import reduce_exposure
+from tasks.references import keep_model
 from tasks.report import write_report
 
 Progress = Callable[[Mapping[str, Any], int], None]
@@ -99,6 +100,7 @@ def _night(
         if progress is not None:
             progress(rows[-1], len(todo))
     give_back_memory()  # which this process kept, where it reduced exposures itself
+    _keep_models(archive, [units[name] for name in sorted({one.unit for one in found})], problems)
     nights = sorted({row["night"] for row in rows} | {one.night for one in found if one.night})
     reports: dict[str, Path] = {}
     thresholds = {name: unit.model.threshold for name, unit in units.items()}
@@ -149,6 +151,16 @@ def load_units(survey: Survey, only: Sequence[str]) -> dict[str, Unit]:
                 advice=f"the survey has {', '.join(names)}",
             )  # fmt: skip
     return {unit.name: unit for unit in (survey.load_unit(name) for name in names if not only or name in only)}
+
+
+def _keep_models(archive: Archive, units: Sequence[Unit], problems: list[str]) -> None:
+    """Copy what scored this night into the archive: selection functions need it when it is replaced."""
+    for unit in units:
+        try:
+            keep_model(archive, unit, model_of(unit))
+        except (NightsiftError, OSError) as error:
+            run_logger().error("the model of %s could not be kept: %s", unit.name, error)
+            problems.append(f"the model of {unit.name} could not be kept: {error}")
 
 
 def _find(survey: Survey, units: Mapping[str, Unit], night: str | None) -> tuple[list[Exposure], list[str]]:

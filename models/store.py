@@ -87,7 +87,8 @@ def model_id(name_or_path: str | Path) -> str:
     Returns
     -------
     str
-        Name and the first 12 hexadecimal digits of the SHA-256 of its network; ``"none"`` for no model.
+        Name by its card and the first 12 hexadecimal digits of the SHA-256 of its network, wherever its folder was
+        copied to; ``"none"`` for no model.
 
     Raises
     ------
@@ -97,7 +98,12 @@ def model_id(name_or_path: str | Path) -> str:
     if name_or_path == NO_MODEL:
         return NO_MODEL
     folder = find(name_or_path)
-    return f"{folder.name}-{_digest(folder / MODEL)[:12]}"
+    digest = _digest(folder / MODEL)
+    try:
+        card = json.loads((folder / CARD).read_text())
+    except (OSError, ValueError):
+        card = {}  # told when it is loaded
+    return _identity(folder, card, digest)
 
 
 def load(
@@ -164,7 +170,7 @@ def _read(folder: Path, digest: str, threads: int | None, engine: str) -> Classi
     if card.get("sha256") != digest:
         raise ModelMismatch(model=folder.name, what=f"{MODEL} is not the file that {CARD} describes")
     recipe = Recipe.from_mapping(json.loads((folder / RECIPE).read_text()))
-    identity = f"{folder.name}-{digest[:12]}"
+    identity = _identity(folder, card, digest)
     if engine == "onnx":
         sample, gates, trunk = onnx_scorer.read_parts(folder, digest, recipe, threads)
         classifier = Classifier(folder.name, identity, recipe, sample, gates, card, trunk)
@@ -300,6 +306,12 @@ def _replace(partial: Path, target: Path) -> None:
         os.replace(target, old)
     os.replace(partial, target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _identity(folder: Path, card: dict[str, Any], digest: str) -> str:
+    """A model keeps its name in a copy of its folder, such as the one that an archive keeps."""
+    name = card.get("name") if card.get("sha256") == digest else None
+    return f"{name or folder.name}-{digest[:12]}"
 
 
 def _digest(path: Path) -> str:

@@ -165,7 +165,12 @@ def keep_model(archive: Archive, unit: Unit, model: str) -> Path | None:
         shutil.copytree(find(unit.model.name), partial)
         if unit.model.calibration:
             shutil.copy(Path(unit.file).parent / unit.model.calibration, partial / "calibration.json")
-        os.replace(partial, target)
+        try:
+            os.replace(partial, target)
+        except OSError:
+            shutil.rmtree(partial, ignore_errors=True)
+            if not target.is_dir():  # else another process was first
+                raise
     return target
 
 

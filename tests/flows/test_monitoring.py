@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from flows import nightly
 from flows.monitoring import NIGHTS, monitor
 from models.errors import TooFewNights
-from models.store import load
+from models.store import load, model_id
 from nightsift import ledger, tables
 from nightsift.cli.root import app
 from nightsift.frames import Stamps
@@ -135,6 +137,26 @@ def test_the_model_that_served_is_kept_with_its_completeness(survey: Path) -> No
     assert table.schema.equals(COMPLETENESS)
     assert sum(table["injected"].to_pylist()) == 14 * 40
     assert 0.7 < sum(table["accepted"].to_pylist()) / (14 * 40) < 0.9
+
+
+def test_a_night_keeps_the_model_that_scored_it_and_goes_on_where_it_cannot(
+    survey: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, problems = Archive(load_survey(survey).archive), []
+    shutil.rmtree(archive.home / "models", ignore_errors=True)
+    units = list(nightly.load_units(load_survey(survey), ()).values())
+    nightly._keep_models(archive, units, problems)
+    nightly._keep_models(archive, units, problems)
+    kept = archive.kept_model(load("base").model_id)
+    assert model_id(kept) == load("base").model_id, "named in a unit file it gives the same scores again"
+    assert [one.name for one in kept.parent.iterdir()] == [kept.name]
+
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(nightly, "keep_model", full)
+    nightly._keep_models(archive, units[:1], problems)
+    assert problems == [f"the model of {units[0].name} could not be kept: no space left on device"]
 
 
 def test_a_new_calibration_set_forgives_and_the_old_one_stays(survey: Path) -> None:

@@ -80,7 +80,7 @@ def test_export_that_is_off_on_this_machine_gives_way_to_keras(
         content = dict(golden)
     content["score"] = content["score"] + 3e-4
     np.savez(copy / store.GOLDEN, **content)
-    with pytest.raises(ModelMismatch, match="off by 0.0003 on this machine with onnx, at most 0.0001"):
+    with pytest.raises(ModelMismatch, match=r"off by 0\.0003 on this machine with onnx, at most 0\.0001"):
         load(copy, engine="onnx")
     assert not caplog.records
     assert load(copy).model is not None

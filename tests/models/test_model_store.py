@@ -80,6 +80,12 @@ def test_network_of_another_card_is_refused(copy: Path) -> None:
         load(copy)
 
 
+def test_a_copy_of_a_model_keeps_its_identity(copy: Path, tmp_path: Path) -> None:
+    """What an archive keeps of a model that was replaced must be able to serve again, with its calibration."""
+    kept = Path(shutil.copytree(copy, tmp_path / store.model_id(copy)))
+    assert store.model_id(kept) == store.model_id(copy) == load(kept).model_id
+
+
 def test_other_golden_scores_are_refused(copy: Path) -> None:
     with np.load(copy / store.GOLDEN) as golden:
         content = dict(golden)
