@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from models import examples, store
+from models.augment import AugmentOptions
 from models.classifier import Classifier, of_network
 from models.dataset import to_learn_from
 from models.examples import EXAMPLES, TrainingSet
@@ -26,7 +27,7 @@ from models.inputs import Recipe
 from models.leave_out import leave_out
 from models.predict import predict
 from models.runtime import start_keras
-from models.train import TrainedModel
+from models.train import TrainedModel, TrainOptions
 from nightsift.frames import Stamps
 from nightsift.io.parquet import read_table
 
@@ -117,6 +118,14 @@ def load(name: str | Path) -> Classifier:
     recipe = Recipe.from_mapping(told["recipe"])
     check(model, recipe, folder.name)
     return of_network(model, recipe, folder.name, folder.name, told)
+
+
+def as_trained(folder: Path) -> TrainedModel:
+    """A network of `save` as its training left it, for `models.release`."""
+    told = told_of(folder)
+    options = dict(told["training"])
+    options |= {"recipe": Recipe.from_mapping(told["recipe"]), "augment": AugmentOptions(**options["augment"])}
+    return TrainedModel(load(folder).network, TrainOptions(**options), told["history"], told["best_epoch"])
 
 
 def scores_of(name: str | Path, found: TrainingSet) -> np.ndarray:

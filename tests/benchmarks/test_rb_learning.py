@@ -12,6 +12,8 @@ import pytest
 
 from models import examples
 from models.examples import EXAMPLES, TrainingSet
+from models.predict import predict
+from models.store import load
 from nightsift.frames import Stamps
 from nightsift.tables import table
 
@@ -28,8 +30,9 @@ def bench():
         import rb_learning
         import rb_learning_figure
         import rb_networks
+        import rb_release
 
-        yield SimpleNamespace(learning=rb_learning, figure=rb_learning_figure, networks=rb_networks)
+        yield SimpleNamespace(learning=rb_learning, figure=rb_learning_figure, networks=rb_networks, release=rb_release)
     finally:
         sys.path.remove(str(BENCHMARKS))
 
@@ -67,10 +70,10 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+def run(bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, *arguments: object, what: str = "learning") -> None:
     """The command, as it is typed."""
-    monkeypatch.setattr(sys, "argv", ["rb_learning.py", *map(str, arguments)])
-    bench.learning.main()
+    monkeypatch.setattr(sys, "argv", [f"rb_{what}.py", *map(str, arguments)])
+    getattr(bench, what).main()
 
 
 def test_networks_are_made_once_scored_and_drawn(
@@ -98,6 +101,16 @@ def test_networks_are_made_once_scored_and_drawn(
     assert (out / "rb_learning.png").stat().st_size > 10_000
     with pytest.raises(SystemExit, match="learnt from units of the test sets: u"):
         run(bench, monkeypatch, "--out", out, "--test", sets)
+    given = ("--sets", sets / "learn", "--test", sets / "test", "--out", tmp_path / "mine")
+    run(bench, monkeypatch, "--network", out / names[1], *given, what="release")
+    released, plain = load(tmp_path / "mine"), bench.networks.load(out / names[1])
+    assert released.card["data"]["counts"]["split"]["test"] == 48
+    assert released.card["training"]["network"] == TINY
+    tested = make_unit("u9", 24, 9)
+    scores = [predict(tested.stamps, tested.sign, one)["score"] for one in (released, plain)]
+    np.testing.assert_allclose(*scores, atol=1e-4)
+    with pytest.raises(SystemExit, match="learnt from 24 examples of 2 units, these sets give 168 of 8"):
+        run(bench, monkeypatch, "--network", out / names[0], *given, what="release")
 
 
 def test_a_network_that_another_process_makes_is_left_to_it(

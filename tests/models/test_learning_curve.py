@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ def test_each_part_holds_the_smaller_ones() -> None:
     units = np.repeat([f"u{i}" for i in range(20)], 5)
     parts = [first_units(units, fraction, seed=2) for fraction in (0.0, 0.1, 0.5, 1.0)]
     assert [len(part) for part in parts] == [1, 2, 10, 20]
-    for small, large in zip(parts, parts[1:], strict=False):
+    for small, large in pairwise(parts):
         assert set(small) <= set(large)
     assert set(parts[1]) != set(first_units(units, 0.1, seed=3)), "another seed takes other units"
 

@@ -1,0 +1,52 @@
+"""Release a network that was trained elsewhere: ``rb_release.py --network FOLDER --sets A --test B --out NAME``.
+
+What `rb_learning` trains on a machine without TensorFlow becomes a model with its export, golden scores, threshold and
+card, as `nightsift train` writes it. The sets must be those that it learnt from, dealt out by the same seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import rb_bases
+import rb_networks
+
+from models.dataset import with_test_set
+from models.leave_out import leave_out
+from models.release import release
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", type=Path, required=True, help="folder of rb_learning.py")
+    parser.add_argument("--sets", type=Path, nargs="+", required=True, help="that it learnt from")
+    parser.add_argument("--test", type=Path, nargs="+", required=True, help="of other units")
+    parser.add_argument("--deal", type=int, default=1, help="as rb_learning.py had it")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    told = rb_networks.told_of(arguments.network)
+    found = with_test_set(rb_bases.read_sets(arguments.sets), rb_bases.read_sets(arguments.test), arguments.deal)
+    found = leave_out(found, told["left_out"])
+    part, unit = (np.asarray(found.table[name]).astype(str) for name in ("split", "unit"))
+    learnt = int((part == "train").sum())
+    known = sorted(set(unit[np.isin(part, ("train", "validation"))].tolist()))
+    if learnt != told["examples"] or known != told["units_known"]:
+        raise SystemExit(
+            f"{arguments.network} learnt from {told['examples']} examples of {len(told['units_known'])} units, these "
+            f"sets give {learnt} of {len(known)}: name the same --sets and --deal, and a network of all units"
+        )
+    made = {"by": "benchmarks/rb_learning.py, benchmarks/rb_release.py", "seed": told["seed"],
+            "from": ", ".join(map(str, arguments.sets)), "tested on": ", ".join(map(str, arguments.test)),
+            "not learnt from": ", ".join(told["left_out"]) or "-"}  # fmt: skip
+    card = release(arguments.out, rb_networks.as_trained(arguments.network), found, made).card
+    print(f"model {card['model_id']} written to {arguments.out}, threshold {card['threshold']:.3f}")
+
+
+if __name__ == "__main__":
+    main()
