@@ -246,6 +246,48 @@ def beside(
     return galaxies.x[host] + cosine * along - sine * across, galaxies.y[host] + sine * along + cosine * across
 
 
+def settle(
+    galaxies: Galaxies,
+    host: npt.NDArray[np.int64],
+    offset: Values,
+    at: tuple[Values, Values],
+    phase: Values,
+    most: float,
+) -> tuple[Values, Values]:
+    """Places for sources that keep their sub-pixel phase: of the nearest nine, that whose offset is the one drawn.
+
+    Taking the nearest place of all would leave few small offsets in galaxies as small as a pixel, and some beyond the
+    largest.
+
+    Parameters
+    ----------
+    galaxies : Galaxies
+        The galaxies.
+    host : ndarray of int64, shape (n,)
+        Rows of the hosts.
+    offset : ndarray of float64, shape (n,)
+        Offsets drawn (half-light radii).
+    at : (ndarray, ndarray) of float64, shape (n,)
+        x, y wished (pixel).
+    phase : ndarray of float64, shape (2, n)
+        x, y of each source from the centre of its nearest pixel (pixel).
+    most : float
+        Largest offset (half-light radii); a place beyond it is taken only where there is no other.
+
+    Returns
+    -------
+    x, y : ndarray of float64, shape (n,)
+        Places (pixel) on whole pixels plus the phase, within 1.5 px of those wished along each axis.
+    """
+    side = np.repeat([-1.0, 0.0, 1.0], 3), np.tile([-1.0, 0.0, 1.0], 3)
+    places = [np.floor(one - own + 0.5) + own + step[:, None] for one, own, step in zip(at, phase, side, strict=True)]
+    x, y = (one.ravel() for one in places)
+    came = galaxies.offsets(np.tile(host, len(side[0])), x, y).reshape(len(side[0]), -1)
+    best = np.argmin(np.abs(came - offset) + 1e3 * (came > most), axis=0)
+    every = np.arange(len(host))
+    return places[0][best, every], places[1][best, every]
+
+
 def _apart(
     x: Values, y: Values, candidates: npt.NDArray[np.bool_], taken: Values, radius: float
 ) -> npt.NDArray[np.bool_]:

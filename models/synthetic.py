@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from models.placement import INJECTED, TRANSPLANTED, Placement, PlacementOptions, place
+from models.placement import INJECTED, TRANSPLANTED, Placement, PlacementOptions, place, settle
 from models.residuals import places
 from nightsift.context.galaxies import Galaxies
 from nightsift.context.known_objects import ASTEROID
@@ -101,7 +101,9 @@ def add_transients(
     moved = moved.take(moved.flux < brightest)
     if len(moved):
         which = np.array([rng.choice(np.flatnonzero(cuts.flux >= flux)) for flux in moved.flux], dtype=np.int64)
-        frame, x, y = transplant(frame, science.psf, cuts, which, moved.x, moved.y, moved.flux, rng)
+        phase = np.array([one[which] - np.floor(one[which] + 0.5) for one in (cuts.x, cuts.y)])
+        x, y = settle(galaxies, moved.host, moved.offset, (moved.x, moved.y), phase, options.max_offset)
+        frame, x, y = transplant(frame, science.psf, cuts, which, x, y, moved.flux, rng)
         offset = galaxies.offsets(moved.host, x, y)
         moved = dataclasses.replace(moved, x=x, y=y, offset=offset)
     truth = pa.concat_tables([synthetic_truth(one, science, galaxies, zero, reduction) for one in (stars_, moved)])

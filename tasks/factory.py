@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from scipy.spatial import cKDTree
 
 from models.assemble import Surroundings, rows_of
 from models.examples import TrainingSet
 from models.labels import AMBIGUOUS, BOGUS, REAL, LabelOptions, label
-from models.placement import PlacementOptions
+from models.placement import INJECTED, PlacementOptions
 from models.residuals import SAMPLE, places, quiet_galaxies, residual_rows
 from models.synthetic import add_transients, key_of, point_source_noise
 from nightsift.context.galaxies import Galaxies, galaxies_of_catalogue, galaxies_of_template
@@ -185,7 +186,9 @@ def examples_of(
         "left_out": counts | {"at_known_objects": int(excluded.sum())},
         "labels": dataclasses.asdict(options.labels),
         "placement": dataclasses.asdict(options.placement),
-        "synthetic": asked | {f"{one}_found": int((np.asarray(rows["source"]) == one).sum()) for one in asked},
+        "synthetic": asked
+        | {f"{one}_found": int((np.asarray(rows["source"]) == one).sum()) for one in asked}
+        | {"injected_on_galaxies": _on_galaxies(synthetic)},
     }
     return TrainingSet(stamps, rows, card)
 
@@ -224,6 +227,12 @@ def prepare_pair(frame: Frame, unit: Unit, archive: Archive, shift: tuple[float,
     pair = warp.fn(frame, template, misaligned(alignment, shift))
     zero = calibrate.fn(found, template, alignment)
     return Prepared(pair, zero, sources_on_frame(template, alignment), template.template_id)
+
+
+def _on_galaxies(synthetic: pa.Table) -> int:
+    """Injected stars that found a host: fewer than wished where few galaxies are known."""
+    hosted = synthetic.filter(pc.equal(synthetic["kind"], INJECTED))["host_id"]
+    return len(hosted) - hosted.null_count
 
 
 def _chosen(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,12 +44,16 @@ def dataset(
              (("truth", truth), ("orbits", orbits), ("galaxies", galaxies))}  # fmt: skip
     catalogues = Catalogues(**files, excluded=tuple(str(one.absolute()) for one in variables or ()))
     what = "exposures" if survey else "units"
+    if survey and not orbits and not truth:
+        typer.echo("without --orbits the minor planets of these frames count as bogus: give MPCORB.DAT")
     made = make_dataset(
         out, None if survey is None else load_survey(survey), catalogues, seed, units, work, workers,
         lambda done, total: typer.echo(f"{done}/{total} {what} done"), track, doubt,
     )  # fmt: skip
     for source, count in Counter(made.table["source"].to_pylist()).most_common():
         typer.echo(f"  {source}: {count}")
+    for line in _poor_in_hosts(made.card):
+        typer.echo(line)
     if "label_noise" in made.card:
         told = made.card["label_noise"]["doubtful"]
         typer.echo(
@@ -56,3 +61,15 @@ def dataset(
         )
     real = int(made.labels.sum())
     typer.echo(f"{len(made)} examples, {real} real and {len(made) - real} bogus, written to {out}")
+
+
+def _poor_in_hosts(card: Mapping[str, Any]) -> list[str]:
+    """Said where far fewer synthetic transients than wished stand on a galaxy."""
+    put, wished = card.get("synthetic", {}), card.get("placement", {}).get("on_hosts", 0.0)
+    stars, hosted = put.get("injected", 0), put.get("injected_on_galaxies")
+    if hosted is None or hosted >= 0.5 * wished * stars:
+        return []
+    return [
+        f"  only {hosted} of {stars} injected stars stand on a galaxy ({wished:.0%} wished): few galaxies are known, "
+        "give --galaxies"
+    ]

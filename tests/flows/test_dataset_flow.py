@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from flows.dataset import make_dataset
 from models import examples
 from models.examples import identity_of
+from nightsift.cli.dataset import _poor_in_hosts
 from nightsift.cli.root import app
 from nightsift.errors import BadTable
 from nightsift.simulate import SimulationOptions, simulate
@@ -34,6 +35,7 @@ def test_command_makes_a_set_of_an_archive(survey: Path, tmp_path: Path) -> None
     told = CliRunner().invoke(app, [*asked, "--variables", str(tmp_path / "variables.parquet")], catch_exceptions=False)
     assert told.exit_code == 0
     assert "2/2 exposures done" in told.output
+    assert "without --orbits the minor planets of these frames count as bogus" in told.output
     found = examples.read(out)
     source = np.asarray(found.table["source"].to_pylist())
     assert (source == "injected").sum() >= 10
@@ -43,10 +45,21 @@ def test_command_makes_a_set_of_an_archive(survey: Path, tmp_path: Path) -> None
     assert found.card["made"]["excluded"] == [str(tmp_path / "variables.parquet")]
     assert sum(found.card["counts"]["source"].values()) == len(found)
     assert "# Data set card" in (out / "card.md").read_text()
+    put = found.card["synthetic"]
+    poor = put["injected_on_galaxies"] < 0.3 * put["injected"]
+    assert ("injected stars stand on a galaxy (60% wished)" in told.output) == poor
     again = make_dataset(tmp_path / "again", load_survey(survey), seed=4, workers=1, track=False,
                          work=tmp_path / "again-parts")  # fmt: skip
     assert again.card["left_out"]["at_known_objects"] == 0
     assert json.loads((tmp_path / "again" / "card.json").read_text())["set_id"] != found.card["set_id"]
+
+
+def test_few_galaxies_are_told() -> None:
+    card = {"placement": {"on_hosts": 0.6}, "synthetic": {"injected": 100, "injected_on_galaxies": 29}}
+    assert "only 29 of 100 injected stars" in _poor_in_hosts(card)[0]
+    card["synthetic"]["injected_on_galaxies"] = 31
+    assert not _poor_in_hosts(card)
+    assert not _poor_in_hosts({}), "of a set that was made before"
 
 
 def test_stamps_must_belong_to_their_table(survey: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from models.placement import PlacementOptions, draw_hosts, place
+from models.placement import PlacementOptions, beside, draw_hosts, place, settle
 from nightsift.context.galaxies import Galaxies
 
 SHAPE = (1500, 1500)
@@ -50,6 +50,22 @@ def test_offsets_are_uniform_in_light_radii() -> None:
     assert kstest(offset / 5.0, "uniform").pvalue > 1e-3
     measured = np.concatenate([hosts.offsets(p.host[p.host >= 0], p.x[p.host >= 0], p.y[p.host >= 0]) for p in plans])
     np.testing.assert_allclose(measured, offset, atol=1e-9)
+
+
+def test_offsets_stay_uniform_where_sources_keep_their_phase(rng: np.random.Generator) -> None:
+    """Pixels of a minor planet cannot be moved by parts of a pixel, and most galaxies are a few pixels large."""
+    n, hosts = 4000, galaxies(4000, spread=1.0)
+    host, offset = np.arange(n), rng.uniform(0.0, 5.0, n)
+    wished, phase = beside(rng, hosts, host, offset), rng.uniform(-0.5, 0.5, (2, n))
+    x, y = settle(hosts, host, offset, wished, phase, 5.0)
+    for got, want, own in zip((x, y), wished, phase, strict=True):
+        assert np.abs(got - want).max() <= 1.5
+        np.testing.assert_allclose(got - own, np.round(got - own), atol=1e-9)
+    came = hosts.offsets(host, x, y)
+    nearest = hosts.offsets(host, *(np.round(want - own) + own for want, own in zip(wished, phase, strict=True)))
+    assert np.mean(nearest > 5.0) > 0.02
+    assert np.mean(came > 5.0) < 0.001
+    assert np.abs(came - offset).mean() < 0.5 * np.abs(nearest - offset).mean()
 
 
 def test_what_changes_already_does_not_bend_the_offsets() -> None:
