@@ -15,8 +15,9 @@ from nightsift.ledger import FINAL
 from nightsift.tables import LEDGER
 from nightsift.units import Unit
 
-WITHOUT_EFFECT = {"description", "file", "extends"}
-"""Parts of a unit file that change no result."""
+WITHOUT_EFFECT: dict[str, Any] = {"description": True, "file": True, "extends": True, "model": {"threshold": True}}
+"""Parts of a unit file that change no result. The threshold drops nothing: what it accepts is counted when a night is
+finished (`tasks.finish`), without reducing anything again."""
 
 UNKNOWN_NIGHT = "unknown"
 
