@@ -168,6 +168,7 @@ TITLES = {
     "snr nuclear": "Simulated transients on the nucleus by S/N",
     "snr asteroid": "Minor planets by S/N",
 }  # fmt: skip
+SHORT = {"fpr": ("kind", "offset supernova", "snr simulated"), "minor_planets": ("kind",)}
 
 
 def compare(arms: dict[str, list[str]], found: TrainingSet, draws: int = DRAWS) -> dict[str, Any]:
@@ -183,7 +184,7 @@ def compare(arms: dict[str, list[str]], found: TrainingSet, draws: int = DRAWS) 
     places = {arm: list(range(ends[k], ends[k + 1])) for k, arm in enumerate(arms)}
     drawn = {point: arms_of(one, places) for point, one in parts.items()}
     return {
-        "arms": {arm: [_learnt(name) for name in models] for arm, models in arms.items()},
+        "arms": {arm: [learnt(name) for name in models] for arm, models in arms.items()},
         "cells": cells.names, "middle": cells.middle, "n": np.asarray(cells.members.sum(axis=1)).astype(int).tolist(),
         "parts": {point: {arm: with_range(one) for arm, one in by.items()} for point, by in drawn.items()},
         "less": {
@@ -193,30 +194,33 @@ def compare(arms: dict[str, list[str]], found: TrainingSet, draws: int = DRAWS) 
     }  # fmt: skip
 
 
-def _learnt(name: str) -> dict[str, Any]:
-    told = rb_networks.told_of(Path(name)) if rb_networks.is_plain(name) else {}
-    return {
-        "name": Path(name).name,
-        **{key: told.get(key) for key in ("kind", "left_out", "examples", "real", "units")},
-    }
+def learnt(name: str) -> dict[str, Any]:
+    """What a network learnt from, by its own account."""
+    if rb_networks.is_plain(name):
+        told = rb_networks.told_of(Path(name))
+        return {"name": Path(name).name, **{key: told[key] for key in ("left_out", "examples", "real")}}
+    card = rb_networks.load(name).card
+    part = next((one for one in card["data"].get("parts", ()) if one["part"] == "train"), {"real": 0, "bogus": 0})
+    out = [one for one in card["made"].get("not learnt from", "").split(", ") if one and one != "-"]
+    return {"name": name, "left_out": out, "examples": part["real"] + part["bogus"], "real": part["real"]}
 
 
-def tell(told: dict[str, Any], found: TrainingSet) -> str:
-    """Everything in Markdown."""
+def tell(told: dict[str, Any], found: TrainingSet, everything: bool = False) -> str:
+    """In Markdown: what is told first, or all tables."""
     fields = len(set(found.table["field"].to_pylist()))
     lines = [f"{int(found.labels.sum())} real, {int((found.labels == 0).sum())} bogus detections, {fields} fields\n"]
     for arm, models in told["arms"].items():
-        known = [one for one in models if one["examples"]]
-        learnt = f", {known[0]['examples']:,} examples, {known[0]['real']:,} real" if known else ""
-        left = ", ".join(known[0]["left_out"]) if known and known[0]["left_out"] else "nothing known"
-        lines.append(f"- {arm}: {len(models)} networks, left out: {left}{learnt}")
+        counts = [f"{np.mean([one[key] for one in models]):,.0f}" for key in ("examples", "real")]
+        left = " / ".join(sorted({", ".join(one["left_out"]) or "nothing" for one in models}))
+        lines.append(f"- {arm}: {len(models)} networks, left out: {left}; {counts[0]} examples, {counts[1]} real")
     for arm, models in told["arms"].items():
         if any("detected" not in _sources(one["left_out"]) for one in models):
             lines.append(f"- **{arm} may have learnt from simulated transients: on them the comparison is not fair**")
     for point, title in POINTS.items():
         lines += ["", f"## At {title}"]
         for what, about in TITLES.items():
-            lines += ["", f"{about}:", "", table(told, point, what)]
+            if what in SHORT[point] or everything:
+                lines += ["", f"{about}:", "", table(told, point, what)]
     return "\n".join(lines)
 
 
@@ -233,6 +237,7 @@ def main() -> None:
     parser.add_argument("--also", nargs="+", action="append", default=[], help="NAME MODELS: one more kind of network")
     parser.add_argument("--sets", type=Path, nargs="+", required=True, help="of units that none of them saw")
     parser.add_argument("--sound", action="store_true", help="sound reductions alone, without the careless ones")
+    parser.add_argument("--everything", action="store_true", help="print all tables")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     found = rb_bases.read_sets(arguments.sets)
@@ -247,7 +252,7 @@ def main() -> None:
         arms[name] = models
     told = compare(arms, found)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    print(tell(told, found))
+    print(tell(told, found, arguments.everything))
     rb_ablation_figure.draw(told, arguments.out / "rb_ablation.png")
     (arguments.out / "rb_ablation.json").write_text(json.dumps(told, indent=1, default=float))
 

@@ -13,6 +13,8 @@ from nightsift.plots import COLOURS, MARKERS, STYLE
 NUCLEUS = -0.45  # where what stands on the nucleus is drawn (half-light radii)
 FALSE = "false detections"
 FAINT = 5.0  # S/N of the limit
+SHOWN = (("snr simulated", "-", None, "transients on hosts"), ("snr asteroid", ":", "white", "minor planets"))
+"""What is drawn by brightness: cells, line, filling of the markers (None for their colour), name."""
 
 
 def draw(told: dict[str, Any], file: Path) -> None:
@@ -20,11 +22,12 @@ def draw(told: dict[str, Any], file: Path) -> None:
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11.5, 4.0), facecolor="white", layout="constrained")
+        figure = Figure(figsize=(11.5, 4.2), facecolor="white", layout="constrained")
         grid = figure.subplots(1, 3, width_ratios=(1, 1, 0.85))
         _offsets(grid[0], told)
         _snr(grid[1], told)
         _kinds(grid[2], told)
+        figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(told["arms"]))
         figure.savefig(file, dpi=130)
 
 
@@ -60,21 +63,15 @@ def _offsets(axes: Any, told: dict[str, Any]) -> None:
     axes.set_xticks([NUCLEUS, 0, 1, 2, 3, 4], ["nucleus", "0", "1", "2", "3", "4"])
     axes.set(xlabel="offset from the host (half-light radii)", ylabel="recovered at FPR 1 % (%)")
     axes.set_title("simulated transients, by host offset")
-    axes.legend(loc="lower right")
 
 
 def _snr(axes: Any, told: dict[str, Any]) -> None:
     for number, arm in enumerate(told["arms"]):
-        for what, line, label in (
-            ("snr simulated", "-", "transients on hosts"),
-            ("snr asteroid", ":", "minor planets"),
-        ):
+        for what, line, fill, _ in SHOWN:
             places = _cells(told, what)
             if places:
                 x, y, around = _points(told, arm, places)
-                hollow = {} if line == "-" else {"mfc": "white"}
-                axes.errorbar(x * (1 + 0.015 * number), y, around, ls=line, label=f"{_named(arm)}: {label}",
-                              **_looks(number), **hollow)  # fmt: skip
+                axes.errorbar(x * (1 + 0.015 * number), y, around, ls=line, mfc=fill, **_looks(number))
     axes.set_xscale("log")
     ticks = [4, 5, 7, 10, 15, 20, 30, 40]
     axes.set_xticks(ticks, [f"{one}" for one in ticks])
@@ -86,7 +83,8 @@ def _snr(axes: Any, told: dict[str, Any]) -> None:
     )
     top.set_xticks([0, 0.5, 1, 1.5, 2], ["limit", "0.5", "1", "1.5", "2 mag above"])
     top.minorticks_off()
-    axes.legend(loc="lower right", fontsize=7)
+    lines = [axes.plot([], [], color="0.4", marker="o", ms=4.5, ls=line, mfc=fill)[0] for _, line, fill, _ in SHOWN]
+    axes.legend(lines, [label for *_, label in SHOWN], loc="lower right")
 
 
 def _kinds(axes: Any, told: dict[str, Any]) -> None:

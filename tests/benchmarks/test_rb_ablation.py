@@ -68,6 +68,9 @@ def compared(bench: SimpleNamespace, found: TrainingSet, monkeypatch: pytest.Mon
         ("w0", "none", 0), ("w1", "none", 1), ("o0", "nuclear", 2), ("o1", "nuclear", 3),
     )}  # fmt: skip
     monkeypatch.setattr(bench.ablation.rb_networks, "scores_of", lambda name, _: given[name])
+    monkeypatch.setattr(
+        bench.ablation, "learnt", lambda name: {"name": name, "left_out": [], "examples": 100, "real": 50}
+    )
     return bench.ablation.compare({"with": ["w0", "w1"], "without": ["o0", "o1"]}, found, draws=40)
 
 
@@ -113,7 +116,7 @@ def test_what_one_kind_misses_is_told_with_its_range(
         assert gain == pytest.approx(0.5, abs=0.1)
         assert abs(less["simulated transients off the nucleus"][0]) < 0.02
     text = bench.ablation.tell(compared, found)
-    assert "with may have learnt from simulated transients" in text, "nobody knows what these learnt from"
+    assert "with may have learnt from simulated transients" in text, "nothing was left out"
     assert "| simulated transients on the nucleus |" in text
     assert "nan" not in text
 
@@ -123,10 +126,17 @@ def test_networks_without_simulated_transients_are_not_warned_of(
 ) -> None:
     for arm, left in (("with", ["detected"]), ("without", ["real-but-minor-planets"])):
         for one in compared["arms"][arm]:
-            one.update(left_out=left, examples=100, real=50)
+            one.update(left_out=left)
     text = bench.ablation.tell(compared, found)
     assert "not fair" not in text
-    assert "- without: 2 networks, left out: real-but-minor-planets, 100 examples, 50 real" in text
+    assert "- without: 2 networks, left out: real-but-minor-planets; 100 examples, 50 real" in text
+    assert len(bench.ablation.tell(compared, found, everything=True)) > 1.5 * len(text)
+
+
+def test_a_card_tells_what_a_released_model_learnt_from(bench: SimpleNamespace) -> None:
+    told = bench.ablation.learnt("base")
+    assert told["left_out"] == []
+    assert told["examples"] > told["real"] > 1000
 
 
 def test_the_figure_is_drawn(compared: dict, bench: SimpleNamespace, tmp_path: Path) -> None:
