@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nightsift import __version__
+from nightsift.flags import names
 from nightsift.frames import Stamps
 from nightsift.report import evaluation_plots as plots
 from nightsift.report.pictures import strip
@@ -162,7 +163,7 @@ def _cards(one: Mapping[str, Any], stamps: Stamps, which: str) -> list[dict[str,
         what = [
             told("kind"), told("source"), told("snr", "S/N {:.1f}"), told("mag", "{:.1f} mag"),
             told("host_offset", "{:.1f} light radii"), told("label_doubt", "label doubt {:.2f}"),
-            "" if told("flags") in ("", "0") else f"flags {told('flags')}",
+            ", ".join(flag.lower().replace("_", " ") for flag in names(int(told("flags") or 0))),
         ]  # fmt: skip
         cards.append(
             {

@@ -191,9 +191,11 @@ def units(rows: Sequence[Mapping[str, Any]]) -> str:
         size = np.array([np.sqrt(row["real"] + row["bogus"]) for row in rows])
         axis.scatter(fpr, missed, s=2.0 * size, color=COLOURS[0], alpha=0.6, edgecolor="none")
         for place in np.argsort(-(np.nan_to_num(fpr) + np.nan_to_num(missed)))[:3]:
+            left = fpr[place] > 0.5 * np.nanmax(fpr)  # so that no name leaves the picture
             axis.annotate(
-                rows[place]["unit"], (fpr[place], missed[place]), (4, 4), textcoords="offset points", fontsize=7
-            )
+                rows[place]["unit"], (fpr[place], missed[place]), (-5 if left else 5, 5), textcoords="offset points",
+                ha="right" if left else "left", fontsize=7,
+            )  # fmt: skip
         axis.set_xlabel("FPR at the threshold")
         axis.set_ylabel("missed at the threshold")
         axis.margins(0.15)

@@ -113,7 +113,7 @@ def drawn_set(tmp_path: Path) -> Path:
         data[i, ..., 0] += shape
         data[i, ..., 2] += shape
     given = {
-        "label": labels, "sign": [1] * n, "snr": rng.uniform(5, 30, n), "flags": [0] * n, "split": ["test"] * n,
+        "label": labels, "sign": [1] * n, "snr": rng.uniform(5, 30, n), "flags": [4096] * n, "split": ["test"] * n,
         "kind": np.where(labels == 1, "supernova", "bogus"), "field": [f"f{i % 4}" for i in range(n)],
         "example_id": [f"e{i}" for i in range(n)], "unit": [f"u{i % 2}" for i in range(n)],
     }  # fmt: skip
@@ -125,9 +125,11 @@ def drawn_set(tmp_path: Path) -> Path:
 
 def test_command_writes_one_page_with_everything(drawn_set: Path, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
-    told = CliRunner().invoke(app, ["evaluate", "base", "--set", str(drawn_set), "--out", str(out), "--samples", "3"])
+    asked = ["evaluate", "base", "--set", str(drawn_set), "--out", str(out), "--samples", "3", "--threshold", "1"]
+    told = CliRunner().invoke(app, asked)
     assert told.exit_code == 0, told.output
     page = out.read_text()
+    assert "suspect frame" in page, "flags by their names, not by their number"
     assert "80 examples (40 real, 40 bogus) of the part &#39;test&#39;" in page
     assert page.count("data:image/png") >= 5
     assert "http" not in page.replace("http-equiv", "")
