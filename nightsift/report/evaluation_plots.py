@@ -45,7 +45,9 @@ def threshold_curves(models: Mapping[str, Series], thresholds: Mapping[str, floa
                     curves["logit"], _shown(missed), color=COLOURS[place], linestyle=STYLES[place % 4],
                     label=f"missed: {subset}",
                 )  # fmt: skip
-            at = float(np.log(thresholds[name] / (1 - thresholds[name])))
+            edge = float(np.max(np.abs(curves["logit"])))  # thresholds of 0 and 1 stand there
+            with np.errstate(divide="ignore"):
+                at = float(np.clip(np.log(thresholds[name]) - np.log1p(-thresholds[name]), -edge, edge))
             axis.axvline(at, color=GREY, linewidth=1)
             axis.annotate(
                 f"threshold {thresholds[name]:.3f}", (at, 1.15), fontsize=7.5, ha="center", annotation_clip=False
