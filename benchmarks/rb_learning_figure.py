@@ -88,14 +88,12 @@ def tables(told: dict[str, Any], labels: np.ndarray, fields: np.ndarray) -> str:
     for kind, one in told.items():
         for units in sorted({network["units"] for network in one["networks"]}):
             group = [network for network in one["networks"] if network["units"] == units]
-            mean = {key: np.mean([network[key] for network in group]) for key in ("examples", "real", *NAMES)}
-            spread = {key: np.std([network[key] for network in group], ddof=1) if len(group) > 1 else np.nan
-                      for key in NAMES}  # fmt: skip
+            mean = {key: np.mean([network[key] for network in group]) for key in ("examples", "real")}
+            told_by = {name: [network[name] for network in group] for name in NAMES}
             lines.append(
                 f"| {TELLING.get(kind, kind)} | {units} | {mean['examples']:,.0f} | {mean['real']:,.0f} | {len(group)} "
-                f"| {100 * mean['fpr_1']:.2f} ± {100 * spread['fpr_1']:.2f} % "
-                f"| {mean['one_minus_auc']:.5f} ± {spread['one_minus_auc']:.5f} "
-                f"| {mean['nll']:.4f} ± {spread['nll']:.4f} |"
+                f"| {_scatter(told_by['fpr_1'], 100.0, 2)} % | {_scatter(told_by['one_minus_auc'], 1.0, 5)} "
+                f"| {_scatter(told_by['nll'], 1.0, 4)} |"
             )
     lines += ["", "| learnt from | figure | power of the number of examples | 95 % | between |", "|---" * 5 + "|"]
     for kind, one in told.items():
@@ -106,6 +104,12 @@ def tables(told: dict[str, Any], labels: np.ndarray, fields: np.ndarray) -> str:
             for name, law in one["laws"].items()
         ]
     return "\n".join(lines)
+
+
+def _scatter(values: list[float], factor: float, digits: int) -> str:
+    """Mean and standard deviation over networks, the mean alone where there is one."""
+    mean = f"{factor * np.mean(values):.{digits}f}"
+    return f"{mean} ± {factor * np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else mean
 
 
 def draw(told: dict[str, Any], file: Path) -> None:
