@@ -34,7 +34,11 @@ def monitor(
     from flows.monitoring import monitor as run
 
     summary = run(where, night, unit, nights, inject, rate, _tell, track)
-    typer.echo(f"{len(summary.rows)} unit-nights judged, {len(summary.drifted)} drifted")
+    left = {row["unit"]: row["message"] for row in summary.rows if row["state"] == "unjudged"}
+    judged = sum(row["state"] != "unjudged" for row in summary.rows)
+    typer.echo(f"{judged} unit-nights judged, {len(summary.drifted)} drifted")
+    for name, why in left.items():  # the latest reason of each unit
+        typer.echo(f"  not judged: {name}{f', {why}' if why else ''}")
     if summary.drifted:
         show_table("Drifted", VIEW, [[row.get(name) for name in VIEW] for row in summary.drifted], right=VIEW[4:])
     for problem in summary.problems:

@@ -180,6 +180,11 @@ def test_too_few_nights_are_told(survey: Path, tmp_path: Path) -> None:
     assert {row["state"] for row in summary.rows} == {"unjudged"}
     assert "2 nights scored by" in summary.rows[0]["message"]
     assert summary.exit_code == 0
+    file = survey.with_name("young.toml")
+    file.write_text(survey.read_text().replace('archive = "archive"', f'archive = "{tmp_path}"'))
+    told = CliRunner().invoke(app, ["monitor", str(file), "--inject", "0", "--no-track"])
+    assert "0 unit-nights judged" in told.output
+    assert "not judged: north, no calibration set yet: 2 nights scored by" in told.output
 
 
 def test_command(survey: Path) -> None:

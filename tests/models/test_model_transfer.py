@@ -24,6 +24,7 @@ from models.transfer_release import write_transferred
 from models.tuned_parts import STRATEGIES
 from models.tuner import TuneOptions, Tuner
 from nightsift.cli.root import app
+from nightsift.errors import ConfigurationError
 from nightsift.frames import Stamps
 
 QUICK = TuneOptions(rounds=2, steps=3, samples=4, learning_rate=3e-3)
@@ -178,3 +179,6 @@ def test_command_writes_model_and_calibration(base: Path, separable: TrainingSet
     calibration = Calibration.from_json(out.with_name("mine.calibration.json").read_text())
     assert calibration.model_id == load(out).model_id
     assert CliRunner().invoke(app, ["transfer", str(out)]).exit_code != 0
+    wrong = CliRunner().invoke(app, ["transfer", str(out), "--stamps", str(tmp_path / "set"), "--strategy", "heads"])
+    assert isinstance(wrong.exception, ConfigurationError)
+    assert "no strategy 'heads'" in str(wrong.exception)
