@@ -148,7 +148,7 @@ class SimulationOptions:
     transients: TransientOptions = field(default_factory=TransientOptions)
     artefacts: ArtefactOptions = field(default_factory=ArtefactOptions)
     compress: bool = False
-    threshold: float = 0.645
+    threshold: float = 0.796
     model: str = "base"
 
     @classmethod

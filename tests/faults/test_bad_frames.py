@@ -188,14 +188,14 @@ def test_another_threshold_counts_anew_and_reduces_nothing(survey: Path, frames:
         extra.unlink()
     unit = next((survey.parent / "units").glob("*.toml"))
     text = unit.read_text().replace('name = "none"', 'name = "base"')
-    assert "threshold = 0.645" in text
+    assert "threshold = 0.796" in text
 
     def accepted(threshold: float) -> tuple[int, int]:
-        unit.write_text(text.replace("threshold = 0.645", f"threshold = {threshold}"))
+        unit.write_text(text.replace("threshold = 0.796", f"threshold = {threshold}"))
         skipped = night(survey, runner=IN_PROCESS, track=False).skipped
         return skipped, sum(ledger.read(Archive(load_survey(survey).archive))["n_accepted"].to_pylist())
 
-    first, strict, all_ = accepted(0.645), accepted(1.0), accepted(0.0)
+    first, strict, all_ = accepted(0.796), accepted(1.0), accepted(0.0)
     assert (first[0], strict[0], all_[0]) == (0, 2, 2)
     assert strict[1] < first[1] <= all_[1]
-    assert accepted(0.645) == (2, first[1])
+    assert accepted(0.796) == (2, first[1])
