@@ -188,6 +188,8 @@ def _monitor(
             state = "unjudged" if verdict is None or not np.isfinite(verdict.p) else "steady"
             if one.known is not None and now in one.known.nights:
                 continue  # its rows were written when the set was learnt
+            if verdict is not None and np.isfinite(verdict.clouds):
+                state, why = "weather", f"no exposure was clear: {verdict.clouds:.1f} mag of extinction at least"
             if verdict is not None and verdict.drifted:
                 state, why = "drifted", ", ".join(TITLES[name] for name in verdict.reasons)
             rows.append(verdict_rows(_night(archive, one, now), verdict, state, why, one.known, one.model))

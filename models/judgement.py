@@ -15,9 +15,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from models.clear_sky import steady_loss
 from models.false_discovery import adjust, cauchy_combination
-from models.night_channels import CHANNELS, Channel, Reference
-from models.night_tests import NO_PRIOR, Baseline, Prior, baseline, departure, departure_p, pair_p, variance_prior
+from models.night_channels import CHANNELS, CLOUDS, Channel, Reference
+from models.night_tests import (
+    NO_PRIOR,
+    Baseline,
+    Prior,
+    baseline,
+    departure,
+    departure_p,
+    departures_within,
+    pair_p,
+    tail_freedom,
+    variance_prior,
+)  # fmt: skip
 
 RATE = 0.005
 """False alarms a unit-night that are accepted."""
@@ -82,6 +94,8 @@ class NightVerdict:
         The same, adjusted for the number of units.
     drifted : bool
         Whether an alarm is raised.
+    clouds : float
+        Least extinction (mag) of a night without a clear exposure; NaN of others.
     """
 
     unit: str
@@ -89,6 +103,7 @@ class NightVerdict:
     p: float
     q: float = float("nan")
     drifted: bool = False
+    clouds: float = float("nan")
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -98,7 +113,7 @@ class NightVerdict:
 
 
 def priors(references: Sequence[Reference]) -> dict[str, Prior]:
-    """What the units tell each other of the scatter from night to night.
+    """What the units tell each other of the scatter from night to night, and of its tails.
 
     Parameters
     ----------
@@ -115,7 +130,9 @@ def priors(references: Sequence[Reference]) -> dict[str, Prior]:
         known = [one.values[channel.name][np.isfinite(one.values[channel.name])] for one in references]
         known = [values for values in known if len(values) > 1]
         variances = [max(float(values.var(ddof=1)), channel.floor**2) for values in known]
-        found[channel.name] = variance_prior(variances, [len(values) - 1.0 for values in known])
+        prior = variance_prior(variances, [len(values) - 1.0 for values in known])
+        apart = [departures_within(values, prior, channel.floor) for values in known]
+        found[channel.name] = replace(prior, tail=tail_freedom(np.concatenate([*apart, []]), channel.tail))
     return found
 
 
@@ -144,6 +161,7 @@ def judge_unit(
         Not yet adjusted for other units (`judge_night`).
     """
     verdicts, tests = [], []
+    history = _with_steady_losses(history)
     own, nights = taken_together(reference, history)
     for channel in (*CHANNELS, TOGETHER):
         values = own if channel is TOGETHER else reference.values[channel.name]
@@ -154,7 +172,18 @@ def judge_unit(
         tests.append(p)
     named = adjust(np.array([one.p for one in verdicts]), dependent=False) <= NAMED
     channels = tuple(replace(one, named=bool(is_it)) for one, is_it in zip(verdicts, named, strict=True))
-    return NightVerdict(reference.unit, channels, cauchy_combination(np.concatenate(tests)))
+    clouds = history[-1].get(CLOUDS[0], np.nan) if history else np.nan
+    return NightVerdict(reference.unit, channels, cauchy_combination(np.concatenate(tests)), clouds=float(clouds))
+
+
+def _with_steady_losses(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Give the latest two nights their zero points back where clouds cannot have taken the same from all exposures."""
+    out = [dict(night) for night in history]
+    lost = np.array([[night.get(name, np.nan) for name in CLOUDS] for night in out[-2:]]).reshape(-1, len(CLOUDS))
+    if steady_loss(lost):
+        for night, (least, most) in zip(out[-2:], lost, strict=True):
+            night["zero_point"] = -0.5 * float(least + most)
+    return out
 
 
 def taken_together(
@@ -224,7 +253,7 @@ def judge_night(verdicts: Sequence[NightVerdict], rate: float = RATE, dependent:
             channels = tuple(replace(c, named=c.channel == least) for c in channels)
         if not drifted:
             channels = tuple(replace(c, named=False) for c in channels)
-        out.append(NightVerdict(one.unit, channels, one.p, float(q), drifted))
+        out.append(replace(one, channels=channels, q=float(q), drifted=drifted))
     return out
 
 

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from models.drift import classifier_statistic, ks_statistic, median_bandwidth, mmd_statistic
 from models.errors import TooFewNights
-from models.exposure_inputs import INPUTS, InputModel, learn_inputs
+from models.exposure_inputs import INPUTS
+from models.input_model import InputModel, learn_inputs
 
 Float64 = npt.NDArray[np.float64]
 
@@ -48,12 +49,14 @@ class Channel:
 
 CHANNELS: tuple[Channel, ...] = (
     *(Channel(one.name, one.title, one.tail, one.floor) for one in INPUTS),
-    Channel("scores", "scores, Kolmogorov-Smirnov distance", "high", 0.1),
-    Channel("embedding", "features of the network, MMD", "high", 0.3),
+    Channel("scores", "scores, Kolmogorov-Smirnov distance (root)", "high", 0.05),
+    Channel("embedding", "features of the network, MMD", "high", 0.05),
     Channel("classifier", "features of the network, classifier that tells nights apart", "high", 0.3),
     Channel("recovery", "injected sources found and scored high enough (arcsine of the root)", "low", 0.03),
 )
 """All channels, in the order in which people read them."""
+CLOUDS = ("cloud_least", "cloud_most")
+"""Beside the channels: least and greatest extinction (mag) of a night without a clear exposure, NaN of others."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +68,8 @@ class NightData:
     unit, night : str
         Which it is.
     inputs : dict of str to ndarray, shape (n_exposures,)
-        Ledger columns of its exposures (`models.exposure_inputs.COLUMNS`), NaN where null; ``field`` of str.
+        Ledger columns of its exposures (`models.exposure_inputs.COLUMNS`), NaN where null; ``field`` of str;
+        ``refused`` and ``good`` (verdict on the difference), 0 or 1.
     logits : ndarray, shape (n,)
         Logits of the scores of its candidates.
     features : ndarray, shape (n, d)
@@ -146,8 +150,9 @@ def learn_reference(nights: Sequence[NightData]) -> Reference:
     rows = []
     for held, one in enumerate(nights):
         others = [other for place, other in enumerate(nights) if place != held]
+        without = learn_inputs([other.inputs for other in others])
         rest = np.concatenate([part for place, part in enumerate(embedded) if place != held])
-        rows.append(_values(one, embedded[held], others, rest, inputs, bandwidth))
+        rows.append(_values(one, embedded[held], others, rest, without, bandwidth))
     values = {channel.name: np.array([row[channel.name] for row in rows]) for channel in CHANNELS}
     return Reference(nights[0].unit, tuple(nights), inputs, centre, directions, bandwidth, values)
 
@@ -165,7 +170,7 @@ def night_values(night: NightData, reference: Reference) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        Value by channel; NaN where the night has too little to tell it.
+        Value by channel, and what clouds took (`CLOUDS`); NaN where the night has too little to tell it.
     """
     embedded = _embed(night.features, reference.centre, reference.directions)
     rest = np.concatenate([_embed(one.features, reference.centre, reference.directions) for one in reference.nights])
@@ -186,9 +191,11 @@ def _values(
     if night.injected:
         # Anscombe's transform: the scatter of a binomial that does not depend on its rate
         recovery = float(np.arcsin(np.sqrt((night.recovered + 0.375) / (night.injected + 0.75))))
+    distance = ks_statistic(night.logits, np.concatenate([one.logits for one in others]))
     return {
         **inputs.night(night.inputs),
-        "scores": ks_statistic(night.logits, np.concatenate([one.logits for one in others])),
+        **dict(zip(CLOUDS, inputs.clouds(night.inputs), strict=True)),
+        "scores": float(np.sqrt(distance)),
         "embedding": mmd_statistic(embedded, rest, bandwidth, seed=seed),
         "classifier": classifier_statistic(embedded, rest, night.exposures, exposures, seed=seed),
         "recovery": recovery,

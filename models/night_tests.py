@@ -29,13 +29,19 @@ LEAST_NIGHTS = 5
 MOST_FREEDOM = 200.0
 """Degrees of freedom of a prior beyond which more make no difference."""
 TAIL = 8.0
-"""Degrees of freedom of a prediction at most, however many nights there are: clouds, streaks and the like make the
-tails of nights heavier than normal ones. Beyond nine calibration nights this is a choice for fewer false alarms."""
+"""Degrees of freedom of a prediction at most, however many nights there are, before the nights of all units have told
+how heavy their tails are (`tail_freedom`)."""
+TAILS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 30.0)
+"""Degrees of freedom that tails of nights may have: 1 is a Cauchy distribution, 30 is as good as normal."""
+TAIL_FROM = 1.5
+"""Departures below this say nothing of the tails: a few wild nights must not hide in a well-behaved middle."""
+TAIL_PRIOR = 0.7
+"""Scatter of the log of the degrees of freedom of the tails from channel to channel, around `TAIL`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """What other units tell of the variance from night to night (Smyth 2004).
+    """What other units tell of a channel: its variance from night to night (Smyth 2004), and its tails.
 
     Attributes
     ----------
@@ -43,10 +49,13 @@ class Prior:
         Prior variance; NaN where there is no prior.
     freedom : float
         Its weight in degrees of freedom; 0 where there is no prior.
+    tail : float
+        Degrees of freedom of a prediction at most.
     """
 
     variance: float = float("nan")
     freedom: float = 0.0
+    tail: float = TAIL
 
 
 NO_PRIOR = Prior()
@@ -65,7 +74,7 @@ class Baseline:
     deviation : float
         Standard deviation from night to night, moderated by the prior and not below the floor.
     freedom : float
-        Degrees of freedom of the prediction, `TAIL` at most.
+        Degrees of freedom of the prediction, at most those of the tails.
     """
 
     nights: int
@@ -100,7 +109,7 @@ def baseline(values: Values, prior: Prior = NO_PRIOR, floor: float = 0.0) -> Bas
     variance = float(known.var(ddof=1))
     if prior.freedom > 0:
         variance = (prior.freedom * prior.variance + freedom * variance) / (prior.freedom + freedom)
-    total = min(freedom + prior.freedom, TAIL)
+    total = min(freedom + prior.freedom, prior.tail)
     return Baseline(n, float(known.mean()), max(float(np.sqrt(variance)), floor), total)
 
 
@@ -185,6 +194,64 @@ def pair_p(t: Values, freedom: float, tail: str = "both") -> float:
     if tail == "both":
         return min(1.0, 2.0 * min(side(1.0), side(-1.0)))
     return side(1.0 if tail == "high" else -1.0)
+
+
+def departures_within(values: Values, prior: Prior = NO_PRIOR, floor: float = 0.0) -> npt.NDArray[np.float64]:
+    """Departure of each calibration night from the others: what departures are like when nothing is wrong.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+        Values of the calibration nights; NaN for nights without.
+    prior : Prior, optional
+        What other units tell of the variance.
+    floor : float, optional
+        Smallest deviation.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        Departures; NaN where a night has no value or too few others have one.
+    """
+    known = np.asarray(values, dtype=np.float64)
+    out = np.full(len(known), np.nan)
+    for place in np.flatnonzero(np.isfinite(known)):
+        rest = baseline(np.delete(known, place), prior, floor)
+        if rest is not None:
+            out[place] = departure(known[place : place + 1], rest)
+    return out
+
+
+def tail_freedom(departures: Values, tail: str = "both") -> float:
+    """Learn how heavy the tails of nights are, from departures of the calibration nights of all units.
+
+    The degrees of freedom of Student's distribution of greatest posterior: the likelihood counts departures up to
+    `TAIL_FROM` and takes those beyond by their density; the prior is log-normal around `TAIL`.
+
+    Parameters
+    ----------
+    departures : ndarray, shape (n,)
+        What `departures_within` gives, of all units.
+    tail : {"both", "high", "low"}, optional
+        Which departures count.
+
+    Returns
+    -------
+    float
+        One of `TAILS`.
+    """
+    t = np.asarray(departures, dtype=np.float64)
+    t = t[np.isfinite(t)]
+    sides = 2.0 if tail == "both" else 1.0
+    t = np.abs(t) if tail == "both" else t if tail == "high" else -t
+    beyond, within = t[t > TAIL_FROM], int((t <= TAIL_FROM).sum())
+    told = [
+        within * float(np.log1p(-sides * student.sf(TAIL_FROM, freedom)))
+        + float(student.logpdf(beyond, freedom).sum())
+        - 0.5 * (np.log(freedom / TAIL) / TAIL_PRIOR) ** 2
+        for freedom in TAILS
+    ]
+    return TAILS[int(np.argmax(told))]
 
 
 def variance_prior(variances: Sequence[float], freedoms: Sequence[float]) -> Prior:

@@ -38,7 +38,7 @@ def fleet(rows: Rows) -> str:
     if not nights or not units:
         return ""
     strange = np.full((len(units), len(nights)), np.nan)
-    marks: dict[str, list[tuple[int, int]]] = {"drifted": [], "reference": [], "unjudged": []}
+    marks: dict[str, list[tuple[int, int]]] = {"drifted": [], "reference": [], "weather": [], "unjudged": []}
     for row in rows:
         if row["night"] not in nights:
             continue
@@ -54,6 +54,7 @@ def fleet(rows: Rows) -> str:
         looks: dict[str, Any] = {
             "drifted": {"marker": "D", "color": RED, "label": "drifted"},
             "reference": {"marker": ".", "color": GREY, "label": "calibration set"},
+            "weather": {"marker": "_", "color": GREY, "label": "clouds all night"},
             "unjudged": {"marker": "x", "color": GREY, "label": "not judged"},
         }
         for state, places in marks.items():
@@ -64,7 +65,7 @@ def fleet(rows: Rows) -> str:
         axis.grid(visible=False)
         figure.colorbar(image, ax=axis, label="strange: −log p", shrink=0.9, pad=0.01)
         if any(marks.values()):
-            figure.legend(loc="outside upper left", ncols=3, handletextpad=0.2)
+            figure.legend(loc="outside upper left", ncols=4, handletextpad=0.2)
         return _svg(figure)
 
 

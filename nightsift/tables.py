@@ -278,7 +278,7 @@ MONITORING_COLUMNS = (
     Column("unit", _S, "", "telescope unit", _M),
     Column("night", _S, "", "local date of the evening", _M),
     Column("channel", _S, "", "what is watched; all for the night as a whole", _M),
-    Column("state", _S, "", "steady, drifted, unjudged, or reference for a night of the calibration set", _M),
+    Column("state", _S, "", "steady, drifted, weather (clouds all night), unjudged, or reference (calibration)", _M),
     Column("message", _S, "", "why it drifted or was not judged", _M),
     Column("value", _D, "", "value of the night in this channel", _M, True),
     Column("reference_mean", _D, "", "mean of the calibration nights", _M, True),

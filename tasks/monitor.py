@@ -60,6 +60,7 @@ def read_night(archive: Archive, unit: Unit, night: str) -> NightData:
         for name in COLUMNS
     }
     inputs["refused"] = np.array([row["state"] == "refused" for row in rows], dtype=np.float64)
+    inputs["good"] = np.array([row["verdict"] == "good" for row in rows], dtype=np.float64)
     inputs["field"] = np.array([f"{row['field']}/{row['band']}" for row in rows], dtype=np.str_)
     candidates, features = embed_night.fn(archive, unit, night)
     score = np.array([np.nan if one is None else one for one in candidates["score"].to_pylist()], dtype=np.float64)

@@ -95,9 +95,10 @@ def _gradient(stars: StarTable, shape: tuple[int, int]) -> float:
     half = 0.5 * max(shape)
     u, v = (stars["x"] - 0.5 * (shape[1] - 1)) / half, (stars["y"] - 0.5 * (shape[0] - 1)) / half
     terms, width = np.stack([np.ones_like(u), u, v, u**2 + v**2], axis=1), np.log(stars["fwhm"].astype(np.float64))
-    inside, solved = np.ones(len(stars), dtype=np.bool_), np.zeros(4)
+    inside = np.ones(len(stars), dtype=np.bool_)
+    solved: Float64 = np.zeros(4)
     for _ in range(3):
-        solved = np.linalg.lstsq(terms[inside], width[inside], rcond=None)[0]
+        solved = np.asarray(np.linalg.lstsq(terms[inside], width[inside], rcond=None)[0], dtype=np.float64)
         off = np.abs(width - terms @ solved)
         inside = off <= 3.0 * 1.4826 * float(np.median(off)) + 1e-9
         if inside.sum() < LEAST_STARS:

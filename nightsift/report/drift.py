@@ -15,7 +15,10 @@ from nightsift import __version__, drift_plots
 
 TEMPLATE = "drift.html.j2"
 INSTRUMENT = {
-    "seeing": "Focus and tracking: look at stars over the frame. Poor seeing of the site shows in all of its units.",
+    "seeing": "Poor seeing of the site shows in all of its units.",
+    "focus": "Focus: the cores of stars are flatter or sharper than this seeing makes them.",
+    "elongation": "Tracking, wind shake or collimation: stars are longer than usual.",
+    "tilt": "Tilt of the camera or collimation: focus changes over the frame.",
     "sky": "Moonlight, twilight or stray light, or a pedestal that the unit file does not tell.",
     "noise": "Gain, read noise or flat field: compare with the header; take new flats; correct the unit file.",
     "zero_point": "Clouds, dew, a dirty or shaded mirror, or another gain.",
@@ -116,11 +119,14 @@ def sentence(tonight: Rows) -> str:
     """
     names = [row["unit"] for row in tonight if row["state"] == "drifted"]
     judged = sum(row["state"] in ("drifted", "steady") for row in tonight)
-    rest = len(tonight) - judged
-    tail = f"; {rest} not judged" if rest else ""
+    clouded = sum(row["state"] == "weather" for row in tonight)
+    rest = len(tonight) - judged - clouded
+    tail = (f"; {clouded} under clouds all night" if clouded else "") + (f"; {rest} not judged" if rest else "")
     if names:
         units = "unit" if judged == 1 else "units"
         return f"{len(names)} of {judged} {units} drifted: {', '.join(names)}{tail}."
+    if not judged and clouded:
+        return f"No exposure was clear{tail}."
     if not judged:
         return "No unit could be judged; the table tells why."
     one = "unit is like the nights of its calibration set"

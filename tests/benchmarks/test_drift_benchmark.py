@@ -44,7 +44,7 @@ def test_table_counts_by_fault_and_strength(drift) -> None:
     base = {"fault": "gain", "strength": "strong", "p": [1e-3, 1e-5], "reasons": ["noise"]}
     rows = [{**base, "delay": 1}, {**base, "delay": 2}, {**base, "delay": None, "reasons": []}]
     line = drift.table(rows)[1].split()
-    assert line[:5] == ["gain", "strong", "3", "1", "2"]
+    assert line[:6] == ["gain", "strong", "3", "1", "2", "2"]
     assert line[-2:] == ["noise", "2"]
 
 
@@ -59,3 +59,36 @@ def test_faults_change_one_thing(drift) -> None:
         changed = (unit.optics != was.optics, unit.detector != was.detector, options.artefacts != clean.artefacts)
         expected = {"defocus": (1, 0, 0), "gain": (0, 1, 0), "node": (1, 1, 0), "flat": (0, 1, 0), "cloud": (0, 0, 1)}
         assert np.array_equal(changed, expected.get(fault, (0, 0, 0)))
+
+
+def test_nights_that_were_kept_are_the_same(drift, tmp_path: Path) -> None:
+    from models.night_channels import NightData
+
+    def night(name: str, n: int) -> NightData:
+        draw = np.random.default_rng(n)
+        inputs = {"seeing": np.array([2.0, np.nan]), "field": np.array(["a/r", "b/r"])}
+        exposures = np.array([f"x{k}" for k in range(n)], dtype=np.str_)
+        features = draw.normal(size=(n, 4)).astype(np.float32).astype(np.float64)
+        return NightData("u-1", name, inputs, draw.normal(size=n), features, exposures, 5, 3)
+
+    clean = {"unit-00": [night("2026-09-01", 6), night("2026-09-02", 0)]}
+    faulty = {("cloud", "strong", "unit-00"): [night("2026-10-21", 3)]}
+    drift.pack(tmp_path / "kept.npz", clean, faulty)
+    again, sick = drift.read_kept(None, tmp_path / "kept.npz")
+    assert list(again) == list(clean)
+    assert list(sick) == list(faulty)
+    pairs = [*zip(again["unit-00"], clean["unit-00"], strict=True)]
+    for one, was in [*pairs, (sick["cloud", "strong", "unit-00"][0], faulty["cloud", "strong", "unit-00"][0])]:
+        assert (one.unit, one.night, one.injected, one.recovered) == (was.unit, was.night, 5, 3)
+        for name in ("logits", "features", "exposures"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(was, name))
+        np.testing.assert_array_equal(one.inputs["seeing"], was.inputs["seeing"])
+    with pytest.raises(SystemExit, match="--nights"):
+        drift.read_kept(None, tmp_path / "absent.npz")
+
+
+def test_clouds_told_as_weather_count_for_clouds_only(drift) -> None:
+    row = {"fault": "cloud", "delay": None, "weather": 1}
+    assert drift.told_within(row, 2)
+    assert not drift.told_within({**row, "fault": "gain"}, 2)
+    assert not drift.told_within({**row, "weather": None}, 2)
