@@ -44,18 +44,13 @@ def transfer(
         )  # fmt: skip
     from models.store import load
     from models.thresholds import parse_rule
-    from models.transfer import AUTO, TransferOptions, transfer
+    from models.transfer import TransferOptions, transfer
     from models.transfer_release import write_transferred
-    from models.tuned_parts import STRATEGIES
     from models.tuner import TuneOptions
     from nightsift.io.atomic import atomic
 
     parse_rule(rule, "command line")
-    if strategy not in (AUTO, *STRATEGIES):
-        raise ConfigurationError(
-            file="command line", table="transfer", key="--strategy", what=f"there is no strategy '{strategy}'",
-            advice=f"give one of {', '.join((AUTO, *STRATEGIES))}",
-        )  # fmt: skip
+    _check_strategy(strategy)
     source = load(base, engine="keras")
     examples, where = _examples(stamps, survey, labels, source.recipe.size, unit)
     options = TransferOptions(strategy, TuneOptions(seed=seed), prevalence=prevalence)
@@ -77,6 +72,17 @@ def transfer(
         typer.echo(
             f"# asked for by the rule {name}, the labels are no fair draw: calibrate with others (--rule random)"
         )
+
+
+def _check_strategy(strategy: str) -> None:
+    from models.transfer import AUTO
+    from models.tuned_parts import STRATEGIES
+
+    if strategy not in (AUTO, *STRATEGIES):
+        raise ConfigurationError(
+            file="command line", table="transfer", key="--strategy", what=f"there is no strategy '{strategy}'",
+            advice=f"give one of {', '.join((AUTO, *STRATEGIES))}",
+        )  # fmt: skip
 
 
 def _home_of_calibration(survey: Path | None, unit: str, out: Path) -> tuple[str, Path]:
