@@ -11,12 +11,15 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from nightsift import ledger
+from nightsift.claims import UnderWayElsewhere, claimed
 from nightsift.images.repeats import flag_repeated_pixels
 from nightsift.io.parquet import read_tables, write_candidates
 from nightsift.io.paths import Archive
 from nightsift.tables import CANDIDATES
 from nightsift.units import Unit
+from tasks.logs import run_logger
 from tasks.measure import of_candidates
+from tasks.record import recorded
 
 
 @task(name="finish", task_run_name="finish {night}", persist_result=False, cache_policy=NO_CACHE)
@@ -85,9 +88,23 @@ def flag_unit(archive: Archive, night: str, unit: Unit) -> int:
         if row["exposure_id"] in changed or (row["state"] == "done" and _is_behind(row, after, unit)):
             of_exposure = after.filter(pc.equal(after["exposure_id"], row["exposure_id"]))
             of_exposure = of_exposure.replace_schema_metadata(CANDIDATES.metadata).cast(CANDIDATES)
-            write_candidates(archive, night, unit.name, row["exposure_id"], of_exposure)
-            ledger.record(archive, {**row, **of_candidates(of_exposure, unit.model.threshold)})
+            _rewrite(archive, row, of_exposure, unit)
     return len(changed)
+
+
+def _rewrite(archive: Archive, row: dict[str, Any], candidates: pa.Table, unit: Unit) -> None:
+    """Write candidates and row, unless another process is at the exposure or was since they were read.
+
+    What that one has made is not replaced by what was read before; the next run that finishes the night takes it up.
+    """
+    try:
+        with claimed(archive, row["exposure_id"]):
+            now = recorded(archive, row)
+            if now is not None and now["recorded_at"] == row["recorded_at"]:
+                write_candidates(archive, row["night"], unit.name, row["exposure_id"], candidates)
+                ledger.record(archive, {**row, **of_candidates(candidates, unit.model.threshold)})
+    except UnderWayElsewhere as error:
+        run_logger().info("%s is finished another time: %s", row["exposure_id"], error)
 
 
 def _is_behind(row: dict[str, Any], candidates: pa.Table, unit: Unit) -> bool:
