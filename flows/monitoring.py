@@ -28,12 +28,12 @@ from nightsift.io.parquet import read_tables
 from nightsift.io.paths import Archive
 from nightsift.report.drift import render
 from nightsift.survey import Survey, load_survey
-from nightsift.tables import INJECTIONS, MONITORING
+from nightsift.tables import MONITORING
 from nightsift.units import Unit
 from tasks.classify import model_of
 from tasks.injection import inject_exposure
 from tasks.logs import run_logger
-from tasks.monitor import read_night, rows_to_inject, scored_by, verdict_rows, write_verdict
+from tasks.monitor import injected_by, read_night, rows_to_inject, scored_by, verdict_rows, write_verdict
 from tasks.references import CalibrationSet, current_reference, name_reference, write_completeness
 
 NIGHTS = 10
@@ -237,7 +237,7 @@ def _inject(
         for one in watched
         if one.known is not None
         for night in sorted({*one.known.nights, *nights})
-        for row in rows_to_inject(archive, one.unit.name, night, exposures)
+        for row in rows_to_inject(archive, one.unit.name, night, exposures, one.model)
     ]  # fmt: skip
     problems = []
     for ended in run_all(inject_exposure, calls, survey.runner, tracked) if calls else ():
@@ -268,7 +268,7 @@ def _judge(archive: Archive, one: Watched, now: str, prior: Any) -> tuple[NightV
         return None, "a night of the calibration set"
     other = scored_by(archive, one.unit.name, now) - {one.model}
     if other:
-        return None, f"its candidates were scored by {', '.join(sorted(other))}: reduce it again"
+        return None, f"its candidates were scored by {', '.join(sorted(other))}: nightsift night scores it again"
     since = [n for n in _nights_of(archive, one.unit.name) if one.known.nights[0] <= n <= now]
     latest = [n for n in since if n not in one.known.nights and scored_by(archive, one.unit.name, n) <= {one.model}]
     for night in latest[-max(WINDOWS) :]:
@@ -290,10 +290,8 @@ def _write_page(
         if one.reference is None or one.known is None or now not in one.nights:
             continue
         logits[one.unit.name] = (one.nights[now].logits, np.concatenate([n.logits for n in one.reference.nights]))
-        parts = [archive.tables("injections", night, one.unit.name) for night in one.known.nights]
-        before = read_tables([path for part in parts for path in part], INJECTIONS).to_pylist()
-        tonight = read_tables(archive.tables("injections", now, one.unit.name), INJECTIONS).to_pylist()
-        injections[one.unit.name] = (tonight, before)
+        tonight, before = (injected_by(archive, one.unit.name, n, one.model) for n in ([now], one.known.nights))
+        injections[one.unit.name] = (tonight.to_pylist(), before.to_pylist())
     page = render(
         now, history, TITLES, logits, injections, Path(survey.file).name, str(archive.home / "models"), rate, problems
     )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -18,10 +19,11 @@ from models.judgement import NightVerdict
 from models.night_channels import NightData
 from models.scoring_rules import TINY
 from nightsift import __version__, ledger
-from nightsift.io.parquet import read_tables, write_table
+from nightsift.io.parquet import read_table, read_tables, write_table
 from nightsift.io.paths import Archive
 from nightsift.tables import INJECTIONS, MONITORING, table
 from nightsift.units import Unit
+from tasks.classify import model_of
 from tasks.embeddings import embed_night
 from tasks.references import CalibrationSet
 
@@ -66,7 +68,7 @@ def read_night(archive: Archive, unit: Unit, night: str) -> NightData:
     score = np.array([np.nan if one is None else one for one in candidates["score"].to_pylist()], dtype=np.float64)
     scored = np.isfinite(score)
     p = np.clip(score[scored], TINY, 1.0 - TINY)
-    injected = read_tables(archive.tables("injections", night, unit.name), INJECTIONS)
+    injected = injected_by(archive, unit.name, [night], model_of(unit))
     searched = injected["searched"].to_numpy(zero_copy_only=False).astype(bool)
     recovered = searched & scored_above(injected)
     return NightData(
@@ -94,7 +96,34 @@ def scored_above(injected: pa.Table) -> npt.NDArray[np.bool_]:
     return np.asarray(above & injected["detected"].to_numpy(zero_copy_only=False).astype(bool))
 
 
-def rows_to_inject(archive: Archive, unit: str, night: str, exposures: int) -> list[dict[str, Any]]:
+def injected_by(archive: Archive, unit: str, nights: Sequence[str], model: str) -> pa.Table:
+    """What became of the sources that were injected into nights of a unit, as its present model scores them.
+
+    Injected sources leave no stamps, so that another model cannot score them again: what an earlier one made of them
+    does not count, and they are injected anew (`rows_to_inject`).
+
+    Parameters
+    ----------
+    archive : Archive
+        The archive.
+    unit : str
+        The unit.
+    nights : sequence of str
+        The nights.
+    model : str
+        Identity of model and calibration.
+
+    Returns
+    -------
+    pyarrow.Table
+        Schema `nightsift.tables.INJECTIONS`.
+    """
+    paths = [path for night in nights for path in archive.tables("injections", night, unit)]
+    injected = read_tables(paths, INJECTIONS)
+    return injected.filter(pc.equal(injected["model_id"], model))
+
+
+def rows_to_inject(archive: Archive, unit: str, night: str, exposures: int, model: str) -> list[dict[str, Any]]:
     """Exposures of a night that sources are to be injected into.
 
     Parameters
@@ -105,17 +134,24 @@ def rows_to_inject(archive: Archive, unit: str, night: str, exposures: int) -> l
         Which night.
     exposures : int
         How many of them, spread evenly over the night.
+    model : str
+        Identity of model and calibration.
 
     Returns
     -------
     list of dict
-        Ledger rows of those where that was not done yet.
+        Ledger rows of those where that was not done yet, or another model scored what was injected.
     """
     if exposures < 1:
         return []
     rows = [row for row in ledger.read(archive, night, unit).to_pylist() if row["state"] == "done"]
     chosen = [rows[place] for place in np.unique(np.linspace(0, len(rows) - 1, exposures).astype(int))] if rows else []
-    return [row for row in chosen if not archive.injections(night, unit, row["exposure_id"]).is_file()]
+    return [row for row in chosen if not _is_injected(archive, row, model)]
+
+
+def _is_injected(archive: Archive, row: Mapping[str, Any], model: str) -> bool:
+    path = archive.injections(row["night"], row["unit"], row["exposure_id"])
+    return path.is_file() and set(read_table(path, INJECTIONS)["model_id"].to_pylist()) <= {model}
 
 
 def scored_by(archive: Archive, unit: str, night: str) -> set[str]:
