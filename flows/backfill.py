@@ -127,7 +127,8 @@ def backfill(
     if plan.other_recipe and not (request.version or request.in_place or request.keep):
         raise ConfigurationError(
             file="nightsift backfill", table="command line", key="--version",
-            what=f"{plan.other_recipe} exposures were reduced by other code, options, model or templates",
+            what=f"{plan.other_recipe} exposures were reduced by other code, options, model or templates"
+            f" ({plan.rescored} of them need only new scores)",
             advice="--version NAME makes a new version beside them, --in-place replaces them, --keep leaves them",
         )  # fmt: skip
     begin(survey, plan)

@@ -19,7 +19,7 @@ from nightsift.survey import Survey
 from nightsift.units import Unit
 from tasks.classify import model_of
 from tasks.discover import Exposure, find_exposures
-from tasks.record import UNKNOWN_NIGHT, is_current, recipe_of
+from tasks.record import UNKNOWN_NIGHT, Work, recipe_of, work_left
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,8 @@ class Draft:
         Exposures found, those of other nights, and those that need no work.
     other_recipe : int
         Exposures that are finished, but by other code, options, model or template.
+    rescored : int
+        Those among them that need only new scores: their stored stamps are scored again.
     problems : tuple of str
         Places that could not be looked into.
     """
@@ -101,6 +103,7 @@ class Draft:
     outside: int = 0
     finished: int = 0
     other_recipe: int = 0
+    rescored: int = 0
     problems: tuple[str, ...] = ()
 
 
@@ -140,11 +143,12 @@ def draft(survey: Survey, request: Request, look_again: bool = False) -> Draft:
     inside = [one for one in exposures if _inside(one.night, request)]
     target = Archive(Path(campaign.archive)) if request.version else home
     before = {row["url"]: row for row in campaigns.read_plan(home, campaign.name).to_pylist()} if begun else {}
-    todo, finished, other = _todo([one for one in inside if one.url not in before], target, units, models, request.keep)
+    new = [one for one in inside if one.url not in before]
+    todo, counts = _todo(new, target, units, models, request.keep)
     chunks = deal([Planned(one.night or UNKNOWN_NIGHT, one.unit, one.url, one.label) for one in todo],
                   request.batch, request.order)  # fmt: skip
     outside = len(exposures) - len(inside)
-    return Draft(campaign, chunks, begun, len(exposures), outside, finished, other, tuple(problems))
+    return Draft(campaign, chunks, begun, len(exposures), outside, *counts, tuple(problems))
 
 
 def _campaign(
@@ -204,13 +208,13 @@ def _found(survey: Survey, units: Mapping[str, Unit], fetch: bool) -> tuple[list
 
 def _todo(
     exposures: Sequence[Exposure], archive: Archive, units: Mapping[str, Unit], models: Mapping[str, str], keep: bool
-) -> tuple[list[Exposure], int, int]:
-    """Exposures without a final row of today's recipe; how many have one, and how many have one of another recipe.
+) -> tuple[list[Exposure], tuple[int, int, int]]:
+    """Exposures without a final row of today's recipe; how many have one, have one of another, need scores only.
 
     Files are told apart by their place: reading each to hash it would take as long as copying the archive. The content
     is looked at when the exposure's turn comes.
     """
-    todo, finished, other = [], 0, 0
+    todo, finished, other, rescored = [], 0, 0, 0
     groups: dict[tuple[str, str], list[Exposure]] = {}
     for one in exposures:
         groups.setdefault((one.night or UNKNOWN_NIGHT, one.unit), []).append(one)
@@ -218,14 +222,16 @@ def _todo(
         rows = {row["url"]: row for row in ledger.read(archive, night, unit).to_pylist()}
         for one in group:
             row = rows.get(one.url)
-            if row is not None and is_current(row, units[unit], models[unit], archive):
+            work = work_left(row, units[unit], models[unit], archive)
+            if work is Work.NOTHING:
                 finished += 1
                 continue
+            rescored += work is Work.RESCORE
             by_others = row is not None and row["state"] in ledger.FINAL
             other += by_others
             if not (keep and by_others):
                 todo.append(one)
-    return todo, finished, other
+    return todo, (finished, other, rescored)
 
 
 def _inside(night: str | None, request: Request) -> bool:

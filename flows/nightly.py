@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from tasks.classify import model_of
 from tasks.discover import Exposure, find_exposures, pending
 from tasks.finish import finish_night
 from tasks.logs import run_logger
+from tasks.record import Work
 from tasks.reduce import reduce_exposure
 from tasks.references import keep_model
 from tasks.report import write_report
@@ -91,8 +93,8 @@ def _night(
     units = load_units(survey, only)
     models = {name: model_of(unit) for name, unit in units.items()}
     found, problems = _find(survey, units, night)
-    todo = list(found) if redo else pending(found, units, models, archive)
-    logger.info("%d exposures found, %d to reduce", len(found), len(todo))
+    todo = dict.fromkeys(found, Work.REDUCE) if redo else pending(found, units, models, archive)
+    logger.info("%s", forecast(found, todo))
     calls = [_call(one, units[one.unit], survey, redo) for one in todo]
     rows: list[dict[str, Any]] = []
     for ended in run_all(reduce_exposure, calls, runner, tracked, survey.watch.exposure_timeout):
@@ -121,6 +123,55 @@ def _night(
 
 
 nightly = flow(name="night", persist_result=False, validate_parameters=False)(_night)
+
+
+def forecast(found: Sequence[Exposure], todo: Mapping[Exposure, Work]) -> str:
+    """Say what a run would do.
+
+    Parameters
+    ----------
+    found : sequence of Exposure
+        What was found.
+    todo : mapping of Exposure to Work
+        What needs work.
+
+    Returns
+    -------
+    str
+        The sentence.
+    """
+    of = Counter(todo.values())
+    return f"{len(found)} exposures found, {of[Work.REDUCE]} to reduce, {of[Work.RESCORE]} to score again"
+
+
+def look(survey: Survey, night: str | None = None, units: Sequence[str] = ()) -> tuple[str, list[str]]:
+    """Say what a night would do; nothing is done.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+    night : str, optional
+        Only this night; every one that is found when None.
+    units : sequence of str, optional
+        Only these units.
+
+    Returns
+    -------
+    sentence : str
+        How many exposures there are, how many would be reduced, and how many only scored again.
+    problems : list of str
+        Places that could not be looked into.
+
+    Raises
+    ------
+    ConfigurationError
+        If unit files or models are wrong.
+    """
+    loaded = load_units(survey, units)
+    models = {name: model_of(unit) for name, unit in loaded.items()}
+    found, problems = _find(survey, loaded, night)
+    return forecast(found, pending(found, loaded, models, Archive(survey.archive))), problems
 
 
 def load_units(survey: Survey, only: Sequence[str]) -> dict[str, Unit]:

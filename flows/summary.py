@@ -33,7 +33,9 @@ class NightSummary:
     found, skipped : int
         Exposures found, and those among them that were finished before.
     states : dict of str to int
-        Exposures reduced now, by state.
+        Exposures reduced now, by state, and those that could not be scored again, as failed.
+    rescored : int
+        Exposures of which only the stored stamps were scored again.
     candidates, accepted : int
         Candidates of all exposures of these nights, and those without a flag above the unit's threshold.
     reports : dict of str to Path
@@ -52,6 +54,7 @@ class NightSummary:
     found: int = 0
     skipped: int = 0
     states: dict[str, int] = field(default_factory=dict)
+    rescored: int = 0
     candidates: int = 0
     accepted: int = 0
     reports: dict[str, Path] = field(default_factory=dict)
@@ -79,7 +82,9 @@ def sentence(summary: NightSummary) -> str:
     str
         The sentence.
     """
-    states = ", ".join(f"{number} {state}" for state, number in sorted(summary.states.items())) or "nothing to reduce"
+    ended = [f"{number} {state}" for state, number in sorted(summary.states.items())]
+    ended += [f"{summary.rescored} scored again"] if summary.rescored else []
+    states = ", ".join(ended) or "nothing to reduce"
     return (
         f"{summary.found} exposures found, {summary.skipped} finished before; {states}; "
         f"{summary.accepted} of {summary.candidates} candidates accepted; {summary.seconds:.0f} s"
@@ -103,7 +108,7 @@ def summarise(
     nights : sequence of str
         Nights touched.
     rows : sequence of dict
-        Ledger rows of the exposures reduced in this run.
+        Ledger rows of the exposures reduced or scored again in this run.
     problems : sequence of str
         What went wrong outside of any exposure.
     found, skipped : int
@@ -119,10 +124,12 @@ def summarise(
         table = ledger.read(archive, one)
         candidates += pc.sum(table["n_candidates"]).as_py() or 0
         accepted += pc.sum(table["n_accepted"]).as_py() or 0
-    states = dict(Counter(row["state"] for row in rows))
+    is_rescored = [row["state"] == "done" and row.get("rescored", False) for row in rows]
+    states = dict(Counter(row["state"] for row, only_scores in zip(rows, is_rescored, strict=True) if not only_scores))
     return NightSummary(
-        tuple(nights), found, skipped, states, candidates, accepted, problems=tuple(problems), rows=tuple(rows)
-    )
+        tuple(nights), found, skipped, states, sum(is_rescored), candidates, accepted, problems=tuple(problems),
+        rows=tuple(rows),
+    )  # fmt: skip
 
 
 def publish_artifacts(summary: NightSummary) -> None:

@@ -33,7 +33,7 @@ from tasks.classify import model_of
 from tasks.logs import run_logger
 from tasks.lookout import Frame, Lookout
 from tasks.notify import tell_once
-from tasks.record import is_current
+from tasks.record import Work, work_left
 from tasks.reduce import reduce_exposure
 
 TICK_SECONDS = 1.0
@@ -238,7 +238,7 @@ def _vigil(survey: Survey, units: Mapping[str, Unit], archive: Archive, night: N
         row = rows.get(found.url)
         if row is None or row["unit"] != unit.name or not found.modified < row["recorded_at"].timestamp():
             return False
-        return is_current(row, unit, models[unit.name], archive)
+        return work_left(row, unit, models[unit.name], archive) is Work.NOTHING
 
     lookouts = []
     for source in survey.sources:

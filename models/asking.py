@@ -14,7 +14,7 @@ from models.features import pooled, trunk_features
 from models.predict import sample_logits
 from models.store import NO_MODEL, load
 from models.stored_stamps import read_rows
-from models.unit_calibration import calibration_of
+from models.unit_scoring import calibration_of
 from nightsift.errors import ConfigurationError
 from nightsift.frames import Stamps
 from nightsift.io.parquet import read_candidates

@@ -1,10 +1,8 @@
-"""The calibration that a unit file names, and learning one from labelled candidates of that unit."""
+"""Learning the calibration of a unit from labelled candidates of that unit."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
@@ -12,72 +10,16 @@ import pyarrow.compute as pc
 from models.calibrate import Calibration, fit_calibration, mean_probability
 from models.errors import TooFewLabels
 from models.predict import sample_logits
-from models.store import NO_MODEL, load, model_id
+from models.store import NO_MODEL, load
 from models.stored_stamps import read_rows
 from models.thresholds import Threshold, resolve
-from nightsift.errors import ConfigurationError, ModelMismatch
+from models.unit_scoring import wrong_calibration
 from nightsift.io.parquet import read_candidates
 from nightsift.io.paths import Archive
 from nightsift.units import Unit
 
 SEED = 0
 """Seed of the dropout samples, the same as in service."""
-
-
-def calibration_of(unit: Unit) -> Calibration | None:
-    """Read the calibration that a unit file names.
-
-    Parameters
-    ----------
-    unit : Unit
-        The unit.
-
-    Returns
-    -------
-    Calibration or None
-        None where the unit names none.
-
-    Raises
-    ------
-    ConfigurationError
-        If the file is absent, is no calibration, or belongs to another model.
-    """
-    if not unit.model.calibration or unit.model.name == NO_MODEL:
-        return None
-    path = Path(unit.file).parent / unit.model.calibration
-    try:
-        found = _read(path, path.stat().st_mtime_ns)
-    except (OSError, ModelMismatch) as error:
-        raise _wrong(unit, f"{path} cannot be used: {error}") from error
-    current = model_id(unit.model.name)
-    if found.model_id != current:
-        raise _wrong(unit, f"{path} was learnt for the model {found.model_id}, and the unit scores with {current}")
-    return found
-
-
-def scoring_identity(unit: Unit) -> str:
-    """Identity of what gives a unit's scores: the model and the calibration.
-
-    Parameters
-    ----------
-    unit : Unit
-        The unit.
-
-    Returns
-    -------
-    str
-        Identity of the model, with that of the calibration where there is one.
-
-    Raises
-    ------
-    ModelMismatch
-        If there is no such model.
-    ConfigurationError
-        If the calibration cannot be used.
-    """
-    identity = model_id(unit.model.name)
-    calibration = calibration_of(unit)
-    return identity if calibration is None else f"{identity}+{calibration.digest}"
 
 
 def learn_calibration(
@@ -111,11 +53,13 @@ def learn_calibration(
         If no label belongs to a stored candidate of the unit, or the unit has no model.
     """
     if unit.model.name == NO_MODEL:
-        raise _wrong(unit, "the unit has no model whose scores could be calibrated")
+        raise wrong_calibration(unit, "the unit has no model whose scores could be calibrated")
     candidates = read_candidates(archive, unit=unit.name)
     rows = np.flatnonzero(np.asarray(pc.is_in(candidates["candidate_id"], pc.cast(list(labels), "string"))))
     if not len(rows):
-        raise _wrong(unit, f"none of the {len(labels)} labels belongs to a candidate of {unit.name} in {archive.root}")
+        raise wrong_calibration(
+            unit, f"none of the {len(labels)} labels belongs to a candidate of {unit.name} in {archive.root}"
+        )
     chosen = candidates.take(rows)
     truth = np.array([labels[one] for one in chosen["candidate_id"].to_pylist()])
     classifier = load(unit.model.name)
@@ -135,15 +79,3 @@ def learn_calibration(
         return found, resolve(rule, mean_probability(logits, found), truth)
     except TooFewLabels as error:
         return found, error
-
-
-@functools.lru_cache(maxsize=64)
-def _read(path: Path, changed: int) -> Calibration:
-    return Calibration.from_json(path.read_text(encoding="utf-8"), str(path))
-
-
-def _wrong(unit: Unit, what: str) -> ConfigurationError:
-    return ConfigurationError(
-        file=unit.file, table="model", key="calibration", what=what,
-        advice="learn one with nightsift calibrate, or leave it empty",
-    )  # fmt: skip

@@ -190,7 +190,8 @@ LEDGER_COLUMNS = (
     Column("n_accepted", _I, "", "unflagged candidates above the score threshold of the unit", "tasks.reduce", True),
     Column("seconds", _F, "s", "wall time of the reduction", "tasks.reduce"),
     Column("stage_seconds", _S, "", "wall seconds by stage as JSON", "tasks.reduce"),
-    Column("provenance", _S, "", "hash of inputs, options that change results, and code version", "tasks.reduce"),
+    Column("provenance", _S, "", "hash of file, template, options and code, but those of scores", "tasks.reduce"),
+    Column("scoring", _S, "", "hash of model, calibration and code of the scores", "tasks.reduce", True),
     Column("version", _S, "", "nightsift version", "tasks.reduce"),
     Column("recorded_at", pa.timestamp("us", "UTC"), "", "when the row was written", "tasks.reduce"),
 )

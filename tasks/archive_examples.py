@@ -23,7 +23,7 @@ from nightsift.context.orbits import Orbits, read_orbits
 from nightsift.io.catalogue import read_positions
 from nightsift.io.galaxy_catalogue import read_galaxies
 from nightsift.io.paths import Archive
-from nightsift.provenance import key
+from nightsift.provenance import code_version, key
 from nightsift.survey import Survey
 from nightsift.tables import TRUTH
 from nightsift.units import load_unit
@@ -134,7 +134,7 @@ def make_exposure_examples(
     known_files = Catalogues(**{**catalogues, "excluded": tuple(catalogues["excluded"])})
     loaded = changed(load_unit(unit, [Path(folder) for folder in folders]), model={"name": NO_MODEL})
     options = FactoryOptions(seed=seed)
-    identity = key({"url": url, "catalogues": known_files}, {"factory": options, "unit": loaded})
+    identity = key({"url": url, "catalogues": known_files}, {"factory": options, "unit": loaded}, code_version())
     folder = Path(parts) / f"exposure-{identity[:16]}"
     if not (folder / examples.TABLE).is_file():
         known = known_of(known_files, loaded.name, Path(url).name)

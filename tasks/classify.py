@@ -7,7 +7,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from models.predict import predict
-from models.unit_calibration import calibration_of, scoring_identity
+from models.unit_scoring import calibration_of, scoring_identity
 from nightsift.errors import ConfigurationError, ModelMismatch
 from nightsift.frames import Stamps
 from nightsift.tables import CANDIDATES

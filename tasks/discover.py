@@ -16,7 +16,7 @@ from nightsift.io.fits import read_header
 from nightsift.io.paths import Archive, Found, checksum, discover, exposure_identity, local_copy
 from nightsift.survey import Source
 from nightsift.units import Unit
-from tasks.record import is_current
+from tasks.record import Work, work_left
 
 READERS = 4
 """Files looked at together: disks answer several at once, and hashing leaves Python's lock."""
@@ -118,8 +118,8 @@ def find_exposures(
 
 def pending(
     exposures: Sequence[Exposure], units: dict[str, Unit], models: dict[str, str], archive: Archive
-) -> list[Exposure]:
-    """Exposures that the ledger does not tell to be finished with these options, this code and these templates.
+) -> dict[Exposure, Work]:
+    """Exposures that the ledger does not tell to be finished with these options, code, templates and models.
 
     Parameters
     ----------
@@ -134,8 +134,8 @@ def pending(
 
     Returns
     -------
-    list of Exposure
-        Those to reduce, in their order; remote ones always, they are checked where they are fetched.
+    dict of Exposure to Work
+        What each needs, in their order; remote ones are to be reduced, they are checked where they are fetched.
     """
     nights = {one.night for one in exposures if one.night}
     rows: dict[str, dict[str, Any]] = {}
@@ -143,17 +143,18 @@ def pending(
         rows |= {row["exposure_id"]: row for row in ledger.read(archive, night).to_pylist()}
     seen = {row["url"] for row in rows.values()}
 
-    def needs_work(one: Exposure) -> bool:
+    def needed(one: Exposure) -> Work:
         if one.url not in seen or not one.night:
-            return True
+            return Work.REDUCE
         try:
             row = rows.get(exposure_identity(one.unit, checksum(one.url)))
         except SourceError:
-            return True
-        return row is None or not is_current(row, units[one.unit], models[one.unit], archive)
+            return Work.REDUCE
+        return work_left(row, units[one.unit], models[one.unit], archive)
 
     with ThreadPoolExecutor(READERS) as readers:
-        return [one for one, needed in zip(exposures, readers.map(needs_work, exposures), strict=True) if needed]
+        found = dict(zip(exposures, readers.map(needed, exposures), strict=True))
+    return {one: work for one, work in found.items() if work is not Work.NOTHING}
 
 
 def _look(found: Found, unit: Unit, fetch: bool) -> Exposure:

@@ -10,7 +10,7 @@ from typing import Any
 from nightsift.claims import UnderWayElsewhere, claimed
 from nightsift.io.paths import Archive
 from nightsift.units import Unit
-from tasks.record import is_current, recorded
+from tasks.record import Work, recorded, work_left
 
 PATIENCE = 240.0
 """Seconds to wait for another process: it ends, or its claim has become stale long before."""
@@ -83,7 +83,7 @@ def known_row(job: Job, row: dict[str, Any], stack: ExitStack) -> dict[str, Any]
 def _finished(job: Job, row: dict[str, Any], began: dict[str, Any] | None) -> dict[str, Any] | None:
     """The row of the ledger where it is final and current; one to be redone counts if it is newer than at the start."""
     found = recorded(job.archive, row)
-    if found is None or not is_current(found, job.unit, job.model, job.archive):
+    if found is None or work_left(found, job.unit, job.model, job.archive) is not Work.NOTHING:
         return None
     if job.redo and began is not None and found["recorded_at"] == began["recorded_at"]:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+from enum import StrEnum
 from typing import Any
 
 from nightsift import __version__, provenance
@@ -15,9 +16,10 @@ from nightsift.ledger import FINAL
 from nightsift.tables import LEDGER
 from nightsift.units import Unit
 
-WITHOUT_EFFECT: dict[str, Any] = {"description": True, "file": True, "extends": True, "model": {"threshold": True}}
-"""Parts of a unit file that change no result. The threshold drops nothing: what it accepts is counted when a night is
-finished (`tasks.finish`), without reducing anything again."""
+NOT_IN_PIXELS = frozenset({"description", "file", "extends", "model"})
+"""Parts of a unit file that change nothing that is found in an exposure. The model scores what was found; its threshold
+drops nothing: what it accepts is counted when a night is finished (`tasks.finish`)."""
+
 
 UNKNOWN_NIGHT = "unknown"
 
@@ -53,8 +55,16 @@ def opening_row(unit: str, night: str | None, url: str) -> dict[str, Any]:
     }
 
 
-def key_of(checksum: str, template_id: str, unit: Unit, model_id: str) -> str:
-    """Provenance of an exposure: same key, same result.
+class Work(StrEnum):
+    """What an exposure needs: all is as it is now, only its scores are of another model, or it must be reduced."""
+
+    NOTHING = "nothing"
+    RESCORE = "rescore"
+    REDUCE = "reduce"
+
+
+def key_of(checksum: str, template_id: str, unit: Unit) -> str:
+    """Provenance of what is found in an exposure: same key, same candidates and stamps.
 
     Parameters
     ----------
@@ -64,16 +74,32 @@ def key_of(checksum: str, template_id: str, unit: Unit, model_id: str) -> str:
         Identity of the template, empty when the exposure did not get that far.
     unit : Unit
         The unit, with every option that changes results.
-    model_id : str
-        Identity of the real/bogus model.
 
     Returns
     -------
     str
         SHA-256 in hexadecimal.
     """
-    options = unit.model_dump(mode="json", exclude=WITHOUT_EFFECT)
-    return provenance.key({"checksum": checksum, "template": template_id, "model": model_id}, options)
+    options = unit.model_dump(mode="json", exclude=set(NOT_IN_PIXELS))
+    return provenance.key({"checksum": checksum, "template": template_id}, options)
+
+
+def scoring_of(unit: Unit, model_id: str) -> str:
+    """Provenance of scores: same key, same scores of the same stamps.
+
+    Parameters
+    ----------
+    unit : Unit
+        The unit, with its table ``[model]``.
+    model_id : str
+        Identity of its real/bogus model with its calibration, wherever their files lie.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal.
+    """
+    return provenance.key({"model": model_id}, {"samples": unit.model.samples}, provenance.scoring_code())
 
 
 def recipe_of(unit: Unit, model_id: str) -> str:
@@ -91,7 +117,7 @@ def recipe_of(unit: Unit, model_id: str) -> str:
     str
         SHA-256 in hexadecimal.
     """
-    return provenance.key({"model": model_id}, unit.model_dump(mode="json", exclude=WITHOUT_EFFECT))
+    return provenance.key({"pixels": key_of("", "", unit), "scores": scoring_of(unit, model_id)}, {})
 
 
 def verdict_on(error: Exception) -> dict[str, Any]:
@@ -115,7 +141,7 @@ def verdict_on(error: Exception) -> dict[str, Any]:
 
 
 def closing_columns(
-    row: dict[str, Any], seconds: dict[str, float], total: float, provenance_key: str
+    row: dict[str, Any], seconds: dict[str, float], total: float, provenance_key: str, scoring: str | None = None
 ) -> dict[str, Any]:
     """Columns that are known when all is over.
 
@@ -129,6 +155,8 @@ def closing_columns(
         Seconds in all.
     provenance_key : str
         From `key_of`; empty where the content is unknown.
+    scoring : str, optional
+        From `scoring_of`, where candidates were scored.
 
     Returns
     -------
@@ -141,6 +169,7 @@ def closing_columns(
         "seconds": total,
         "stage_seconds": stages,
         "provenance": provenance_key,
+        "scoring": scoring,
         "recorded_at": dt.datetime.now(dt.UTC),
     }
 
@@ -165,13 +194,13 @@ def recorded(archive: Archive, row: dict[str, Any]) -> dict[str, Any] | None:
     return rows[0] if rows else None
 
 
-def is_current(row: dict[str, Any], unit: Unit, model_id: str, archive: Archive) -> bool:
-    """Whether a recorded exposure needs no further work.
+def work_left(row: dict[str, Any] | None, unit: Unit, model_id: str, archive: Archive) -> Work:
+    """What an exposure needs: whoever wants to know asks here.
 
     Parameters
     ----------
-    row : dict
-        Its ledger row.
+    row : dict or None
+        Its ledger row, where it has one.
     unit : Unit
         The unit as it is now.
     model_id : str
@@ -181,16 +210,21 @@ def is_current(row: dict[str, Any], unit: Unit, model_id: str, archive: Archive)
 
     Returns
     -------
-    bool
-        True for the states done and refused while options, code, model and template are the same.
+    Work
+        Nothing for the states done and refused while options, code, model and template are the same; for those done
+        by another model, calibration or code of scoring: to score their stored stamps again. Rows of earlier
+        versions, which tell no provenance of their scores apart, are reduced again.
     """
-    if row["state"] not in FINAL:
-        return False
+    if row is None or row["state"] not in FINAL:
+        return Work.REDUCE
     used = row["template_id"] or ""
-    if row["provenance"] != key_of(row["checksum"], used, unit, model_id):
-        return False
+    if row["provenance"] != key_of(row["checksum"], used, unit):
+        return Work.REDUCE
     newest = _newest_template(archive, row) if used else None
-    return newest is None or newest == archive.template(row["unit"], row["field"], row["band"], used).name
+    if newest is not None and newest != archive.template(row["unit"], row["field"], row["band"], used).name:
+        return Work.REDUCE
+    is_scored = row["state"] == "refused" or row["scoring"] == scoring_of(unit, model_id)
+    return Work.NOTHING if is_scored else Work.RESCORE
 
 
 def _newest_template(archive: Archive, row: dict[str, Any]) -> str | None:

@@ -30,7 +30,8 @@ from tasks.ingest import artefacts, ingest
 from tasks.logs import Logger, run_logger
 from tasks.once import PATIENCE, Job, known_row
 from tasks.publish import commit, publish, withdraw
-from tasks.record import closing_columns, key_of, opening_row, verdict_on
+from tasks.record import closing_columns, key_of, opening_row, scoring_of, verdict_on
+from tasks.rescore import rescore
 from tasks.retry import patiently
 from tasks.stages import Stopwatch
 from tasks.stamp import cut_stamps
@@ -55,6 +56,8 @@ class Reduction:
         Their stamps.
     skipped : bool
         Whether the ledger said that nothing was left to do.
+    rescored : bool
+        Whether only scores were left to do: the stored stamps were scored again.
     """
 
     row: dict[str, Any]
@@ -64,6 +67,7 @@ class Reduction:
     candidates: pa.Table = field(default_factory=CANDIDATES.empty_table)
     stamps: Stamps | None = None
     skipped: bool = False
+    rescored: bool = False
 
 
 @task(name="reduce", task_run_name="{label}", persist_result=False, cache_policy=NO_CACHE)
@@ -99,11 +103,13 @@ def reduce_exposure(
     Returns
     -------
     dict
-        The ledger row; its state is ``"elsewhere"``, and it is not recorded, where another process is at it.
+        The ledger row; its state is ``"elsewhere"``, and it is not recorded, where another process is at it. With
+        ``rescored`` where it was only scored again.
     """
     keep_freed_memory()
     loaded = load_unit(unit, [Path(folder) for folder in folders])
-    return reduce_file(url, loaded, Archive(Path(archive)), night, label, redo, run_logger(), wait).row
+    reduction = reduce_file(url, loaded, Archive(Path(archive)), night, label, redo, run_logger(), wait)
+    return reduction.row | {"rescored": True} if reduction.rescored else reduction.row
 
 
 def reduce_file(
@@ -117,6 +123,8 @@ def reduce_file(
     wait: float = PATIENCE,
 ) -> Reduction:
     """Reduce one exposure and commit its products: whatever happens, it ends as one ledger row.
+
+    Where only its scores are of another model, calibration or code, its stored stamps are scored again instead.
 
     Parameters
     ----------
@@ -158,6 +166,9 @@ def reduce_file(
                 known = known_row(job, reduction.row, stack)
                 if known is not None:
                     return Reduction(known, skipped=True)
+                rescored = rescore(job, reduction.row, logger, label)
+                if rescored is not None:
+                    return Reduction(rescored, rescored=True)
                 run_steps(reduction, path, unit, archive)
             with reduction.clock.timed("publish"):
                 patiently(lambda: publish.fn(archive, reduction.row, reduction.candidates, reduction.stamps))
@@ -168,8 +179,9 @@ def reduce_file(
             _tell(logger, label, reduction, error)
             withdraw(archive, reduction.row)
         content, template_id = reduction.row["checksum"], reduction.row.get("template_id") or ""
-        key = key_of(content, template_id, unit, job.model) if content else ""
-        reduction.row = closing_columns(reduction.row, reduction.clock.seconds, reduction.clock.total, key)
+        key = key_of(content, template_id, unit) if content else ""
+        scoring = scoring_of(unit, job.model) if reduction.row["state"] == "done" else None
+        reduction.row = closing_columns(reduction.row, reduction.clock.seconds, reduction.clock.total, key, scoring)
         patiently(lambda: commit.fn(archive, reduction.row))
     reduction.clock.log(logger, f"{label}: {reduction.row['state']}")
     return reduction

@@ -102,6 +102,7 @@ def _tell_plan(survey: Survey, plan: Draft, runner: Runner) -> None:
         typer.echo(
             f"  {plan.found} exposures found, {plan.outside} of other nights, {plan.finished} finished, "
             f"{plan.other_recipe} finished by other code, options, model or template"
+            f" ({plan.rescored} of them need only new scores)"
         )
     for problem in plan.problems:
         typer.echo(f"problem: {problem}", err=True)

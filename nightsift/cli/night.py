@@ -12,6 +12,7 @@ from nightsift.cli.place import RunnerKind, runner_asked, survey_at, units_asked
 
 if TYPE_CHECKING:
     from flows.summary import NightSummary
+    from nightsift.survey import Survey
 
 
 def night(
@@ -29,9 +30,13 @@ def night(
     workers: Annotated[int | None, typer.Option(min=1, help="Exposures reduced at the same time.")] = None,
     redo: Annotated[bool, typer.Option("--redo", help="Reduce exposures again that are finished.")] = False,
     track: Annotated[bool, typer.Option(help="Let Prefect see the run; without, nothing is started or asked.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be done; do nothing.")] = False,
 ) -> None:
     """Reduce a night: find the exposures, reduce each, publish the candidates, write the report."""
     survey = survey_at(where, unit or [], archive)
+    if dry_run:
+        _tell_work(survey, night, tuple(units_asked(where, unit or []) or ()))
+        return
     from flows.nightly import night as run_night
 
     with LineProgress("exposures", row_line) as progress:
@@ -46,6 +51,16 @@ def night(
         )
     _tell(summary, where)
     raise typer.Exit(summary.exit_code)
+
+
+def _tell_work(survey: Survey, night: str | None, units: tuple[str, ...]) -> None:
+    from flows.nightly import look
+
+    sentence, problems = look(survey, night, units)
+    typer.echo(sentence)
+    for problem in problems:
+        typer.echo(f"problem: {problem}", err=True)
+    raise typer.Exit(1 if problems else 0)
 
 
 def _tell(summary: NightSummary, where: str) -> None:

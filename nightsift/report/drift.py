@@ -162,7 +162,8 @@ def steps(reasons: Sequence[str], unit: str, survey: str) -> list[str]:
         "A passing cause (weather): nothing more; the next nights will tell. Until then read scores of this unit as an "
         "order, not as probabilities.",
         f"A lasting one: label some hundred candidates of the nights since, then <code>nightsift calibrate {where} "
-        f"--unit {who} --labels LABELS.csv</code>, reduce these nights again, and name them the new calibration set: "
+        f"--unit {who} --labels LABELS.csv</code>, run <code>nightsift night</code> (it scores these nights again), "
+        "and name them the new calibration set: "
         f"<code>nightsift monitor {where} --unit {who} --reference FIRST:LAST</code>.",
         "If the recovery of injected sources stays low after that: retrain, <code>nightsift train NAME</code>, under a "
         "new name. The model that has served stays in the archive with its completeness, so that the selection of the "

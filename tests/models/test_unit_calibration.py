@@ -16,7 +16,7 @@ from models.asking import questions
 from models.classifier import Classifier
 from models.examples import TrainingSet
 from models.labelled import labelled_candidates
-from models.unit_calibration import calibration_of, scoring_identity
+from models.unit_scoring import calibration_of, scoring_identity
 from nightsift import tables
 from nightsift.cli import app
 from nightsift.errors import ConfigurationError

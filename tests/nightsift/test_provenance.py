@@ -66,3 +66,54 @@ def test_changed_code_is_another_version(monkeypatch: pytest.MonkeyPatch, tmp_pa
         versions.append(provenance.code_version())
     provenance.code_version.cache_clear()
     assert versions[0] == versions[2] != versions[1]
+
+
+def test_scoring_is_what_its_imports_say() -> None:
+    """Reading imports finds every module of models that scoring really loads, and none that only evaluates."""
+    code = (
+        "import sys, models.predict, models.unit_scoring; print(*(m for m in sys.modules if m.startswith('models.')))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    root = Path(provenance.__file__).parent.parent
+    found = {path.relative_to(root).with_suffix("").as_posix().replace("/", ".") for path in provenance.scoring_files()}
+    assert {"tasks.classify", "models.onnx_scorer", "models.normalisation", *loaded} <= found
+    assert not found & {f"models.{name}" for name in ("evaluate", "evaluation", "train", "thresholds", "drift")}
+
+
+@pytest.mark.parametrize(
+    ("edited", "changed"),
+    [
+        ("models/evaluation.py", {"all"}),
+        ("models/deep.py", {"all", "scoring"}),
+        ("tasks/classify.py", {"scoring"}),
+        ("subtraction/method.py", {"all", "reduction"}),
+    ],
+)
+def test_each_code_has_its_digest(
+    edited: str, changed: set[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    files = {
+        "tasks/classify.py": "from models.predict import predict\n",
+        "models/predict.py": "def predict():\n    from models import deep\n",
+        "models/deep.py": "", "models/evaluation.py": "from models.predict import predict\n",
+        "subtraction/method.py": "",
+    }  # fmt: skip
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "nightsift/provenance.py"))
+    codes = {
+        "all": provenance.code_version, "reduction": provenance.reduction_code, "scoring": provenance.scoring_code
+    }  # fmt: skip
+
+    def digests() -> dict[str, str]:
+        for code in codes.values():
+            code.cache_clear()
+        return {name: code() for name, code in codes.items()}
+
+    before = digests()
+    (tmp_path / edited).write_text(files[edited] + "a = 1\n")
+    after = digests()
+    for code in codes.values():
+        code.cache_clear()
+    assert {name for name in codes if before[name] != after[name]} == changed
