@@ -44,6 +44,7 @@ KINDS = {
     "asteroid": "minor planets", "supernova": "simulated transients off the nucleus",
     "nuclear": "simulated transients on the nucleus", "hostless": "simulated transients without a host",
     "variable": "simulated variables", "injected": "injected stars", "transplanted": "transplanted minor planets",
+    "faded": "injected stars that fade", "varied_star": "stars made to vary",
 }  # fmt: skip
 BOGUS = {"random": "random false detections", "galaxy_residual": "false detections in galaxies"}
 POINTS = {"fpr": "FPR 1 %", "minor_planets": "1 % of minor planets missed"}

@@ -12,15 +12,17 @@ import pyarrow as pa
 
 from models.examples import EXAMPLES, GALAXY_PIXEL, PLACED
 from models.labels import REAL
-from models.placement import INJECTED, TRANSPLANTED
+from models.placement import FADED, INJECTED, TRANSPLANTED, VARIED
 from nightsift.context.galaxies import Galaxies, nearest_galaxy
 from nightsift.context.known_objects import ASTEROID
 from nightsift.context.template_sources import TemplateSources, next_source
 from nightsift.tables import table
 
 VARIABLE = "variable"
-SOURCE_OF_KIND = {INJECTED: "injected", TRANSPLANTED: "transplanted", ASTEROID: "minor_planet"}
-CLASS_OF_KIND = {ASTEROID: "mover", VARIABLE: "variable"}
+SOURCE_OF_KIND = {TRANSPLANTED: "transplanted", ASTEROID: "minor_planet"} | dict.fromkeys(
+    (INJECTED, FADED, VARIED), "injected"
+)
+CLASS_OF_KIND = {ASTEROID: "mover", VARIABLE: "variable", VARIED: "variable"}
 IN_GALAXY = 1.5  # half-light radii within which a false detection counts as the residual of a galaxy
 UNDER = 5.0  # half-light radii within which a galaxy counts as lying under an example
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
 
+from models.separation import apart, busy_galaxies
 from nightsift.context.galaxies import Galaxies
 from nightsift.simulate.seeds import generator
 
 Values = npt.NDArray[np.float64]
-INJECTED, TRANSPLANTED = "injected", "transplanted"
+INJECTED, TRANSPLANTED, FADED, VARIED = "injected", "transplanted", "faded", "varied_star"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,13 @@ class PlacementOptions:
     separation : float
         Least distance between any two sources that are new, and to those known to change (full widths at half
         maximum).
+    fading : float
+        Part of the injected stars that is put into the template instead of the science frame: light that is gone.
+        One in four is one in five of all synthetic transients. Where none fades, a network takes fading for bogus.
+    varied : float
+        Stars whose light changes, for each million pixels, half of them up and half down (`models.varied_stars`).
+    least_variation, most_variation : float
+        By which part of its light such a star changes, uniform.
     """
 
     injected: float = 170.0
@@ -56,6 +63,10 @@ class PlacementOptions:
     min_snr: float = 3.5
     max_snr: float = 200.0
     separation: float = 4.0
+    fading: float = 0.25
+    varied: float = 40.0
+    least_variation: float = 0.1
+    most_variation: float = 0.6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +80,7 @@ class Placement:
     flux : ndarray of float64, shape (n,)
         Fluxes (ADU).
     source : ndarray of str, shape (n,)
-        ``"injected"`` or ``"transplanted"``.
+        ``"injected"``, ``"transplanted"`` or ``"faded"``.
     host : ndarray of int64, shape (n,)
         Row of the host among the galaxies, -1 without.
     offset : ndarray of float64, shape (n,)
@@ -150,35 +161,8 @@ def place(
     sigma[keep] = noise[rows[keep], columns[keep]]
     snr = np.exp(rng.uniform(np.log(options.min_snr), np.log(options.max_snr), n))
     keep &= np.isfinite(sigma)
-    keep &= _apart(x, y, keep, taken, options.separation * fwhm)
+    keep &= apart(x, y, keep, taken, options.separation * fwhm)
     return Placement(x, y, snr * sigma, source.astype(np.str_), host, offset).take(keep)
-
-
-def busy_galaxies(galaxies: Galaxies, taken: Values, reach: float, separation: float) -> npt.NDArray[np.bool_]:
-    """Galaxies in whose reach something changes already.
-
-    They are no hosts: leaving out only the places too near to what changes would favour large offsets.
-
-    Parameters
-    ----------
-    galaxies : Galaxies
-        The galaxies.
-    taken : ndarray of float64, shape (m, 2)
-        x, y of what changes.
-    reach : float
-        Largest offset from a host (half-light radii).
-    separation : float
-        Least distance from what changes (pixel).
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
-        True where something changes within the separation of the largest ellipse.
-    """
-    if not len(taken) or not len(galaxies):
-        return np.zeros(len(galaxies), dtype=np.bool_)
-    distance, _ = cKDTree(taken).query(np.column_stack([galaxies.x, galaxies.y]))
-    return np.asarray(distance < reach * galaxies.radius + separation)
 
 
 def draw_hosts(
@@ -286,19 +270,3 @@ def settle(
     best = np.argmin(np.abs(came - offset) + 1e3 * (came > most), axis=0)
     every = np.arange(len(host))
     return places[0][best, every], places[1][best, every]
-
-
-def _apart(
-    x: Values, y: Values, candidates: npt.NDArray[np.bool_], taken: Values, radius: float
-) -> npt.NDArray[np.bool_]:
-    """Those that are no nearer than a radius to one drawn earlier that stays, nor to what is taken."""
-    keep = candidates.copy()
-    places = np.column_stack([x, y])
-    if len(taken):
-        distance, _ = cKDTree(taken).query(np.where(candidates[:, None], places, 1e9))
-        keep &= distance >= radius
-    rows = np.flatnonzero(keep)
-    for first, second in sorted(map(tuple, cKDTree(places[rows]).query_pairs(radius))) if len(rows) else ():
-        if keep[rows[first]]:
-            keep[rows[second]] = False
-    return keep

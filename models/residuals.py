@@ -7,7 +7,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from models.examples import GALAXY_PIXEL, PLACED
-from models.placement import PlacementOptions, busy_galaxies, draw_hosts
+from models.placement import PlacementOptions, draw_hosts
+from models.separation import busy_galaxies
 from nightsift.context.galaxies import Galaxies
 from nightsift.frames import Difference, FloatImage, Pair
 from nightsift.images.forced import forced_photometry

@@ -1,4 +1,4 @@
-"""Synthetic transients: drawn, put into the science frame before the subtraction, and told as truth."""
+"""Synthetic transients: drawn, put into science frame or template before the subtraction, and told as truth."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from models.placement import INJECTED, TRANSPLANTED, Placement, PlacementOptions, place, settle
+from models.placement import FADED, INJECTED, TRANSPLANTED, VARIED, Placement, PlacementOptions, place, settle
 from models.residuals import places
+from models.template_light import brighten_template
+from models.varied_stars import measure_stars, no_stars, vary
 from nightsift.context.galaxies import Galaxies
 from nightsift.context.known_objects import ASTEROID
+from nightsift.context.template_sources import TemplateSources
 from nightsift.frames import Frame, Pair
 from nightsift.images.inject import inject_stars
 from nightsift.images.photometry import ZeroPoint
-from nightsift.images.transplant import cut_movers, free_of, transplant
+from nightsift.images.transplant import Movers, cut_movers, free_of, transplant
+from nightsift.psf import Psf
 from nightsift.simulate.seeds import generator
 from nightsift.tables import TRUTH, table
+
+Values = npt.NDArray[np.float64]
 
 
 def point_source_noise(pair: Pair) -> npt.NDArray[np.float32]:
@@ -55,13 +61,15 @@ def add_transients(
     reduction: str,
     seed: int,
     options: PlacementOptions,
+    stars: TemplateSources | None = None,
 ) -> tuple[Pair, pa.Table, dict[str, int]]:
-    """Put synthetic transients into the science frame of a pair.
+    """Put synthetic transients into a pair: what brightens into the science frame, what fades into the template.
 
     Parameters
     ----------
     pair : Pair
-        Science with its PSF, and template.
+        Science with its PSF, and template. Where the template has a PSF too, a part of the stars fades and stars vary;
+        without one everything brightens.
     noise : ndarray of float32, shape (ny, nx)
         See `point_source_noise`.
     galaxies : Galaxies
@@ -76,6 +84,8 @@ def add_transients(
         Seed of the set.
     options : PlacementOptions
         How many, where, how bright.
+    stars : TemplateSources, optional
+        Sources of the template: what may vary, and what tells its flux scale.
 
     Returns
     -------
@@ -84,34 +94,87 @@ def add_transients(
     truth : pyarrow.Table
         The transients, schema `nightsift.tables.TRUTH`.
     asked : dict of str to int
-        How many were put in, by source.
+        How many were put in, by kind.
     """
     science = pair.science
     assert science.psf is not None
     key = (reduction, *key_of(science))
     taken = places(known)
     plan = place(seed, key, science.shape, noise, science.psf.fwhm, galaxies, taken, options)
+    measured = measure_stars(pair, stars) if stars is not None and pair.template.psf is not None else None
+    varied = no_stars()
+    if measured is not None and np.isfinite(measured.scale):
+        plan = fade_some(plan, options.fading, generator(seed, "fading", *key))
+        taken = np.concatenate([taken, np.column_stack([plan.x, plan.y])])
+        varied = vary(measured, noise, taken, options, science.psf.fwhm, generator(seed, "varied", *key))
     movers = known.filter(pa.array(np.asarray(known["kind"].to_pylist(), dtype=object) == ASTEROID))
     cuts = cut_movers(pair, science.psf, *places(movers).T)
     rng = generator(seed, "noise", *key)
-    stars_ = plan.take(plan.source == INJECTED)
-    frame = inject_stars(science, stars_.x, stars_.y, stars_.flux, science.psf, rng)
-    moved = plan.take(plan.source == TRANSPLANTED)
-    brightest = float(cuts.flux.max(initial=0.0))
-    moved = moved.take(moved.flux < brightest)
-    if len(moved):
-        which = np.array([rng.choice(np.flatnonzero(cuts.flux >= flux)) for flux in moved.flux], dtype=np.int64)
-        phase = np.array([one[which] - np.floor(one[which] + 0.5) for one in (cuts.x, cuts.y)])
-        x, y = settle(galaxies, moved.host, moved.offset, (moved.x, moved.y), phase, options.max_offset)
-        frame, x, y = transplant(frame, science.psf, cuts, which, x, y, moved.flux, rng)
-        offset = galaxies.offsets(moved.host, x, y)
-        moved = dataclasses.replace(moved, x=x, y=y, offset=offset)
-    truth = pa.concat_tables([synthetic_truth(one, science, galaxies, zero, reduction) for one in (stars_, moved)])
-    return Pair(frame, pair.template, pair.coverage), truth, {INJECTED: len(stars_), TRANSPLANTED: len(moved)}
+    injected, faded = plan.take(plan.source == INJECTED), plan.take(plan.source == FADED)
+    up, down = varied.take(varied.sign > 0), varied.take(varied.sign < 0)
+    x, y, flux = (np.concatenate([getattr(injected, one), getattr(up, one)]) for one in ("x", "y", "flux"))
+    frame = inject_stars(science, x, y, flux, science.psf, rng)
+    frame, moved = _move(frame, science.psf, cuts, plan.take(plan.source == TRANSPLANTED), galaxies, options, rng)
+    template = pair.template
+    if measured is not None and len(faded) + len(down):
+        x, y, flux = (np.concatenate([getattr(faded, one), getattr(down, one)]) for one in ("x", "y", "flux"))
+        template = brighten_template(template, x, y, flux / measured.scale, generator(seed, "template noise", *key))
+    truth = [synthetic_truth(one, science, galaxies, zero, reduction) for one in (injected, moved, faded)]
+    truth.append(synthetic_truth(varied.placement(), science, galaxies, zero, reduction, varied.star))
+    asked = {INJECTED: len(injected), TRANSPLANTED: len(moved), FADED: len(faded), VARIED: len(varied)}
+    return Pair(frame, template, pair.coverage), pa.concat_tables(truth), asked
 
 
-def synthetic_truth(plan: Placement, science: Frame, galaxies: Galaxies, zero: ZeroPoint, reduction: str) -> pa.Table:
-    """Truth of synthetic transients.
+def _move(
+    frame: Frame,
+    psf: Psf,
+    cuts: Movers,
+    moved: Placement,
+    galaxies: Galaxies,
+    options: PlacementOptions,
+    rng: np.random.Generator,
+) -> tuple[Frame, Placement]:
+    """Transplant minor planets, as far as there are brighter ones; where they came to lie."""
+    moved = moved.take(moved.flux < float(cuts.flux.max(initial=0.0)))
+    if not len(moved):
+        return frame, moved
+    which = np.array([rng.choice(np.flatnonzero(cuts.flux >= flux)) for flux in moved.flux], dtype=np.int64)
+    phase = np.array([one[which] - np.floor(one[which] + 0.5) for one in (cuts.x, cuts.y)])
+    x, y = settle(galaxies, moved.host, moved.offset, (moved.x, moved.y), phase, options.max_offset)
+    frame, x, y = transplant(frame, psf, cuts, which, x, y, moved.flux, rng)
+    return frame, dataclasses.replace(moved, x=x, y=y, offset=galaxies.offsets(moved.host, x, y))
+
+
+def fade_some(plan: Placement, part: float, rng: np.random.Generator) -> Placement:
+    """Let a part of the injected stars fade; places, hosts and brightness stay.
+
+    Parameters
+    ----------
+    plan : Placement
+        The transients.
+    part : float
+        Part of the injected stars, 0 to 1.
+    rng : numpy.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    Placement
+        The same with the source ``"faded"`` for some.
+    """
+    fades = (plan.source == INJECTED) & (rng.random(len(plan)) < part)
+    return dataclasses.replace(plan, source=np.where(fades, FADED, plan.source).astype(np.str_))
+
+
+def synthetic_truth(
+    plan: Placement,
+    science: Frame,
+    galaxies: Galaxies,
+    zero: ZeroPoint,
+    reduction: str,
+    varied: tuple[Values, Values] | None = None,
+) -> pa.Table:
+    """Truth of synthetic transients; the magnitude is that of the light that came or went.
 
     Parameters
     ----------
@@ -125,6 +188,8 @@ def synthetic_truth(plan: Placement, science: Frame, galaxies: Galaxies, zero: Z
         Zero point of the frame.
     reduction : str
         Part of their identities.
+    varied : (ndarray, ndarray) of float64, shape (n,), optional
+        Fluxes in the science frame and in the template (ADU of the science frame) of stars that vary.
 
     Returns
     -------
@@ -132,6 +197,8 @@ def synthetic_truth(plan: Placement, science: Frame, galaxies: Galaxies, zero: Z
         Schema `nightsift.tables.TRUTH`.
     """
     n, meta = len(plan), science.meta
+    gone = plan.source == FADED
+    now, before = varied if varied is not None else (np.where(gone, 0.0, plan.flux), np.where(gone, plan.flux, 0.0))
     nowhere = np.full(n, np.nan)
     ra, dec = science.wcs.all_pix2world(plan.x, plan.y, 0) if science.wcs is not None and n else (nowhere, nowhere)
     hosted = plan.host >= 0
@@ -141,7 +208,7 @@ def synthetic_truth(plan: Placement, science: Frame, galaxies: Galaxies, zero: Z
         "kind": plan.source.tolist(),
         "object_id": [f"{meta.exposure_id}-{reduction}-{one}{k:04d}" for k, one in enumerate(plan.source)],
         "ra": ra, "dec": dec, "x": plan.x, "y": plan.y,
-        "mag": zero.value - 2.5 * np.log10(plan.flux), "flux": plan.flux, "reference_flux": np.zeros(n),
+        "mag": zero.value - 2.5 * np.log10(plan.flux), "flux": now, "reference_flux": before,
         "host_id": [str(galaxies.host_id[row]) if row >= 0 else None for row in plan.host],
         "host_mag": pa.array(galaxies.mag[plan.host].astype(np.float32) if len(galaxies) else nowhere, pa.float32(),
                              mask=~hosted),

@@ -15,14 +15,16 @@ from scipy.spatial import cKDTree
 from models.assemble import Surroundings, rows_of
 from models.examples import TrainingSet
 from models.labels import AMBIGUOUS, BOGUS, REAL, LabelOptions, label
-from models.placement import INJECTED, PlacementOptions
+from models.placement import FADED, INJECTED, PlacementOptions
 from models.residuals import SAMPLE, places, quiet_galaxies, residual_rows
 from models.synthetic import add_transients, key_of, point_source_noise
+from models.template_light import as_built
 from nightsift.context.galaxies import Galaxies, galaxies_of_catalogue, galaxies_of_template
 from nightsift.context.known_objects import on_frame, predicted_truth
 from nightsift.context.movers import Observer
 from nightsift.context.orbits import Orbits
 from nightsift.context.template_sources import TemplateSources, sources_on_frame
+from nightsift.errors import TooFewStars
 from nightsift.frames import Difference, Frame, Pair
 from nightsift.images.photometry import ZeroPoint
 from nightsift.io.paths import Archive
@@ -37,6 +39,7 @@ from tasks.extract import calibrate, find_candidates
 from tasks.ingest import artefacts
 from tasks.subtract import subtract_pair
 
+Values = npt.NDArray[np.float64]
 EXCLUDED = 3.0  # px from a known variable, active galaxy or star within which a detection tells nothing
 LIMIT = 5.0  # signal-to-noise ratio at the limiting magnitude
 BEYOND = 0.5  # mag below that limit at which a galaxy still counts: its light is there, if not seen by itself
@@ -160,17 +163,21 @@ def examples_of(
     limit = prepared.zero.value - 2.5 * np.log10(LIMIT * float(np.nanmedian(noise)))
     galaxies = _visible(_galaxies(known, prepared), limit)
     changing = pa.concat_tables([known.truth, _predicted(known, pair.science, unit, limit)])
-    pair, synthetic, asked = add_transients(
-        pair, noise, galaxies, changing, prepared.zero, reduction, options.seed, options.placement
+    lit = _with_template_psf(pair, unit, options.placement)
+    steady = prepared.sources.take(~_near_excluded(prepared.sources.x, prepared.sources.y, known, pair.science))
+    lit, synthetic, asked = add_transients(
+        lit, noise, galaxies, changing, prepared.zero, reduction, options.seed, options.placement, steady
     )
+    pair, sources = as_built(lit, synthetic, prepared.sources)
     assert pair.science.psf is not None
-    around = Surroundings(galaxies, prepared.sources, 0.75 * pair.science.psf.fwhm + 1.5)
+    around = Surroundings(galaxies, sources, 0.75 * pair.science.psf.fwhm + 1.5)
     difference = subtract_pair.fn(pair, unit)
     candidates = find_candidates.fn(difference, pair, unit, prepared.zero, prepared.template_id)
     truth = pa.concat_tables([changing, synthetic])
     files = {frame.meta.exposure_id: Path(frame.meta.path).name}
     labels, matches = label(candidates, files, truth, options.labels)
-    excluded = _near_excluded(candidates, known, pair.science) & (labels == BOGUS)
+    at_x, at_y = (np.asarray(candidates[name], dtype=np.float64) for name in ("x", "y"))
+    excluded = _near_excluded(at_x, at_y, known, pair.science) & (labels == BOGUS)
     labels[excluded] = AMBIGUOUS
     keep, counts = _chosen(labels, options, (reduction, *key_of(frame)))
     residuals = _still_galaxies(difference, pair, prepared.zero, galaxies, truth, candidates, reduction, options)
@@ -187,8 +194,8 @@ def examples_of(
         "labels": dataclasses.asdict(options.labels),
         "placement": dataclasses.asdict(options.placement),
         "synthetic": asked
-        | {f"{one}_found": int((np.asarray(rows["source"]) == one).sum()) for one in asked}
-        | {"injected_on_galaxies": _on_galaxies(synthetic)},
+        | {f"{one}_found": int((np.asarray(rows["kind"]) == one).sum()) for one in asked}
+        | {"injected_on_galaxies": _on_galaxies(synthetic), "reductions_where_nothing_fades": int(asked[FADED] == 0)},
     }
     return TrainingSet(stamps, rows, card)
 
@@ -254,15 +261,25 @@ def _predicted(known: Known, frame: Frame, unit: Unit, limit: float) -> pa.Table
     return predicted_truth(frame, frame.wcs, known.orbits, site, limit + BEYOND if np.isfinite(limit) else 99.0)
 
 
-def _near_excluded(candidates: pa.Table, known: Known, frame: Frame) -> npt.NDArray[np.bool_]:
-    """Candidates at the places of objects that may vary."""
-    found = np.column_stack([np.asarray(candidates[name], dtype=np.float64) for name in ("x", "y")])
-    if not len(known.excluded) or frame.wcs is None or not len(found):
-        return np.zeros(len(found), dtype=np.bool_)
+def _near_excluded(x: Values, y: Values, known: Known, frame: Frame) -> npt.NDArray[np.bool_]:
+    """Positions at objects that may vary."""
+    if not len(known.excluded) or frame.wcs is None or not len(x):
+        return np.zeros(len(x), dtype=np.bool_)
     there = on_frame(frame.wcs, frame.shape, known.excluded[:, 0], known.excluded[:, 1])
     if not len(there):
-        return np.zeros(len(found), dtype=np.bool_)
-    return np.asarray(cKDTree(there).query(found)[0] <= EXCLUDED)
+        return np.zeros(len(x), dtype=np.bool_)
+    return np.asarray(cKDTree(there).query(np.column_stack([x, y]))[0] <= EXCLUDED)
+
+
+def _with_template_psf(pair: Pair, unit: Unit, options: PlacementOptions) -> Pair:
+    """The pair with the PSF that its template has on this grid, where something is to fade and stars tell it."""
+    if options.fading <= 0 and options.varied <= 0:
+        return pair
+    try:
+        template = psf.fn(pair.template, stars.fn(pair.template), unit)
+    except TooFewStars:
+        return pair
+    return Pair(pair.science, template, pair.coverage)
 
 
 def _galaxies(known: Known, prepared: Prepared) -> Galaxies:

@@ -69,7 +69,12 @@ def test_columns_tell_what_an_example_is(harvested: TrainingSet) -> None:
     assert (np.array(table["neighbour_distance"], dtype=float) >= 0).all()
     synthetic = harvested.card["synthetic"]
     assert 0 < synthetic["injected_found"] < synthetic["injected"], "some are too faint to be found"
-    assert synthetic["injected_found"] == (np.asarray(table["source"]) == "injected").sum()
+    for kind in ("injected", "faded", "varied_star"):
+        assert synthetic[f"{kind}_found"] == (np.asarray(table["kind"]) == kind).sum()
+    assert synthetic["faded"] > 0
+    sign = np.asarray(table["sign"])
+    assert (sign[np.asarray(table["kind"]) == "faded"] == -1).all()
+    assert (sign[np.asarray(table["kind"]) == "injected"] == 1).all()
 
 
 def test_pixels_of_galaxies_are_told_apart_from_detections(harvested: TrainingSet) -> None:
