@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -62,7 +63,7 @@ def first(survey: Survey, **more: float | bool) -> Reduction:
     return reduce_file(row["url"], unit_of(survey), Archive(survey.archive), wait=0.0, redo=bool(more.get("redo")))
 
 
-def rows(survey: Survey) -> list[dict[str, object]]:
+def rows(survey: Survey) -> list[dict[str, Any]]:
     return ledger.read(Archive(survey.archive)).to_pylist()
 
 
@@ -70,7 +71,7 @@ def files(survey: Survey, kind: str) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in Archive(survey.archive).tables(kind)}
 
 
-def without(row: dict[str, object], names: set[str]) -> dict[str, object]:
+def without(row: dict[str, Any], names: set[str]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in names}
 
 
