@@ -81,7 +81,6 @@ def survey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return None, ZeroPoint(25.0, 0.01, 30, 0.03)
 
     monkeypatch.setattr(photometry, "to_difference", reduce)
-    monkeypatch.setattr(photometry, "model_of", lambda unit: "none")
     return file
 
 
