@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -168,8 +169,10 @@ def sun_altitude(site: Site, moments: Sequence[datetime]) -> NDArray[np.float64]
     from astropy.utils import iers
 
     place = EarthLocation.from_geodetic(site.longitude * u.deg, site.latitude * u.deg, site.height * u.m)
-    offline = iers.conf.set_temp("auto_download", False), iers.conf.set_temp("iers_degraded_accuracy", "ignore")
-    with offline[0], offline[1], warnings.catch_warnings():
+    with ExitStack() as offline, warnings.catch_warnings():
+        offline.enter_context(iers.conf.set_temp("auto_download", False))
+        offline.enter_context(iers.conf.set_temp("auto_max_age", None))  # else tables of last month stop every night
+        offline.enter_context(iers.conf.set_temp("iers_degraded_accuracy", "ignore"))
         warnings.simplefilter("ignore")  # years beyond the tables of leap seconds: a second more or less
         times = Time([mjd_of(one) for one in moments], format="mjd", scale="utc")
         altitudes = get_sun(times).transform_to(AltAz(obstime=times, location=place)).alt.deg

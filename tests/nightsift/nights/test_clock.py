@@ -7,6 +7,8 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
+from astropy.time import Time
+from astropy.utils import iers
 
 from nightsift.nights.clock import HORIZON, next_dusk, night_at, night_named, sun_altitude
 from nightsift.nights.site import Site
@@ -132,3 +134,12 @@ def test_next_dusk() -> None:
 
 def test_long_after_the_tables_end() -> None:
     assert night_named(LA_PALMA, "2059-11-20").dusk is not None
+
+
+def test_tables_of_last_month_stop_no_night(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation without a network keeps the tables of Earth rotation that it came with, for years."""
+    late = property(lambda _: Time("2031-05-01"))
+    monkeypatch.setattr(iers.IERS_Auto, "time_now", late)
+    night = night_named(SIDING_SPRING, "2026-12-20")
+    assert night.dusk is not None
+    assert meeus(SIDING_SPRING, night.dusk) == pytest.approx(-12.0, abs=0.05)
