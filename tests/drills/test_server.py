@@ -36,8 +36,8 @@ def test_server_is_killed_and_comes_back(runs: Runs, survey: Path, rows: Rows, n
     run = runs.start(survey)
     wait_for(rows, "the first row")
     runs.engine.server.kill()
-    time.sleep(AWAY_SECONDS)
     assert rows() < VISITS, "it was killed too late to show anything"
+    time.sleep(AWAY_SECONDS)
     runs.engine.server.start()
     assert runs.ended(run) == "COMPLETED"
     nothing_lost()
@@ -61,8 +61,8 @@ def test_database_is_killed_and_comes_back(runs: Runs, survey: Path, rows: Rows,
     wait_for(rows, "the first row")
     assert runs.engine.postgres is not None
     runs.engine.postgres.kill()
-    time.sleep(AWAY_SECONDS)
     assert rows() < VISITS, "it was killed too late to show anything"
+    time.sleep(AWAY_SECONDS)
     runs.engine.postgres.start()
     assert runs.ended(run) == "COMPLETED"
     nothing_lost()
