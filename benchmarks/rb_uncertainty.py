@@ -242,8 +242,8 @@ def draw(
         figure.savefig(out / "uncertainty.png", dpi=110)
 
 
-def main() -> None:
-    """Train or load, learn heads, compare, draw."""
+def asked() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -256,6 +256,30 @@ def main() -> None:
     options = parser.parse_args()
     if options.new is not None and not options.model:
         parser.error("--new needs --model: a model that learnt from --sets")
+    return options
+
+
+def tell(found: dict[str, Any], against: dict[str, Any], maps: dict[str, Any]) -> None:
+    """The table on stdout."""
+    print(
+        f"{'fault':14s}{'way':10s}"
+        + "".join(f"{name:>8s}" for name in ("NLL", "Brier", "ECE", "AUC", "FPR@1%", "AURC", "conf."))
+        + "   NLL - dropout"
+    )
+    for fault, by in found.items():
+        for name, row in by.items():
+            one = against.get(fault, {}).get(name)
+            less = (
+                f"{one['excess']:+.4f} [{one['range'][0]:+.4f}, {one['range'][1]:+.4f}]" if one else maps[name].method
+            )
+            print(f"{fault:14s}{name:10s}{row['nll']:8.4f}{row['brier']:8.4f}{row['ece']:8.4f}{row['auc']:8.4f}"
+                  f"{row['fpr_at_1_percent_missed']:8.4f}{row['aurc']:8.5f}"
+                  f"{row['mean_confidence']:8.3f}   {less}")  # fmt: skip
+
+
+def main() -> None:
+    """Train or load, learn heads, compare, draw."""
+    options = asked()
     options.out.mkdir(parents=True, exist_ok=True)
     parts = parts_of(options)
     model = network(options, parts)
@@ -293,20 +317,7 @@ def main() -> None:
         "auc_of_spread_for_fault": alarm, "nll_by_samples": steps,
     }  # fmt: skip
     (options.out / "uncertainty.json").write_text(json.dumps(told, indent=2) + "\n")
-    print(
-        f"{'fault':14s}{'way':10s}"
-        + "".join(f"{name:>8s}" for name in ("NLL", "Brier", "ECE", "AUC", "FPR@1%", "AURC", "conf."))
-        + "   NLL - dropout"
-    )
-    for fault, by in (*found.items(), ("calibrated", calibrated)):
-        for name, row in by.items():
-            one = told["against_dropout"].get(fault, {}).get(name)
-            less = (
-                f"{one['excess']:+.4f} [{one['range'][0]:+.4f}, {one['range'][1]:+.4f}]" if one else maps[name].method
-            )
-            print(f"{fault:14s}{name:10s}{row['nll']:8.4f}{row['brier']:8.4f}{row['ece']:8.4f}{row['auc']:8.4f}"
-                  f"{row['fpr_at_1_percent_missed']:8.4f}{row['aurc']:8.5f}"
-                  f"{row['mean_confidence']:8.3f}   {less}")  # fmt: skip
+    tell({**found, "calibrated": calibrated}, told["against_dropout"], maps)
     print("AUC of the spread for telling the fault:", json.dumps(alarm))
     print("NLL by samples:", {k: round(v, 4) for k, v in steps.items()}, "seconds:", seconds)
     draw(options.out, found, shown, new.labels, steps)

@@ -207,12 +207,12 @@ def taken_together(
     for channel in CHANNELS:
         known = np.asarray(reference.values[channel.name], dtype=np.float64)
         later = np.array([night.get(channel.name, np.nan) for night in history], dtype=np.float64)
-        every = np.concatenate([known, later])
-        departures = np.full(len(every), np.nan)
-        for place, value in enumerate(every):
-            rest = baseline(np.delete(known, place) if place < len(known) else known, NO_PRIOR, channel.floor)
-            if rest is not None and np.isfinite(value):
-                departures[place] = departure(np.array([value]), rest)
+        whole = baseline(known, NO_PRIOR, channel.floor)
+        after = np.full(len(later), np.nan)
+        if whole is not None:
+            for place in np.flatnonzero(np.isfinite(later)):
+                after[place] = departure(later[place : place + 1], whole)
+        departures = np.concatenate([departures_within(known, NO_PRIOR, channel.floor), after])
         if channel.tail != "both":
             departures = np.maximum(departures if channel.tail == "high" else -departures, 0.0)
         parts.append(np.clip(departures, -CUT, CUT) ** 2)

@@ -150,9 +150,8 @@ def load(
             except ModelMismatch as error:
                 if engine == "keras" or not may_fall_back:
                     raise
-                classifier = _read(
-                    folder, key[1], threads, "keras"
-                )  # refused as well where it is not the export's fault
+                # refused as well where it is not the export's fault
+                classifier = _read(folder, key[1], threads, "keras")
                 _logger.warning("%s; scored with Keras instead, more slowly", error)
             _loaded[key] = classifier
     if recipe is not None and recipe != classifier.recipe:
