@@ -20,7 +20,6 @@ import numpy as np
 
 from nightsift import tables
 from nightsift.alerts.coverage import coverage, greedy
-from nightsift.alerts.fields import SkyField, square_field
 from nightsift.alerts.products.footprint import footprint_of
 from nightsift.alerts.products.gather import Gathered
 from nightsift.alerts.products.hosts import HostCatalogue, load_hosts
@@ -30,6 +29,7 @@ from nightsift.alerts.products.rank import Catalogues, rank_again, rank_candidat
 from nightsift.alerts.products.sky_figure import sky_figure
 from nightsift.alerts.skymap import SkyMap
 from nightsift.alerts.skymap_file import read_skymap
+from nightsift.sky.fields import SkyField, square_field
 
 T0 = 61364.25
 

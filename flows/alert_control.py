@@ -14,7 +14,7 @@ from prefect import flow
 from flows.nightly import load_units
 from nightsift.alerts.inbox import notices
 from nightsift.alerts.orders import Action, give
-from nightsift.alerts.planning import fields_of, make_plan, places_of, ruling
+from nightsift.alerts.planning import fields_of, make_plan, ruling, sites_of
 from nightsift.configuration import closest
 from nightsift.errors import ConfigurationError
 from nightsift.io.paths import Archive
@@ -62,7 +62,7 @@ def order(survey: str, event: str, action: Action, subject: str = "", by: str = 
         advice = "leave it empty" if known == [""] else closest(subject, known[:40])
         raise ConfigurationError(file=survey, table="order", key=action, what=what, advice=advice)
     give(archive, event, action, subject, by)
-    planned = make_plan(opened, archive, event, fields, places_of(opened, units), mjd_of(datetime.now(UTC)))
+    planned = make_plan(opened, archive, event, fields, sites_of(opened, units), mjd_of(datetime.now(UTC)))
     return f"{event}: {planned.target.state}, {planned.why}; {len(planned.target.fields)} fields wanted"
 
 

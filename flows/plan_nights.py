@@ -12,7 +12,7 @@ from prefect.states import Crashed, Scheduled
 from nightsift.claims import claims_held
 from nightsift.errors import NightsiftError
 from nightsift.io.paths import Archive
-from nightsift.nights.clock import next_dusk, night_at
+from nightsift.site.clock import next_dusk, night_at
 from nightsift.survey import Survey
 from nightsift.times import mjd_of, night_of
 from tasks.logs import run_logger

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nightsift.nights.clock import Night
 from nightsift.nights.options import WatchOptions
 from nightsift.nights.progress import Progress, UnitProgress
+from nightsift.site.clock import Night
 from tasks.lookout import Frame, Lookout
 
 Wish = Callable[[str, float, float, float], float]

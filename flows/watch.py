@@ -24,9 +24,9 @@ from nightsift import ledger
 from nightsift.claims import claimed
 from nightsift.errors import ConfigurationError
 from nightsift.io.paths import Archive, Found
-from nightsift.nights.clock import Night, night_at
 from nightsift.nights.progress import Progress, write_progress
 from nightsift.processes import this_process
+from nightsift.site.clock import Night, night_at
 from nightsift.survey import Survey
 from nightsift.units import Unit
 from tasks.classify import model_of

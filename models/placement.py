@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from models.separation import apart, busy_galaxies
 from nightsift.context.galaxies import Galaxies
-from nightsift.simulate.seeds import generator
+from nightsift.core.random import generator
 
 Values = npt.NDArray[np.float64]
 INJECTED, TRANSPLANTED, FADED, VARIED = "injected", "transplanted", "faded", "varied_star"

@@ -38,6 +38,7 @@ from models.common_scale import restore_scale
 from models.examples import EXAMPLES, TrainingSet
 from models.lost_flux import IMPOSSIBLE, share_of_change
 from nightsift.frames import Stamps
+from nightsift.sky.sphere import angle_of_chord, unit_vectors
 from nightsift.tables import Column, schema, table
 
 _ME = "models.real_stamps"
@@ -273,13 +274,8 @@ def distance_to_nearest(place: npt.NDArray[np.float64], others: npt.NDArray[np.f
     """
     if not len(others):
         return np.full(len(place), np.inf)
-    chord, _ = cKDTree(_unit_vectors(others)).query(_unit_vectors(place))
-    return np.asarray(np.degrees(2 * np.arcsin(np.minimum(chord / 2, 1.0))) * 3600.0)
-
-
-def _unit_vectors(place: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    ra, dec = np.radians(place[:, 0]), np.radians(place[:, 1])
-    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
+    lengths, _ = cKDTree(unit_vectors(*others.T)).query(unit_vectors(*place.T))
+    return angle_of_chord(lengths)
 
 
 def _real_set(

@@ -17,12 +17,12 @@ from models.varied_stars import measure_stars, no_stars, vary
 from nightsift.context.galaxies import Galaxies
 from nightsift.context.known_objects import ASTEROID
 from nightsift.context.template_sources import TemplateSources
+from nightsift.core.random import generator
 from nightsift.frames import Frame, Pair
 from nightsift.images.inject import inject_stars
 from nightsift.images.photometry import ZeroPoint
 from nightsift.images.transplant import Movers, cut_movers, free_of, transplant
 from nightsift.psf import Psf
-from nightsift.simulate.seeds import generator
 from nightsift.tables import TRUTH, table
 
 Values = npt.NDArray[np.float64]

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any
 
-from nightsift.angles import grid_field, is_sexagesimal, number, sexagesimal
 from nightsift.errors import BadFact, MissingFact
 from nightsift.fact_sources import Fact, FieldFact
 from nightsift.physical import Conversion, converter
+from nightsift.sky.fields import grid_field
+from nightsift.sky.sphere import is_sexagesimal, number, sexagesimal
 from nightsift.times import night_of, read_time
 from nightsift.units import Unit
 
@@ -115,7 +116,7 @@ class FactReader:
         if fact.clocks and fact.constant is None:
             clock, clock_source = self._cards("time", fact.clocks)
             raw, source = f"{str(raw).strip()}T{str(clock).strip()}", f"{source} + {clock_source}"
-        mjd = read_time(raw, fact)
+        mjd = read_time(raw, fact.format, scale=fact.timescale, offset_hours=fact.offset_hours)
         if mjd is None:
             raise self._bad("time", raw, f"a time in the format '{fact.format or 'ISO 8601'}' between 1950 and 2100")
         shift = {"start": 0.5, "mid": 0.0, "end": -0.5}[fact.position]

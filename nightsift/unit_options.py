@@ -14,14 +14,6 @@ NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class Site(Section):
-    """Where the telescope stands."""
-
-    longitude: float = Field(ge=-360, le=360, description="degrees, east positive")
-    latitude: float | None = Field(None, ge=-90, le=90, description="degrees, north positive")
-    timezone: str = Field("", description="name of the time zone, for reports")
-
-
 class Image(Section):
     """The image in the file."""
 

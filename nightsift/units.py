@@ -15,6 +15,7 @@ from pydantic import Field
 from nightsift.configuration import Section, closest, read_toml, validate
 from nightsift.errors import ConfigurationError
 from nightsift.fact_sources import FACT_UNITS, Fact, Facts, FieldFact, TimeFact
+from nightsift.site.site import Site
 from nightsift.unit_options import (
     AlignmentOptions,
     Artefacts,
@@ -24,7 +25,6 @@ from nightsift.unit_options import (
     Image,
     ModelOptions,
     PsfOptions,
-    Site,
     StampOptions,
     SubtractionOptions,
     TemplateOptions,
@@ -43,7 +43,6 @@ __all__ = [
     "Image",
     "ModelOptions",
     "PsfOptions",
-    "Site",
     "StampOptions",
     "SubtractionOptions",
     "TemplateOptions",

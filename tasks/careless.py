@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from nightsift.core.random import generator
 from nightsift.images.align import Alignment
-from nightsift.simulate.seeds import generator
 from nightsift.units import Unit
 
 THRESHOLD = 4.0

@@ -16,10 +16,10 @@ from prefect.cache_policies import NO_CACHE
 from models import examples
 from models.examples import TrainingSet, empty, join
 from models.store import NO_MODEL
+from nightsift.core.random import generator
 from nightsift.errors import FrameError, NoTemplate
 from nightsift.io.paths import Archive, local_copy
 from nightsift.simulate import SimulationOptions, random_unit, simulate
-from nightsift.simulate.seeds import generator
 from nightsift.survey import Source, Survey, load_survey
 from nightsift.tables import TRUTH
 from nightsift.units import Unit

@@ -21,15 +21,14 @@ from models.synthetic import add_transients, key_of, point_source_noise
 from models.template_light import as_built
 from nightsift.context.galaxies import Galaxies, galaxies_of_catalogue, galaxies_of_template
 from nightsift.context.known_objects import on_frame, predicted_truth
-from nightsift.context.movers import Observer
 from nightsift.context.orbits import Orbits
 from nightsift.context.template_sources import TemplateSources, sources_on_frame
+from nightsift.core.random import generator
 from nightsift.errors import TooFewStars
 from nightsift.frames import Difference, Frame, Pair
 from nightsift.images.photometry import ZeroPoint
 from nightsift.io.paths import Archive
 from nightsift.io.templates import find_template
-from nightsift.simulate.seeds import generator
 from nightsift.stamps import cut
 from nightsift.tables import CANDIDATES, TRUTH
 from nightsift.units import Unit
@@ -256,9 +255,8 @@ def _predicted(known: Known, frame: Frame, unit: Unit, limit: float) -> pa.Table
     """Minor planets by their ephemerides, where there are orbits and coordinates."""
     if known.orbits is None or frame.wcs is None:
         return TRUTH.empty_table()
-    latitude = unit.site.latitude
-    site = Observer(unit.site.longitude, float("nan") if latitude is None else latitude)
-    return predicted_truth(frame, frame.wcs, known.orbits, site, limit + BEYOND if np.isfinite(limit) else 99.0)
+    faintest = limit + BEYOND if np.isfinite(limit) else 99.0
+    return predicted_truth(frame, frame.wcs, known.orbits, site=unit.site, faintest=faintest)
 
 
 def _near_excluded(x: Values, y: Values, known: Known, frame: Frame) -> npt.NDArray[np.bool_]:

@@ -14,11 +14,11 @@ from prefect.cache_policies import NO_CACHE
 from scipy.spatial import cKDTree
 
 from nightsift import tables
+from nightsift.core.random import generator
 from nightsift.frames import Frame
 from nightsift.images.inject import inject_stars
 from nightsift.io.parquet import read_table, write_table
 from nightsift.io.paths import Archive, checksum, local_copy
-from nightsift.simulate.seeds import generator
 from nightsift.tables import CANDIDATES, INJECTIONS
 from nightsift.units import Unit, load_unit
 from tasks.classify import model_of, score

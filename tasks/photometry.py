@@ -14,10 +14,10 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from nightsift import __version__, tables
-from nightsift.angles import separation
 from nightsift.frames import Frame
 from nightsift.images.forced import forced_photometry
 from nightsift.io.paths import Archive, checksum, local_copy
+from nightsift.sky.sphere import separation
 from nightsift.units import Unit
 from tasks.record import key_of, opening_row
 from tasks.reduce import Reduction, to_difference

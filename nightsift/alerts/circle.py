@@ -17,6 +17,7 @@ import numpy as np
 
 from nightsift.alerts.alert import ErrorRegion
 from nightsift.alerts.skymap import FINEST, SKY, Cells, SkyMap, Values, make_skymap
+from nightsift.sky.sphere import tangent_axes
 
 LEAST_RADIUS = 1.0 / 3600.0
 """Degrees: a position told to better than this is taken as this good."""
@@ -77,10 +78,7 @@ def _offsets(region: ErrorRegion, level: Cells, pixel: Cells) -> tuple[Values, V
     from astropy_healpix import healpix_to_xyz
 
     points = np.stack(healpix_to_xyz(pixel, 2**level, order="nested"), axis=-1)
-    a, d = math.radians(region.ra), math.radians(region.dec)
-    axis = np.array([math.cos(d) * math.cos(a), math.cos(d) * math.sin(a), math.sin(d)])
-    east = np.array([-math.sin(a), math.cos(a), 0.0])
-    north = np.cross(axis, east)
+    axis, east, north = tangent_axes(region.ra, region.dec)
     across, up = points @ east, points @ north
     away = np.arctan2(np.hypot(across, up), points @ axis)
     turn = math.radians(region.angle)

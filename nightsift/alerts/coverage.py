@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nightsift.alerts.fields import SkyField
 from nightsift.alerts.skymap import Cells, SkyMap, Values
+from nightsift.sky.fields import SkyField
 
 TOLERANCE = 1e-6
 """Probability of a piece on the edge of a field that is no longer split: errors of a field stay near 1e-6."""

@@ -8,17 +8,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from nightsift.alerts.detections import LedgerView, exposures_after, nights_around
-from nightsift.alerts.fields import SkyField
 from nightsift.alerts.inbox import notices
 from nightsift.alerts.orders import orders
-from nightsift.alerts.planning import Planned, fields_of, make_plan, places_of
+from nightsift.alerts.planning import Planned, fields_of, make_plan, sites_of
 from nightsift.alerts.products.catalogues import open_catalogues
 from nightsift.alerts.products.gather import Gathered, gather
 from nightsift.alerts.products.write import write_products
 from nightsift.alerts.targets import Target
 from nightsift.alerts.tilings import template_fields
-from nightsift.context.movers import Observer
 from nightsift.io.paths import Archive
+from nightsift.sky.fields import SkyField
 from nightsift.survey import Survey
 from nightsift.times import mjd_of
 from nightsift.units import Unit
@@ -44,8 +43,8 @@ class Desk:
         self.survey, self.units = survey, dict(units)
         self.archive = Archive(survey.archive)
         self.fields: tuple[SkyField, ...] = fields_of(survey, self.archive, tuple(self.units))
-        self.places = places_of(survey, self.units)
-        self.catalogues = open_catalogues(survey.alert, observers_of(self.units))
+        self.sites = sites_of(survey, self.units)
+        self.catalogues = open_catalogues(survey.alert, self.sites)
         self.view = LedgerView(self.archive)
         self.frames: dict[str, Any] = {}
         self.tried: dict[str, float] = {}  # monotonic time until which a frame is left alone
@@ -58,7 +57,7 @@ class Desk:
         if not self.survey.alert.tilings:  # templates may have been built since
             self.fields = template_fields(self.archive, tuple(self.units))
         self._seen[event] = self._signs(event)
-        self.plans[event] = make_plan(self.survey, self.archive, event, self.fields, self.places, now())
+        self.plans[event] = make_plan(self.survey, self.archive, event, self.fields, self.sites, now())
         return self.plans[event]
 
     def give_up(self, event: str) -> None:
@@ -144,27 +143,6 @@ class Desk:
 
     def _signs(self, event: str) -> tuple[int, int]:
         return len(notices(self.archive, event)), len(orders(self.archive, event))
-
-
-def observers_of(units: Mapping[str, Unit]) -> dict[str, Observer]:
-    """Where units stand, as far as their files say so; the rest counts as at the centre of the Earth.
-
-    Parameters
-    ----------
-    units : mapping of str to Unit
-        The units.
-
-    Returns
-    -------
-    dict of str to Observer
-        By the name of the unit.
-    """
-    known = {}
-    for name, unit in units.items():
-        latitude = unit.site.latitude
-        if latitude is not None:
-            known[name] = Observer(unit.site.longitude, latitude)
-    return known
 
 
 def now() -> float:

@@ -14,7 +14,6 @@ from nightsift.alerts.alert import Alert
 from nightsift.alerts.circle import skymap_of
 from nightsift.alerts.distance import mean_distance
 from nightsift.alerts.errors import NoLocalisation, NoSuchAlert
-from nightsift.alerts.fields import SkyField
 from nightsift.alerts.inbox import Kept, events, notices
 from nightsift.alerts.notice import read_notice_file
 from nightsift.alerts.orders import added_fields, decide, excluded_units, orders
@@ -24,11 +23,12 @@ from nightsift.alerts.skymap_file import read_skymap
 from nightsift.alerts.tables import FIELDS
 from nightsift.alerts.targets import Target, folder_of, write_target
 from nightsift.alerts.tilings import read_tiling, template_fields
-from nightsift.alerts.visibility import Place
 from nightsift.configuration import closest
 from nightsift.io.atomic import atomic
 from nightsift.io.parquet import read_table, write_table
 from nightsift.io.paths import Archive
+from nightsift.site.site import Site
+from nightsift.sky.fields import SkyField
 from nightsift.survey import Survey
 from nightsift.units import Unit
 
@@ -166,7 +166,7 @@ def fields_of(survey: Survey, archive: Archive, units: Sequence[str]) -> tuple[S
     return template_fields(archive, units)
 
 
-def places_of(survey: Survey, units: Mapping[str, Unit]) -> dict[str, Place]:
+def sites_of(survey: Survey, units: Mapping[str, Unit]) -> dict[str, Site]:
     """Where the units of a survey stand: at the site that their source names, or as their unit file says.
 
     Parameters
@@ -178,22 +178,20 @@ def places_of(survey: Survey, units: Mapping[str, Unit]) -> dict[str, Place]:
 
     Returns
     -------
-    dict of str to Place
-        Place by unit; a unit whose latitude nobody tells is left out.
+    dict of str to Site
+        Site by unit; a unit whose latitude nobody tells is left out.
     """
-    places = {}
+    sites = {}
     for name, unit in units.items():
         source = next((one for one in survey.sources if one.unit in (name, unit.file)), None)
-        site = survey.sites.get(source.site) if source is not None else None
-        if site is not None:
-            places[name] = Place(site.latitude, site.longitude, site.height)
-        elif unit.site.latitude is not None:
-            places[name] = Place(unit.site.latitude, unit.site.longitude)
-    return places
+        site = survey.sites.get(source.site, unit.site) if source is not None else unit.site
+        if site.latitude is not None:
+            sites[name] = site
+    return sites
 
 
 def make_plan(
-    survey: Survey, archive: Archive, event: str, fields: Sequence[SkyField], places: Mapping[str, Place], now: float
+    survey: Survey, archive: Archive, event: str, fields: Sequence[SkyField], sites: Mapping[str, Site], now: float
 ) -> Planned:
     """Rank the fields of an event by all that the archive holds of it, and write what it wants.
 
@@ -207,8 +205,8 @@ def make_plan(
         The event.
     fields : sequence of SkyField
         Fields (see `fields_of`).
-    places : mapping of str to Place
-        Where the units stand (see `places_of`).
+    sites : mapping of str to Site
+        Where the units stand (see `sites_of`).
     now : float
         From when on fields are to be observed (MJD UTC).
 
@@ -225,7 +223,7 @@ def make_plan(
     alert, kept = ruling(archive, event)
     while True:
         given = orders(archive, event)
-        planned = _planned(survey, archive, alert, kept, fields, places, now)
+        planned = _planned(survey, archive, alert, kept, fields, sites, now)
         write_plan(archive, planned)
         if len(orders(archive, event)) == len(given):  # otherwise an order came while it was worked out
             return planned
@@ -280,7 +278,7 @@ def summary_of(planned: Planned) -> dict[str, Any]:
 
 def _planned(
     survey: Survey, archive: Archive, alert: Alert, kept: Kept, fields: Sequence[SkyField],
-    places: Mapping[str, Place], now: float,
+    sites: Mapping[str, Site], now: float,
 ) -> Planned:  # fmt: skip
     given, folder = orders(archive, alert.event), folder_of(archive, alert.event)
     t0 = alert.t0 if alert.t0 is not None else _time_before(archive, alert)
@@ -291,7 +289,7 @@ def _planned(
     else:
         skymap = map_of(alert, map_path(archive, alert.event, kept))
         area = skymap.credible_area(0.9)
-        table = rank_fields(skymap, fields, places, max(now, t0), survey.alert, added_fields(given))
+        table = rank_fields(skymap, fields, sites, max(now, t0), survey.alert, added_fields(given))
     state, why = decide(alert, area, survey.alert, given)
     by_name = {(one.grid, one.name): one for one in fields}
     rows = [row for row in table.to_pylist() if row["rank"] is not None] if state != "retracted" else []

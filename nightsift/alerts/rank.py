@@ -10,11 +10,12 @@ import pyarrow as pa
 
 from nightsift import tables
 from nightsift.alerts.coverage import coverage, greedy
-from nightsift.alerts.fields import SkyField
 from nightsift.alerts.options import AlertOptions
 from nightsift.alerts.skymap import SkyMap
 from nightsift.alerts.tables import FIELDS
-from nightsift.alerts.visibility import Limits, Place, Visibility, visibility
+from nightsift.site.site import Site
+from nightsift.site.visibility import Limits, Visibility, visibility
+from nightsift.sky.fields import SkyField
 
 LOOKED_AT = 600
 """Fields of the highest probability whose visibility is worked out; the others hold nothing worth it."""
@@ -24,7 +25,7 @@ HOURS = 24.0
 def rank_fields(
     skymap: SkyMap,
     fields: Sequence[SkyField],
-    places: Mapping[str, Place],
+    sites: Mapping[str, Site],
     start: float,
     options: AlertOptions,
     wanted: Sequence[str] = (),
@@ -37,8 +38,8 @@ def rank_fields(
         The sky map.
     fields : sequence of SkyField
         Fields of one or more grids.
-    places : mapping of str to Place
-        Where the units stand, by unit; under ``""`` for fields that name none. Without a place a field counts as
+    sites : mapping of str to Site
+        Where the units stand, by unit; under ``""`` for fields that name none. Without a site a field counts as
         observable.
     start : float
         From when on fields are to be observed (MJD UTC).
@@ -57,7 +58,7 @@ def rank_fields(
     plain = found.of_each()
     looked_at = [int(k) for k in np.argsort(-plain, kind="stable")[:LOOKED_AT] if plain[k] > 0.0]
     asked = [k for k, one in enumerate(fields) if one.name in wanted]
-    seen = _visibilities(fields, sorted({*looked_at, *asked}), places, start, options)
+    seen = _visibilities(fields, sorted({*looked_at, *asked}), sites, start, options)
     allowed = np.zeros(len(fields), dtype=bool)
     for k in looked_at:
         allowed[k] = not seen[k] or not seen[k]["reason"]
@@ -100,18 +101,18 @@ def _row(field: SkyField, probability: float) -> dict[str, Any]:
 
 
 def _visibilities(
-    fields: Sequence[SkyField], rows: Sequence[int], places: Mapping[str, Place], start: float, options: AlertOptions
+    fields: Sequence[SkyField], rows: Sequence[int], sites: Mapping[str, Site], start: float, options: AlertOptions
 ) -> dict[int, dict[str, Any]]:
-    """When each of the fields can be observed, from the best of the places of its units; empty without a place."""
+    """When each of the fields can be observed, from the best of the sites of its units; empty without one."""
     limits = Limits(options.altitude, options.sun_altitude, options.moon_distance)
     told: dict[int, dict[str, Any]] = {k: {} for k in rows}
-    for place in dict.fromkeys(places.values()):
-        names = {name for name, one in places.items() if one == place}
+    for site in dict.fromkeys(sites.values()):
+        names = {name for name, one in sites.items() if one == site}
         here = [k for k in rows if not fields[k].units or names & set(fields[k].units)]
         if not here:
             continue
         ra, dec = (np.array([getattr(fields[k], name) for k in here]) for name in ("ra", "dec"))
-        seen = visibility(ra, dec, place, start, HOURS, limits)
+        seen = visibility(ra, dec, site, start=start, hours=HOURS, limits=limits)
         for number, k in enumerate(here):
             one = _visible(seen, number)
             if not told[k] or (one["hours"] or 0.0) > (told[k]["hours"] or 0.0):

@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nightsift.alerts.errors import BadAlertFile
-from nightsift.alerts.fields import SkyField, unit_vectors
 from nightsift.io.atomic import atomic
 from nightsift.io.paths import Archive
+from nightsift.sky.fields import SkyField
+from nightsift.sky.sphere import unit_vectors
 
 State = Literal["waiting", "active", "paused", "stopped", "retracted"]
 STATES: tuple[State, ...] = ("waiting", "active", "paused", "stopped", "retracted")

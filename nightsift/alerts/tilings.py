@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from nightsift.alerts.errors import BadTiling
-from nightsift.alerts.fields import SkyField, polygon_field, square_field
 from nightsift.alerts.options import Tiling
 from nightsift.errors import FrameError
 from nightsift.io.fits import read_header
 from nightsift.io.paths import Archive
 from nightsift.io.wcs import celestial_wcs
+from nightsift.sky.fields import SkyField, polygon_field, square_field
 
 MOST_FIELDS = 100_000
 WIDTH_WORDS = ("fov", "fov_coverage")

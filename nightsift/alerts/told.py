@@ -5,14 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-import re
-from datetime import UTC, datetime
 from typing import Any
 
 from nightsift.alerts.errors import BadNotice
-from nightsift.times import EARLIEST, LATEST, mjd_of
-
-_AHEAD = {"tai": 37.0, "tt": 69.184, "tdb": 69.184, "gps": 18.0}  # s ahead of UTC since 2017-01-01
+from nightsift.times import EARLIEST, LATEST, SCALES, mjd_of, moment_of, to_utc
 
 
 def number(raw: Any, what: str, where: str) -> float:
@@ -86,22 +82,15 @@ def time(raw: Any, what: str, where: str, scale: str = "utc") -> float:
     BadNotice
         If it is none, or lies outside 1950 to 2100.
     """
-    text = re.sub(r"(\.\d{6})\d+", r"\1", str(raw).strip()) if isinstance(raw, str) else ""
-    text = re.sub(r"\.(\d{1,5})(?!\d)", lambda found: "." + found[1].ljust(6, "0"), text)
     try:
-        moment = datetime.fromisoformat(text)
+        mjd = mjd_of(moment_of(raw if isinstance(raw, str) else ""))
     except ValueError as error:
         raise BadNotice(where=where, what=f"{what} reads {raw!r:.60}, which is no time") from error
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    mjd = mjd_of(moment)
     if not EARLIEST < mjd < LATEST:
         raise BadNotice(where=where, what=f"{what} reads {raw!r:.60}, which lies outside 1950 to 2100")
-    if scale == "utc":
-        return mjd
-    if scale not in _AHEAD:
+    if scale not in SCALES:
         raise BadNotice(where=where, what=f"{what} is told in the time scale {scale!r:.20}, which is not known")
-    return mjd - _AHEAD[scale] / 86400.0
+    return to_utc(mjd, scale)
 
 
 def pairs(raw: Any) -> tuple[tuple[str, float], ...]:

@@ -48,26 +48,26 @@ def plan(
     import numpy as np
 
     from nightsift.alerts.rank import rank_fields
-    from nightsift.alerts.visibility import Place
     from nightsift.io.parquet import write_table
+    from nightsift.site.site import Site
 
     alert, skymap = _read(what, sky_map)
-    options, known, places = _grids(survey, tiling, width)
+    options, known, sites = _grids(survey, tiling, width)
     if latitude is not None and longitude is not None:
-        places = {"": Place(latitude, longitude)}
+        sites = {"": Site(latitude=latitude, longitude=longitude)}
     if fields is not None:
         options = options.model_copy(update={"fields": fields})
     start = moment(at)
     _tell_alert(alert, skymap)
     if skymap is None:
         raise typer.Exit(0)
-    table = rank_fields(skymap, known, places, start, options)
+    table = rank_fields(skymap, known, sites, start, options)
     ranked = table.filter(np.asarray(table["rank"].is_valid()))
     lost = table.num_rows - ranked.num_rows
     show_fields(ranked.slice(0, shown))
     total = ranked["cumulative"].to_pylist()[-1] if ranked.num_rows else 0.0
     typer.echo(f"{ranked.num_rows} fields hold {total:.1%}; {lost} more would be wanted but cannot be observed")
-    if not places:
+    if not sites:
         typer.echo("no site is known: every field counts as observable", err=True)
     if out is not None:
         write_table(out, table)
@@ -189,7 +189,7 @@ def _read(what: Path, sky_map: Path | None) -> tuple[Alert | None, SkyMap | None
 
 def _grids(survey: Path | None, tiling: Path | None, width: float) -> tuple[Any, Any, dict[str, Any]]:
     from nightsift.alerts.options import Tiling, default_alert
-    from nightsift.alerts.planning import fields_of, places_of
+    from nightsift.alerts.planning import fields_of, sites_of
     from nightsift.alerts.tilings import read_tiling
     from nightsift.errors import ConfigurationError
 
@@ -206,22 +206,22 @@ def _grids(survey: Path | None, tiling: Path | None, width: float) -> tuple[Any,
     opened, archive = open_survey(survey)
     units = units_of(opened)
     known = grid if tiling is not None else fields_of(opened, archive, tuple(units))
-    return opened.alert, known, places_of(opened, units)
+    return opened.alert, known, sites_of(opened, units)
 
 
 def moment(at: str | None) -> float:
     """MJD of a moment as it is typed; now where none is."""
     from nightsift.errors import ConfigurationError
-    from nightsift.times import mjd_of
+    from nightsift.times import mjd_of, moment_of
 
     try:
-        asked = datetime.fromisoformat(at) if at else datetime.now(UTC)
+        asked = moment_of(at) if at else datetime.now(UTC)
     except ValueError as error:
         raise ConfigurationError(
             file="nightsift alert plan", table="command line", key="--at", what=f"{at!r} is no time",
             advice="write it as 2026-11-20T21:00",
         ) from error  # fmt: skip
-    return mjd_of(asked if asked.tzinfo else asked.replace(tzinfo=UTC))
+    return mjd_of(asked)
 
 
 def _tell_alert(alert: Alert | None, skymap: SkyMap | None) -> None:

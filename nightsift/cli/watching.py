@@ -65,15 +65,16 @@ def _moment(text: str, survey: Survey, site: str) -> datetime:
     named = site or next((source.site for source in survey.sources), "")
     zone = survey.sites[named].zone if named in survey.sites else ZoneInfo("UTC")
     now = datetime.now(zone)
+    from nightsift.times import moment_of
+
     try:
         if ":" in text and "-" not in text:
             clock = datetime.strptime(text, "%H:%M").time()
             found = datetime.combine(now.date(), clock, zone)
             return found if found > now else datetime.combine(now.date() + timedelta(days=1), clock, zone)
-        found = datetime.fromisoformat(text)
+        return moment_of(text, zone)
     except ValueError as error:
         raise ConfigurationError(
             file=survey.file, table="command line", key="--until", what=f"'{text}' is no time",
             advice="write 06:30, or 2026-11-21T06:30, with an offset or in the clock of the site",
         ) from error  # fmt: skip
-    return found if found.tzinfo else found.replace(tzinfo=zone)

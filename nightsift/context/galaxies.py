@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nightsift.context.template_sources import TemplateSources
-from nightsift.simulate.projection import offset_position
+from nightsift.sky.sphere import offset_position, separation
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
@@ -127,9 +127,9 @@ def galaxies_of_catalogue(table: pa.Table, wcs: WCS, shape: tuple[int, int], mar
     ny, nx = shape
     centre = wcs.all_pix2world((nx - 1) / 2.0, (ny - 1) / 2.0, 0)
     corner = wcs.all_pix2world(-margin, -margin, 0)
-    reach = 1.2 * _chord(*(float(one) for one in (*centre, *corner)))
+    reach = 1.2 * separation(*(float(angle) for angle in (*centre, *corner)))
     near = np.isfinite(columns["radius"]) & (columns["radius"] > 0)
-    near &= _chord(columns["ra"], columns["dec"], float(centre[0]), float(centre[1])) < reach
+    near &= separation(columns["ra"], columns["dec"], float(centre[0]), float(centre[1])) < reach
     rows = np.flatnonzero(near)
     ra, dec, radius, ratio, angle, mag = (columns[name][rows] for name in names)
     x, y = wcs.all_world2pix(ra, dec, 0, quiet=True) if len(rows) else (np.empty(0), np.empty(0))
@@ -170,10 +170,3 @@ def galaxies_of_template(sources: TemplateSources, least_score: float = 0.8, lea
     minor = np.sqrt(np.maximum(chosen.minor**2 - seeing**2, 0.01))
     ratio = np.clip(minor / major, 0.2, 1.0)
     return Galaxies(chosen.identity, chosen.x, chosen.y, _HALF_LIGHT * major, ratio, chosen.angle, chosen.mag)
-
-
-def _chord(ra: Values | float, dec: Values | float, other_ra: float, other_dec: float) -> Values:
-    """Angular distance (deg), exact at every declination."""
-    a, d, b, e = (np.deg2rad(one) for one in (ra, dec, other_ra, other_dec))
-    half = np.sin((d - e) / 2.0) ** 2 + np.cos(d) * np.cos(e) * np.sin((a - b) / 2.0) ** 2
-    return np.asarray(np.rad2deg(2.0 * np.arcsin(np.sqrt(np.clip(half, 0.0, 1.0)))))

@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nightsift.context.movers import Observer, Predicted, movers_in_field
+from nightsift.context.movers import Predicted, movers_in_field
 from nightsift.context.orbits import Orbits
 from nightsift.frames import Frame
+from nightsift.site.site import Site
+from nightsift.sky.sphere import separation
 from nightsift.tables import TRUTH, table
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ Values = npt.NDArray[np.float64]
 ASTEROID = "asteroid"
 
 
-def predicted_truth(frame: Frame, wcs: WCS, orbits: Orbits, observer: Observer, faintest: float) -> pa.Table:
+def predicted_truth(frame: Frame, wcs: WCS, orbits: Orbits, *, site: Site | None, faintest: float) -> pa.Table:
     """Minor planets that should stand on a frame, as rows of a truth without fluxes.
 
     Parameters
@@ -32,8 +34,8 @@ def predicted_truth(frame: Frame, wcs: WCS, orbits: Orbits, observer: Observer, 
         Its coordinates.
     orbits : Orbits
         Known orbits.
-    observer : Observer
-        Where it was taken.
+    site : Site or None
+        Where it was taken; one without a latitude counts as none (see `nightsift.context.movers.movers_in_field`).
     faintest : float
         Faintest magnitude of use.
 
@@ -46,8 +48,8 @@ def predicted_truth(frame: Frame, wcs: WCS, orbits: Orbits, observer: Observer, 
     ny, nx = frame.shape
     corners = wcs.all_pix2world([0.0, nx - 1.0, 0.0, nx - 1.0], [0.0, 0.0, ny - 1.0, ny - 1.0], 0)
     ra, dec = (float(one) for one in wcs.all_pix2world((nx - 1) / 2.0, (ny - 1) / 2.0, 0))
-    radius = max(_distance(ra, dec, float(a), float(d)) for a, d in zip(*corners, strict=True))
-    found = movers_in_field(orbits, frame.meta.mjd, ra, dec, radius, observer, faintest)
+    radius = max(separation(ra, dec, float(a), float(d)) for a, d in zip(*corners, strict=True))
+    found = movers_in_field(orbits, frame.meta.mjd, ra, dec, radius, site=site, faintest=faintest)
     return _rows(found, frame, wcs)
 
 
@@ -75,7 +77,7 @@ def on_frame(
     ny, nx = shape
     centre = [float(one) for one in wcs.all_pix2world((nx - 1) / 2.0, (ny - 1) / 2.0, 0)]
     corner = [float(one) for one in wcs.all_pix2world(-margin, -margin, 0)]
-    near = _distance(centre[0], centre[1], ra, dec) < 1.3 * _distance(centre[0], centre[1], corner[0], corner[1])
+    near = separation(centre[0], centre[1], ra, dec) < 1.3 * separation(centre[0], centre[1], corner[0], corner[1])
     rows = np.flatnonzero(near)
     if not len(rows):
         return np.empty((0, 2))
@@ -99,10 +101,3 @@ def _rows(found: Predicted, frame: Frame, wcs: WCS) -> pa.Table:
     }  # fmt: skip
     inside = (x > -0.5) & (x < nx - 0.5) & (y > -0.5) & (y < ny - 0.5)
     return table(columns, TRUTH).filter(pa.array(inside))
-
-
-def _distance(ra: float, dec: float, other_ra: Values | float, other_dec: Values | float):  # type: ignore[no-untyped-def]
-    """Angular distance (deg), exact at every declination."""
-    a, d, b, e = (np.deg2rad(one) for one in (ra, dec, other_ra, other_dec))
-    half = np.sin((d - e) / 2.0) ** 2 + np.cos(d) * np.cos(e) * np.sin((a - b) / 2.0) ** 2
-    return np.rad2deg(2.0 * np.arcsin(np.sqrt(np.clip(half, 0.0, 1.0))))

@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from astropy.wcs import WCS, Sip
 
+from nightsift.sky.sphere import sky_to_plane
+
 FloatArray = npt.NDArray[np.float64]
 
 _MAX_DEGREE = 5
@@ -33,7 +35,7 @@ def fit_tan_sip(
         The coordinate system; without SIP where a linear one is accurate enough.
     """
     uv = xy - centre
-    plane = _gnomonic(sky, centre_sky)
+    plane = np.stack(sky_to_plane(sky[:, 0], sky[:, 1], *centre_sky), axis=1)
     scale = max(float(np.abs(uv).max()), 1.0)
     cd: FloatArray = np.zeros((2, 2))
     a: FloatArray = np.zeros((2, 2))
@@ -65,13 +67,3 @@ def _wcs(centre: FloatArray, centre_sky: FloatArray, cd: FloatArray, a: FloatArr
         wcs.sip = Sip(a, b, None, None, centre + 1.0)
     wcs.wcs.set()
     return wcs
-
-
-def _gnomonic(sky: FloatArray, centre: FloatArray) -> FloatArray:
-    """Tangential projection (deg), x to the east."""
-    ra, dec = np.radians(sky[:, 0]), np.radians(sky[:, 1])
-    ra0, dec0 = np.radians(centre)
-    cosine = np.sin(dec0) * np.sin(dec) + np.cos(dec0) * np.cos(dec) * np.cos(ra - ra0)
-    xi = np.cos(dec) * np.sin(ra - ra0) / cosine
-    eta = (np.cos(dec0) * np.sin(dec) - np.sin(dec0) * np.cos(dec) * np.cos(ra - ra0)) / cosine
-    return np.asarray(np.degrees(np.stack([xi, eta], axis=1)), dtype=np.float64)

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from scipy.spatial import cKDTree
 
 from nightsift.flags import Flag
+from nightsift.sky.sphere import separation
 
 # Chance that candidates of several exposures fall on one spot of the detector by accident, for which a candidate is
 # not flagged; keeps crowded nights from flagging themselves.
@@ -57,7 +58,8 @@ def repeated_pixels(
     tree = cKDTree(np.column_stack([x, y, 1e6 * sign])[usable])
     pairs = tree.query_pairs(radius, output_type="ndarray")
     first, second = usable[pairs[:, 0]], usable[pairs[:, 1]]
-    other = (exposures[first] != exposures[second]) & (_separation(ra, dec, first, second) > sky_radius / 3600.0)
+    apart = separation(ra[first], dec[first], ra[second], dec[second])
+    other = (exposures[first] != exposures[second]) & (apart > sky_radius / 3600.0)
     first, second = first[other], second[other]
     # each candidate with the exposures that hit its pixel, every exposure counted once
     rows = np.concatenate([first, second])
@@ -94,18 +96,6 @@ def flag_repeated_pixels(
     flags[repeated] |= bit
     index = candidates.schema.get_field_index("flags")
     return candidates.set_column(index, candidates.schema.field(index), pa.array(flags, type=pa.int32()))
-
-
-def _separation(
-    ra: npt.NDArray[np.float64],
-    dec: npt.NDArray[np.float64],
-    first: npt.NDArray[np.int64],
-    second: npt.NDArray[np.int64],
-) -> npt.NDArray[np.float64]:
-    """Angle on the sky (deg), by the haversine formula."""
-    d1, d2 = np.radians(dec[first]), np.radians(dec[second])
-    across = np.sin(np.radians(ra[first] - ra[second]) / 2.0) ** 2 * np.cos(d1) * np.cos(d2)
-    return np.asarray(np.degrees(2.0 * np.arcsin(np.sqrt(np.minimum(np.sin((d1 - d2) / 2.0) ** 2 + across, 1.0)))))
 
 
 def _by_chance(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], radius: float) -> int:

@@ -17,6 +17,7 @@ from numba import njit
 from scipy.spatial import KDTree
 
 from nightsift.errors import AlignmentFailed
+from nightsift.sky.sphere import separation, sky_to_plane
 
 Floats = npt.NDArray[np.float64]
 
@@ -31,6 +32,9 @@ REFINED = 3000
 
 STAR_COUNTS = (150, 300, 600, 1200)
 """Brightest stars used, in turn, until the solution is sure: few are fast, a faint catalogue needs many."""
+
+FARTHEST = 84.0
+"""Distance from the pointing (deg) beyond which positions are left out: the tangent plane ends at 90."""
 
 FEWEST = 6
 """Catalogue positions and stars without which nothing is tried."""
@@ -156,14 +160,10 @@ def _search(plane: Floats, stars: Floats, hypotheses: Floats, reach: float, shap
 
 def _project(catalogue: tuple[Floats, Floats], pointing: tuple[float, float], pixel_scale: float) -> Floats:
     """Gnomonic projection around the pointing: (m, 2) in nominal pixels, east and north positive."""
-    ra, dec = (np.radians(np.asarray(c, dtype=np.float64)) for c in catalogue)
-    ra0, dec0 = np.radians(pointing)
-    cosine = np.sin(dec0) * np.sin(dec) + np.cos(dec0) * np.cos(dec) * np.cos(ra - ra0)
-    ahead = cosine > 0.1
-    ra, dec, cosine = ra[ahead], dec[ahead], cosine[ahead]
-    east = np.cos(dec) * np.sin(ra - ra0) / cosine
-    north = (np.cos(dec0) * np.sin(dec) - np.sin(dec0) * np.cos(dec) * np.cos(ra - ra0)) / cosine
-    return np.asarray(np.degrees(np.stack([east, north], axis=1)) * 3600.0 / pixel_scale)
+    ra, dec = (np.asarray(angle, dtype=np.float64) for angle in catalogue)
+    ahead = separation(ra, dec, *pointing) < FARTHEST
+    plane = sky_to_plane(ra[ahead], dec[ahead], *pointing)
+    return np.asarray(np.stack(plane, axis=1) * 3600.0 / pixel_scale)
 
 
 def _linear(parity: float, angle: float, scale: float) -> Floats:

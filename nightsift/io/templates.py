@@ -23,6 +23,7 @@ from nightsift.io.fits import open_fits, read_header
 from nightsift.io.paths import Archive, atomic
 from nightsift.io.wcs import celestial_wcs
 from nightsift.parallel import over_rows
+from nightsift.sky.sphere import separation
 from nightsift.templates import Template
 
 # One card for each field of Meta; a NaN has no card.
@@ -205,8 +206,7 @@ def _contains(path: Path, ra: float, dec: float) -> bool:
     if wcs is not None:
         return _on_frame(wcs, shape, ra, dec)
     ra0, dec0, scale = (float(header.get(card, np.nan)) for card in ("POINTRA", "POINTDEC", "PIXSCALE"))
-    east = ((ra - ra0 + 180.0) % 360.0 - 180.0) * np.cos(np.radians(dec0))
-    return bool(np.hypot(east, dec - dec0) < 0.25 * min(shape) * scale / 3600.0)
+    return separation(ra, dec, ra0, dec0) < 0.25 * min(shape) * scale / 3600.0
 
 
 def _on_frame(wcs: WCS, shape: tuple[int, int], ra: float, dec: float) -> bool:

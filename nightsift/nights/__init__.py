@@ -1,1 +1,1 @@
-"""The night at a site: its clock, its options, and what is told of it while it goes on."""
+"""The night while it goes on: how it is watched, what is written down of it, and who is told."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nightsift.core.random import generator
 from nightsift.simulate.detector import Detector, make_detector
 from nightsift.simulate.optics import make_psf
 from nightsift.simulate.options import SimulationOptions
 from nightsift.simulate.plan import Field, plan_exposures
 from nightsift.simulate.population import Galaxies, Stars, draw_galaxies, draw_stars
-from nightsift.simulate.seeds import generator
 from nightsift.simulate.transients import Transients, draw_transients
 from nightsift.simulate.unit_options import UnitOptions
 

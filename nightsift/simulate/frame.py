@@ -12,6 +12,7 @@ import pyarrow as pa
 from astropy.io import fits
 from astropy.time import Time
 
+from nightsift.core.random import generator
 from nightsift.simulate import artefacts
 from nightsift.simulate.detector import expose
 from nightsift.simulate.field import FieldSky, make_sky, noise_magnitude
@@ -23,7 +24,6 @@ from nightsift.simulate.options import SimulationOptions
 from nightsift.simulate.plan import Exposure, plan_exposures, plan_fields
 from nightsift.simulate.projection import TanSip
 from nightsift.simulate.render import render_stars
-from nightsift.simulate.seeds import generator
 from nightsift.simulate.view import View, make_view
 
 Image = npt.NDArray[np.float32]

@@ -11,7 +11,8 @@ from astropy.time import Time
 from nightsift.simulate.detector import saturation_level
 from nightsift.simulate.options import SimulationOptions
 from nightsift.simulate.plan import Exposure
-from nightsift.simulate.projection import TanSip, offset_position
+from nightsift.simulate.projection import TanSip
+from nightsift.sky.sphere import offset_position
 
 
 def make_header(

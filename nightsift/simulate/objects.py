@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from nightsift import tables
 from nightsift.simulate.field import FieldSky
-from nightsift.simulate.projection import offset_position
 from nightsift.simulate.render import render_stars
 from nightsift.simulate.view import View
+from nightsift.sky.sphere import offset_position
 
 Values = npt.NDArray[np.float64]
 Image = npt.NDArray[np.float32]

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from nightsift.core.random import generator
 from nightsift.simulate.options import SimulationOptions
-from nightsift.simulate.seeds import generator
 from nightsift.simulate.unit_options import UnitOptions
 
 MJD_OF_YEAR_ONE = -678576  # MJD of a proleptic Gregorian ordinal of zero

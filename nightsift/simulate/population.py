@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nightsift.simulate.options import SkyOptions
-from nightsift.simulate.projection import offset_position
+from nightsift.sky.sphere import offset_position
 
 Values = npt.NDArray[np.float64]
 

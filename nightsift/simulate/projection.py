@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from astropy.io import fits
 
-Values = npt.NDArray[np.float64]
+from nightsift.sky.sphere import Values, offset_position, sky_to_plane
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +46,7 @@ class TanSip:
         x, y : ndarray, shape (n,)
             Pixel positions.
         """
-        xi, eta = _to_plane(np.asarray(ra, float), np.asarray(dec, float), self.ra, self.dec)
+        xi, eta = sky_to_plane(np.asarray(ra, float), np.asarray(dec, float), self.ra, self.dec)
         inverse = np.linalg.inv(self.cd)
         far_u = inverse[0, 0] * xi + inverse[0, 1] * eta
         far_v = inverse[1, 0] * xi + inverse[1, 1] * eta
@@ -75,7 +74,7 @@ class TanSip:
         u, v = u + _polynomial(self.a, u, v), v + _polynomial(self.b, u, v)
         xi = self.cd[0, 0] * u + self.cd[0, 1] * v
         eta = self.cd[1, 0] * u + self.cd[1, 1] * v
-        return _to_sphere(xi, eta, self.ra, self.dec)
+        return offset_position(self.ra, self.dec, xi, eta)
 
     def header(self, distortion: bool = True) -> fits.Header:
         """FITS cards of the coordinates.
@@ -153,42 +152,8 @@ def make_projection(
     return TanSip(ra, dec, centre, cd, a, b)
 
 
-def offset_position(ra: Values, dec: Values, east: Values, north: Values) -> tuple[Values, Values]:
-    """Positions shifted on the sky.
-
-    Parameters
-    ----------
-    ra, dec : ndarray or float
-        Positions (deg).
-    east, north : ndarray or float
-        Shifts along great circles (deg), small.
-
-    Returns
-    -------
-    ra, dec : ndarray
-        Shifted positions (deg).
-    """
-    return _to_sphere(np.asarray(east, float), np.asarray(north, float), ra, dec)
-
-
 def _polynomial(terms: Values, u: Values, v: Values) -> Values:
     total = np.zeros_like(u)
     for p, q in np.argwhere(terms != 0):
         total += terms[p, q] * u**p * v**q
     return total
-
-
-def _to_plane(ra: Values, dec: Values, ra0: float, dec0: float) -> tuple[Values, Values]:
-    a, d, d0 = np.deg2rad(ra - ra0), np.deg2rad(dec), np.deg2rad(dec0)
-    depth = np.sin(d0) * np.sin(d) + np.cos(d0) * np.cos(d) * np.cos(a)
-    xi = np.cos(d) * np.sin(a) / depth
-    eta = (np.cos(d0) * np.sin(d) - np.sin(d0) * np.cos(d) * np.cos(a)) / depth
-    return np.rad2deg(xi), np.rad2deg(eta)
-
-
-def _to_sphere(xi: Values, eta: Values, ra0: Values | float, dec0: Values | float) -> tuple[Values, Values]:
-    x, y, d0 = np.deg2rad(xi), np.deg2rad(eta), np.deg2rad(dec0)
-    depth = np.cos(d0) - y * np.sin(d0)
-    ra = np.asarray(ra0) + np.rad2deg(np.arctan2(x, depth))
-    dec = np.rad2deg(np.arctan2(np.sin(d0) + y * np.cos(d0), np.hypot(x, depth)))
-    return np.mod(ra, 360.0), dec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nightsift.simulate.seeds import generator
+from nightsift.core.random import generator
 from nightsift.simulate.unit_options import DetectorOptions, OpticsOptions, UnitOptions
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from nightsift.simulate.galaxies import draw_radii
 from nightsift.simulate.options import TransientOptions
 from nightsift.simulate.population import Galaxies, scatter
-from nightsift.simulate.projection import offset_position
+from nightsift.sky.sphere import offset_position
 
 Values = npt.NDArray[np.float64]
 KINDS = ("supernova", "hostless", "nuclear", "variable", "asteroid")

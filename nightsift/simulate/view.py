@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nightsift.core.random import generator
 from nightsift.simulate.artefacts import Clouds, draw_clouds
 from nightsift.simulate.field import sky_electrons
 from nightsift.simulate.optics import FramePsf, make_psf
 from nightsift.simulate.options import SimulationOptions
 from nightsift.simulate.plan import Exposure
 from nightsift.simulate.projection import TanSip, make_projection
-from nightsift.simulate.seeds import generator
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,6 @@ from pyarrow import csv
 from typer.testing import CliRunner
 
 from nightsift import ledger, tables
-from nightsift.angles import separation
 from nightsift.cli import app
 from nightsift.errors import BadTable, ConfigurationError, TooFewStars
 from nightsift.flags import Flag
@@ -22,6 +21,7 @@ from nightsift.images.inject import inject_stars
 from nightsift.images.photometry import ZeroPoint
 from nightsift.io.paths import Archive
 from nightsift.psf import Psf
+from nightsift.sky.sphere import separation
 from tasks import photometry
 from tasks.photometry import Position, may_cover
 

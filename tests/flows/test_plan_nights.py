@@ -10,7 +10,7 @@ import pytest
 from flows.plan_nights import EARLY, NotDeployed, plan
 from nightsift.claims import claimed
 from nightsift.io.paths import Archive
-from nightsift.nights.clock import night_at
+from nightsift.site.clock import night_at
 from nightsift.survey import Survey, load_survey
 
 SURVEY = """

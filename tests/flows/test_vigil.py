@@ -13,10 +13,10 @@ import pytest
 
 from flows.vigil import Vigil, Waiting
 from nightsift.io.paths import Found
-from nightsift.nights.clock import night_named
 from nightsift.nights.options import WatchOptions
 from nightsift.nights.progress import Progress
-from nightsift.nights.site import Site
+from nightsift.site.clock import night_named
+from nightsift.site.site import Site
 from tasks.discover import Exposure
 from tasks.lookout import Frame, Lookout
 

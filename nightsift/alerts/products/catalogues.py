@@ -9,18 +9,18 @@ from nightsift.alerts.options import AlertOptions
 from nightsift.alerts.products.hosts import load_hosts
 from nightsift.alerts.products.known import Movers, load_known
 from nightsift.alerts.products.rank import Catalogues
-from nightsift.context.movers import Observer
 from nightsift.context.orbits import read_orbits
+from nightsift.site.site import Site
 
 
-def open_catalogues(options: AlertOptions, observers: Mapping[str, Observer]) -> Catalogues:
+def open_catalogues(options: AlertOptions, sites: Mapping[str, Site]) -> Catalogues:
     """Read the catalogues that a survey names.
 
     Parameters
     ----------
     options : AlertOptions
         Table ``[alert]``.
-    observers : mapping of str to Observer
+    sites : mapping of str to Site
         Where the units stand.
 
     Returns
@@ -34,5 +34,5 @@ def open_catalogues(options: AlertOptions, observers: Mapping[str, Observer]) ->
         If one cannot be read.
     """
     hosts = load_hosts(options.galaxies) if options.galaxies else None
-    movers = Movers(read_orbits(os.path.expandvars(options.orbits)), observers) if options.orbits else None
+    movers = Movers(read_orbits(os.path.expandvars(options.orbits)), sites) if options.orbits else None
     return Catalogues(hosts, load_known(options.stars, options.nuclei), movers)

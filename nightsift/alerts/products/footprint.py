@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightsift.alerts.coverage import coverage
-from nightsift.alerts.fields import SkyField, square_field, unit_vectors
 from nightsift.alerts.products.objects import numbers
 from nightsift.alerts.skymap import SKY, SkyMap
+from nightsift.sky.fields import SkyField, square_field
+from nightsift.sky.sphere import unit_vectors
 
 WHOLE_SKY = 41252.96
 SAME = 0.02

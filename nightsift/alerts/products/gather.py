@@ -12,9 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightsift.alerts.fields import SkyField, unit_vectors
 from nightsift.io.parquet import read_tables
 from nightsift.io.paths import Archive
+from nightsift.sky.fields import SkyField
+from nightsift.sky.sphere import unit_vectors
 from nightsift.tables import CANDIDATES, LEDGER
 
 _MJD_ZERO = dt.date(1858, 11, 17)

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightsift.alerts.products.association import Rows, Values, pairs_within
 from nightsift.alerts.products.objects import Detections, nullable, numbers, probability_to_be_real
 from nightsift.alerts.products.options import RankingOptions
+from nightsift.sky.sphere import Rows, Values, pairs_within
 
 INSIDE = 0.9
 """Part of half the side of a frame within which a place counts as covered: the corners are left out, as the ledger does
@@ -93,7 +93,12 @@ def _earlier(
         placed = np.flatnonzero(np.isfinite(ra + dec))
         radius = object_radius(found)
         first, second, _ = pairs_within(
-            ra[placed], dec[placed], old_ra[old], old_dec[old], float(radius.max(initial=0.0)), radius[placed]
+            ra[placed],
+            dec[placed],
+            old_ra[old],
+            old_dec[old],
+            most=float(radius.max(initial=0.0)),
+            radius=radius[placed],
         )
         first, second = placed[first], old[second]
         count = np.bincount(first, minlength=n).astype(np.int64)
@@ -172,7 +177,7 @@ def _covered(exposures: pa.Table, place: tuple[Values, Values]) -> tuple[Rows, R
     known = np.flatnonzero(np.isfinite(centre_ra + centre_dec) & (area > 0.0))
     reach = INSIDE * 0.5 * np.sqrt(area[known]) * 3600.0
     owner, row, separation = pairs_within(
-        ra[placed], dec[placed], centre_ra[known], centre_dec[known], float(reach.max(initial=0.0))
+        ra[placed], dec[placed], centre_ra[known], centre_dec[known], most=float(reach.max(initial=0.0))
     )
     inside = separation <= reach[row]
     return placed[owner[inside]], known[row[inside]]

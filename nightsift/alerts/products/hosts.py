@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nightsift.alerts.products.association import Rows, Values, pairs_within
 from nightsift.alerts.products.objects import nullable
 from nightsift.alerts.products.options import RankingOptions
 from nightsift.io.host_catalogue import read_hosts
+from nightsift.sky.sphere import Rows, Values, pairs_within
 
 SUN_B = 5.48
 LUMINOSITY = 1.98e8
@@ -235,7 +235,7 @@ def nearest_hosts(
         some = np.flatnonzero((reach > low) & (reach <= high))
         low = high
         if len(some):
-            own, galaxy, apart = pairs_within(ra[placed], dec[placed], hosts.ra[some], hosts.dec[some], high)
+            own, galaxy, apart = pairs_within(ra[placed], dec[placed], hosts.ra[some], hosts.dec[some], most=high)
             near = apart <= reach[some[galaxy]]
             found.append((placed[own[near]], some[galaxy[near]], apart[near]))
     if not found:

@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nightsift.alerts.products.association import Rows, Values, pairs_within
 from nightsift.alerts.products.history import object_radius
 from nightsift.alerts.products.objects import Detections, nullable
 from nightsift.alerts.products.options import RankingOptions
-from nightsift.context.movers import Observer, Predicted, movers_in_field
+from nightsift.context.movers import Predicted, movers_in_field
 from nightsift.context.orbits import Orbits
 from nightsift.io.catalogue import read_positions
+from nightsift.site.site import Site
+from nightsift.sky.sphere import Rows, Values, pairs_within
 
 STAR, NUCLEUS, MOVER = "star", "nucleus", "mover"
 FAINTER = 1.0
@@ -52,14 +53,14 @@ class Movers:
     ----------
     orbits : Orbits
         Known orbits.
-    observers : mapping of str to Observer
+    sites : mapping of str to Site
         Where the units stand; one that is absent counts as at the centre of the Earth.
     found : dict of str to Predicted
         Those found so far, by exposure.
     """
 
     orbits: Orbits
-    observers: Mapping[str, Observer] = field(default_factory=dict)
+    sites: Mapping[str, Site] = field(default_factory=dict)
     found: dict[str, Predicted] = field(default_factory=dict)
 
     def of(self, exposure: Mapping[str, Any]) -> Predicted:
@@ -80,7 +81,7 @@ class Movers:
             limit = exposure["limiting_mag"]
             self.found[key] = movers_in_field(
                 self.orbits, exposure["mjd"], exposure["ra"], exposure["dec"], np.sqrt((exposure["area"] or 0.0) / 2.0),
-                self.observers.get(exposure["unit"]), 99.0 if limit is None else limit + FAINTER,
+                site=self.sites.get(exposure["unit"]), faintest=99.0 if limit is None else limit + FAINTER,
             )  # fmt: skip
         return self.found[key]
 
@@ -159,7 +160,12 @@ def _nearest(place: tuple[Values, Values], radius: Values, known: KnownPositions
     # only entries in the declinations of the candidates are worth a tree
     band = (known.dec > dec[placed].min() - 0.1) & (known.dec < dec[placed].max() + 0.1)
     first, _, apart = pairs_within(
-        ra[placed], dec[placed], known.ra[band], known.dec[band], float(radius[placed].max()), radius[placed]
+        ra[placed],
+        dec[placed],
+        known.ra[band],
+        known.dec[band],
+        most=float(radius[placed].max()),
+        radius=radius[placed],
     )
     order = np.lexsort((apart, first))
     rows, index = np.unique(first[order], return_index=True)
@@ -183,7 +189,9 @@ def _movers(
         if not len(rows) or exposure["ra"] is None or exposure["dec"] is None:
             continue
         there = movers.of(exposure)
-        first, second, apart = pairs_within(found.ra[rows], found.dec[rows], there.ra, there.dec, options.mover_radius)
+        first, second, apart = pairs_within(
+            found.ra[rows], found.dec[rows], there.ra, there.dec, most=options.mover_radius
+        )
         for k, j, distance in zip(rows[first], second, apart, strict=True):
             hit[k] = True
             owner = int(found.owner[k])

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightsift.alerts.fields import unit_vectors
-from nightsift.alerts.products.association import Rows, Values, associate
+from nightsift.alerts.products.association import associate
 from nightsift.alerts.products.options import RankingOptions
 from nightsift.flags import Flag
+from nightsift.sky.sphere import Rows, Values, positions_of, unit_vectors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -214,10 +214,10 @@ def _mean_positions(found: Detections, snr: Values) -> tuple[Values, Values]:
     n = found.n_objects
     weight = np.maximum(snr, 1e-3) ** 2
     vectors = unit_vectors(np.nan_to_num(found.ra), np.nan_to_num(found.dec)) * weight[:, None]
-    x, y, z = (np.bincount(found.owner, vectors[:, k], n) for k in range(3))
+    total = np.stack([np.bincount(found.owner, vectors[:, k], n) for k in range(3)], axis=-1, dtype=np.float64)
     placed = np.bincount(found.owner, np.isfinite(found.ra + found.dec), n) > 0
-    ra = np.where(placed, np.rad2deg(np.arctan2(y, x)) % 360.0, np.nan)
-    return ra, np.where(placed, np.rad2deg(np.arctan2(z, np.hypot(x, y))), np.nan)
+    ra, dec = positions_of(total)
+    return np.where(placed, ra, np.nan), np.where(placed, dec, np.nan)
 
 
 def _epochs(found: Detections, order: Rows, start: Rows, stop: Rows, options: RankingOptions) -> Rows:

@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from nightsift import tables
 from nightsift.alerts.distance import distance_density, distance_moments
-from nightsift.alerts.products.association import Values
 from nightsift.alerts.products.gather import Gathered
 from nightsift.alerts.products.history import history_of, probability_to_stay
 from nightsift.alerts.products.hosts import HostCatalogue, hosts_of
@@ -22,6 +21,7 @@ from nightsift.alerts.products.options import RankingOptions
 from nightsift.alerts.products.reasons import reasons_of
 from nightsift.alerts.products.tables import RANKED
 from nightsift.alerts.skymap import DEG2, Cells, SkyMap
+from nightsift.sky.sphere import Values
 
 REGION = 0.9
 """Unrelated transients are taken to be spread evenly over the region that holds this probability."""

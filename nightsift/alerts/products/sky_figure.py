@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nightsift import plots
-from nightsift.alerts.fields import SkyField, unit_vectors
-from nightsift.alerts.products.association import Values
-from nightsift.alerts.products.sky_part import Part, angles, part_of
+from nightsift.alerts.products.sky_part import Part, part_of
 from nightsift.alerts.skymap import SkyMap
+from nightsift.sky.fields import SkyField
+from nightsift.sky.sphere import Values, positions_of, unit_vectors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,8 +111,7 @@ def _outline(field: SkyField) -> tuple[Values, Values]:
         middle, east, north = Part(field.ra, field.dec).axes()
         turn, size = np.linspace(0.0, 2.0 * np.pi, 49)[:, None], np.deg2rad(field.radius)
         along = np.cos(size) * middle + np.sin(size) * (np.cos(turn) * east + np.sin(turn) * north)
-    ra, dec = angles(along)
-    return ra, dec
+    return positions_of(along)
 
 
 def _draw_places(axis: Axes, places: Sequence[tuple[float, float]], part: Part | None) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nightsift.alerts.fields import SkyField, unit_vectors
-from nightsift.alerts.products.association import Values
 from nightsift.alerts.skymap import SkyMap
+from nightsift.sky.fields import SkyField
+from nightsift.sky.sphere import Values, angle_between, positions_of, tangent_axes, unit_vectors
 
 WIDEST = 40.0
 """Largest radius of the region of 90 % (deg) that is drawn as a part of the sky; beyond it is the whole sky."""
@@ -36,10 +36,7 @@ class Part:
 
     def axes(self) -> tuple[Values, Values, Values]:
         """Unit vectors of the middle, east and north."""
-        a, d = np.deg2rad(self.ra), np.deg2rad(self.dec)
-        east = np.array([-np.sin(a), np.cos(a), 0.0])
-        north = np.array([-np.sin(d) * np.cos(a), -np.sin(d) * np.sin(a), np.cos(d)])
-        return unit_vectors(self.ra, self.dec), east, north
+        return tangent_axes(self.ra, self.dec)
 
     def project(self, ra: Values, dec: Values) -> tuple[Values, Values]:
         """Offsets of positions (deg) to the east and north, NaN on the far half of the sky.
@@ -79,8 +76,7 @@ class Part:
         half = np.minimum(np.hypot(x, y) / 2.0, 1.0)
         tilt = np.sqrt(1.0 - half**2)[..., None]  # sine of the angle over the radius of the projection
         vectors = (1.0 - 2.0 * half**2)[..., None] * middle + tilt * (x[..., None] * east + y[..., None] * north)
-        ra = np.rad2deg(np.arctan2(vectors[..., 1], vectors[..., 0])) % 360.0
-        return ra, np.rad2deg(np.arcsin(np.clip(vectors[..., 2], -1.0, 1.0)))
+        return positions_of(vectors)
 
 
 def part_of(skymap: SkyMap | None, fields: Sequence[SkyField]) -> Part | None:
@@ -115,10 +111,10 @@ def part_of(skymap: SkyMap | None, fields: Sequence[SkyField]) -> Part | None:
     if length < 0.3 * weight.sum():
         return None
     middle /= length
-    if float((np.rad2deg(np.arccos(np.clip(points @ middle, -1.0, 1.0))) + edge).max()) > WIDEST:
+    if float((angle_between(points, middle) + edge).max()) > WIDEST:
         return None
-    rough = Part(*angles(middle[None])[:, 0])
-    x, y = rough.project(*angles(points))
+    rough = Part(*(float(angle) for angle in positions_of(middle)))
+    x, y = rough.project(*positions_of(points))
     box = np.array([(x - edge).min(), (x + edge).max(), (y - edge).min(), (y + edge).max()])
     size = max(box[1] - box[0], box[3] - box[2])
     for one in fields:  # those near are drawn whole
@@ -131,20 +127,3 @@ def part_of(skymap: SkyMap | None, fields: Sequence[SkyField]) -> Part | None:
     width, height = 0.54 * (box[1] - box[0]), 0.54 * (box[3] - box[2])
     least = max(LEAST, 0.4 * max(width, height))
     return Part(float(ra[0]), float(dec[0]), max(width, least), max(height, least))
-
-
-def angles(vectors: Values) -> Values:
-    """Right ascension and declination of unit vectors.
-
-    Parameters
-    ----------
-    vectors : ndarray of float64, shape (n, 3)
-        Unit vectors.
-
-    Returns
-    -------
-    ndarray of float64, shape (2, n)
-        In degrees.
-    """
-    ra = np.rad2deg(np.arctan2(vectors[:, 1], vectors[:, 0])) % 360.0
-    return np.stack([ra, np.rad2deg(np.arctan2(vectors[:, 2], np.hypot(vectors[:, 0], vectors[:, 1])))])

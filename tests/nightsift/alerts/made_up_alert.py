@@ -12,7 +12,6 @@ import numpy.typing as npt
 from nightsift import ledger, tables
 from nightsift.alerts.alert import Alert, ErrorRegion
 from nightsift.alerts.circle import skymap_of
-from nightsift.alerts.fields import SkyField, square_field
 from nightsift.alerts.products.hosts import HostCatalogue
 from nightsift.alerts.products.known import KnownPositions, Movers
 from nightsift.alerts.products.rank import Catalogues
@@ -23,6 +22,7 @@ from nightsift.context.orbits import Orbits
 from nightsift.frames import Stamps
 from nightsift.io.parquet import write_candidates, write_stamps
 from nightsift.io.paths import Archive
+from nightsift.sky.fields import SkyField, square_field
 
 T0 = 61364.25
 EVENT = "S261120ab"

@@ -79,22 +79,23 @@ def test_json_of_the_gravitational_wave_network():
     assert (gone.kind, gone.t0) == ("retraction", None)
 
 
-def test_time_scales_are_converted_and_unknown_ones_refused():
+@pytest.mark.parametrize(("date", "ahead"), [("2026-11-20", 37.0), ("2015-09-14", 36.0), ("2015-06-01", 35.0)])
+def test_time_scales_are_converted_and_unknown_ones_refused(date, ahead):
     text = (
         '<VOEvent ivorn="ivo://nasa.gsfc.gcn/SWIFT#BAT_GRB_Pos_1" role="{role}">'
         "<Who><Date>2026-11-20T00:01:00</Date></Who>"
         '<What><Param name="TrigID" value="1"/></What><WhereWhen><AstroCoords coord_system_id="{scale}-FK5-GEO">'
-        "<ISOTime>2026-11-20T00:00:37</ISOTime><Position2D unit='deg'><C1>10</C1><C2>20</C2>"
+        "<ISOTime>{date}T00:00:37</ISOTime><Position2D unit='deg'><C1>10</C1><C2>20</C2>"
         "<Error2Radius>0.05</Error2Radius></Position2D></AstroCoords></WhereWhen></VOEvent>"
     )
-    utc = read_notice(text.format(scale="UTC", role="observation").encode())
-    tai = read_notice(text.format(scale="TAI", role="test").encode())
+    utc = read_notice(text.format(scale="UTC", role="observation", date=date).encode())
+    tai = read_notice(text.format(scale="TAI", role="test", date=date).encode())
     assert utc.t0 is not None
     assert tai.t0 is not None
-    assert (utc.t0 - tai.t0) * 86400 == pytest.approx(37.0, abs=1e-4)
+    assert (utc.t0 - tai.t0) * 86400 == pytest.approx(ahead, abs=1e-4)
     assert (utc.role, tai.role) == ("observation", "test")
     with pytest.raises(BadNotice, match="time scale"):
-        read_notice(text.format(scale="MARS", role="test").encode())
+        read_notice(text.format(scale="MARS", role="test", date=date).encode())
 
 
 @pytest.mark.parametrize(

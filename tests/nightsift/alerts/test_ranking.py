@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import re
 
-import astropy.units as u
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from astropy.coordinates import AltAz, EarthLocation, SkyCoord, get_body
-from astropy.time import Time
-from astropy.utils import iers
 from typer.testing import CliRunner
 
 from nightsift.alerts.alert import ErrorRegion
 from nightsift.alerts.circle import skymap_of
 from nightsift.alerts.errors import BadTiling
-from nightsift.alerts.fields import square_field
 from nightsift.alerts.options import Tiling, default_alert
 from nightsift.alerts.rank import rank_fields
 from nightsift.alerts.skymap_file import read_skymap
 from nightsift.alerts.targets import active_targets, wants
 from nightsift.alerts.tilings import read_tiling
-from nightsift.alerts.visibility import Limits, Place, visibility
 from nightsift.cli import app
 from nightsift.io.paths import Archive
+from nightsift.site.site import Site
+from nightsift.sky.fields import square_field
 
-LA_PALMA = Place(28.76, -17.88, 2300.0)
+LA_PALMA = Site(latitude=28.76, longitude=-17.88, height=2300.0)
 
 
 def grid(path, step=2.0):
@@ -44,39 +40,6 @@ def run(*arguments):
     return result.exit_code, re.sub(r"\s+", " ", result.output)
 
 
-def test_altitudes_sun_and_moon_agree_with_astropy(rng):
-    ra, dec = rng.uniform(0, 360, 40), np.degrees(np.arcsin(rng.uniform(-1, 1, 40)))
-    start = 61000.25
-    seen = visibility(ra, dec, LA_PALMA, start, 24.0, Limits(moon_distance=25.0))
-    location = EarthLocation(lat=28.76 * u.deg, lon=-17.88 * u.deg, height=2300 * u.m)
-    times = Time(start + np.arange(0, 145) / 144.0, format="mjd")
-    with iers.conf.set_temp("auto_download", False):
-        frame = AltAz(obstime=times[:, None], location=location)
-        altitude = SkyCoord(ra * u.deg, dec * u.deg)[None, :].transform_to(frame).alt.deg
-        sun = get_body("sun", times, location).transform_to(AltAz(obstime=times, location=location)).alt.deg
-        moon = get_body("moon", times[72], location)
-        away = SkyCoord(ra * u.deg, dec * u.deg, frame=moon.frame.replicate_without_data()).separation(moon).deg
-    dark = sun <= -12.0
-    highest = np.where(dark[:, None], altitude, -90.0).max(axis=0)
-    np.testing.assert_allclose(seen.moon, away, atol=0.05)
-    for k in range(40):
-        if seen.reason[k].startswith(("rises", "never")):
-            assert highest[k] < 30.0
-        else:
-            assert highest[k] > 29.9
-    free = [k for k in range(40) if seen.hours[k] > 0 and seen.moon[k] > 45]
-    np.testing.assert_allclose(seen.altitude[free], highest[free], atol=0.05)
-    hours = (dark[:, None] & (altitude >= 30.0)).sum(axis=0) / 6.0
-    np.testing.assert_allclose(seen.hours[free], hours[free], atol=0.34)
-
-
-def test_midsummer_in_the_north_has_no_darkness():
-    tromso = Place(69.6, 18.9)
-    seen = visibility(np.array([200.0]), np.array([60.0]), tromso, 61210.0, 24.0, Limits())
-    assert seen.reason == ("no darkness",)
-    assert seen.hours[0] == 0.0
-
-
 def test_fields_are_ranked_and_those_out_of_sight_told(tmp_path, blob):
     fields = read_tiling(Tiling(name="g", file=str(grid(tmp_path / "g.txt")), width=2.1))  # type: ignore[call-arg]
     skymap = read_skymap(blob())
@@ -89,7 +52,7 @@ def test_fields_are_ranked_and_those_out_of_sight_told(tmp_path, blob):
         assert 0.95 < total[-1] <= 1.0
         best = ranked.to_pylist()[0]
         assert (best["ra"], best["dec"]) == pytest.approx((150.0, 2.0), abs=1.5)
-    far_south = rank_fields(skymap, fields, {"": Place(-80.0, 0.0)}, 61000.0, default_alert())
+    far_south = rank_fields(skymap, fields, {"": Site(latitude=-80.0, longitude=0.0)}, 61000.0, default_alert())
     assert far_south["rank"].null_count == far_south.num_rows > 0
     assert all(far_south["reason"].to_pylist())
     few = default_alert().model_copy(update={"least": 0.2, "probability": 1.0})

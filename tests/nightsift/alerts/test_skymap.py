@@ -18,9 +18,9 @@ from nightsift.alerts.circle import skymap_of
 from nightsift.alerts.coverage import coverage, greedy
 from nightsift.alerts.distance import distance_density, distance_moments, mean_distance
 from nightsift.alerts.errors import BadSkyMap
-from nightsift.alerts.fields import SkyField, square_field
 from nightsift.alerts.skymap import make_skymap
 from nightsift.alerts.skymap_file import read_skymap
+from nightsift.sky.fields import SkyField, square_field
 
 MULTIORDER = ["S190412m/bayestar.fits", "S190425z/LALInference.fits", "S190425z/bayestar.fits",
               "S190426c/LALInference1.fits", "S190426c/bayestar.fits", "S190602aq/bayestar.multiorder.fits",

@@ -6,11 +6,9 @@ import json
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from nightsift.alerts.errors import BadAlertFile
-from nightsift.alerts.fields import SkyField, polygon_field, square_field, unit_vectors
 from nightsift.alerts.targets import (
     Target,
     active_targets,
@@ -21,36 +19,11 @@ from nightsift.alerts.targets import (
     write_target,
 )
 from nightsift.io.paths import Archive
+from nightsift.sky.fields import SkyField, square_field
 
 NEAR = square_field("near", 30.0, 40.0, 2.0)
 FAR = SkyField("far", 200.0, -89.0, (), 3.0, units=("south-1",))
 TARGET = Target("S1", 60000.0, 60003.0, "active", (NEAR, FAR), (0.3, 0.1), excluded=("north-2",), revision=2)
-
-
-@pytest.mark.parametrize(("ra", "dec"), [(0.0, 0.0), (359.9, 10.0), (120.0, 89.0), (10.0, -90.0), (45.0, -60.0)])
-def test_a_square_has_its_area_and_holds_its_centre_everywhere(ra, dec, rng):
-    field = square_field("f", ra, dec, 4.0)
-    assert field.holds(ra, dec)
-    # uniform points in a cap of 8 deg2 times pi around the centre
-    z, turn = rng.uniform(0.998, 1.0, 40_000), rng.uniform(0.0, 2.0 * np.pi, 40_000)
-    axis = unit_vectors(ra, dec)
-    one = np.cross(axis, [0.6, 0.0, 0.8])
-    one /= np.linalg.norm(one)
-    ring = np.cos(turn)[:, None] * one + np.sin(turn)[:, None] * np.cross(axis, one)
-    points = z[:, None] * axis + np.sqrt(1.0 - z**2)[:, None] * ring
-    inside = field.holds(np.degrees(np.arctan2(points[:, 1], points[:, 0])), np.degrees(np.arcsin(points[:, 2])))
-    area = inside.mean() * 2.0 * math.pi * 0.002 * (180.0 / math.pi) ** 2
-    assert area == pytest.approx(16.0, rel=0.03)
-
-
-def test_a_polygon_around_its_corners_is_the_square():
-    again = polygon_field("again", NEAR.corners)
-    assert again.radius == pytest.approx(NEAR.radius, rel=1e-6)
-    assert (again.ra, again.dec) == pytest.approx((NEAR.ra, NEAR.dec), abs=1e-3)
-    with pytest.raises(ValueError, match="no convex polygon"):
-        polygon_field("bow tie", [NEAR.corners[k] for k in (0, 2, 1, 3)])
-    with pytest.raises(ValueError, match="no proper position"):
-        square_field("nowhere", math.nan, 0.0, 1.0)
 
 
 def test_the_field_the_time_and_the_unit_decide():

@@ -8,7 +8,7 @@ import pytest
 from astropy.wcs import WCS
 
 from nightsift.context.galaxies import Galaxies, galaxies_of_catalogue, nearest_galaxy
-from nightsift.simulate.projection import offset_position
+from nightsift.sky.sphere import offset_position
 
 
 def camera(dec: float, turn: float = 30.0, scale: float = 1.5) -> WCS:

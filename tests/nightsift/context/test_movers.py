@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nightsift.context.movers import Observer, movers_in_field
+from nightsift.context.movers import movers_in_field
 from nightsift.context.orbits import Orbits, packed_epoch, read_orbits
 from nightsift.context.propagate import earth, eccentric_anomaly, propagate, two_body
 from nightsift.errors import BadTable
+from nightsift.site.site import Site
 
 EPOCH = 61000.0
 # a (au), e, inclination, node, perihelion, mean anomaly (rad); place at MJD 61365 and 60300 (au, equatorial)
@@ -89,7 +90,7 @@ def test_parallax_agrees_with_astropy(orbits: Orbits) -> None:
         when = Time(mjd, format="mjd", scale="utc")
         when.delta_ut1_utc = 0.0
         theirs, _ = place.get_gcrs_posvel(when)
-        ours = _parallax(mjd, Observer(149.07, -31.27))
+        ours = _parallax(mjd, Site(longitude=149.07, latitude=-31.27))
         assert np.linalg.norm(ours - theirs.xyz.to_value("au")) * 149597870.7 < 5.0, "km"
 
 
@@ -144,7 +145,7 @@ def test_movers_on_a_frame_become_rows_without_fluxes(orbits: Orbits) -> None:
     wcs.wcs.crval = [ra, dec]
     plane = np.ones((400, 600), np.float32)
     frame = Frame(plane, plane, np.zeros(plane.shape, np.uint16), make_meta(mjd=mjd, path="a/one.fits"), wcs=wcs)
-    rows = predicted_truth(frame, wcs, orbits, Observer(), 25.0)
+    rows = predicted_truth(frame, wcs, orbits, site=None, faintest=25.0)
     assert rows["object_id"].to_pylist() == ["m2"]
     assert rows["exposure_file"].to_pylist() == ["one.fits"]
     assert np.isnan(rows["flux"][0].as_py())
@@ -152,4 +153,4 @@ def test_movers_on_a_frame_become_rows_without_fluxes(orbits: Orbits) -> None:
     assert np.hypot(x - 300, y - 200) < 10, "light time apart it stands in the middle"
     np.testing.assert_allclose(on_frame(wcs, (400, 600), rows["ra"].to_numpy(), rows["dec"].to_numpy()), [[x, y]])
     assert len(on_frame(wcs, (400, 600), np.array([ra + 5.0]), np.array([dec]))) == 0
-    assert len(predicted_truth(frame, wcs, orbits, Observer(), 14.0)) == 0
+    assert len(predicted_truth(frame, wcs, orbits, site=None, faintest=14.0)) == 0

@@ -1,4 +1,4 @@
-"""Sky fields as intersections of spherical caps: quadrilaterals, any convex polygon, and circles, in one form."""
+"""Fields of the sky: polygons and circles as intersections of spherical caps, and names by the cells of a grid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Values = npt.NDArray[np.float64]
+from nightsift.sky.sphere import Values, offset_position, positions_of, unit_vectors
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class SkyField:
     grid: str = ""
 
     def __post_init__(self) -> None:
-        numbers = [self.ra, self.dec, self.radius, *(one for corner in self.corners for one in corner)]
+        numbers = [self.ra, self.dec, self.radius, *(angle for corner in self.corners for angle in corner)]
         if not all(math.isfinite(one) for one in numbers) or abs(self.dec) > 90.0 or not 0.0 < self.radius < 90.0:
             raise ValueError(f"the field '{self.name}' has no proper position or size")
         if self.corners and (len(self.corners) < 3 or not self._is_convex()):
@@ -78,24 +78,34 @@ class SkyField:
         return one_sense and bool((vectors @ self._normals().T >= -1e-9).all())
 
 
-def unit_vectors(ra: Values | float, dec: Values | float) -> Values:
-    """Turn positions into unit vectors.
+def grid_field(ra: float, dec: float, grid: float) -> str:
+    """Name of the sky field that a pointing falls into, on a grid of nearly equal cells.
 
     Parameters
     ----------
-    ra, dec : ndarray or float
-        Positions (deg).
+    ra, dec : float
+        Pointing (deg).
+    grid : float
+        Size of a cell (deg).
 
     Returns
     -------
-    ndarray of float64, shape (..., 3)
-        Unit vectors.
+    str
+        Name made from the centre of the cell, such as ``"p+031.5+46.5"``.
     """
-    a, d = np.deg2rad(ra), np.deg2rad(dec)
-    return np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d) * np.ones_like(a)], axis=-1)
+    rows = max(round(180.0 / grid), 1)
+    row = min(int((dec + 90.0) / 180.0 * rows), rows - 1)
+    centre = -90.0 + (row + 0.5) * 180.0 / rows
+    columns = max(round(360.0 * math.cos(math.radians(centre)) / grid), 1)
+    column = int(ra % 360.0 / 360.0 * columns) % columns
+    digits = max(0, math.ceil(-math.log10(grid))) + 1
+    middle = (column + 0.5) * 360.0 / columns
+    return f"p{middle:0{4 + digits}.{digits}f}{centre:+0{4 + digits}.{digits}f}"
 
 
-def square_field(name: str, ra: float, dec: float, width: float, height: float | None = None, **kept: Any) -> SkyField:
+def square_field(
+    name: str, ra: float, dec: float, width: float, height: float | None = None, **attributes: Any
+) -> SkyField:
     """Make a rectangular field with sides along right ascension and declination on its tangent plane.
 
     Parameters
@@ -106,7 +116,7 @@ def square_field(name: str, ra: float, dec: float, width: float, height: float |
         Centre (deg).
     width, height : float
         Lengths through the centre (deg); a square without a height.
-    **kept
+    **attributes
         Further attributes of the field.
 
     Returns
@@ -115,11 +125,13 @@ def square_field(name: str, ra: float, dec: float, width: float, height: float |
         The field.
     """
     x, y = (math.tan(math.radians(size) / 2.0) for size in (width, height or width))
-    corners = tuple(_from_plane(ra, dec, sx * x, sy * y) for sx, sy in ((1, 1), (-1, 1), (-1, -1), (1, -1)))
-    return SkyField(name, ra, dec, corners, math.degrees(math.atan(math.hypot(x, y))), **kept)
+    signs = np.array([(1, 1), (-1, 1), (-1, -1), (1, -1)], dtype=np.float64)
+    sky = offset_position(ra, dec, math.degrees(x) * signs[:, 0], math.degrees(y) * signs[:, 1])
+    corners = tuple((float(a), float(d)) for a, d in zip(*sky, strict=True))
+    return SkyField(name, ra, dec, corners, math.degrees(math.atan(math.hypot(x, y))), **attributes)
 
 
-def polygon_field(name: str, corners: Sequence[tuple[float, float]], **kept: Any) -> SkyField:
+def polygon_field(name: str, corners: Sequence[tuple[float, float]], **attributes: Any) -> SkyField:
     """Make a field of its corners, such as those of a frame.
 
     Parameters
@@ -128,7 +140,7 @@ def polygon_field(name: str, corners: Sequence[tuple[float, float]], **kept: Any
         Name.
     corners : sequence of (float, float)
         Right ascension and declination (deg), in order.
-    **kept
+    **attributes
         Further attributes of the field.
 
     Returns
@@ -147,16 +159,6 @@ def polygon_field(name: str, corners: Sequence[tuple[float, float]], **kept: Any
     if not length > 1e-6:
         raise ValueError(f"the corners of the field '{name}' make no convex polygon around its centre")
     middle /= length
-    ra, dec = math.degrees(math.atan2(middle[1], middle[0])) % 360.0, math.degrees(math.asin(middle[2]))
+    ra, dec = (float(one) for one in positions_of(middle))
     radius = math.degrees(math.acos(min(1.0, float((vectors @ middle).min()))))
-    return SkyField(name, ra, dec, tuple((float(a), float(d)) for a, d in corners), radius, **kept)
-
-
-def _from_plane(ra: float, dec: float, x: float, y: float) -> tuple[float, float]:
-    """Position of a point on the tangent plane (radians, x east, y north)."""
-    a, d = math.radians(ra), math.radians(dec)
-    east = np.array([-math.sin(a), math.cos(a), 0.0])
-    north = np.array([-math.sin(d) * math.cos(a), -math.sin(d) * math.sin(a), math.cos(d)])
-    vector = unit_vectors(ra, dec) + x * east + y * north
-    vector /= np.linalg.norm(vector)
-    return math.degrees(math.atan2(vector[1], vector[0])) % 360.0, math.degrees(math.asin(vector[2]))
+    return SkyField(name, ra, dec, tuple((float(a), float(d)) for a, d in corners), radius, **attributes)

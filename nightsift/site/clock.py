@@ -2,22 +2,20 @@
 
 A night goes from noon to noon of mean solar time at the site, and is named by the date of its evening, as
 `nightsift.times.night_of` names the night of an exposure. Sunset and sunrise are those of almanacs: the upper limb on
-a flat horizon with the usual refraction, the Sun's centre at -50'. Nothing is downloaded: the tables of Earth rotation
-are those that astropy brings, and where they have run out the error is below a second of time.
+a flat horizon with the usual refraction, the Sun's centre at -50'; they are good to a second of time, the difference of
+UT1 and UTC.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nightsift.nights.site import Site
+from nightsift.site.ephemeris import sun_altitude
+from nightsift.site.site import Site
 from nightsift.times import MJD_ZERO, mjd_of, night_of
 
 HORIZON = -50.0 / 60.0
@@ -107,10 +105,10 @@ def night_named(site: Site, name: str, altitude: float = -12.0) -> Night:
     """
     east = (site.longitude + 180.0) % 360.0 - 180.0
     begins = datetime.combine(date.fromisoformat(name), datetime.min.time(), UTC) + timedelta(hours=12.0 - east / 15.0)
-    moments = [begins + step * STEP for step in range(round(DAY / STEP) + 1)]
-    altitudes = sun_altitude(site, moments)
-    sunset, sunrise = _crossings(site, moments, altitudes, HORIZON)
-    dusk, dawn = _crossings(site, moments, altitudes, altitude)
+    times = mjd_of(begins) + np.linspace(0.0, 1.0, round(DAY / STEP) + 1)
+    altitudes = sun_altitude(site, times)
+    sunset, sunrise = _crossings(site, times, altitudes, HORIZON)
+    dusk, dawn = _crossings(site, times, altitudes, altitude)
     if (altitudes < altitude).any():
         # dark already at noon, or still at the next one: at the edges of the polar night and all through it
         dusk = begins if altitudes[0] < altitude else dusk
@@ -138,7 +136,7 @@ def next_dusk(site: Site, after: datetime, altitude: float = -12.0, days: int = 
         The first beginning of a night after that moment, UTC; None where the Sun is never that low.
     """
     first = night_named(site, night_of(mjd_of(after), site.longitude), altitude)
-    deepest = sun_altitude(site, [first.begins + (number + 0.5) * DAY for number in range(days)])
+    deepest = sun_altitude(site, mjd_of(first.begins) + np.arange(0.5, days))
     # the mean midnight is up to 16 minutes from the Sun's lowest place, which costs less than a degree
     for number in np.flatnonzero(deepest < altitude + 1.0):
         name = (date.fromisoformat(first.name) + int(number) * DAY).isoformat()
@@ -148,39 +146,8 @@ def next_dusk(site: Site, after: datetime, altitude: float = -12.0, days: int = 
     return None
 
 
-def sun_altitude(site: Site, moments: Sequence[datetime]) -> NDArray[np.float64]:
-    """Altitude of the Sun's centre without refraction.
-
-    Parameters
-    ----------
-    site : Site
-        The site.
-    moments : sequence of datetime
-        With their time zones.
-
-    Returns
-    -------
-    numpy.ndarray
-        Degrees, shape (n,).
-    """
-    from astropy import units as u
-    from astropy.coordinates import AltAz, EarthLocation, get_sun
-    from astropy.time import Time
-    from astropy.utils import iers
-
-    place = EarthLocation.from_geodetic(site.longitude * u.deg, site.latitude * u.deg, site.height * u.m)
-    with ExitStack() as offline, warnings.catch_warnings():
-        offline.enter_context(iers.conf.set_temp("auto_download", False))
-        offline.enter_context(iers.conf.set_temp("auto_max_age", None))  # else tables of last month stop every night
-        offline.enter_context(iers.conf.set_temp("iers_degraded_accuracy", "ignore"))
-        warnings.simplefilter("ignore")  # years beyond the tables of leap seconds: a second more or less
-        times = Time([mjd_of(one) for one in moments], format="mjd", scale="utc")
-        altitudes = get_sun(times).transform_to(AltAz(obstime=times, location=place)).alt.deg
-    return np.asarray(altitudes, dtype=np.float64)
-
-
 def _crossings(
-    site: Site, moments: Sequence[datetime], altitudes: NDArray[np.float64], level: float
+    site: Site, times: NDArray[np.float64], altitudes: NDArray[np.float64], level: float
 ) -> tuple[datetime | None, datetime | None]:
     """First way down through a level, and last way up; good to a second."""
     below = altitudes < level
@@ -188,12 +155,11 @@ def _crossings(
     up = np.flatnonzero(below[:-1] & ~below[1:])
 
     def refined(index: int) -> datetime:
-        fine = [moments[index] + part * STEP / 20 for part in range(21)]
+        fine = np.linspace(times[index], times[index + 1], 21)
         values = sun_altitude(site, fine) - level
         if values[0] > values[-1]:
             values = -values
-        mjd = np.interp(0.0, values, [mjd_of(one) for one in fine])
-        moment = MJD_ZERO + timedelta(days=float(mjd))
+        moment = MJD_ZERO + timedelta(days=float(np.interp(0.0, values, fine)))
         return moment.replace(microsecond=0)
 
     return (refined(int(down[0])) if len(down) else None, refined(int(up[-1])) if len(up) else None)

@@ -1,0 +1,1 @@
+"""Angles on the sphere, and the fields that telescopes point at."""
