@@ -10,7 +10,7 @@ import numpy.typing as npt
 from nightsift.simulate.galaxies import draw_radii
 from nightsift.simulate.options import TransientOptions
 from nightsift.simulate.population import Galaxies, scatter
-from nightsift.sky.sphere import offset_position
+from nightsift.sky.sphere import offset_position, separation
 
 Values = npt.NDArray[np.float64]
 KINDS = ("supernova", "hostless", "nuclear", "variable", "asteroid")
@@ -188,13 +188,11 @@ def _bright_first(rng: np.random.Generator, galaxies: Galaxies, hosts: npt.NDArr
     return hosts[np.argsort(rng.exponential(size=len(hosts)) / weight)]
 
 
-def _apart(order: npt.NDArray[np.int64], ra: Values, dec: Values, separation: float) -> npt.NDArray[np.int64]:
-    """Rows, sorted, of which no two are nearer than the separation; earlier ones in `order` stay."""
+def _apart(order: npt.NDArray[np.int64], ra: Values, dec: Values, least: float) -> npt.NDArray[np.int64]:
+    """Rows, sorted, of which no two are nearer than the least distance (deg); earlier ones in `order` stay."""
     taken = np.zeros(len(ra), dtype=bool)
     for row in order:
-        dx = (ra[taken] - ra[row] + 180.0) % 360.0 - 180.0
-        near = np.hypot(dx * np.cos(np.deg2rad(dec[row])), dec[taken] - dec[row]) < separation
-        taken[row] = not near.any()
+        taken[row] = not (separation(ra[taken], dec[taken], ra[row], dec[row]) < least).any()
     return np.flatnonzero(taken)
 
 
