@@ -1,49 +1,55 @@
 """Identity of a result: hash of its inputs, of the options that change it, and of the code that makes it.
 
-Three codes are told apart: that which makes pixels and candidates of an exposure, that which scores the candidates,
-and all of it, by which training sets are known. What only trains, evaluates or watches makes nothing anew.
+The code of a product is the import closure of what makes it (`nightsift.import_closure`): a comment, a docstring or a
+report changes none; a changed step changes that of every product it has a part in.
 """
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-REDUCTION = ("nightsift/images", "nightsift/io", "nightsift/*.py", "subtraction")
-"""Code that changes what is found in an exposure; the command line, reports and simulations do not."""
+import nightsift
+from nightsift.import_closure import import_closure
 
-SCORING = "tasks/classify.py"
-"""Where scores are made: of `models`, only what it imports changes a score."""
+MAKERS: dict[str, tuple[str, ...]] = {
+    "reduction": (
+        "tasks.reduce.run_steps",
+        "tasks.publish.publish",
+        "nightsift.images.repeats.flag_repeated_pixels",
+    ),
+    "scoring": ("tasks.classify.score",),
+    "template": ("tasks.template.build",),
+    "photometry": ("tasks.photometry.measure_exposure",),
+    "injection": ("tasks.injection.recover_injected",),
+    "training": (
+        "tasks.examples.make_examples",
+        "tasks.archive_examples.make_exposure_examples",
+        "models.dataset",
+        "models.train.train",
+        "models.transfer.transfer",
+    ),
+}
+"""Functions (or whole modules) that make each product, by dotted name: the one place that knows them."""
 
-SOURCES = (*REDUCTION, "models")
-WITHOUT_EFFECT = (
-    "doctor.py",
-    "plots.py",
-    "report.py",
-    "survey.py",
-    "ledger.py",
-    "provenance.py",
-    "claims.py",
-    "processes.py",
-    "campaigns.py",
-    "campaign_cost.py",
-    "campaign_tables.py",
-    "chunk_ledger.py",
-    "chunks.py",
-    "layers.py",
-    "tonight.py",
-    "version_comparison.py",
-    "versions.py",
-)
+WITHOUT_EFFECT: dict[str, str] = {
+    "nightsift.io.paths.Archive": "says where products lie, not what is in them",
+    "nightsift.provenance": "asks what all this is the answer to",
+    "tasks.stages.Stopwatch": "measures how long a step takes",
+    "tasks.logs": "writes the log",
+}
+"""Definitions and modules that makers use and that change no result, each with its reason: they are not followed."""
+
+APART: dict[str, tuple[str, ...]] = {"reduction": MAKERS["scoring"]}
+"""What is not followed from one product because it has a code of its own: candidates are scored again by themselves."""
 
 
 def key(inputs: Mapping[str, Any], options: Mapping[str, Any], code: str = "") -> str:
@@ -56,7 +62,7 @@ def key(inputs: Mapping[str, Any], options: Mapping[str, Any], code: str = "") -
     options : mapping of str to object
         Options that change the result; pydantic models, dataclasses, paths and plain values.
     code : str, optional
-        Version of the code that makes the result; that of the reduction if not given.
+        Version of the code that makes the result (`code_of`); that of the reduction if not given.
 
     Returns
     -------
@@ -73,95 +79,74 @@ def key(inputs: Mapping[str, Any], options: Mapping[str, Any], code: str = "") -
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@lru_cache(maxsize=1)
-def code_version() -> str:
-    """Version of nightsift with a digest of all code that makes results, networks and training sets.
-
-    Returns
-    -------
-    str
-        Such as ``"0.1.0+3f9a0c12"``: an edited method is a new version, also before it is released.
-    """
-    return _version(_files(SOURCES))
-
-
-@lru_cache(maxsize=1)
 def reduction_code() -> str:
     """Version of nightsift with a digest of the code that makes pixels and candidates.
 
     Returns
     -------
     str
-        As `code_version`.
+        Such as ``"0.1.0+3f9a0c12"``: an edited method is a new version, also before it is released.
     """
-    return _version(_files(REDUCTION))
+    return code_of("reduction")
 
 
-@lru_cache(maxsize=1)
 def scoring_code() -> str:
     """Version of nightsift with a digest of the code that scores candidates.
 
     Returns
     -------
     str
-        As `code_version`.
+        As `reduction_code`.
     """
-    return _version(scoring_files())
+    return code_of("scoring")
 
 
-def scoring_files() -> list[Path]:
-    """Files of the code that scores: where scores are made, and what that imports of `models`, directly or not.
+def code_version() -> str:
+    """Version of nightsift with a digest of all code that makes products, training sets and networks among them.
 
     Returns
     -------
-    list of Path
-        The files, sorted; imports inside functions count.
+    str
+        As `reduction_code`.
     """
-    root = _root()
-    found: set[Path] = set()
-    waiting = {root / SCORING}
-    while waiting:
-        path = waiting.pop()
-        if path.is_file() and path not in found:
-            found.add(path)
-            waiting |= set(_imported(path, root))
-    return sorted(found)
+    return code_of(*MAKERS)
 
 
-def _imported(path: Path, root: Path) -> Iterable[Path]:
-    """Files of the modules of `models` that a file imports."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [one.name for one in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{one.name}" for one in node.names)]
-        for name in names:
-            if name.partition(".")[0] == "models":
-                yield root.joinpath(*name.split(".")).with_suffix(".py")
+@lru_cache(maxsize=16)
+def code_of(*products: str) -> str:
+    """Version of nightsift with a digest of the code that makes products; worked out once a process.
+
+    Parameters
+    ----------
+    *products : str
+        Keys of `MAKERS`.
+
+    Returns
+    -------
+    str
+        As `reduction_code`.
+    """
+    digest = hashlib.sha256(json.dumps([closure_of(product) for product in products], sort_keys=True).encode())
+    return f"{nightsift.__version__}+{digest.hexdigest()[:8]}"
 
 
-def _root() -> Path:
-    return Path(__file__).resolve().parent.parent
+def closure_of(product: str, root: Path | None = None) -> dict[str, str]:
+    """All definitions that make a product.
 
+    Parameters
+    ----------
+    product : str
+        Key of `MAKERS`.
+    root : Path, optional
+        Folder of our packages; that of this installation if not given.
 
-def _files(sources: Iterable[str]) -> list[Path]:
-    """Files of folders and patterns, in the order of the sources."""
-    root = _root()
-    files: list[Path] = []
-    for source in sources:
-        files += sorted(root.glob(source) if "*" in source else (root / source).rglob("*.py"))
-    return [path for path in files if path.name not in WITHOUT_EFFECT]
-
-
-def _version(files: Iterable[Path]) -> str:
-    from nightsift import __version__
-
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.relative_to(_root()).as_posix().encode())
-        digest.update(path.read_bytes())
-    return f"{__version__}+{digest.hexdigest()[:8]}"
+    Returns
+    -------
+    dict of str to str
+        Digests by ``"module.definition"`` (see `nightsift.import_closure.import_closure`).
+    """
+    root = Path(str(nightsift.__file__)).resolve().parent.parent if root is None else root
+    return import_closure(root, MAKERS[product], (*WITHOUT_EFFECT, *APART.get(product, ())))
 
 
 def _canonical(value: Any) -> Any:

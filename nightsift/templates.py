@@ -18,6 +18,8 @@ from nightsift.images.stars import StarTable, find_stars
 from nightsift.template_frames import Member, gather, quality_of, rank
 from nightsift.units import Unit
 
+OPTIONS = ("facts", "image", "calibration", "background", "artefacts", "detection", "alignment", "template")
+"""Tables of a unit that change its templates: how frames are read and prepared, aligned and combined."""
 _MOST_PADDING = 0.5  # of the width of the best frame, on each side
 
 
@@ -202,8 +204,8 @@ def template_identity(unit: Unit, sources: Sequence[str]) -> str:
     str
         The identity; it changes with frames, options and code.
     """
-    options = {"alignment": unit.alignment, "template": unit.template, "detection": unit.detection}
-    return f"{unit.name}-{provenance.key({'sources': list(sources)}, options)[:16]}"
+    options = {name: getattr(unit, name) for name in OPTIONS}
+    return f"{unit.name}-{provenance.key({'sources': list(sources)}, options, provenance.code_of('template'))[:16]}"
 
 
 def solved(template: Template, catalogue: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]) -> Template:

@@ -18,6 +18,7 @@ from nightsift.frames import Frame
 from nightsift.images.forced import forced_photometry
 from nightsift.io.paths import Archive, checksum, local_copy
 from nightsift.sky.sphere import separation
+from nightsift.provenance import code_of
 from nightsift.units import Unit
 from tasks.record import key_of, opening_row
 from tasks.reduce import Reduction, to_difference
@@ -107,7 +108,7 @@ def measure_exposure(
     constant = {name: facts.get(name) for name in ("night", "field", "band", "mjd", "exposure_s", "template_id")} | {
         "exposure_id": row["exposure_id"], "unit": unit.name, "zero_point": facts.get("zero_point"),
         "verdict": difference.verdict, "version": __version__,
-        "provenance": key_of(facts["checksum"], facts["template_id"], unit),
+        "provenance": key_of(facts["checksum"], facts["template_id"], unit, code_of("photometry")),
     }  # fmt: skip
     columns: dict[str, Any] = {"name": [p.name for p in seen], "ra": [p.ra for p in seen], "dec": [p.dec for p in seen]}
     columns |= {name: [value] * len(seen) for name, value in constant.items()}

@@ -63,7 +63,7 @@ class Work(StrEnum):
     REDUCE = "reduce"
 
 
-def key_of(checksum: str, template_id: str, unit: Unit) -> str:
+def key_of(checksum: str, template_id: str, unit: Unit, code: str = "") -> str:
     """Provenance of what is found in an exposure: same key, same candidates and stamps.
 
     Parameters
@@ -74,6 +74,8 @@ def key_of(checksum: str, template_id: str, unit: Unit) -> str:
         Identity of the template, empty when the exposure did not get that far.
     unit : Unit
         The unit, with every option that changes results.
+    code : str, optional
+        Version of the code (`nightsift.provenance.code_of`); that of the reduction if not given.
 
     Returns
     -------
@@ -81,7 +83,7 @@ def key_of(checksum: str, template_id: str, unit: Unit) -> str:
         SHA-256 in hexadecimal.
     """
     options = unit.model_dump(mode="json", exclude=set(NOT_IN_PIXELS))
-    return provenance.key({"checksum": checksum, "template": template_id}, options)
+    return provenance.key({"checksum": checksum, "template": template_id}, options, code)
 
 
 def scoring_of(unit: Unit, model_id: str) -> str:
