@@ -13,13 +13,13 @@ from nightsift import campaigns, ledger, versions
 from nightsift.campaigns import Campaign
 from nightsift.chunks import ORDERS, Order, Planned, deal
 from nightsift.errors import ConfigurationError, SourceError
-from nightsift.io.paths import Archive
+from nightsift.io.paths import WITHOUT_NIGHT, Archive
 from nightsift.provenance import code_version
 from nightsift.survey import Survey
 from nightsift.units import Unit
 from tasks.classify import model_of
 from tasks.discover import Exposure, find_exposures
-from tasks.record import UNKNOWN_NIGHT, Work, recipe_of, work_left
+from tasks.record import Work, recipe_of, work_left
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ def draft(survey: Survey, request: Request, look_again: bool = False) -> Draft:
     before = {row["url"]: row for row in campaigns.read_plan(home, campaign.name).to_pylist()} if begun else {}
     new = [one for one in inside if one.url not in before]
     todo, counts = _todo(new, target, units, models, request.keep)
-    chunks = deal([Planned(one.night or UNKNOWN_NIGHT, one.unit, one.url, one.label) for one in todo],
+    chunks = deal([Planned(one.night or WITHOUT_NIGHT, one.unit, one.url, one.label) for one in todo],
                   request.batch, request.order)  # fmt: skip
     outside = len(exposures) - len(inside)
     return Draft(campaign, chunks, begun, len(exposures), outside, *counts, tuple(problems))
@@ -217,7 +217,7 @@ def _todo(
     todo, finished, other, rescored = [], 0, 0, 0
     groups: dict[tuple[str, str], list[Exposure]] = {}
     for one in exposures:
-        groups.setdefault((one.night or UNKNOWN_NIGHT, one.unit), []).append(one)
+        groups.setdefault((one.night or WITHOUT_NIGHT, one.unit), []).append(one)
     for (night, unit), group in sorted(groups.items()):
         rows = {row["url"]: row for row in ledger.read(archive, night, unit).to_pylist()}
         for one in group:

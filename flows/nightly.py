@@ -16,7 +16,7 @@ from flows.recorded import recorded
 from flows.runner import Call, run_all
 from flows.summary import NightSummary, publish_artifacts, sentence, summarise
 from nightsift.errors import ConfigurationError, NightsiftError, SourceError
-from nightsift.io.paths import Archive
+from nightsift.io.paths import Archive, sort_nights
 from nightsift.memory import give_back_memory
 from nightsift.survey import Runner, Survey, load_survey
 from nightsift.units import Unit
@@ -103,7 +103,7 @@ def _night(
             progress(rows[-1], len(todo))
     give_back_memory()  # which this process kept, where it reduced exposures itself
     _keep_models(archive, [units[name] for name in sorted({one.unit for one in found})], problems)
-    nights = sorted({row["night"] for row in rows} | {one.night for one in found if one.night})
+    nights = sort_nights({row["night"] for row in rows} | {one.night for one in found if one.night})
     reports: dict[str, Path] = {}
     thresholds = {name: unit.model.threshold for name, unit in units.items()}
     finish, report = (finish_night, write_report) if tracked else (finish_night.fn, write_report.fn)

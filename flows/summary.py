@@ -15,7 +15,7 @@ from httpx import HTTPError
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from nightsift import ledger
-from nightsift.io.paths import Archive
+from nightsift.io.paths import WITHOUT_NIGHT, Archive, night_title, sort_nights
 from tasks.logs import run_logger
 
 MOST_ROWS = 1000
@@ -85,6 +85,8 @@ def sentence(summary: NightSummary) -> str:
     ended = [f"{number} {state}" for state, number in sorted(summary.states.items())]
     ended += [f"{summary.rescored} scored again"] if summary.rescored else []
     states = ", ".join(ended) or "nothing to reduce"
+    undated = sum(row.get("night") == WITHOUT_NIGHT for row in summary.rows)
+    states += f" ({undated} of them without a night)" if undated else ""
     return (
         f"{summary.found} exposures found, {summary.skipped} finished before; {states}; "
         f"{summary.accepted} of {summary.candidates} candidates accepted; {summary.seconds:.0f} s"
@@ -149,11 +151,13 @@ def publish_artifacts(summary: NightSummary) -> None:
 
 
 def _publish(summary: NightSummary) -> None:
-    key = re.sub(r"[^a-z0-9-]+", "-", f"night-{summary.nights[-1] if summary.nights else 'none'}".lower())
+    latest = sort_nights(summary.nights)[-1] if summary.nights else "none"
+    key = re.sub(r"[^a-z0-9-]+", "-", f"night-{latest}".lower())
     table = [_artifact_row(row) for row in summary.rows[:MOST_ROWS]]
     more = f" (the first {MOST_ROWS} of {len(summary.rows)})" if len(summary.rows) > MOST_ROWS else ""
     create_table_artifact(table, key=f"{key}-exposures", description=f"Exposures reduced, seconds by stage{more}")
-    lines = [f"# Night {', '.join(summary.nights) or 'without exposures'}", "", sentence(summary), ""]
+    names = ", ".join(night_title(one) for one in summary.nights)
+    lines = [f"# Night {names or 'without exposures'}", "", sentence(summary), ""]
     lines += [f"- report of {one}: `{path}`" for one, path in summary.reports.items()]
     lines += [f"- **problem**: {problem}" for problem in summary.problems]
     for state in ("failed", "refused", "waiting"):

@@ -24,6 +24,8 @@ from nightsift import ledger
 from nightsift.claims import claimed
 from nightsift.errors import ConfigurationError
 from nightsift.io.paths import Archive, Found
+from nightsift.io.paths import WITHOUT_NIGHT, Archive, Found
+from nightsift.nights.clock import Night, night_at
 from nightsift.nights.progress import Progress, write_progress
 from nightsift.processes import this_process
 from nightsift.site.clock import Night, night_at
@@ -152,8 +154,8 @@ def _watch(
     heard: Heard | None,
     tracked: bool,
 ) -> NightSummary:
-    archive, logger = Archive(survey.archive), run_logger()
-    night = night_at(survey.sites[site], datetime.now(UTC), survey.watch.sun_altitude) if site else None
+    archive, logger, began = Archive(survey.archive), run_logger(), datetime.now(UTC)
+    night = night_at(survey.sites[site], began, survey.watch.sun_altitude) if site else None
     end = _end(night, survey, until, once)
     name = night.name if night is not None else f"{datetime.now(UTC):%Y-%m-%d}"
     progress = Progress(survey.name, site, name, "watching", asdict(this_process()), f"{datetime.now(UTC):%FT%TZ}")
@@ -172,7 +174,7 @@ def _watch(
             progress.state = "closing"
             write_progress(archive, vigil.describe(progress, datetime.now(UTC)))
             summary = _night(survey, name if site else None, tuple(units), survey.runner, False, None, tracked=tracked)
-            summary = replace(summary, states=_fates(archive, summary.nights, units))
+            summary = replace(summary, states=_fates(archive, summary.nights, units, began))
             progress.state = "closed"
         finally:
             progress.state = "closed" if progress.state == "closed" else "stopped"
@@ -216,9 +218,11 @@ def _keep_watch(
             write_progress(archive, vigil.describe(progress, now))
 
 
-def _fates(archive: Archive, nights: Sequence[str], units: Mapping[str, Unit]) -> dict[str, int]:
-    """What became of every exposure of the night, whoever reduced it."""
-    rows = [row for night in nights for row in ledger.read(archive, night).to_pylist()]
+def _fates(archive: Archive, nights: Sequence[str], units: Mapping[str, Unit], began: datetime) -> dict[str, int]:
+    """What became of every exposure of the night, whoever reduced it, and of those without a night since it began."""
+    rows = [row for night in nights if night != WITHOUT_NIGHT for row in ledger.read(archive, night).to_pylist()]
+    undated = ledger.read(archive, WITHOUT_NIGHT).to_pylist()
+    rows += [row for row in undated if row["recorded_at"] >= began]
     return dict(Counter(row["state"] for row in rows if row["unit"] in units))
 
 
@@ -231,7 +235,8 @@ def _is_over(vigil: Vigil, end: datetime | None) -> bool:
 def _vigil(survey: Survey, units: Mapping[str, Unit], archive: Archive, night: Night | None) -> Vigil:
     since = (night.begins if night is not None else datetime.now(UTC) - timedelta(hours=18)).timestamp()
     models = {name: model_of(unit) for name, unit in units.items()}
-    rows = {row["url"]: row for one in archive.nights()[-3:] for row in ledger.read(archive, one).to_pylist()}
+    recent = [WITHOUT_NIGHT, *archive.nights()[-3:]]
+    rows = {row["url"]: row for one in recent for row in ledger.read(archive, one).to_pylist()}
 
     def known(found: Found, unit: Unit) -> bool:
         """The ledger has judged this file, and it has not been written to since."""

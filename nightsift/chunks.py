@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from nightsift.io.paths import WITHOUT_NIGHT
+
 Order = Literal["oldest", "newest", "unit"]
 ORDERS: tuple[Order, ...] = ("oldest", "newest", "unit")
 
@@ -70,8 +72,11 @@ def _ordered(keys: Sequence[tuple[str, str]], order: Order) -> list[tuple[str, s
         "unit": lambda key: (key[1], key[0]),
     }
     units_in_order = sorted(keys, key=by[order])
-    # a stable second pass turns the nights round and leaves the units of a night as they are
-    return sorted(units_in_order, key=lambda key: key[0], reverse=True) if order == "newest" else units_in_order
+    # stable passes turn the nights round and leave the units of a night as they are; no exposure without a night is new
+    if order == "newest":
+        units_in_order = sorted(units_in_order, key=lambda key: key[0], reverse=True)
+        return sorted(units_in_order, key=lambda key: key[0] == WITHOUT_NIGHT)
+    return units_in_order
 
 
 def _pieces(group: Sequence[Planned], batch: int) -> list[tuple[Planned, ...]]:

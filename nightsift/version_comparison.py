@@ -85,7 +85,7 @@ def compare(
     within = within or Tolerance()
     rows: list[Row] = []
     nights, exposures, same = [], 0, 0
-    for one in sorted(set(first.nights()) & set(second.nights())):
+    for one in sorted(set(first.nights(undated=True)) & set(second.nights(undated=True))):
         if night not in (None, one):
             continue
         ended = [{row["exposure_id"]: row for row in ledger.read(of, one, unit).to_pylist()} for of in (first, second)]

@@ -212,7 +212,7 @@ def shortfall(archive: Archive, name: str) -> list[str]:
     """
     version, now = alone(archive, name), Archive(archive.home)
     lines = []
-    for night in version.nights():
+    for night in version.nights(undated=True):
         rows = ledger.read(version, night)
         for unit in pc.unique(rows["unit"]).to_pylist():
             new = _done(rows.filter(pc.equal(rows["unit"], unit)))

@@ -18,7 +18,7 @@ from nightsift.campaigns import Campaign
 from nightsift.claims import UnderWayElsewhere, claimed
 from nightsift.errors import ConfigurationError, NightsiftError, ProcessDied
 from nightsift.io.atomic import TEMPORARY
-from nightsift.io.paths import Archive, checksum, exposure_identity
+from nightsift.io.paths import WITHOUT_NIGHT, Archive, checksum, exposure_identity
 from nightsift.tonight import DuringNight, nights_going_on
 from nightsift.units import Unit, load_unit
 from tasks.classify import model_of
@@ -140,7 +140,7 @@ def reduce_planned(home: Archive, plan: Campaign, chunk: int, unit: Unit, one: M
     dict
         Its ledger row, with `skipped` where nothing was left to do.
     """
-    archive, night = Archive(Path(plan.archive)), None if one["night"] == "unknown" else one["night"]
+    archive, night = Archive(Path(plan.archive)), None if one["night"] == WITHOUT_NIGHT else one["night"]
     marker = _under_way(home, plan.name, chunk)
     known = _read(marker)
     deaths = known.get("deaths", {})

@@ -11,7 +11,7 @@ from typing import Any
 from nightsift import __version__, provenance
 from nightsift.errors import FrameError, NightsiftError, NoTemplate
 from nightsift.io.parquet import read_table
-from nightsift.io.paths import Archive, exposure_identity
+from nightsift.io.paths import WITHOUT_NIGHT, Archive, exposure_identity
 from nightsift.ledger import FINAL
 from nightsift.tables import LEDGER
 from nightsift.units import Unit
@@ -19,9 +19,6 @@ from nightsift.units import Unit
 NOT_IN_PIXELS = frozenset({"description", "file", "extends", "model"})
 """Parts of a unit file that change nothing that is found in an exposure. The model scores what was found; its threshold
 drops nothing: what it accepts is counted when a night is finished (`tasks.finish`)."""
-
-
-UNKNOWN_NIGHT = "unknown"
 
 
 def opening_row(unit: str, night: str | None, url: str) -> dict[str, Any]:
@@ -32,7 +29,7 @@ def opening_row(unit: str, night: str | None, url: str) -> dict[str, Any]:
     unit : str
         Telescope unit.
     night : str or None
-        Night label; "unknown" where it cannot be told.
+        Night label; `nightsift.io.paths.WITHOUT_NIGHT` where it cannot be told.
     url : str
         Where the exposure lies.
 
@@ -44,7 +41,7 @@ def opening_row(unit: str, night: str | None, url: str) -> dict[str, Any]:
     return {
         "exposure_id": exposure_identity(unit, hashlib.sha256(url.encode()).hexdigest()),
         "unit": unit,
-        "night": night or UNKNOWN_NIGHT,
+        "night": night or WITHOUT_NIGHT,
         "state": "failed",
         "reason": "",
         "message": "",

@@ -120,6 +120,8 @@ def _tell_plan(survey: Survey, plan: Draft, runner: Runner) -> None:
 
 
 def _tell(summary: BackfillSummary) -> None:
+    from nightsift.io.paths import night_title
+
     counts = ", ".join(f"{summary.count(name)} {name}" for name in ("done", "refused", "failed", "waiting"))
     typer.echo(
         f"{summary.campaign.name}: {summary.count('exposures')} exposures: {counts}; "
@@ -129,7 +131,7 @@ def _tell(summary: BackfillSummary) -> None:
         typer.echo(f"problem: {problem}", err=True)
     failed = [row for row in summary.rows if row["state"] == "failed"]
     for row in failed[:20]:
-        typer.echo(f"failed: {row['night']} {row['unit']} #{row['chunk']}: {row['message']}", err=True)
+        typer.echo(f"failed: {night_title(row['night'])} {row['unit']} #{row['chunk']}: {row['message']}", err=True)
     if failed:
         typer.echo(f"{len(failed)} chunks failed: mend the cause and add --retry-failed to the same command", err=True)
     elif summary.campaign.version:
@@ -197,9 +199,12 @@ class _Progress:
             self._bar.stop()
 
     def __call__(self, row: dict[str, Any], advance: Advance) -> None:
+        from nightsift.io.paths import night_title
+
         counts = ", ".join(f"{row[name]} {name}" for name in ("done", "refused", "failed", "waiting") if row[name])
         left = "" if math.isnan(advance.seconds_left) else f"{duration(advance.seconds_left)} left"
-        line = f"{row['night']} {row['unit']} #{row['chunk']} {row['state']}: {counts}, {row['seconds']:.0f} s"
+        chunk = f"{night_title(row['night'])} {row['unit']} #{row['chunk']}"
+        line = f"{chunk} {row['state']}: {counts}, {row['seconds']:.0f} s"
         if self._bar is None:
             share = f"{advance.ended}/{advance.total} exposures"
             typer.echo(f"{advance.chunks_ended}/{advance.chunks} {line}; {share}" + (f", {left}" if left else ""))

@@ -25,6 +25,7 @@ SERVED = "served"
 def list_versions(where: WHERE) -> None:
     """List the versions of an archive: those that are served from top to bottom, then the others."""
     from nightsift import ledger, versions
+    from nightsift.io.paths import WITHOUT_NIGHT, sort_nights
 
     archive = open_archive(where)
     lines = []
@@ -33,11 +34,12 @@ def list_versions(where: WHERE) -> None:
         states = Counter(rows["state"].to_pylist())
         place = "" if one.place is None else "on top" if one.place == 0 else "below"
         candidates = sum(number or 0 for number in rows["n_candidates"].to_pylist())
-        nights = sorted(set(rows["night"].to_pylist()))
+        undated = sum(night == WITHOUT_NIGHT for night in rows["night"].to_pylist())
+        nights = sort_nights(set(rows["night"].to_pylist()) - {WITHOUT_NIGHT})
         lines.append([one.name, place, one.created, one.code, nights[0] if nights else "", nights[-1] if nights else "",
-                      len(nights), len(rows), states["done"], candidates])  # fmt: skip
-    header = ("version", "served", "created", "code", "first night", "last night", "nights", "exposures", "done",
-              "candidates")  # fmt: skip
+                      len(nights), len(rows), undated, states["done"], candidates])  # fmt: skip
+    header = ("version", "served", "created", "code", "first night", "last night", "nights", "exposures",
+              "without a night", "done", "candidates")  # fmt: skip
     show_table("Versions", header, lines, right=header[6:])
 
 

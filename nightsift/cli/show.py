@@ -92,15 +92,17 @@ def open_archive(where: Path) -> Any:
 
 
 def show_nights(rows: list[dict[str, Any]]) -> None:
-    """One line for each night and unit: how many exposures ended how."""
+    """One line for each night and unit: how many exposures ended how; those without a night come first."""
+    from nightsift.io.paths import night_title, sort_nights
+
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in sorted(rows, key=lambda row: (row["night"], row["unit"])):
+    for row in rows:
         groups.setdefault((row["night"], row["unit"]), []).append(row)
-    lines = []
-    for key, group in groups.items():
+    lines, nights = [], sort_nights(night for night, _ in groups)
+    for key, group in sorted(groups.items(), key=lambda one: (nights.index(one[0][0]), one[0][1])):
         states = Counter(row["state"] for row in group)
         sums = [sum(row[name] or 0 for row in group) for name in ("n_candidates", "n_accepted")]
-        lines.append([*key, len(group), *(states[state] for state in STATES), *sums])
+        lines.append([night_title(key[0]), key[1], len(group), *(states[state] for state in STATES), *sums])
     header = ("night", "unit", "exposures", *STATES, "candidates", "accepted")
     show_table("Nights", header, lines, right=header[2:])
 

@@ -145,14 +145,15 @@ def report(
 ) -> None:
     """Write the report of a night as one HTML file that opens offline."""
     from nightsift import ledger
-    from nightsift.io.paths import Archive
+    from nightsift.io.paths import WITHOUT_NIGHT, Archive
     from nightsift.survey import load_survey
     from tasks.report import write_report
 
     one = load_survey(survey)
     archive = Archive(one.archive)
     recorded = archive.nights()
-    if not recorded or (night is not None and night not in recorded):
+    undated = len(archive.tables("ledger", WITHOUT_NIGHT))
+    if (not recorded and night is None) or night not in (None, *archive.nights(undated=True)):
         raise ConfigurationError(
             file=str(survey), table="command line", key="--night",
             what=f"nothing is recorded of {night or 'any night'}",
@@ -162,3 +163,5 @@ def report(
     units = sorted(set(ledger.read(archive, chosen)["unit"].to_pylist()))
     thresholds = {unit: one.load_unit(unit).model.threshold for unit in units}
     typer.echo(f"report: {write_report.fn(archive, chosen, thresholds)}")
+    if undated and chosen != WITHOUT_NIGHT:
+        typer.echo(f"{undated} exposures without a night are in no report but their own: --night {WITHOUT_NIGHT}")

@@ -76,13 +76,20 @@ def _picture(survey: str, one: Tonight) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[Any] = [Text(f"{survey}, night {one.night or 'without exposures yet'}: {_watch(one)}", style="bold")]
+    from nightsift.io.paths import WITHOUT_NIGHT, night_title
+
+    name = f"night {one.night}" if one.night else "no night with exposures yet"
+    name = night_title(one.night) if one.night == WITHOUT_NIGHT else name
+    parts: list[Any] = [Text(f"{survey}, {name}: {_watch(one)}", style="bold")]
     if one.latency_median is not None:
         told = (
             f"frame on disk to ledger row: {one.latency_median:.0f} s in the median, {one.latency_worst:.0f} s at worst"
         )
         parts.append(Text(told if one.lag is None else f"lag {one.lag:.0f} s; {told}"))
     parts.append(_table(COLUMNS, one.units))
+    if one.without_night and one.night != WITHOUT_NIGHT:
+        more = f"nightsift show says why: --night {WITHOUT_NIGHT}"
+        parts.append(Text(f"{one.without_night} exposures without a night, as no time could be read; {more}"))
     if one.running:
         parts.append(Text("reducing: " + "; ".join(one.running)))
     parts += [Text(f"told: {trouble}", style="yellow") for trouble in one.troubles]

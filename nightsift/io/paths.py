@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -13,8 +14,21 @@ from nightsift.io.atomic import atomic
 from nightsift.io.layers import MAIN, layers_of
 from nightsift.io.sources import Found, discover, local_copy
 
-__all__ = ["Archive", "Found", "atomic", "checksum", "discover", "exposure_identity", "local_copy"]
+__all__ = [
+    "WITHOUT_NIGHT",
+    "Archive",
+    "Found",
+    "atomic",
+    "checksum",
+    "discover",
+    "exposure_identity",
+    "local_copy",
+    "night_title",
+    "sort_nights",
+]
 
+WITHOUT_NIGHT = "unknown"
+"""In the place of a night label: exposures of which no time could be read. No night, and never the latest one."""
 LONGEST_PART = 160
 """Characters of one part of a path; file systems take 255 bytes, of which names of tables and endings need some."""
 
@@ -146,21 +160,24 @@ class Archive:
                         found += _tables_in(unit_folder)
         return sorted(found, key=lambda path: (path.parts[-3:], path))
 
-    def nights(self, kind: str = "ledger") -> list[str]:
+    def nights(self, kind: str = "ledger", undated: bool = False) -> list[str]:
         """Nights that hold a kind of table, sorted.
 
         Parameters
         ----------
         kind : str, optional
             ``"candidates"``, ``"stamps"`` or ``"ledger"``.
+        undated : bool, optional
+            Whether `WITHOUT_NIGHT` is listed too, first, where there are exposures without a night.
 
         Returns
         -------
         list of str
-            ``YYYY-MM-DD``.
+            ``YYYY-MM-DD``; the last one is the latest night.
         """
         folders = {folder.name for _, layer in self.layers for folder in _folders(layer / kind, "night", None)}
-        return sorted(unquote(name.partition("=")[2]) for name in folders)
+        found = {unquote(name.partition("=")[2]) for name in folders}
+        return sort_nights(found if undated else found - {WITHOUT_NIGHT})
 
     def _exposure(self, kind: str, night: str, unit: str, exposure_id: str) -> Path:
         return self._layer(night, unit) / kind / _hive(night=night, unit=unit) / f"{_part(exposure_id)}.parquet"
@@ -172,6 +189,27 @@ class Archive:
             if (layer / "ledger" / _hive(**keys)).is_dir():
                 return layer
         return self.layers[-1][1]
+
+
+def sort_nights(nights: Iterable[str]) -> list[str]:
+    """Sort night labels by time.
+
+    Parameters
+    ----------
+    nights : iterable of str
+        The labels.
+
+    Returns
+    -------
+    list of str
+        Each once, `WITHOUT_NIGHT` first, so that the last one is the latest night.
+    """
+    return sorted(set(nights), key=lambda night: (night != WITHOUT_NIGHT, night))
+
+
+def night_title(night: str) -> str:
+    """Night label as people read it: ``without a night`` in the place of `WITHOUT_NIGHT`."""
+    return "without a night" if night == WITHOUT_NIGHT else night
 
 
 def _part(text: str) -> str:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from nightsift import ledger
 from nightsift.claims import claims_held
 from nightsift.io.parquet import read_candidates
-from nightsift.io.paths import Archive
+from nightsift.io.paths import WITHOUT_NIGHT, Archive
 from nightsift.nights.progress import Progress, read_progress
 
 SHOWN = ("candidate_id", "unit", "field", "ra", "dec", "sign", "mag", "snr", "score")
@@ -30,6 +30,8 @@ class Tonight:
     ----------
     night : str
         Its name; empty where there is none yet.
+    without_night : int
+        Exposures in the ledger of which no time could be read: of no night, so not of this one.
     watch : str
         ``watching``, ``closing``, ``closed``, ``stopped``, ``died`` or ``nobody`` watches it.
     units : list of dict
@@ -49,6 +51,7 @@ class Tonight:
     """
 
     night: str
+    without_night: int
     watch: str
     units: list[dict[str, Any]]
     lag: float | None
@@ -86,13 +89,14 @@ def tonight(archive: Archive, night: str | None = None, units: Sequence[str] = (
     known = archive.nights()
     name = night or (latest.night if latest is not None else known[-1] if known else "")
     of_night = [one for one in watched if one.night == name]
-    rows = ledger.read(archive, name).to_pylist() if name in known else []
+    rows = ledger.read(archive, name).to_pylist() if name in (*known, WITHOUT_NIGHT) else []
     progress = {unit: (one, state) for one in of_night for unit, state in one.units.items()}
     names = list(dict.fromkeys([*units, *progress, *(row["unit"] for row in rows)]))
     latencies = [one.latency_worst for one in of_night if one.latency_worst is not None]
     medians = [one.latency_median for one in of_night if one.latency_median is not None]
     return Tonight(
         night=name,
+        without_night=len(archive.tables("ledger", WITHOUT_NIGHT)),
         watch=", ".join(sorted({_watch(one) for one in of_night})) or "nobody",
         units=[_unit_row(unit, [row for row in rows if row["unit"] == unit], progress.get(unit)) for unit in names],
         lag=max((one.lag for one in of_night if _watch(one) == "watching"), default=None),

@@ -16,6 +16,7 @@ import pyarrow as pa
 from nightsift import __version__, plots
 from nightsift.flags import Flag, names
 from nightsift.frames import Stamps
+from nightsift.io.paths import WITHOUT_NIGHT
 from nightsift.ledger import STATES
 from nightsift.report.choice import Choice
 from nightsift.report.pictures import strip
@@ -73,7 +74,7 @@ def render(
     exposures = sorted((_exposure(row) for row in rows), key=lambda one: (one["unit"], one["mjd"] or 0.0, one["file"]))
     accepted = [_card(row, stamps, thresholds) for row in choice.best.to_pylist()]
     return page.render(
-        night=night,
+        title="Exposures without a night" if night == WITHOUT_NIGHT else f"Night {night}",
         made=(made or dt.datetime.now(dt.UTC)).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
         style=stylesheet(),

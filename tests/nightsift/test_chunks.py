@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from nightsift import campaigns, chunk_ledger
 from nightsift.campaigns import Campaign, NoCampaign
 from nightsift.chunks import ORDERS, Planned, deal
-from nightsift.io.paths import Archive
+from nightsift.io.paths import WITHOUT_NIGHT, Archive
 from nightsift.tonight import nights_going_on
 from tasks.batch import LOOK_SECONDS, make_room
 
@@ -54,6 +54,12 @@ def test_orders():
     assert seen["oldest"] == [("1", "a"), ("1", "b"), ("2", "a"), ("2", "b")]
     assert seen["newest"] == [("2", "a"), ("2", "b"), ("1", "a"), ("1", "b")]
     assert seen["unit"] == [("1", "a"), ("2", "a"), ("1", "b"), ("2", "b")]
+
+
+def test_exposures_without_a_night_are_not_the_newest():
+    exposures = [Planned(night, "a", night) for night in ("2023-01-01", WITHOUT_NIGHT, "2023-01-02")]
+    nights = [chunk[0].night for chunk in deal(exposures, 5, "newest")]
+    assert nights == ["2023-01-02", "2023-01-01", WITHOUT_NIGHT]
 
 
 def test_pieces_are_about_as_long():

@@ -9,12 +9,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from nightsift import ledger
+from nightsift.cli.root import app
+from nightsift.io.parquet import write_candidates
 from nightsift.io.paths import Archive
 from nightsift.nights.progress import Progress, UnitProgress, read_progress, write_progress
 from nightsift.nights.tonight import tonight
 from nightsift.processes import this_process
+from nightsift.simulate import SimulationOptions
+from nightsift.simulate.unit_file import unit_toml
+from nightsift.tables import CANDIDATES
 
 SURVEY = """
 name = "demo"
@@ -78,6 +84,37 @@ def test_nobody_watches(archive: Archive) -> None:
     now = tonight(archive)
     assert (now.watch, now.night) == ("nobody", "2026-11-20")
     assert tonight(Archive(archive.root / "empty")).night == ""
+
+
+def test_an_exposure_without_a_night_is_counted_and_is_not_tonight(archive: Archive, tmp_path: Path) -> None:
+    row = ledger.read(archive).to_pylist()[0]
+    ledger.record(archive, row | {"exposure_id": "torn", "night": "unknown", "state": "refused"})
+    now = tonight(archive)
+    assert (now.night, now.without_night) == ("2026-11-20", 1)
+    assert tonight(archive, "unknown").units[0]["refused"] == 1, "whoever asks for them sees them"
+    assert archive.nights() == ["2026-11-20"]
+    assert archive.nights(undated=True) == ["unknown", "2026-11-20"]
+    (tmp_path / "units").mkdir()
+    options = SimulationOptions.preset("tiny")
+    for unit in ("north", "south"):
+        text = unit_toml(options, replace(options.units[0], name=unit))
+        (tmp_path / "units" / f"{unit}.toml").write_text(text)
+    survey = tmp_path / "survey.toml"
+    survey.write_text(SURVEY)
+    said = " ".join(CliRunner().invoke(app, ["status", str(survey)]).output.split())
+    assert "demo, night 2026-11-20" in said
+    assert "1 exposures without a night" in said
+    shown = CliRunner().invoke(app, ["show", str(survey)]).output
+    assert "without a night" in shown
+    assert shown.index("without a night") < shown.index("2026-11-20"), "the latest night stands last"
+    for number in range(2):
+        write_candidates(archive, "2026-11-20", "north", f"north-{number}", CANDIDATES.empty_table())
+    report = CliRunner().invoke(app, ["report", str(survey)]).output
+    assert archive.report("2026-11-20").is_file()
+    assert not archive.report("unknown").is_file()
+    assert "1 exposures without a night" in " ".join(report.split())
+    versions = CliRunner().invoke(app, ["catalog", "list", str(survey)], env={"COLUMNS": "300"}).output
+    assert "2026-11-20 | 2026-11-20 | 1 | 5 | 1 | 2 |" in " ".join(versions.replace("│", "|").split())
 
 
 def test_damaged_status_costs_nothing(archive: Archive, progress: Progress) -> None:
