@@ -23,9 +23,7 @@ from flows.workers import Workers
 from nightsift import ledger
 from nightsift.claims import claimed
 from nightsift.errors import ConfigurationError
-from nightsift.io.paths import Archive, Found
 from nightsift.io.paths import WITHOUT_NIGHT, Archive, Found
-from nightsift.nights.clock import Night, night_at
 from nightsift.nights.progress import Progress, write_progress
 from nightsift.processes import this_process
 from nightsift.site.clock import Night, night_at

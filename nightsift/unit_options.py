@@ -77,15 +77,7 @@ class Artefacts(Section):
 class PsfOptions(Section):
     """Model of the point-spread function."""
 
-    size: int = Field(ge=0, description="odd width of the PSF image (pixel); 0 from the FWHM")
     order: int = Field(ge=-1, le=5, description="order of its variation over the frame; -1 from the number of stars")
-
-    @field_validator("size")
-    @classmethod
-    def _odd(cls, value: int) -> int:
-        if value and value % 2 == 0:
-            raise ValueError("the size must be odd, or 0")
-        return value
 
 
 class AlignmentOptions(Section):

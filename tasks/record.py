@@ -16,9 +16,14 @@ from nightsift.ledger import FINAL
 from nightsift.tables import LEDGER
 from nightsift.units import Unit
 
-NOT_IN_PIXELS = frozenset({"description", "file", "extends", "model"})
+NOT_IN_PIXELS: dict[str, Any] = {
+    **dict.fromkeys(("description", "file", "extends", "model"), True),
+    "site": {"latitude"},
+    "template": {"max_frames", "max_seeing", "catalogue"},
+}
 """Parts of a unit file that change nothing that is found in an exposure. The model scores what was found; its threshold
-drops nothing: what it accepts is counted when a night is finished (`tasks.finish`)."""
+drops nothing: what it accepts is counted when a night is finished (`tasks.finish`). Sky alerts read the latitude. How a
+template is made shows in its identity, which is an input of its own."""
 
 
 def opening_row(unit: str, night: str | None, url: str) -> dict[str, Any]:
@@ -79,7 +84,7 @@ def key_of(checksum: str, template_id: str, unit: Unit, code: str = "") -> str:
     str
         SHA-256 in hexadecimal.
     """
-    options = unit.model_dump(mode="json", exclude=set(NOT_IN_PIXELS))
+    options = unit.model_dump(mode="json", exclude=NOT_IN_PIXELS)
     return provenance.key({"checksum": checksum, "template": template_id}, options, code)
 
 

@@ -86,6 +86,7 @@ def test_units_that_extend_each_other_are_refused(tmp_path: Path) -> None:
     [
         ("[detection]\ntreshold = 6", "detection", "treshold", "did you mean 'threshold'"),
         ("[detektion]\nthreshold = 6", "top level", "detektion", "did you mean 'detection'"),
+        ("[psf]\nsize = 25", "psf", "size", "known here: order"),
         ("[stamps]\nsize = 30", "stamps", "size", "must be odd"),
         ("[stamps]\norientation = 'up'", "stamps", "orientation", "flip_x"),
         ("[detection]\nthreshold = -1", "detection", "threshold", "greater than 0"),
@@ -99,6 +100,12 @@ def test_mistakes_in_options(tmp_path: Path, change: str, table: str, key: str, 
     error = refused(path)
     assert (error.facts["file"], error.facts["table"], error.facts["key"]) == (str(path), table, key)
     assert told in str(error)
+
+
+def test_the_clock_of_a_site_is_no_fact_of_a_unit(tmp_path: Path) -> None:
+    error = refused(written(tmp_path, MINIMAL.replace("[site]", '[site]\ntimezone = "UTC"')))
+    assert (error.facts["table"], error.facts["key"]) == ("site", "timezone")
+    assert "known here: latitude, longitude" in str(error)
 
 
 @pytest.mark.parametrize(
