@@ -1,17 +1,19 @@
 """Monitoring: each night and unit against the unit's calibration set. What happens, in order.
 
 The first nights that a unit's model scored are its calibration set, or those that are named; sources are injected where
-that has not been done; every later night is judged, written to the archive and drawn for people.
+that has not been done; every later night is judged, written to the archive and drawn for people. A verdict stands while
+nothing changes of what it depends on (`tasks.verdict_inputs`): only what is new or changed is judged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from prefect import flow
@@ -22,10 +24,11 @@ from flows.server import tracking
 from models.errors import TooFewNights
 from models.judgement import RATE, TOGETHER, WINDOWS, ChannelVerdict, NightVerdict, judge_night, judge_unit, priors
 from models.night_channels import CHANNELS, NightData, Reference, learn_reference, night_values
-from models.night_tests import LEAST_NIGHTS
+from models.night_tests import LEAST_NIGHTS, Prior
+from nightsift.drift_plots import MOST_NIGHTS
 from nightsift.io.atomic import atomic
 from nightsift.io.parquet import read_tables
-from nightsift.io.paths import Archive
+from nightsift.io.paths import WITHOUT_NIGHT, Archive
 from nightsift.report.drift import render
 from nightsift.survey import Survey, load_survey
 from nightsift.tables import MONITORING
@@ -33,18 +36,28 @@ from nightsift.units import Unit
 from tasks.classify import model_of
 from tasks.injection import inject_exposure
 from tasks.logs import run_logger
-from tasks.monitor import injected_by, read_night, rows_to_inject, scored_by, verdict_rows, write_verdict
+from tasks.monitor import injected_by, read_night, rows_to_inject, verdict_rows, write_verdict
 from tasks.references import CalibrationSet, current_reference, name_reference, write_completeness
+from tasks.verdict_inputs import UnitInputs, latest_nights, night_key, prior_key
 
 NIGHTS = 10
 """Nights that make a calibration set by themselves, where none are named."""
 TITLES = {channel.name: channel.title for channel in (*CHANNELS, TOGETHER)}
 
+NAMES = tuple(channel.name for channel in CHANNELS)
+
 Progress = Callable[[str, str, str], None]
 """Called with unit, night and its state, as each night is judged."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class StoredReference:
+    """What other units need of a calibration set: its values by channel, as they were stored."""
+
+    values: dict[str, npt.NDArray[np.float64]]
+
+
+@dataclass(slots=True, eq=False)
 class Watched:
     """A unit that is watched.
 
@@ -54,6 +67,10 @@ class Watched:
         The unit.
     model : str
         Identity of model and calibration that serve it now.
+    inputs : UnitInputs
+        What its verdicts depend on.
+    asked : bool
+        Whether its nights are to be judged; others lend their scatter and share the alarms of a night.
     known : CalibrationSet or None
         Its calibration set; None where there are too few nights.
     reference : Reference or None
@@ -68,11 +85,17 @@ class Watched:
 
     unit: Unit
     model: str
+    inputs: UnitInputs
+    asked: bool = True
     known: CalibrationSet | None = None
     reference: Reference | None = None
     why: str = ""
     nights: dict[str, NightData] = field(default_factory=dict)
     values: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def is_calibration(self, night: str) -> bool:
+        """Whether a night is one of the calibration set."""
+        return self.known is not None and night in self.known.nights
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +105,22 @@ class MonitorSummary:
     Attributes
     ----------
     rows : list of dict
-        The rows of all nights judged, of the channel ``all`` (schema `nightsift.tables.MONITORING`).
+        The rows of all nights that were looked at, of the channel ``all`` (schema `nightsift.tables.MONITORING`).
     pages : dict of str to Path
         Pages by night.
     problems : list of str
         What went wrong.
+    judged : list of (str, str)
+        Unit and night of the rows that were made now; all others stand as they were.
+    undated : int
+        Exposures without a night: they are of no night that could be judged.
     """
 
     rows: list[dict[str, Any]]
     pages: dict[str, Path]
     problems: list[str]
+    judged: list[tuple[str, str]] = field(default_factory=list)
+    undated: int = 0
 
     @property
     def drifted(self) -> list[dict[str, Any]]:
@@ -121,9 +150,9 @@ def monitor(
     survey : Survey, str or Path
         The survey, or its file.
     night : str, optional
-        Only this night; all after the calibration sets when None.
+        Only this night; all after the calibration sets when None. Verdicts that stand are not made again.
     units : sequence of str, optional
-        Only these units.
+        Only these units; the others still share the alarms of a night, so that a verdict is the same whoever asks.
     reference : (str, str), optional
         First and last night of a new calibration set, instead of the one that is known.
     inject : int, optional
@@ -167,41 +196,40 @@ def _monitor(
     progress: Progress | None,
     tracked: bool,
 ) -> MonitorSummary:
-    archive = Archive(survey.archive)
-    watched = [Watched(unit, model_of(unit)) for unit in load_units(survey, only).values()]
+    archive, wanted = Archive(survey.archive), load_units(survey, only)
+    watched = [
+        Watched(unit, model_of(unit), UnitInputs(archive, name, model_of(unit)), name in wanted)
+        for name, unit in load_units(survey, ()).items()
+    ]
     for one in watched:
-        _find_reference(archive, one, asked)
-    nights = [night] if night is not None else _nights_to_judge(archive, watched)
+        _find_reference(archive, one, asked if one.asked else None)
+    nights = [night] if night is not None else _nights_to_judge(watched)
+    undated = sum(len(archive.tables("ledger", WITHOUT_NIGHT, one.unit.name)) for one in watched if one.asked)
     problems = _inject(archive, survey, watched, nights, inject, tracked)
-    for one in watched:
-        _learn(archive, one)
-    prior = priors([one.reference for one in watched if one.reference is not None])
-    summary = MonitorSummary([], {}, problems)
+    keys = _keys(watched, nights, rate)
+    due = [now for now in nights if not _stands(archive, watched, now, keys[now])]
+    prior = _priors(archive, watched, due)
+    summary = MonitorSummary([], {}, problems, undated=undated)
     for now in nights:
-        rows = []
-        present = [one for one in watched if archive.tables("ledger", now, one.unit.name)]
-        told = {one.unit.name: _judge(archive, one, now, prior) for one in present}
-        judged = [verdict for verdict, _ in told.values() if verdict is not None]
-        final = {verdict.unit: verdict for verdict in judge_night(judged, rate)}
-        for one in present:
-            verdict, why = final.get(one.unit.name), told[one.unit.name][1]
-            state = "unjudged" if verdict is None or not np.isfinite(verdict.p) else "steady"
-            if one.known is not None and now in one.known.nights:
-                continue  # its rows were written when the set was learnt
-            if verdict is not None and np.isfinite(verdict.clouds):
-                state, why = "weather", f"no exposure was clear: {verdict.clouds:.1f} mag of extinction at least"
-            if verdict is not None and verdict.drifted:
-                state, why = "drifted", ", ".join(TITLES[name] for name in verdict.reasons)
-            rows.append(verdict_rows(_night(archive, one, now), verdict, state, why, one.known, one.model))
-            write_verdict(archive, rows[-1])
-            summary.rows.append(rows[-1][0])
-            if progress is not None:
-                progress(one.unit.name, now, state)
+        present = _present(watched, now)
+        asked_now = [one for one in present if one.asked and not one.is_calibration(now)]
+        if now in due:
+            rows = _judge_all(archive, present, now, prior, keys[now], rate)
+            summary.judged.extend((one.unit.name, now) for one in asked_now)
+        else:
+            rows = {one.unit.name: one.inputs.stored[now] for one in asked_now}
+        summary.rows.extend(rows.values())
+        if progress is not None and (now in due or night is not None):
+            for name, row in rows.items():
+                progress(name, now, row["state"])
         if rows:
-            summary.pages[now] = _write_page(archive, survey, watched, now, rate, problems)
+            summary.pages[now] = archive.report(now, "drift")
+            if now in due:
+                _write_page(archive, survey, watched, now, rate, problems)
     for one in watched:
-        write_completeness(archive, one.unit.name, one.model)
-    run_logger().info("%d unit-nights judged, %d drifted", len(summary.rows), len(summary.drifted))
+        if one.asked and due:
+            write_completeness(archive, one.unit.name, one.model)
+    run_logger().info("%d unit-nights judged, %d drifted", len(summary.judged), len(summary.drifted))
     return summary
 
 
@@ -209,19 +237,20 @@ monitoring = flow(name="monitoring", persist_result=False, validate_parameters=F
 
 
 def _find_reference(archive: Archive, one: Watched, asked: tuple[str, str] | None) -> None:
-    """Find or name the calibration set of a unit."""
+    """Find or name the calibration set of a unit; that of a unit that nobody asked for is only looked up."""
     name = one.unit.name
-    scored = [night for night in _nights_of(archive, name) if scored_by(archive, name, night) <= {one.model}]
+    one.known = current_reference(archive, name, one.model) if asked is None else None
+    if one.known is not None or not one.asked:
+        return
+    scored = [night for night in one.inputs.nights if one.inputs.is_scored(night)]
     if asked is not None:
         chosen = [night for night in scored if asked[0] <= night <= asked[1]]
         if len(chosen) < LEAST_NIGHTS:
             raise TooFewNights(found=len(chosen), needed=LEAST_NIGHTS, unit=name)
         one.known = name_reference.fn(archive, one.unit, one.model, chosen)
-        return
-    one.known = current_reference(archive, name, one.model)
-    if one.known is None and len(scored) >= NIGHTS:
+    elif len(scored) >= NIGHTS:
         one.known = name_reference.fn(archive, one.unit, one.model, scored[:NIGHTS])
-    if one.known is None:
+    else:
         one.why = f"no calibration set yet: {len(scored)} nights scored by {one.model}, {NIGHTS} needed"
 
 
@@ -229,14 +258,15 @@ def _inject(
     archive: Archive, survey: Survey, watched: Sequence[Watched], nights: Sequence[str], exposures: int, tracked: bool
 ) -> list[str]:
     """Inject sources where it is wanted and was not done, one task an exposure; tell what kept it from being done."""
-    calls = [
+    calls: list[dict[str, Any]] = [
         {
             "row": row, "unit": one.unit.file or one.unit.name, "archive": str(archive.root),
             "folders": [str(folder) for folder in survey.unit_folders],
         }
         for one in watched
-        if one.known is not None
+        if one.known is not None and one.asked
         for night in sorted({*one.known.nights, *nights})
+        if not one.inputs.is_injected(night, exposures)
         for row in rows_to_inject(archive, one.unit.name, night, exposures, one.model)
     ]  # fmt: skip
     problems = []
@@ -244,46 +274,104 @@ def _inject(
         if ended.error is not None:
             problems.append(f"{ended.call['row']['url']}: no sources could be injected: {ended.error}")
             run_logger().warning(problems[-1])
+    for one in watched:
+        one.inputs.forget_tables({call["row"]["night"] for call in calls})
     return problems
 
 
-def _learn(archive: Archive, one: Watched) -> None:
+def _keys(watched: Sequence[Watched], nights: Sequence[str], rate: float) -> dict[str, str]:
+    """What the verdicts on each night depend on."""
+    prior = prior_key((one.inputs, one.known) for one in watched)
+    return {
+        now: night_key(
+            now, {one.unit.name: (one.inputs, one.known) for one in _present(watched, now)}, prior, rate, max(WINDOWS)
+        )
+        for now in nights
+    }
+
+
+def _stands(archive: Archive, watched: Sequence[Watched], now: str, key: str) -> bool:
+    """Whether the verdicts on a night were made from what there is now, and its page lies there."""
+    asked = [one for one in _present(watched, now) if one.asked and not one.is_calibration(now)]
+    stored = [one.inputs.stored.get(now) for one in asked]
+    return all(row is not None and row["inputs"] == key for row in stored) and (
+        not asked or archive.report(now, "drift").is_file()
+    )
+
+
+def _priors(archive: Archive, watched: Sequence[Watched], due: Sequence[str]) -> dict[str, Prior]:
+    """Scatter that units lend each other; only calibration sets that are needed, or stored as they were, are learnt."""
+    found: list[Reference | StoredReference] = []
+    for one in watched:
+        if one.known is None:
+            continue
+        stored = one.inputs.reference_values(one.known, NAMES)
+        if stored is None or any(now in one.inputs.nights and not one.is_calibration(now) for now in due):
+            found.append(_learn(archive, one, one.known, write=stored is None))
+        else:
+            found.append(StoredReference({name: np.array(values) for name, values in stored.items()}))
+    return priors(found) if due else {}
+
+
+def _learn(archive: Archive, one: Watched, known: CalibrationSet, write: bool) -> Reference:
     """Learn the calibration set of a unit, and write the values of its nights."""
-    if one.known is None:
-        return
-    one.reference = learn_reference([_night(archive, one, night) for night in one.known.nights])
-    for place, night in enumerate(one.known.nights):
-        values = {channel.name: float(one.reference.values[channel.name][place]) for channel in CHANNELS}
+    one.reference = learn_reference([_night(archive, one, night) for night in known.nights])
+    key = one.inputs.reference_key(known)
+    for place, night in enumerate(known.nights if write else ()):
+        values = {name: float(one.reference.values[name][place]) for name in NAMES}
         channels = tuple(ChannelVerdict(channel, value) for channel, value in values.items())
         verdict = NightVerdict(one.unit.name, channels, float("nan"))
-        rows = verdict_rows(_night(archive, one, night), verdict, "reference", "", one.known, one.model)
+        rows = verdict_rows(_night(archive, one, night), verdict, "reference", "", known, one.model)
+        write_verdict(archive, [row | one.inputs.columns(night, key) for row in rows])
+    return one.reference
+
+
+def _judge_all(
+    archive: Archive, present: Sequence[Watched], now: str, prior: Mapping[str, Prior], key: str, rate: float
+) -> dict[str, dict[str, Any]]:
+    """Judge a night of all units together; write and return the rows of those that were asked for."""
+    told = {one.unit.name: _judge(archive, one, now, prior) for one in present}
+    judged = [verdict for verdict, _ in told.values() if verdict is not None]
+    final = {verdict.unit: verdict for verdict in judge_night(judged, rate)}
+    made = {}
+    for one in present:
+        if not one.asked or one.is_calibration(now):
+            continue  # the rows of a calibration night were written when the set was learnt
+        verdict, why = final.get(one.unit.name), told[one.unit.name][1]
+        state = "unjudged" if verdict is None or not np.isfinite(verdict.p) else "steady"
+        if verdict is not None and np.isfinite(verdict.clouds):
+            state, why = "weather", f"no exposure was clear: {verdict.clouds:.1f} mag of extinction at least"
+        if verdict is not None and verdict.drifted:
+            state, why = "drifted", ", ".join(TITLES[name] for name in verdict.reasons)
+        rows = verdict_rows(_night(archive, one, now), verdict, state, why, one.known, one.model)
+        rows = [row | one.inputs.columns(now, key) for row in rows]
         write_verdict(archive, rows)
+        made[one.unit.name] = rows[0]
+    return made
 
 
-def _judge(archive: Archive, one: Watched, now: str, prior: Any) -> tuple[NightVerdict | None, str]:
+def _judge(archive: Archive, one: Watched, now: str, prior: Mapping[str, Prior]) -> tuple[NightVerdict | None, str]:
     """What is said of one night of one unit, not yet adjusted for the others, or why nothing is."""
     if one.reference is None or one.known is None:
         return None, one.why
-    if now in one.known.nights:
+    if one.is_calibration(now):
         return None, "a night of the calibration set"
-    other = scored_by(archive, one.unit.name, now) - {one.model}
+    other = one.inputs.scored_by(now) - {one.model}
     if other:
         return None, f"its candidates were scored by {', '.join(sorted(other))}: nightsift night scores it again"
-    since = [n for n in _nights_of(archive, one.unit.name) if one.known.nights[0] <= n <= now]
-    latest = [n for n in since if n not in one.known.nights and scored_by(archive, one.unit.name, n) <= {one.model}]
-    for night in latest[-max(WINDOWS) :]:
+    latest = latest_nights(one.inputs, one.known, now, max(WINDOWS))
+    for night in latest:
         if night not in one.values:
             one.values[night] = night_values(_night(archive, one, night), one.reference)
-    return judge_unit(one.reference, [one.values[night] for night in latest[-max(WINDOWS) :]], prior), ""
+    return judge_unit(one.reference, [one.values[night] for night in latest], prior), ""
 
 
 def _write_page(
     archive: Archive, survey: Survey, watched: Sequence[Watched], now: str, rate: float, problems: Sequence[str]
-) -> Path:
+) -> None:
     names = pa.array([one.unit.name for one in watched])
-    table = read_tables(
-        [p for n in archive.nights("monitoring") if n <= now for p in archive.tables("monitoring", n)], MONITORING
-    )
+    nights = [night for night in archive.nights("monitoring") if night <= now][-MOST_NIGHTS:]
+    table = read_tables([path for night in nights for path in archive.tables("monitoring", night)], MONITORING)
     history = table.filter(pc.is_in(table["unit"], names)).to_pylist()
     logits, injections = {}, {}
     for one in watched:
@@ -295,22 +383,21 @@ def _write_page(
     page = render(
         now, history, TITLES, logits, injections, Path(survey.file).name, str(archive.home / "models"), rate, problems
     )
-    path = archive.report(now, "drift")
-    with atomic(path) as temporary:
+    with atomic(archive.report(now, "drift")) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    return path
 
 
-def _nights_of(archive: Archive, unit: str) -> list[str]:
-    return [night for night in archive.nights() if archive.tables("ledger", night, unit)]
+def _present(watched: Sequence[Watched], night: str) -> list[Watched]:
+    """Units that have exposures in a night."""
+    return [one for one in watched if night in one.inputs.nights]
 
 
-def _nights_to_judge(archive: Archive, watched: Sequence[Watched]) -> list[str]:
-    """Nights of any unit that are none of its calibration set and not before it, in order."""
+def _nights_to_judge(watched: Sequence[Watched]) -> list[str]:
+    """Nights of any unit that was asked for that are none of its calibration set and not before it, in order."""
     found = set()
     for one in watched:
-        nights = one.known.nights if one.known is not None else ()
-        found |= {n for n in _nights_of(archive, one.unit.name) if n not in nights and n >= (nights or ("",))[0]}
+        first = one.known.nights[0] if one.known is not None else ""
+        found |= {n for n in one.inputs.nights if one.asked and not one.is_calibration(n) and n >= first}
     return sorted(found)
 
 

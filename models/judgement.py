@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -112,13 +113,21 @@ class NightVerdict:
         return tuple(one.channel for one in named)
 
 
-def priors(references: Sequence[Reference]) -> dict[str, Prior]:
+class HasValues(Protocol):
+    """A calibration set, learnt or stored: its values by channel."""
+
+    @property
+    def values(self) -> Mapping[str, npt.NDArray[np.float64]]:
+        """Values of the calibration nights by channel, NaN where a night has none."""
+
+
+def priors(references: Sequence[HasValues]) -> dict[str, Prior]:
     """What the units tell each other of the scatter from night to night, and of its tails.
 
     Parameters
     ----------
-    references : sequence of Reference
-        Calibration sets of all units that are watched.
+    references : sequence of HasValues
+        Calibration sets of all units that are watched: only their values count.
 
     Returns
     -------

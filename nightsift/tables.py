@@ -293,6 +293,11 @@ MONITORING_COLUMNS = (
     Column("reference_nights", _I, "", "nights of the calibration set", _M),
     Column("reference_id", _S, "", "identity of the calibration set", _M),
     Column("model_id", _S, "", "identity of model and calibration that gave the scores", _M),
+    Column("tables", _S, "", "fingerprint of the tables of the night that were read", _M, True),
+    Column("scored_by", _S, "", "identities of the models that gave the scores of the night, as JSON", _M, True),
+    Column(
+        "inputs", _S, "", "hash of all that the verdict depends on: while it is the same the verdict stands", _M, True
+    ),
     Column("version", _S, "", "nightsift version", _M),
     Column("recorded_at", pa.timestamp("us", "UTC"), "", "when the row was written", _M),
 )

@@ -29,14 +29,19 @@ def monitor(
     ] = 0.005,
     track: Annotated[bool, typer.Option(help="Let Prefect see the run.")] = True,
 ) -> None:
-    """Judge each night and unit against the unit's calibration set; exit code 1 when something drifted."""
+    """Judge what is new or changed against each unit's calibration set; exit code 1 when something drifted."""
     nights = _span(reference) if reference is not None else None
     from flows.monitoring import monitor as run
 
     summary = run(where, night, unit, nights, inject, rate, _tell, track)
     left = {row["unit"]: row["message"] for row in summary.rows if row["state"] == "unjudged"}
-    judged = sum(row["state"] != "unjudged" for row in summary.rows)
-    typer.echo(f"{judged} unit-nights judged, {len(summary.drifted)} drifted")
+    made = set(summary.judged)
+    judged = sum(row["state"] != "unjudged" for row in summary.rows if (row["unit"], row["night"]) in made)
+    before = len(summary.rows) - len(made)
+    more = f", {before} stand as they were" if before else ""
+    typer.echo(f"{judged} unit-nights judged{more}, {len(summary.drifted)} drifted")
+    if summary.undated:
+        typer.echo(f"  not judged: {summary.undated} exposures without a night")
     for name, why in left.items():  # the latest reason of each unit
         typer.echo(f"  not judged: {name}{f', {why}' if why else ''}")
     if summary.drifted:

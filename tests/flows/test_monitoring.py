@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from flows import nightly
+import models
+from flows import monitoring, nightly
 from flows.monitoring import NIGHTS, monitor
 from models.errors import TooFewNights
 from models.store import load, model_id
@@ -27,6 +29,7 @@ from nightsift.simulate import SimulationOptions
 from nightsift.simulate.unit_file import unit_toml
 from nightsift.survey import load_survey
 from nightsift.tables import CANDIDATES, INJECTIONS, MONITORING
+from tasks import verdict_inputs
 from tasks.references import COMPLETENESS
 
 UNITS = ("north", "south")
@@ -185,6 +188,106 @@ def test_too_few_nights_are_told(survey: Path, tmp_path: Path) -> None:
     told = CliRunner().invoke(app, ["monitor", str(file), "--inject", "0", "--no-track"])
     assert "0 unit-nights judged" in told.output
     assert "not judged: north, no calibration set yet: 2 nights scored by" in told.output
+
+
+@pytest.fixture(scope="module")
+def first_verdicts(survey: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the survey whose nights were all judged."""
+    folder = tmp_path_factory.mktemp("judged") / "survey"
+    shutil.copytree(survey.parent, folder, ignore=shutil.ignore_patterns("monitoring", "references", "reports"))
+    monitor(folder / "s.toml", inject=0, track=False)
+    return folder
+
+
+@pytest.fixture
+def judged(first_verdicts: Path, tmp_path: Path) -> Path:
+    """The same, to change something in it; the times of files and folders are copied too."""
+    shutil.copytree(first_verdicts, tmp_path / "survey")
+    return tmp_path / "survey" / "s.toml"
+
+
+def changed_times(archive: Archive) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in archive.home.rglob("*") if path.is_file()}
+
+
+def judged_nights(summary: monitoring.MonitorSummary) -> list[str]:
+    """Nights that were judged, each of both units."""
+    nights = sorted({night for _, night in summary.judged})
+    assert sorted(summary.judged) == [(unit, night) for unit in UNITS for night in nights]
+    return nights
+
+
+def test_verdicts_stand_while_nothing_has_changed(judged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = Archive(load_survey(judged).archive)
+    before, rows = changed_times(archive), monitor(judged, inject=0, track=False).rows
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a night was read")
+
+    monkeypatch.setattr(monitoring, "read_night", SimpleNamespace(fn=refuse))
+    again = monitor(judged, inject=0, track=False)
+    assert changed_times(archive) == before
+    assert again.judged == []
+    assert again.rows == rows
+    assert again.exit_code == 1, "an alarm stays one"
+    assert monitor(judged, units=["north"], inject=0, track=False).judged == [], "nor does it matter who asks"
+    told = CliRunner().invoke(app, ["monitor", str(judged), "--inject", "0", "--no-track"])
+    assert f"0 unit-nights judged, {2 * (14 - NIGHTS)} stand as they were" in told.output
+
+
+def test_a_changed_night_is_judged_again_with_what_depends_on_it(judged: Path) -> None:
+    archive = Archive(load_survey(judged).archive)
+    before = changed_times(archive)
+    write_night(archive, "north", "2026-10-14", 99)
+    assert judged_nights(monitor(judged, inject=0, track=False)) == ["2026-10-14"]
+    pages = [path for path, when in changed_times(archive).items() if path.suffix == ".html" and when != before[path]]
+    assert [path.parent.name for path in pages] == ["night=2026-10-14"]
+    write_night(archive, "north", "2026-10-12", 98)  # the nights after it are judged together with it
+    assert judged_nights(monitor(judged, inject=0, track=False)) == ["2026-10-12", "2026-10-13", "2026-10-14"]
+    write_night(archive, "south", "2026-10-03", 97)  # of its calibration set, which lends its scatter to the other
+    summary = monitor(judged, inject=0, track=False)
+    assert len(judged_nights(summary)) == 14 - NIGHTS
+
+    def verdicts(of: monitoring.MonitorSummary) -> list[tuple[Any, ...]]:
+        return [tuple(row.get(name) for name in ("unit", "night", "state", "p_value", "q_value")) for row in of.rows]
+
+    partly = verdicts(monitor(judged, inject=0, track=False))
+    shutil.rmtree(archive.home / "monitoring")
+    assert verdicts(monitor(judged, inject=0, track=False)) == partly, "what stands is what a first run says"
+
+
+def test_rate_code_and_a_lost_page_make_verdicts_due(judged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = Archive(load_survey(judged).archive)
+    archive.report("2026-10-12", "drift").unlink()
+    assert judged_nights(monitor(judged, inject=0, track=False)) == ["2026-10-12"]
+    assert len(judged_nights(monitor(judged, inject=0, rate=0.01, track=False))) == 14 - NIGHTS
+    assert judged_nights(monitor(judged, inject=0, rate=0.01, track=False)) == []
+    monkeypatch.setattr(verdict_inputs, "judging_code", lambda: "another")
+    assert len(judged_nights(monitor(judged, inject=0, rate=0.01, track=False))) == 14 - NIGHTS
+
+
+def test_the_code_that_judges_is_all_that_the_judges_import() -> None:
+    folder = Path(str(models.__file__)).parent
+    for name in ("night_tests", "clear_sky", "false_discovery", "drift", "input_model", "exposure_inputs"):
+        assert f"{name}.py" in [path.name for path in verdict_inputs.judging_files()], name
+    assert folder / "train.py" not in verdict_inputs.judging_files()
+
+
+def test_exposures_without_a_night_are_counted_and_raise_no_alarm(judged: Path) -> None:
+    archive = Archive(load_survey(judged).archive)
+    row = ledger.read(archive, "2026-10-12", "north").to_pylist()[0]
+    numbers = {name: None for name in row if isinstance(row[name], float) and name not in ("seconds", "mjd")}
+    for number in range(4):
+        torn = {"exposure_id": f"torn{number}", "night": "unknown", "state": "refused", "reason": "UnreadableFits"}
+        ledger.record(archive, row | numbers | torn | {"mjd": None})
+    summary = monitor(judged, units=["north"], inject=0, track=False)
+    assert summary.undated == 4
+    assert "unknown" not in {row["night"] for row in summary.rows}
+    assert not summary.drifted
+    assert not archive.monitoring("unknown", "north").exists()
+    assert not archive.report("unknown", "drift").exists()
+    told = CliRunner().invoke(app, ["monitor", str(judged), "--inject", "0", "--no-track"])
+    assert "4 exposures without a night" in told.output
 
 
 def test_command(survey: Path) -> None:
