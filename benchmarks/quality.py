@@ -38,6 +38,7 @@ import fields
 from detections import box_around, completeness, false_detections
 from ideal import HALF, expected_variance, moved, true_psf
 
+from nightsift.core.robust import mad_sigma
 from nightsift.flags import Mask
 from nightsift.frames import Pair
 from subtraction import subtract
@@ -169,7 +170,7 @@ def _steps(score: np.ndarray, sky: np.ndarray, axis: int, width: int = 4) -> flo
     mean = np.where(sky, score, 0).sum(axis=other) / n
     bands = np.convolve(mean, np.ones(width) / width, mode="valid")
     step = bands[width:] - bands[:-width]
-    scatter = 1.4826 * np.median(abs(step - np.median(step)))
+    scatter = mad_sigma(step)
     return float(abs(step).max() / scatter) if scatter > 0 else float("nan")
 
 
@@ -201,16 +202,15 @@ def _fluxes(difference: Any, truth: fields.Truth, hard: np.ndarray, white: bool)
     strong = snr > 50
     weight = snr[strong] ** 2 / (1 + (0.005 * snr[strong]) ** 2)
     bias = float((ratio[strong] * weight).sum() / weight.sum() - 1)
-    rms = lambda v: 1.4826 * float(np.median(abs(v - np.median(v))))  # noqa: E731
     return {
         "flux_n": int(strong.sum()),
         "flux_bias": bias,
         "flux_bias_aperture": float(np.nanmedian(np.array(apertures)[snr > 80]) - 1),
         "flux_bias_median": float(np.median(ratio[strong]) - 1),
         "flux_bias_fading": float(np.median(ratio[strong & (rose == 0)]) - 1),
-        "flux_scatter": rms(excess[strong]),
+        "flux_scatter": mad_sigma(excess[strong]),
         "pull_mean": float(np.median(pull)),
-        "pull_sigma": rms(pull),
+        "pull_sigma": mad_sigma(pull),
         "pull_std": float(np.std(np.clip(pull, -10, 10))),
     }
 

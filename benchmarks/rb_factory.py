@@ -29,6 +29,7 @@ import numpy as np
 
 from models import examples
 from models.examples import TrainingSet
+from nightsift.core.robust import nan_mad_sigma
 from nightsift.simulate import simulate
 from nightsift.survey import load_survey
 from tasks.examples import harvest, survey_options
@@ -118,7 +119,7 @@ def gallery(found: TrainingSet, source: np.ndarray, figure: Any, each: int = 5) 
                     axis.axis("off")
                     continue
                 stamp = np.where(found.stamps.mask[some[k]], np.nan, found.stamps.data[some[k], ..., plane])
-                noise = 1.4826 * np.nanmedian(np.abs(found.stamps.data[some[k], ..., 2]))
+                noise = nan_mad_sigma(found.stamps.data[some[k], ..., 2], 0.0)
                 level = np.nanmedian(stamp) if np.isfinite(stamp).any() else 0.0
                 axis.imshow(stamp - level, origin="lower", cmap="gray", vmin=-3 * noise, vmax=8 * noise)
                 axis.set_facecolor("#5a2a2a")

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from models.inputs import PLANES, BoolStamps, FloatStamps
 from models.resample import filtered, shift_taps, smoothing_taps
+from nightsift.core.robust import nan_mad_sigma
 
 _SCIENCE, _TEMPLATE, _DIFFERENCE = (PLANES.index(name) for name in ("science", "template", "difference"))
-MAD = 1.4826
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def _worsen_seeing(
         there = np.isfinite(values).any(axis=1)
         level = np.nanmedian(values[there], axis=1, keepdims=True)
         noise = np.zeros(len(rows))
-        noise[there] = MAD * np.nanmedian(np.abs(values[there] - level), axis=1)
+        noise[there] = nan_mad_sigma(values[there], level, axis=1)
         after[..., plane] += (rng.normal(size=hidden.shape) * (lost * noise)[:, None, None]).astype(np.float32)
     data[rows] = after
 

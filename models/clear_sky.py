@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nightsift.core.robust import SIGMA_TO_IQR
+
 Float64 = npt.NDArray[np.float64]
 Texts = npt.NDArray[np.str_]
 
@@ -120,7 +122,7 @@ def shortest_half(values: Float64) -> tuple[float, float]:
     size = len(ordered) // 2 + 1
     lengths = ordered[size - 1 :] - ordered[: len(ordered) - size + 1]
     first = int(np.argmin(lengths))
-    return float(ordered[first : first + size].mean()), float(lengths[first] / 1.349)
+    return float(ordered[first : first + size].mean()), float(lengths[first] / SIGMA_TO_IQR)
 
 
 def steady_loss(nights: Float64) -> bool:

@@ -11,6 +11,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from models.inputs import PLANES, Recipe
+from nightsift.core.robust import MAD_TO_SIGMA
 from nightsift.errors import ModelMismatch
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 COMPRESSION = 3.0  # brings asinh of 10^4 sigma to about 3, where networks learn well
 NOISE_FROM = ("difference", "science", "template")  # where the noise is measured: the first plane that is there
-MAD = 1.4826  # standard deviation over median absolute deviation of a Gaussian
 
 
 @functools.cache
@@ -129,7 +129,7 @@ def _noise(plane: Any, good: Any) -> Any:
 
     pixels = int(plane.shape[1]) * int(plane.shape[2])
     values, usable = ops.reshape(ops.abs(plane), (-1, pixels)), ops.reshape(good, (-1, pixels))
-    robust = MAD * _median(values, usable)
+    robust = MAD_TO_SIGMA * _median(values, usable)
     # more than half of the pixels exactly zero (a filled template): fall back to the mean
     mean = ops.sum(values, axis=1) / ops.maximum(ops.sum(ops.cast(usable, "float32"), axis=1), 1.0)
     scale = ops.where(robust > 0, robust, mean)

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from models.inputs import PLANES, BoolStamps, FloatStamps, Recipe
-from models.normalisation import COMPRESSION, MAD, NOISE_FROM
+from models.normalisation import COMPRESSION, NOISE_FROM
+from nightsift.core.robust import MAD_TO_SIGMA
 
 BAD = np.float32(np.sinh(COMPRESSION))
 """What becomes 1 by the compression."""
@@ -130,7 +131,7 @@ def _noise(plane, level, good, values, bins, held):  # type: ignore[no-untyped-d
     for p in range(plane.shape[0]):
         values[count] = abs(plane[p] - level)
         count += good[p]
-    scale = np.float32(MAD) * _median(values, count, bins, held)
+    scale = np.float32(MAD_TO_SIGMA) * _median(values, count, bins, held)
     if not scale > 0:
         for p in range(count):
             total += values[p]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nightsift.core.robust import mad_sigma
 from nightsift.errors import AlignmentFailed, NightsiftError, TooFewStars
 from nightsift.frames import Frame
 from nightsift.images.align import Registration, register
@@ -239,6 +240,6 @@ def _flux_scale(
     keep = np.ones(len(ratio), dtype=np.bool_)
     for _ in range(5):
         centre = float(np.median(ratio[keep]))
-        spread = 1.4826 * float(np.median(np.abs(ratio[keep] - centre)))
+        spread = mad_sigma(ratio[keep], centre)
         keep = np.abs(ratio - centre) <= max(3.0 * spread, 1e-3)
     return float(np.exp(np.average(ratio[keep], weights=weight[keep])))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nightsift.core.robust import mad_sigma
 from nightsift.frames import Difference, FloatImage, MaskImage, Pair
 from nightsift.psf import Psf
 from subtraction.convolution.convolve import matched_filter
@@ -175,5 +176,5 @@ def _unevenness(data: FloatImage, variance: FloatImage, model: FloatImage, mask:
     part = (slice(None, None, step), slice(None, None, step))
     sky = is_sky(model[part], variance[part], mask[part])
     sigma = float(np.sqrt(np.median(variance[part][sky]))) if bool(sky.any()) else 1.0
-    excess = max((1.4826 * float(np.median(np.abs(median)))) ** 2 - float(np.median(error)) ** 2, 0.0)
+    excess = max((mad_sigma(median, 0.0)) ** 2 - float(np.median(error)) ** 2, 0.0)
     return float(np.sqrt(excess)) / sigma

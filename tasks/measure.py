@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightsift.core.robust import mad_sigma
 from nightsift.errors import PoorCoverage
 from nightsift.frames import Difference, Frame, Pair
 from nightsift.images.align import Alignment
@@ -62,7 +63,7 @@ def of_sky(frame: Frame) -> dict[str, Any]:
     ny, nx = frame.shape
     step = max(1, int(math.sqrt(ny * nx / 250_000)))
     sample = frame.data[::step, ::step][frame.mask[::step, ::step] == 0]
-    rms = 1.4826 * float(np.median(np.abs(sample - np.median(sample)))) if sample.size else math.nan
+    rms = mad_sigma(sample) if sample.size else math.nan
     return _finite({"sky": float(frame.sky), "sky_rms": rms})
 
 

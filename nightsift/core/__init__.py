@@ -1,1 +1,1 @@
-"""What every other part of the domain rests on."""
+"""What every room builds on: the objects that travel, tables, flags, errors, provenance."""

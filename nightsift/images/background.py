@@ -7,6 +7,7 @@ import numpy.typing as npt
 from numba import njit
 from scipy import ndimage
 
+from nightsift.core.robust import mad_sigma
 from nightsift.errors import BlankFrame
 from nightsift.flags import Mask
 from nightsift.frames import FloatImage, Frame, MaskImage
@@ -100,7 +101,7 @@ def _sources(small: FloatImage, free: BoolImage) -> BoolImage:
     if values.size < 16:
         return nothing
     centre = float(np.median(values))
-    sigma = 1.4826 * float(np.median(np.abs(values - centre)))
+    sigma = mad_sigma(values, centre)
     if not sigma > 0.0:
         return nothing
     for threshold in (2.5, 4.0, 8.0, 16.0):
@@ -146,7 +147,7 @@ def _sky_and_noise(frame: Frame, surface: Surface, sources: BoolImage) -> tuple[
     expected = float(np.median(frame.variance[::step, ::step][free]))
     centre, low = (float(one) for one in np.percentile(values, (50.0, 15.8655)))
     # Stars too faint to be masked widen the bright side; they cancel in a difference and are no noise.
-    seen = min(1.4826 * float(np.median(np.abs(values - centre))), centre - low) ** 2
+    seen = min(mad_sigma(values, centre), centre - low) ** 2
     if not seen > expected:
         return sky, 1.0, 0.0
     if sky / frame.meta.gain > 0.5 * expected:

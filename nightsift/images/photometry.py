@@ -11,6 +11,7 @@ import numpy.typing as npt
 from astropy.wcs.utils import proj_plane_pixel_area
 from scipy.spatial import cKDTree
 
+from nightsift.core.robust import MEDIAN_ERROR, mad_sigma
 from nightsift.errors import TooFewStars
 from nightsift.frames import Difference, Frame
 from nightsift.images.psf_photometry import UNUSABLE, PsfFluxes, psf_fluxes
@@ -113,15 +114,15 @@ def zero_point(frame_stars: StarTable, template: Template, alignment: Alignment)
     keep = np.ones(len(values), dtype=bool)
     for _ in range(5):
         centre = float(np.median(values[keep]))
-        scatter = 1.4826 * float(np.median(np.abs(values[keep] - centre)))
+        scatter = mad_sigma(values[keep], centre)
         new = np.abs(values - centre) <= 3.0 * max(scatter, 1e-4)
         if new.sum() < MIN_STARS or bool((new == keep).all()):
             break
         keep = new
     centre = float(np.median(values[keep]))
-    scatter = 1.4826 * float(np.median(np.abs(values[keep] - centre)))
+    scatter = mad_sigma(values[keep], centre)
     n = int(keep.sum())
-    return ZeroPoint(template.zero_point + centre, 1.2533 * scatter / np.sqrt(n), n, scatter)
+    return ZeroPoint(template.zero_point + centre, MEDIAN_ERROR * scatter / np.sqrt(n), n, scatter)
 
 
 def _usable(stars: StarTable) -> StarTable:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nightsift.core.robust import MAD_TO_SIGMA
 from nightsift.frames import Frame
 from nightsift.images.moments import moments
 from nightsift.images.shapes import FWHM_PER_SIGMA
@@ -100,7 +101,7 @@ def _gradient(stars: StarTable, shape: tuple[int, int]) -> float:
     for _ in range(3):
         solved = np.asarray(np.linalg.lstsq(terms[inside], width[inside], rcond=None)[0], dtype=np.float64)
         off = np.abs(width - terms @ solved)
-        inside = off <= 3.0 * 1.4826 * float(np.median(off)) + 1e-9
+        inside = off <= 3.0 * MAD_TO_SIGMA * float(np.median(off)) + 1e-9
         if inside.sum() < LEAST_STARS:
             break
     return float(np.hypot(solved[1], solved[2]))

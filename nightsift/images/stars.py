@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
+from nightsift.core.robust import mad_sigma
 from nightsift.errors import BlankFrame, TooFewStars
 from nightsift.flags import Mask
 from nightsift.frames import Frame
@@ -140,7 +141,7 @@ def typical_fwhm(stars: StarTable) -> float:
     values = good["fwhm"][: max(20, len(good) // 3)].astype(np.float64)
     for _ in range(3):
         centre = float(np.median(values))
-        spread = 1.4826 * float(np.median(np.abs(values - centre)))
+        spread = mad_sigma(values, centre)
         values = values[np.abs(values - centre) <= 3.0 * spread + 1e-6]
     return float(np.median(values))
 
@@ -230,7 +231,7 @@ def _on_locus(stars: StarTable, keep: npt.NDArray[np.bool_]) -> npt.NDArray[np.b
         if len(inside) < 2 * terms.shape[1]:
             break
         model = terms @ np.linalg.lstsq(terms[inside], size[inside], rcond=None)[0]
-        spread = 1.4826 * float(np.median(np.abs(size[inside] - model[inside])))
+        spread = mad_sigma(size[inside], model[inside])
         limit = np.maximum(4.0 * spread, 0.1 * np.abs(model))
         inside = index[np.abs(size[index] - model[index]) <= limit[index]]
     ok &= np.abs(size - model) <= limit

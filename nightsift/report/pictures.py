@@ -8,6 +8,7 @@ import io
 import numpy as np
 import numpy.typing as npt
 
+from nightsift.core.robust import mad_sigma
 from nightsift.frames import Stamps
 
 GAP = 1
@@ -86,7 +87,7 @@ def _symmetric(image: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> n
 def _level(good: npt.NDArray[np.float32]) -> tuple[float, float]:
     """Median and robust noise; never zero, so that a constant stamp can be drawn too."""
     sky = float(np.median(good))
-    noise = 1.4826 * float(np.median(np.abs(good - sky)))
+    noise = mad_sigma(good, sky)
     return sky, max(noise, 1e-6 * abs(sky), 1e-9)
 
 

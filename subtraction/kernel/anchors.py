@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nightsift.core.robust import nan_mad_sigma
 from nightsift.errors import TooFewStars
 from nightsift.frames import Pair
 from nightsift.images.stars import StarTable, clean_stars, find_stars, typical_fwhm
@@ -123,7 +124,7 @@ def _steady(
     positive = (science[0] > 0) & (template[0] > 0)
     ratio[positive] = np.log(science[0][positive] / template[0][positive])
     centre = float(np.nanmedian(ratio[keep]))
-    spread = 1.4826 * float(np.nanmedian(np.abs(ratio[keep] - centre)))
+    spread = nan_mad_sigma(ratio[keep], centre)
     noise = np.hypot(science[1] / np.maximum(science[0], 1e-30), template[1] / np.maximum(template[0], 1e-30))
     return np.asarray(positive & (np.abs(ratio - centre) <= 4.0 * np.hypot(np.maximum(spread, 0.02), noise)))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from nightsift.core.robust import mad_sigma
 from subtraction.kernel.anchor_stamps import Stamps
 from subtraction.kernel.basis import Basis
 from subtraction.kernel.star_equations import predict
@@ -186,7 +187,7 @@ def alike(
     residual, _ = star_residuals(stamps, model, stamps.weight, noise)
     misfit, _, _ = star_misfits(residual, model, stamps.weight, noise)
     usual = float(np.median(np.maximum(misfit[used], 0.0)))
-    spread = 1.4826 * float(np.median(np.abs(misfit[used] - usual)))
+    spread = mad_sigma(misfit[used], usual)
     good = misfit <= usual + max(4.0 * spread, 0.1)
     return np.asarray(good if 2 * int((good & used).sum()) >= int(used.sum()) else used)
 
@@ -236,10 +237,10 @@ def steady_stars(
         True for stars that may carry the fit.
     """
     centre = float(np.median(chi2[used]))
-    spread = 1.4826 * float(np.median(np.abs(chi2[used] - centre)))
+    spread = mad_sigma(chi2[used], centre)
     loud = chi2 > centre + clip * max(spread, 0.1 * centre)
     middle = float(np.median(change[used]))
-    usual = 1.4826 * float(np.median(np.abs(change[used] - middle)))
+    usual = mad_sigma(change[used], middle)
     changed = np.abs(change - middle) > max(clip * usual, SMALL_CHANGE)
     misshapen = misfit > max(4.0 * float(np.median(np.maximum(misfit[used], 0.0))), LARGE_MISFIT)
     return np.asarray(np.isfinite(chi2) & ~(loud & (changed | misshapen)))

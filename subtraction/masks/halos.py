@@ -9,6 +9,7 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from nightsift.core.robust import MAD_TO_SIGMA, MEDIAN_ERROR
 from nightsift.flags import Mask
 from nightsift.frames import FloatImage, MaskImage
 from subtraction.masks.saturated_stars import find_blobs, find_cores, gather_ring
@@ -78,7 +79,7 @@ def _subtract(data, variance, mask, bad, cores, limit, proven, fewest, reached):
             first = r if first < 0 else first
             middle = np.median(values[:count])
             level[r] = middle
-            error[r] = 1.2533 * 1.4826 * np.median(np.abs(values[:count] - middle)) / np.sqrt(count)
+            error[r] = MEDIAN_ERROR * MAD_TO_SIGMA * np.median(np.abs(values[:count] - middle)) / np.sqrt(count)
             # The first rings lie partly under the mask: none of them decides alone.
             if r < first + 2:
                 continue

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from nightsift.core.robust import mad_sigma
 from nightsift.errors import SubtractionFailed, TooFewStars
 from nightsift.psf import polynomial_terms
 from subtraction.kernel.anchor_stamps import Stamps
@@ -247,7 +248,7 @@ def _steady(
     excess = (weight * (residual**2 - variance)).sum(axis=(1, 2), dtype=np.float64)
     misfit = np.sqrt(np.maximum(excess, 0.0) / power)
     middle = float(np.median(change[used]))
-    usual = 1.4826 * float(np.median(np.abs(change[used] - middle)))
+    usual = mad_sigma(change[used], middle)
     changed = np.abs(change - middle) > clip * np.maximum(np.maximum(usual, noise), SMALL_CHANGE / clip)
     return np.asarray(
         np.isfinite(change) & ~changed & (misfit < max(4.0 * float(np.median(misfit[used])), LARGE_MISFIT))

@@ -9,6 +9,7 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from nightsift.core.robust import MAD_TO_SIGMA, mad
 from nightsift.parallel import over_rows
 from nightsift.psf import polynomial_terms
 from subtraction.kernel.spatial import n_terms
@@ -212,6 +213,6 @@ def is_better(gain: Float64, best: Float64) -> bool:
     """
     change = gain - best
     # One star with a companion must not decide.
-    limit = 5.0 * 1.4826 * float(np.median(np.abs(change - np.median(change)))) + 1e-12
+    limit = 5.0 * MAD_TO_SIGMA * mad(change) + 1e-12
     change = np.clip(change, np.median(change) - limit, np.median(change) + limit)
     return bool(change.mean() > change.std() / np.sqrt(len(change)))

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from nightsift.core.robust import mad_sigma
 from nightsift.errors import TooFewStars
 from nightsift.frames import Frame
 from nightsift.images.stars import StarTable, typical_fwhm
@@ -227,5 +228,5 @@ def _alike(misfit: Float64) -> npt.NDArray[np.bool_]:
     if len(misfit) < 4:
         return np.ones(len(misfit), dtype=np.bool_)
     centre = float(np.median(misfit))
-    spread = 1.4826 * float(np.median(np.abs(misfit - centre)))
+    spread = mad_sigma(misfit, centre)
     return np.asarray(misfit <= centre + 4.0 * max(spread, 0.1 * centre))

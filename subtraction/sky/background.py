@@ -9,6 +9,7 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from nightsift.core.robust import mad_sigma
 from nightsift.frames import FloatImage, MaskImage
 from nightsift.parallel import over_rows
 from nightsift.psf import polynomial_terms
@@ -197,7 +198,7 @@ def fit_background(
         solved = np.linalg.lstsq(terms[keep] * weight[:, None], median[keep] * weight, rcond=None)[0]
         coefficients = np.asarray(solved, dtype=np.float64)
         pull = (median - terms @ coefficients) / np.maximum(error, 1e-30)
-        spread = max(1.4826 * float(np.median(np.abs(pull[keep]))), 1.0)
+        spread = max(mad_sigma(pull[keep], 0.0), 1.0)
         new = np.abs(pull) < 4.0 * spread
         if int(new.sum()) < 2 * n_terms(order) or bool((new == keep).all()):
             break

@@ -11,6 +11,7 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from nightsift.core.robust import SIGMA_TO_MAD
 from nightsift.frames import FloatImage, MaskImage
 from nightsift.parallel import over_rows
 from nightsift.psf import Psf, polynomial_terms
@@ -22,9 +23,6 @@ Float64 = npt.NDArray[np.float64]
 
 MIN_STARS = 5
 """Fewest stars from which an unexplained variance is measured."""
-
-NORMAL_MEDIAN = 0.6744897501960817
-"""Median of the size of a unit Gaussian variate."""
 
 MEDIAN_POWER = 0.85
 """Median of the mean squared filtered residual within a FWHM, in units of its expectation: a few independent values."""
@@ -108,11 +106,11 @@ def excess_scatter(values: Float64, errors: Float64) -> float:
     known = noise <= np.quantile(noise, max(0.3, min(1.0, 12.0 / len(noise))))
     size, noise = size[known], noise[known]
     low, high = 0.0, 2.0 * float(np.median(size)) + 1e-12
-    if float(np.median(size / np.maximum(noise, 1e-30))) <= NORMAL_MEDIAN:
+    if float(np.median(size / np.maximum(noise, 1e-30))) <= SIGMA_TO_MAD:
         return 0.0
     for _ in range(40):
         middle = 0.5 * (low + high)
-        if float(np.median(size / np.hypot(noise, middle))) > NORMAL_MEDIAN:
+        if float(np.median(size / np.hypot(noise, middle))) > SIGMA_TO_MAD:
             low = middle
         else:
             high = middle

@@ -1,0 +1,82 @@
+"""Scatter of samples with outliers, from their median absolute deviation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+MAD_TO_SIGMA = 1.4826
+"""Standard deviation of a Gaussian over its median absolute deviation."""
+
+SIGMA_TO_MAD = 0.6744897501960817
+"""Median absolute deviation of a Gaussian over its standard deviation."""
+
+SIGMA_TO_IQR = 1.349
+"""Interquartile range of a Gaussian over its standard deviation."""
+
+MEDIAN_ERROR = 1.2533
+"""Error of the median of a Gaussian sample over that of its mean: the root of pi / 2."""
+
+
+def mad(values: npt.NDArray[np.floating], centre: float | npt.NDArray[np.floating] | None = None) -> float:
+    """Median absolute deviation.
+
+    Parameters
+    ----------
+    values : ndarray of float, any shape
+        The sample; NaN and infinities are not looked for.
+    centre : float or ndarray, optional
+        What deviations are from; the median of the sample when not given.
+
+    Returns
+    -------
+    float
+        Median of the absolute deviations; NaN (with the warning of numpy) for an empty sample.
+    """
+    return float(np.median(np.abs(values - (np.median(values) if centre is None else centre))))
+
+
+def mad_sigma(values: npt.NDArray[np.floating], centre: float | npt.NDArray[np.floating] | None = None) -> float:
+    """Standard deviation of the Gaussian whose median absolute deviation a sample has.
+
+    Parameters
+    ----------
+    values : ndarray of float, any shape
+        The sample; NaN and infinities are not looked for.
+    centre : float or ndarray, optional
+        What deviations are from; the median of the sample when not given.
+
+    Returns
+    -------
+    float
+        1.4826 times the median absolute deviation; NaN (with the warning of numpy) for an empty sample.
+    """
+    return MAD_TO_SIGMA * mad(values, centre)
+
+
+def nan_mad_sigma(
+    values: npt.NDArray[np.floating], centre: float | npt.NDArray[np.floating] | None = None, axis: int | None = None
+) -> Any:
+    """The same of the values that are not NaN, of all or along an axis.
+
+    Parameters
+    ----------
+    values : ndarray of float, any shape
+        The sample; NaN is passed over.
+    centre : float or ndarray, optional
+        What deviations are from; the median, with its axis left in, when not given.
+    axis : int, optional
+        Axis to measure along; all values when not given.
+
+    Returns
+    -------
+    float or ndarray
+        A float of all; along an axis an array in the precision of `values`. NaN (with the warning of numpy) where all
+        values are NaN.
+    """
+    if centre is None:
+        centre = np.nanmedian(values, axis=axis, keepdims=True)
+    spread = np.nanmedian(np.abs(values - centre), axis=axis)
+    return MAD_TO_SIGMA * (float(spread) if axis is None else spread)
