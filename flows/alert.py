@@ -24,6 +24,7 @@ from nightsift.alerts.targets import Target, folder_of
 from nightsift.errors import SourceError
 from nightsift.survey import load_survey
 from tasks.alert import check_templates, fetch_map, gather_candidates, plan_fields, read_ruling, write_products
+from tasks.discover import reduction_call
 from tasks.logs import run_logger
 from tasks.notify import tell_once
 
@@ -142,7 +143,8 @@ def _follow(
         if workers is not None and target.state == "active":
             for frame in desk.pending(target)[: max(workers.free(), 0)]:
                 desk.tried[frame.exposure.url] = float("inf")
-                workers.submit(desk.call(frame))
+                unit = desk.units[frame.exposure.unit]
+                workers.submit(reduction_call(frame.exposure, unit, desk.survey, wait=0.0))
         busy = workers is not None and workers.under_way() > 0
         if not busy or time.monotonic() - ranked > RANK_SECONDS:
             if target.state != "retracted":

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.nightly import load_units
 from nightsift.alerts.inbox import notices
 from nightsift.alerts.orders import Action, give
 from nightsift.alerts.planning import fields_of, make_plan, ruling, sites_of
@@ -52,7 +51,7 @@ def order(survey: str, event: str, action: Action, subject: str = "", by: str = 
         If there is no such field or unit, or the order needs another subject.
     """
     opened = load_survey(Path(survey))
-    archive, units = Archive(opened.archive), load_units(opened, ())
+    archive, units = Archive(opened.archive), opened.load_units()
     if not notices(archive, event):
         ruling(archive, event)  # says which events there are
     fields = fields_of(opened, archive, tuple(units))

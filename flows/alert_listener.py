@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from flows.alert import end_exposure, follow_alert, run_alert
-from flows.nightly import load_units
 from flows.server import tracking
 from flows.workers import Workers
 from nightsift.alerts.desk import Desk, now
@@ -72,7 +71,7 @@ def listen(
     with ExitStack() as stack:
         stack.callback(close_all, sources)
         tracked = stack.enter_context(tracking()) if track else False
-        desk = Desk(survey, load_units(survey, ()))
+        desk = Desk(survey, survey.load_units())
         stack.enter_context(claimed(desk.archive, f"alerts {survey.name}"))
         workers = stack.enter_context(_workers(survey, tracked))
         lookouts = stack.enter_context(_lookouts(desk))
@@ -121,7 +120,7 @@ def run_once(survey: Survey, content: bytes, where: str, sky_map: Path | None, t
         If the notice is refused, or there is nothing to plan by.
     """
     with ExitStack() as stack:
-        desk = Desk(survey, load_units(survey, ()))
+        desk = Desk(survey, survey.load_units())
         received = receive(desk.archive, content, where)
         event = received.alert.event
         heard(f"{event}: {received.alert.kind} of {received.alert.sender}: {received.verdict}")
@@ -236,12 +235,10 @@ def _every_lookout(desk: Desk, settle: float) -> list[Lookout]:
     """One lookout a source, over frames as old as an alert may be."""
     survey = desk.survey
     since, poll = time.time() - survey.alert.hours * 3600.0, min(survey.watch.poll, FRAME_SECONDS)
-    made = []
-    for source in survey.sources:
-        unit = next((one for one in desk.units.values() if source.unit in (one.name, one.file)), None)
-        if unit is not None:
-            made.append(Lookout(source, unit, poll, settle, since, lambda found: False))
-    return made
+    return [
+        Lookout(source, unit, poll, settle, since, lambda found: False)
+        for source, unit in survey.sources_of(desk.units)
+    ]
 
 
 def _write_state(desk: Desk, sources: Sequence[NoticeSource], lookouts: Sequence[Lookout]) -> None:

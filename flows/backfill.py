@@ -16,7 +16,6 @@ from prefect import flow
 
 from flows.campaign_plan import Draft, Request, begin, draft
 from flows.launching import How, Row, launch_here, launch_through_workers, workers_wait
-from flows.nightly import load_units
 from flows.server import tracking
 from nightsift import chunk_ledger
 from nightsift.campaigns import Campaign
@@ -191,7 +190,7 @@ def _finish(
     if before["state"] == "done" and before["started_at"] > max(row["ended_at"] for row in of_night):
         return
     row, archive = chunk_ledger.begun(before), Archive(Path(campaign.archive))
-    began, units = time.monotonic(), load_units(survey, tuple(campaign.units))
+    began, units = time.monotonic(), survey.load_units(tuple(campaign.units))
     finish, report = (finish_night, write_report) if tracked else (finish_night.fn, write_report.fn)
     try:
         finish(archive, night, units)

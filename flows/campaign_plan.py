@@ -8,17 +8,16 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-from flows.nightly import load_units
 from nightsift import campaigns, ledger, versions
 from nightsift.campaigns import Campaign
 from nightsift.chunks import ORDERS, Order, Planned, deal
-from nightsift.errors import ConfigurationError, SourceError
+from nightsift.errors import ConfigurationError
 from nightsift.io.paths import WITHOUT_NIGHT, Archive
 from nightsift.provenance import code_version
 from nightsift.survey import Survey
 from nightsift.units import Unit
 from tasks.classify import model_of
-from tasks.discover import Exposure, find_exposures
+from tasks.discover import Exposure, find_in_sources
 from tasks.record import Work, recipe_of, work_left
 
 
@@ -131,7 +130,7 @@ def draft(survey: Survey, request: Request, look_again: bool = False) -> Draft:
     """
     request.check()
     home = Archive(survey.archive)
-    units = load_units(survey, request.units)
+    units = survey.load_units(request.units)
     models = {name: model_of(unit) for name, unit in units.items()}
     campaign = _campaign(survey, request, home, units, models)
     begun = campaign.name in campaigns.names(home)
@@ -139,7 +138,7 @@ def draft(survey: Survey, request: Request, look_again: bool = False) -> Draft:
         campaign = campaigns.read(home, campaign.name)
         if not look_again:
             return Draft(campaign, begun=True)
-    exposures, problems = _found(survey, units, bool(request.first or request.last))
+    exposures, problems = find_in_sources(survey, units, fetch=bool(request.first or request.last))
     inside = [one for one in exposures if _inside(one.night, request)]
     target = Archive(Path(campaign.archive)) if request.version else home
     before = {row["url"]: row for row in campaigns.read_plan(home, campaign.name).to_pylist()} if begun else {}
@@ -183,27 +182,12 @@ def begin(survey: Survey, plan: Draft) -> None:
     """
     home, campaign = Archive(survey.archive), plan.campaign
     if campaign.version:
-        models = {name: model_of(unit) for name, unit in load_units(survey, tuple(campaign.units)).items()}
+        models = {name: model_of(unit) for name, unit in survey.load_units(tuple(campaign.units)).items()}
         versions.begin(home, campaign.version, campaign.recipes, code_version(), models)
     if not plan.begun:
         campaigns.write(home, campaign, plan.chunks)
     elif plan.chunks:
         campaigns.extend(home, campaign, plan.chunks)
-
-
-def _found(survey: Survey, units: Mapping[str, Unit], fetch: bool) -> tuple[list[Exposure], list[str]]:
-    """Exposures of all sources; of remote ones the header is fetched where the night matters."""
-    found: dict[str, Exposure] = {}
-    problems = []
-    for source in survey.sources:
-        unit = next((one for one in units.values() if source.unit in (one.name, one.file)), None)
-        if unit is None:
-            continue
-        try:
-            found |= {one.url: one for one in find_exposures(source, unit, source.frames, fetch=fetch)}
-        except SourceError as error:
-            problems.append(f"{source.unit}: {error}")
-    return list(found.values()), problems
 
 
 def _todo(

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from prefect import flow
 
-from flows.nightly import load_units
 from flows.runner import run_all
 from flows.server import tracking
 from models.errors import TooFewNights
@@ -196,10 +195,10 @@ def _monitor(
     progress: Progress | None,
     tracked: bool,
 ) -> MonitorSummary:
-    archive, wanted = Archive(survey.archive), load_units(survey, only)
+    archive, wanted = Archive(survey.archive), survey.load_units(only)
     watched = [
         Watched(unit, model_of(unit), UnitInputs(archive, name, model_of(unit)), name in wanted)
-        for name, unit in load_units(survey, ()).items()
+        for name, unit in survey.load_units(()).items()
     ]
     for one in watched:
         _find_reference(archive, one, asked if one.asked else None)

@@ -13,15 +13,15 @@ from prefect import flow
 
 from flows.lost import record_lost
 from flows.recorded import recorded
-from flows.runner import Call, run_all
+from flows.runner import run_all
 from flows.summary import NightSummary, publish_artifacts, sentence, summarise
-from nightsift.errors import ConfigurationError, NightsiftError, SourceError
+from nightsift.errors import NightsiftError
 from nightsift.io.paths import Archive, sort_nights
 from nightsift.memory import give_back_memory
 from nightsift.survey import Runner, Survey, load_survey
 from nightsift.units import Unit
 from tasks.classify import model_of
-from tasks.discover import Exposure, find_exposures, pending
+from tasks.discover import Exposure, find_in_sources, pending, reduction_call
 from tasks.finish import finish_night
 from tasks.logs import run_logger
 from tasks.record import Work
@@ -73,7 +73,7 @@ def night(
     """
     survey = survey if isinstance(survey, Survey) else load_survey(survey)
     plan = (survey, night, tuple(units or ()), runner or survey.runner, redo, progress)
-    for unit in load_units(survey, units or ()).values():  # what is misconfigured is told before anything is started
+    for unit in survey.load_units(units or ()).values():  # what is misconfigured is told before anything is started
         model_of(unit)
     if not track:
         return _night(*plan, tracked=False)
@@ -90,12 +90,12 @@ def _night(
     tracked: bool,
 ) -> NightSummary:
     began, logger, archive = time.perf_counter(), run_logger(), Archive(survey.archive)
-    units = load_units(survey, only)
+    units = survey.load_units(only)
     models = {name: model_of(unit) for name, unit in units.items()}
-    found, problems = _find(survey, units, night)
+    found, problems = find_in_sources(survey, units, night)
     todo = dict.fromkeys(found, Work.REDUCE) if redo else pending(found, units, models, archive)
     logger.info("%s", forecast(found, todo))
-    calls = [_call(one, units[one.unit], survey, redo) for one in todo]
+    calls = [reduction_call(one, units[one.unit], survey, redo=redo) for one in todo]
     rows: list[dict[str, Any]] = []
     for ended in run_all(reduce_exposure, calls, runner, tracked, survey.watch.exposure_timeout):
         rows.append(ended.result if ended.error is None else record_lost(archive, ended, units, problems))
@@ -168,40 +168,10 @@ def look(survey: Survey, night: str | None = None, units: Sequence[str] = ()) ->
     ConfigurationError
         If unit files or models are wrong.
     """
-    loaded = load_units(survey, units)
+    loaded = survey.load_units(units)
     models = {name: model_of(unit) for name, unit in loaded.items()}
-    found, problems = _find(survey, loaded, night)
+    found, problems = find_in_sources(survey, loaded, night)
     return forecast(found, pending(found, loaded, models, Archive(survey.archive))), problems
-
-
-def load_units(survey: Survey, only: Sequence[str]) -> dict[str, Unit]:
-    """Units of a survey by the name that the survey file gives them.
-
-    Parameters
-    ----------
-    survey : Survey
-        The survey.
-    only : sequence of str
-        Only these; all when empty.
-
-    Returns
-    -------
-    dict of str to Unit
-        The units.
-
-    Raises
-    ------
-    ConfigurationError
-        If a unit is not in the survey, or its file is wrong.
-    """
-    names = list(dict.fromkeys(source.unit for source in survey.sources))
-    for name in only:
-        if name not in names:
-            raise ConfigurationError(
-                file=survey.file, table="source", key="unit", what=f"there is no unit '{name}'",
-                advice=f"the survey has {', '.join(names)}",
-            )  # fmt: skip
-    return {unit.name: unit for unit in (survey.load_unit(name) for name in names if not only or name in only)}
 
 
 def _keep_models(archive: Archive, units: Sequence[Unit], problems: list[str]) -> None:
@@ -212,31 +182,3 @@ def _keep_models(archive: Archive, units: Sequence[Unit], problems: list[str]) -
         except (NightsiftError, OSError) as error:
             run_logger().error("the model of %s could not be kept: %s", unit.name, error)
             problems.append(f"the model of {unit.name} could not be kept: {error}")
-
-
-def _find(survey: Survey, units: Mapping[str, Unit], night: str | None) -> tuple[list[Exposure], list[str]]:
-    """Exposures of all units; a place that cannot be reached costs only its own exposures."""
-    found: dict[str, Exposure] = {}
-    problems = []
-    for source in survey.sources:
-        unit = next((one for one in units.values() if source.unit in (one.name, one.file)), None)
-        if unit is None:
-            continue
-        try:
-            found |= {one.url: one for one in find_exposures(source, unit, source.frames, night)}
-        except SourceError as error:
-            run_logger().error("%s: %s", source.unit, error)
-            problems.append(f"{source.unit}: {error}")
-    return list(found.values()), problems
-
-
-def _call(exposure: Exposure, unit: Unit, survey: Survey, redo: bool) -> Call:
-    return {
-        "url": exposure.url,
-        "unit": unit.file or unit.name,
-        "archive": str(survey.archive),
-        "night": exposure.night,
-        "folders": [str(folder) for folder in survey.unit_folders],
-        "label": exposure.label,
-        "redo": redo,
-    }

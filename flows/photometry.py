@@ -48,7 +48,7 @@ def light_curves(
         What kept exposures from being measured.
     """
     archive = Archive(survey.archive)
-    units = {one.name: one for one in (survey.load_unit(source.unit) for source in survey.sources)}
+    units = survey.load_units()
     rows = [row for row in ledger.read(archive, night, unit).to_pylist() if row["state"] == "done"]
     chosen = [(row, near) for row in rows if (near := may_cover(row, positions))]
     parts, problems = [tables.LIGHT_CURVE.empty_table()], []

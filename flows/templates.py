@@ -10,7 +10,6 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.nightly import load_units
 from flows.recorded import recorded
 from flows.runner import Ended, run_all
 from nightsift.errors import SourceError
@@ -93,7 +92,7 @@ def build_templates(
     """
     survey = survey if isinstance(survey, Survey) else load_survey(survey)
     plan = (survey, tuple(units or ()), until, runner or survey.runner, redo, progress)
-    load_units(survey, units or ())  # what is misconfigured is told before anything is started
+    survey.load_units(units or ())  # what is misconfigured is told before anything is started
     if not track:
         return _build(*plan, tracked=False)
     return recorded(templates, f"{survey.name} templates", *plan)
@@ -109,16 +108,14 @@ def _build(
     tracked: bool,
 ) -> TemplateSummary:
     began, logger = time.perf_counter(), run_logger()
-    units = load_units(survey, only)
+    units = survey.load_units(only)
     groups, problems = _grouped(survey, units, until)
     calls = [
         {
-            "unit": units[name].file or name,
+            **survey.task_options(units[name]),
             "field": sky_field,
             "band": band,
             "urls": [one.url for one in frames],
-            "archive": str(survey.archive),
-            "folders": [str(folder) for folder in survey.unit_folders],
             "redo": redo,
             "label": f"{name} {sky_field} {band}",
         }
@@ -142,9 +139,8 @@ def _grouped(
     """Frames by unit, field and band; those whose header cannot be read are told and left out."""
     groups: dict[Group, dict[str, Exposure]] = {}
     problems = []
-    for source in survey.sources:
-        unit = next((one for one in units.values() if source.unit in (one.name, one.file)), None)
-        if unit is None or not source.templates:
+    for source, unit in survey.sources_of(units):
+        if not source.templates:
             continue
         try:
             found = find_exposures(source, unit, source.templates, fetch=True)

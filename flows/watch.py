@@ -14,7 +14,7 @@ from typing import Any
 from prefect import flow
 
 from flows.lost import record_lost
-from flows.nightly import _night, load_units
+from flows.nightly import _night
 from flows.recorded import recorded
 from flows.summary import NightSummary
 from flows.vigil import Vigil, Wish, memory_of
@@ -30,8 +30,9 @@ from nightsift.site.clock import Night, night_at
 from nightsift.survey import Survey
 from nightsift.units import Unit
 from tasks.classify import model_of
+from tasks.discover import reduction_call
 from tasks.logs import run_logger
-from tasks.lookout import Frame, Lookout
+from tasks.lookout import Lookout
 from tasks.notify import tell_once
 from tasks.record import Work, work_left
 from tasks.reduce import reduce_exposure
@@ -133,7 +134,7 @@ def whereabouts(
         advice = "add [site.NAME] with latitude, longitude and timezone, name it in each [[source]], or give --until"
         _wrong(survey, "site", "without a site nobody knows when the night ends", advice)
     here = [source.unit for source in survey.sources if source.site == site]
-    units = load_units(survey, [unit for unit in here if not only or unit in only] or list(only))
+    units = survey.load_units([unit for unit in here if not only or unit in only] or list(only))
     for unit in units.values():
         model_of(unit)
         longitude = survey.sites[site].longitude if site else unit.site.longitude
@@ -200,7 +201,7 @@ def _keep_watch(
     while not _is_over(vigil, end):
         vigil.take_in()
         while workers.free() and (frame := vigil.next(wish)) is not None:
-            workers.submit(_call(frame, units[frame.exposure.unit], survey))
+            workers.submit(reduction_call(frame.exposure, units[frame.exposure.unit], survey, wait=0.0))
         for ended in workers.collect(TICK_SECONDS):
             row = ended.result if ended.error is None else record_lost(archive, ended, units, problems)
             vigil.end(row, ended.call["url"])
@@ -244,24 +245,10 @@ def _vigil(survey: Survey, units: Mapping[str, Unit], archive: Archive, night: N
         return work_left(row, unit, models[unit.name], archive) is Work.NOTHING
 
     lookouts = []
-    for source in survey.sources:
-        unit = next((one for one in units.values() if source.unit in (one.name, one.file)), None)
-        if unit is not None:
-            ask = lambda found, unit=unit: known(found, unit)  # noqa: E731
-            lookouts.append(Lookout(source, unit, survey.watch.poll, survey.watch.settle, since, ask))
+    for source, unit in survey.sources_of(units):
+        ask = lambda found, unit=unit: known(found, unit)  # noqa: E731
+        lookouts.append(Lookout(source, unit, survey.watch.poll, survey.watch.settle, since, ask))
     return Vigil(survey.watch, night, lookouts)
-
-
-def _call(frame: Frame, unit: Unit, survey: Survey) -> dict[str, Any]:
-    return {
-        "url": frame.exposure.url,
-        "unit": unit.file or unit.name,
-        "archive": str(survey.archive),
-        "night": frame.exposure.night,
-        "folders": [str(folder) for folder in survey.unit_folders],
-        "label": frame.exposure.label,
-        "wait": 0.0,
-    }
 
 
 def _end(night: Night | None, survey: Survey, until: datetime | None, once: bool) -> datetime:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from nightsift.alerts.options import AlertOptions, default_alert
 from nightsift.configuration import Section, closest, read_toml, validate
+from nightsift.errors import ConfigurationError
 from nightsift.nights.notify import NotifyOptions
 from nightsift.nights.options import WatchOptions
 from nightsift.site.site import Site
@@ -142,6 +144,69 @@ class Survey(Section):
             If there is no such unit, or its file is wrong.
         """
         return load_unit(name, self.unit_folders)
+
+    def load_units(self, only: Sequence[str] = ()) -> dict[str, Unit]:
+        """Read the units that sources name.
+
+        Parameters
+        ----------
+        only : sequence of str, optional
+            Only these; all when empty.
+
+        Returns
+        -------
+        dict of str to Unit
+            Units by name, in the order of the sources.
+
+        Raises
+        ------
+        ConfigurationError
+            If a unit is not in the survey, or its file is wrong.
+        """
+        names = list(dict.fromkeys(source.unit for source in self.sources))
+        for name in only:
+            if name not in names:
+                raise ConfigurationError(
+                    file=self.file, table="source", key="unit", what=f"there is no unit '{name}'",
+                    advice=f"the survey has {', '.join(names)}",
+                )  # fmt: skip
+        return {unit.name: unit for unit in (self.load_unit(name) for name in names if not only or name in only)}
+
+    def sources_of(self, units: Mapping[str, Unit]) -> list[tuple[Source, Unit]]:
+        """Sources of some units, each with its unit.
+
+        Parameters
+        ----------
+        units : mapping of str to Unit
+            The units.
+
+        Returns
+        -------
+        list of (Source, Unit)
+            In the order of the sources; those of other units are left out.
+        """
+        # a source names its unit, or the file of it
+        known = {name: unit for unit in units.values() for name in (unit.file, unit.name)}
+        return [(source, known[source.unit]) for source in self.sources if source.unit in known]
+
+    def task_options(self, unit: Unit) -> dict[str, Any]:
+        """What every task on frames of a unit is called with, as plain values that cross the border of a process.
+
+        Parameters
+        ----------
+        unit : Unit
+            The unit.
+
+        Returns
+        -------
+        dict
+            ``unit`` (its file, or its name without one), ``archive`` and ``folders`` (searched for the unit's file).
+        """
+        return {
+            "unit": unit.file or unit.name,
+            "archive": str(self.archive),
+            "folders": [str(folder) for folder in self.unit_folders],
+        }
 
 
 def load_survey(path: str | Path) -> Survey:

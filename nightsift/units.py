@@ -80,14 +80,14 @@ class Unit(Section):
     model: ModelOptions
 
 
-def load_unit(name_or_path: str | Path, folders: Iterable[Path] = ()) -> Unit:
+def load_unit(name_or_path: str | Path, folders: Iterable[str | Path] = ()) -> Unit:
     """Read a unit by name or by path.
 
     Parameters
     ----------
     name_or_path : str or Path
         Name of a unit, or the path of its TOML file.
-    folders : iterable of Path, optional
+    folders : iterable of str or Path, optional
         Folders searched for a name before those shipped.
 
     Returns

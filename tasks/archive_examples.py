@@ -79,13 +79,12 @@ def exposure_calls(survey: Survey, catalogues: Catalogues, parts: Path, seed: in
         Parameters, plain values.
     """
     calls: list[dict[str, Any]] = []
-    for source in survey.sources:
-        unit = survey.load_unit(source.unit)
-        folders = [str(folder) for folder in survey.unit_folders]
-        build_templates(source, unit, Archive(Path(survey.archive)), folders)
+    for source, unit in survey.sources_of(survey.load_units()):
+        options = survey.task_options(unit)
+        build_templates(source, unit, Archive(Path(survey.archive)), options["folders"])
         shared = {
-            "unit": source.unit, "archive": str(survey.archive), "survey": survey.name, "parts": str(parts),
-            "catalogues": dataclasses.asdict(catalogues), "seed": seed, "folders": folders,
+            **options, "survey": survey.name, "parts": str(parts),
+            "catalogues": dataclasses.asdict(catalogues), "seed": seed,
         }  # fmt: skip
         found = find_exposures(source, unit, source.frames)
         calls += [{"url": one.url, "night": one.night, "label": one.label, **shared} for one in found]
@@ -132,7 +131,7 @@ def make_exposure_examples(
         Folder of the examples, see `models.examples.read`.
     """
     known_files = Catalogues(**{**catalogues, "excluded": tuple(catalogues["excluded"])})
-    loaded = changed(load_unit(unit, [Path(folder) for folder in folders]), model={"name": NO_MODEL})
+    loaded = changed(load_unit(unit, folders), model={"name": NO_MODEL})
     options = FactoryOptions(seed=seed)
     identity = key({"url": url, "catalogues": known_files}, {"factory": options, "unit": loaded}, code_version())
     folder = Path(parts) / f"exposure-{identity[:16]}"

@@ -185,7 +185,7 @@ def note_death(home: Archive, campaign: str, chunk: int, times: int = 1) -> str:
 
 
 def _unit_of(plan: Campaign, name: str) -> Unit:
-    unit = load_unit(plan.units[name], [Path(folder) for folder in plan.folders])
+    unit = load_unit(plan.units[name], plan.folders)
     if recipe_of(unit, model_of(unit)) != plan.recipes[name]:
         raise ConfigurationError(
             file=unit.file, table="campaign", key=plan.name,

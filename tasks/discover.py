@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +14,9 @@ from nightsift.errors import FrameError, SourceError
 from nightsift.facts import Facts, read_facts
 from nightsift.io.fits import read_header
 from nightsift.io.paths import Archive, Found, checksum, discover, exposure_identity, local_copy
-from nightsift.survey import Source
+from nightsift.survey import Source, Survey
 from nightsift.units import Unit
+from tasks.logs import run_logger
 from tasks.record import Work, work_left
 
 READERS = 4
@@ -114,6 +115,63 @@ def find_exposures(
         exposures = list(readers.map(lambda one: _look(one, unit, fetch or night is not None), found))
     exposures = _with_neighbours_night(exposures)
     return [one for one in exposures if night is None or one.night in (None, night)]
+
+
+def find_in_sources(
+    survey: Survey, units: Mapping[str, Unit], night: str | None = None, fetch: bool = False
+) -> tuple[list[Exposure], list[str]]:
+    """Find the exposures of units in all their sources; a place that cannot be reached costs only its own exposures.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+    units : mapping of str to Unit
+        The units.
+    night : str, optional
+        Only this night; exposures of which it cannot be told stay.
+    fetch : bool, optional
+        Fetch remote files to look at their headers, which a night filter does anyway.
+
+    Returns
+    -------
+    exposures : list of Exposure
+        Each place once, in the order of the sources.
+    problems : list of str
+        Sources that could not be looked into, which are logged too.
+    """
+    found: dict[str, Exposure] = {}
+    problems = []
+    for source, unit in survey.sources_of(units):
+        try:
+            found |= {one.url: one for one in find_exposures(source, unit, source.frames, night, fetch)}
+        except SourceError as error:
+            run_logger().error("%s: %s", source.unit, error)
+            problems.append(f"{source.unit}: {error}")
+    return list(found.values()), problems
+
+
+def reduction_call(exposure: Exposure, unit: Unit, survey: Survey, **options: Any) -> dict[str, Any]:
+    """Arguments of `tasks.reduce.reduce_exposure` for an exposure.
+
+    Parameters
+    ----------
+    exposure : Exposure
+        The exposure.
+    unit : Unit
+        Its unit.
+    survey : Survey
+        The survey.
+    **options : Any
+        Further arguments, ``redo`` or ``wait``.
+
+    Returns
+    -------
+    dict
+        Plain values, which cross the border of a process.
+    """
+    plain = {"url": exposure.url, "night": exposure.night, "label": exposure.label}
+    return {**plain, **survey.task_options(unit), **options}
 
 
 def pending(

@@ -113,8 +113,8 @@ def harvest(survey: Survey, name: str, options: FactoryOptions | None = None) ->
     galaxies = sky.filter(pc.equal(sky["kind"], "galaxy"))
     parts: list[TrainingSet] = []
     refused: Counter[str] = Counter()
-    for source in survey.sources:
-        unit = changed(survey.load_unit(source.unit), model={"name": NO_MODEL})
+    for source, loaded in survey.sources_of(survey.load_units()):
+        unit = changed(loaded, model={"name": NO_MODEL})
         build_templates(source, unit, archive, [str(survey.units)])
         for exposure in find_exposures(source, unit, source.frames):
             here = pc.and_(pc.equal(truth["exposure_file"], exposure.name), pc.equal(truth["unit"], unit.name))

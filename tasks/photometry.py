@@ -17,8 +17,8 @@ from nightsift import __version__, tables
 from nightsift.frames import Frame
 from nightsift.images.forced import forced_photometry
 from nightsift.io.paths import Archive, checksum, local_copy
-from nightsift.sky.sphere import separation
 from nightsift.provenance import code_of
+from nightsift.sky.sphere import separation
 from nightsift.units import Unit
 from tasks.record import key_of, opening_row
 from tasks.reduce import Reduction, to_difference

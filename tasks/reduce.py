@@ -107,7 +107,7 @@ def reduce_exposure(
         ``rescored`` where it was only scored again.
     """
     keep_freed_memory()
-    loaded = load_unit(unit, [Path(folder) for folder in folders])
+    loaded = load_unit(unit, folders)
     reduction = reduce_file(url, loaded, Archive(Path(archive)), night, label, redo, run_logger(), wait)
     return reduction.row | {"rescored": True} if reduction.rescored else reduction.row
 

@@ -100,7 +100,7 @@ def make_template(
         What has become of it.
     """
     clock, logger = Stopwatch(), run_logger()
-    loaded = load_unit(unit, [Path(folder) for folder in folders])
+    loaded = load_unit(unit, folders)
     row = TemplateRow(loaded.name, field, band, "failed", offered=len(urls))
     try:
         row = build(row, urls, loaded, Archive(Path(archive)), clock, redo)

@@ -129,15 +129,6 @@ class Desk:
                 told.append(f"{name} has no template of {len(bare)} of {len(wanted)} wanted fields: {shown}")
         return told
 
-    def call(self, frame: Any) -> dict[str, Any]:
-        """Arguments of the task that reduces a frame."""
-        unit = self.units[frame.exposure.unit]
-        return {
-            "url": frame.exposure.url, "unit": unit.file or unit.name, "archive": str(self.archive.root),
-            "night": frame.exposure.night, "folders": [str(folder) for folder in self.survey.unit_folders],
-            "label": frame.exposure.label, "wait": 0.0,
-        }  # fmt: skip
-
     def _known(self, event: str) -> set[str]:
         return set(self.gathered[event].exposures["exposure_id"].to_pylist())
 

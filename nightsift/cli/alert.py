@@ -10,7 +10,7 @@ import typer
 
 from nightsift.cli import alert_orders
 from nightsift.cli.console import show_table
-from nightsift.cli.place import open_survey, units_of
+from nightsift.cli.place import open_survey
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -204,7 +204,7 @@ def _grids(survey: Path | None, tiling: Path | None, width: float) -> tuple[Any,
             return default_alert(), grid, {}
     assert survey is not None
     opened, archive = open_survey(survey)
-    units = units_of(opened)
+    units = opened.load_units()
     known = grid if tiling is not None else fields_of(opened, archive, tuple(units))
     return opened.alert, known, sites_of(opened, units)
 

@@ -46,9 +46,3 @@ def open_survey(where: Path) -> tuple[Survey, Any]:
 
     survey = load_survey(where)
     return survey, Archive(survey.archive)
-
-
-def units_of(survey: Survey) -> dict[str, Any]:
-    """Units of a survey by name."""
-    loaded = [survey.load_unit(name) for name in dict.fromkeys(source.unit for source in survey.sources)]
-    return {unit.name: unit for unit in loaded}

@@ -50,7 +50,7 @@ def status(
 
     survey = load_survey(where)
     archive = Archive(survey.archive)
-    units = [survey.load_unit(name).name for name in dict.fromkeys(source.unit for source in survey.sources)]
+    units = list(survey.load_units())
 
     def now() -> Tonight:
         return tonight(archive, night, units, best)

@@ -147,7 +147,7 @@ def test_a_night_keeps_the_model_that_scored_it_and_goes_on_where_it_cannot(
 ) -> None:
     archive, problems = Archive(load_survey(survey).archive), []
     shutil.rmtree(archive.home / "models", ignore_errors=True)
-    units = list(nightly.load_units(load_survey(survey), ()).values())
+    units = list(load_survey(survey).load_units().values())
     nightly._keep_models(archive, units, problems)
     nightly._keep_models(archive, units, problems)
     kept = archive.kept_model(load("base").model_id)

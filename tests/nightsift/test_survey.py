@@ -8,6 +8,7 @@ import pytest
 
 from nightsift.errors import ConfigurationError
 from nightsift.survey import Survey, load_survey
+from nightsift.units import load_unit
 
 TEXT = """
 name = "demo"
@@ -105,3 +106,42 @@ def test_a_site_of_a_survey_needs_its_latitude(tmp_path: Path) -> None:
         load_survey(write(tmp_path, text))
     survey = load_survey(write(tmp_path, text + "latitude = 28.76\n"))
     assert (survey.sites["here"].latitude, survey.sites["here"].height) == (28.76, 0.0)
+
+
+def survey_of_three_sources(folder: Path) -> Survey:
+    (folder / "units").mkdir()
+    for name in ("north-1", "north-2"):
+        text = f'extends = "{Path(__file__).parents[2] / "units/decam.toml"}"\nname = "{name}"\n'
+        (folder / f"units/{name}.toml").write_text(text)
+    by_file = TEXT.replace('unit = "north-2"', f'unit = "{folder / "units/north-2.toml"}"')
+    return load_survey(write(folder, by_file + '\n[[source]]\nunit = "north-1"\nframes = "/data/more"\n'))
+
+
+def test_each_source_has_its_unit_whether_it_names_the_unit_or_its_file(tmp_path: Path) -> None:
+    survey = survey_of_three_sources(tmp_path)
+    units = survey.load_units()
+    assert list(units) == ["north-1", "north-2"]
+    pairs = [(Path(source.frames).name, unit.name) for source, unit in survey.sources_of(units)]
+    assert pairs == [("north-1", "north-1"), ("north-2", "north-2"), ("more", "north-1")]
+    second = {"north-2": units["north-2"]}
+    assert [unit.name for _, unit in survey.sources_of(second)] == ["north-2"], "sources of other units are left out"
+
+
+def test_only_units_of_the_survey_are_loaded(tmp_path: Path) -> None:
+    survey = survey_of_three_sources(tmp_path)
+    assert list(survey.load_units(["north-1"])) == ["north-1"]
+    with pytest.raises(ConfigurationError, match="there is no unit 'south'") as caught:
+        survey.load_units(["north-1", "south"])
+    assert "north-1" in str(caught.value), "the error says which there are"
+
+
+def test_options_of_tasks_are_plain_and_load_the_same_unit(tmp_path: Path) -> None:
+    survey = survey_of_three_sources(tmp_path)
+    unit = survey.load_units()["north-1"]
+    options = survey.task_options(unit)
+    assert options == {
+        "unit": str(tmp_path / "units/north-1.toml"),
+        "archive": str(tmp_path / "archive"),
+        "folders": [str(tmp_path / "units")],
+    }
+    assert load_unit(options["unit"], options["folders"]) == unit
