@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from nightsift.alerts.products.objects import nullable
 from nightsift.alerts.products.options import RankingOptions
-from nightsift.io.host_catalogue import read_hosts
+from nightsift.io.galaxy_catalogue import read_galaxies
 from nightsift.sky.sphere import Rows, Values, pairs_within
 
 SUN_B = 5.48
@@ -151,7 +151,7 @@ def load_hosts(path: str | Path) -> HostCatalogue:
     Parameters
     ----------
     path : str or Path
-        See `nightsift.io.host_catalogue.read_hosts`.
+        See `nightsift.io.galaxy_catalogue.read_galaxies`, with distances.
 
     Returns
     -------
@@ -163,8 +163,8 @@ def load_hosts(path: str | Path) -> HostCatalogue:
     BadTable
         If the file cannot be read.
     """
-    table = read_hosts(path)
-    name = np.asarray(table["object_id"].to_numpy(zero_copy_only=False), dtype=object)
+    table = read_galaxies(path, distances=True)
+    name = np.asarray(table["name"].to_numpy(zero_copy_only=False), dtype=object)
     names = ("ra", "dec", "radius", "axis_ratio", "angle", "mag", "distance", "distance_err")
     columns = (np.asarray(table[one].cast(pa.float64()).to_numpy(zero_copy_only=False)) for one in names)
     return HostCatalogue(name, *columns)
