@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.scoring_rules import ece
+
 Scores = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.integer]
 SNR_BINS = (0.0, 6.0, 8.0, 12.0, 20.0, 50.0, np.inf)
@@ -130,25 +132,6 @@ def reliability(scores: Scores, labels: Labels, bins: int = 10) -> list[dict[str
     ]
 
 
-def expected_calibration_error(scores: Scores, labels: Labels, bins: int = 10) -> float:
-    """Mean distance between score and part that is real, weighted by the examples of a bin (Guo et al. 2017, eq. 3).
-
-    Parameters
-    ----------
-    scores, labels : ndarray, shape (n,)
-        Scores, and 1 real, 0 bogus.
-    bins : int, optional
-        Number of bins of equal width.
-
-    Returns
-    -------
-    float
-        The error, 0 at best.
-    """
-    rows = reliability(scores, labels, bins)
-    return float(sum(row["n"] * abs(row["mean_score"] - row["real"]) for row in rows) / max(len(scores), 1))
-
-
 def by_snr(
     scores: Scores, labels: Labels, snr: Scores, threshold: float, bins: Sequence[float] = SNR_BINS
 ) -> list[dict[str, Any]]:
@@ -230,7 +213,7 @@ def figures(scores: Scores, labels: Labels, snr: Scores, kinds: npt.NDArray[Any]
         "fpr_at_1_percent_missed": missed_and_fpr(scores, labels, threshold_at_missed(scores, labels, 0.01))[1],
         "missed_at_fpr_1e-2": missed_and_fpr(scores, labels, at["1e-2"])[0],
         "missed_at_fpr_1e-3": missed_and_fpr(scores, labels, at["1e-3"])[0],
-        "expected_calibration_error": expected_calibration_error(scores, labels),
+        "expected_calibration_error": ece(scores, labels, bins=10),
         "by_snr": by_snr(scores, labels, snr, threshold),
         "by_kind": by_kind(scores, labels, kinds, threshold),
         "reliability": reliability(scores, labels),

@@ -76,7 +76,7 @@ def brier(probability: Probabilities, labels: Labels) -> float:
 
 
 def ece(probability: Probabilities, labels: Labels, bins: int = 15, equal_mass: bool = False) -> float:
-    """Expected calibration error: mean distance of probability and part that is real, over bins.
+    """Expected calibration error: mean distance of probability and part that is real, over bins (Guo et al., eq. 3).
 
     Parameters
     ----------

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import evaluate
+from models.scoring_rules import ece
 
 
 def test_auc_equals_its_definition(rng: np.random.Generator) -> None:
@@ -40,9 +41,12 @@ def test_thresholds_are_as_good_as_allowed() -> None:
 def test_calibration_error(rng: np.random.Generator) -> None:
     scores = rng.random(100_000)
     honest = (rng.random(100_000) < scores).astype(int)
-    assert evaluate.expected_calibration_error(scores, honest) < 0.01
-    assert evaluate.expected_calibration_error(scores, 1 - honest) > 0.4
-    assert sum(row["n"] for row in evaluate.reliability(scores, honest)) == 100_000
+    assert ece(scores, honest, bins=10) < 0.01
+    assert ece(scores, 1 - honest, bins=10) > 0.4
+    rows = evaluate.reliability(scores, honest)
+    assert sum(row["n"] for row in rows) == 100_000
+    weighted = sum(row["n"] * abs(row["mean_score"] - row["real"]) for row in rows) / 100_000
+    assert ece(scores, honest, bins=10) == pytest.approx(weighted), "Guo et al. 2017, eq. 3"
 
 
 def test_figures_by_snr_and_kind_add_up(rng: np.random.Generator) -> None:
