@@ -172,7 +172,8 @@ def _made(task: Any, calls: Sequence[dict[str, Any]], workers: int, told: Told |
         if ended.error is None:
             folders.append(Path(ended.result))
         else:
-            logger.warning("%s gave no examples: %s", ended.call.get("label", ended.call.get("index")), ended.error)
+            name = ended.call.get("label") or f"unit {ended.call.get('index')}"
+            logger.warning("%s gave no examples: %s", name, ended.error)
         if told is not None:
             told(number, len(calls))
     return sorted(folders)

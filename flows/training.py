@@ -15,11 +15,10 @@ from typing import Any
 import pyarrow.parquet as pq
 from prefect import flow
 
-from flows.runner import run_all
+from flows.dataset import simulated_examples
 from flows.server import tracking
 from models import examples
 from models.dataset import assign_splits, collect, with_test_set
-from models.errors import TooFewUnits
 from models.examples import TrainingSet
 from models.leave_out import leave_out
 from models.release import release
@@ -27,16 +26,13 @@ from models.split import SPLITS
 from models.train import Progress, TrainOptions, train
 from nightsift.errors import ConfigurationError
 from nightsift.io.paths import Archive
-from nightsift.survey import Runner
 from nightsift.tables import TRUTH
-from tasks.examples import make_examples
 from tasks.logs import run_logger
 
 UNITS = 40
 SEED = 1
 EPOCHS = 20
 WORKERS = 2
-LEAST_PART = 0.8  # of the units asked for must have given examples, else something is wrong with the run
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +155,7 @@ def _train(
         found = collect(Archive(archive), pq.read_table(source.truth, schema=TRUTH), archive.resolve().name)
     else:
         made |= {"from": "simulated nights of random units", "units": source.units}
-        found = _simulated(work, source.seed, source.units, workers, on_unit, tracked)
+        found = simulated_examples(work, source.seed, source.units, workers, on_unit, tracked)
     if source.test:
         made |= {"tested on": ", ".join(source.test)}
         found = with_test_set(found, _read_sets(source.test), source.seed)
@@ -187,24 +183,4 @@ def _read_sets(folders: tuple[str, ...]) -> TrainingSet:
             file="command line", table="train", key="sets", what=f"there is no stamp set in {', '.join(folders)}",
             advice=f"give folders that hold {examples.TABLE}",
         )  # fmt: skip
-    return examples.join(parts)
-
-
-def _simulated(
-    work: Path, seed: int, units: int, workers: int, on_unit: Callable[[int, int], None] | None, tracked: bool
-) -> TrainingSet:
-    """Examples of all units that gave some; the others are logged."""
-    calls = [{"work": str(work), "seed": seed, "index": index} for index in range(units)]
-    runner = Runner(kind="processes" if workers > 1 else "in-process", workers=workers, address="")
-    folders, logger = [], run_logger()
-    for number, ended in enumerate(run_all(make_examples, calls, runner, tracked), start=1):
-        if ended.error is None:
-            folders.append(Path(ended.result))
-        else:
-            logger.warning("unit %d gave no examples: %s", ended.call["index"], ended.error)
-        if on_unit is not None:
-            on_unit(number, units)
-    parts = [part for part in map(examples.read, sorted(folders)) if len(part)]
-    if len(parts) < LEAST_PART * units:
-        raise TooFewUnits(found=len(parts), asked=units)
     return examples.join(parts)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nightsift.core.robust import mad_sigma
+from nightsift.core.robust import clipped
 from nightsift.errors import AlignmentFailed, NightsiftError, TooFewStars
 from nightsift.frames import Frame
 from nightsift.images.align import Registration, register
@@ -237,9 +237,5 @@ def _flux_scale(
     ratio = np.log(a["flux"].astype(np.float64) / b["flux"])
     error = np.hypot(a["flux_err"] / a["flux"], b["flux_err"] / b["flux"]).astype(np.float64)
     weight = 1.0 / (error**2 + 0.01**2)
-    keep = np.ones(len(ratio), dtype=np.bool_)
-    for _ in range(5):
-        centre = float(np.median(ratio[keep]))
-        spread = mad_sigma(ratio[keep], centre)
-        keep = np.abs(ratio - centre) <= max(3.0 * spread, 1e-3)
+    keep = clipped(ratio, floor=1e-3)
     return float(np.exp(np.average(ratio[keep], weights=weight[keep])))

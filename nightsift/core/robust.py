@@ -80,3 +80,30 @@ def nan_mad_sigma(
         centre = np.nanmedian(values, axis=axis, keepdims=True)
     spread = np.nanmedian(np.abs(values - centre), axis=axis)
     return MAD_TO_SIGMA * (float(spread) if axis is None else spread)
+
+
+def clipped(values: npt.NDArray[np.floating], floor: float, fewest: int = 0) -> npt.NDArray[np.bool_]:
+    """Values within three robust standard deviations of the median of each other, found in up to five turns.
+
+    Parameters
+    ----------
+    values : ndarray of float, shape (n,)
+        The sample.
+    floor : float
+        Values as near as this to the median always stay.
+    fewest : int, optional
+        A turn that would leave fewer values is not taken.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        True for values that stay; what was left out in one turn may come back in the next.
+    """
+    keep = np.ones(len(values), dtype=np.bool_)
+    for _ in range(5):
+        centre = float(np.median(values[keep]))
+        inside = np.abs(values - centre) <= max(3.0 * mad_sigma(values[keep], centre), floor)
+        if int(inside.sum()) < fewest or bool((inside == keep).all()):
+            break
+        keep = inside
+    return keep

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from astropy.wcs.utils import proj_plane_pixel_area
 from scipy.spatial import cKDTree
 
-from nightsift.core.robust import MEDIAN_ERROR, mad_sigma
+from nightsift.core.robust import MEDIAN_ERROR, clipped, mad_sigma
 from nightsift.errors import TooFewStars
 from nightsift.frames import Difference, Frame
 from nightsift.images.psf_photometry import UNUSABLE, PsfFluxes, psf_fluxes
@@ -111,14 +111,7 @@ def zero_point(frame_stars: StarTable, template: Template, alignment: Alignment)
         )
     science, reference = ours["flux"][matched].astype(np.float64), theirs["flux"][index[matched]].astype(np.float64)
     values = MAG_PER_DEX * np.log10(science / reference)
-    keep = np.ones(len(values), dtype=bool)
-    for _ in range(5):
-        centre = float(np.median(values[keep]))
-        scatter = mad_sigma(values[keep], centre)
-        new = np.abs(values - centre) <= 3.0 * max(scatter, 1e-4)
-        if new.sum() < MIN_STARS or bool((new == keep).all()):
-            break
-        keep = new
+    keep = clipped(values, floor=3.0 * 1e-4, fewest=MIN_STARS)
     centre = float(np.median(values[keep]))
     scatter = mad_sigma(values[keep], centre)
     n = int(keep.sum())

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nightsift.core.robust import MAD_TO_SIGMA, mad, mad_sigma, nan_mad_sigma
+from nightsift.core.robust import MAD_TO_SIGMA, clipped, mad, mad_sigma, nan_mad_sigma
 
 ROOT = Path(__file__).parents[3]
 
@@ -47,6 +47,34 @@ def test_scatter_without_nan_is_bit_by_bit_what_its_formula_gives(dtype: type) -
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, 1.4826 * np.nanmedian(np.abs(values - level), axis=1))
     np.testing.assert_array_equal(nan_mad_sigma(values, level, axis=1), found)
+
+
+@pytest.mark.parametrize("size", [1, 5, 30, 1000])
+def test_clipping_is_bit_by_bit_that_of_zero_points_and_of_template_scales(size: int) -> None:
+    for seed in range(50):
+        values = 1e-4 * sample(np.float64, size, seed)
+        zero_point = scale = np.ones(size, dtype=bool)
+        for _ in range(5):
+            centre = float(np.median(values[zero_point]))
+            scatter = 1.4826 * float(np.median(np.abs(values[zero_point] - centre)))
+            new = np.abs(values - centre) <= 3.0 * max(scatter, 1e-4)
+            if new.sum() < 5 or bool((new == zero_point).all()):
+                break
+            zero_point = new
+        for _ in range(5):
+            centre = float(np.median(values[scale]))
+            scale = np.abs(values - centre) <= max(
+                3.0 * 1.4826 * float(np.median(np.abs(values[scale] - centre))), 1e-3
+            )
+        np.testing.assert_array_equal(clipped(values, floor=3.0 * 1e-4, fewest=5), zero_point)
+        np.testing.assert_array_equal(clipped(values, floor=1e-3), scale)
+
+
+def test_outliers_are_clipped_and_what_is_within_the_floor_stays() -> None:
+    values = np.array([0.0, 0.0, 0.0, 0.0, 1e-4, 5.0])
+    assert clipped(values, floor=1e-3).tolist() == [True] * 5 + [False]
+    assert clipped(values, floor=1e-5).tolist() == [True] * 4 + [False] * 2
+    assert clipped(values, floor=1e-3, fewest=6).all(), "too few would be left"
 
 
 def test_gaussian_noise_has_its_standard_deviation_in_spite_of_outliers() -> None:
