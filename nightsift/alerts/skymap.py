@@ -79,9 +79,7 @@ class SkyMap:
         from astropy_healpix import lonlat_to_healpix
 
         finest = lonlat_to_healpix(np.asarray(ra) * u.deg, np.asarray(dec) * u.deg, 2**FINEST, order="nested")
-        number = np.searchsorted(self.start, finest, side="right") - 1
-        safe = np.maximum(number, 0)
-        width = np.int64(1) << (2 * (FINEST - self.level[safe]))
+        number, safe, width = self._last_before(finest)
         return np.asarray(np.where((number >= 0) & (finest - self.start[safe] < width), number, -1))
 
     def density_at(self, ra: Values | float, dec: Values | float) -> Values:
@@ -107,12 +105,16 @@ class SkyMap:
 
     def cumulative(self, finest: Cells) -> Values:
         """Probability of all cells of the finest level below each of the given numbers."""
-        number = np.searchsorted(self.start, finest, side="right") - 1
-        safe = np.maximum(number, 0)
-        width = np.int64(1) << (2 * (FINEST - self.level[safe]))
+        number, safe, width = self._last_before(finest)
         part = np.minimum((finest - self.start[safe]) / width, 1.0)
         value = self._sums[safe] + part * self.probability[safe]
         return np.asarray(np.where(number >= 0, value, 0.0))
+
+    def _last_before(self, finest: Cells) -> tuple[Cells, Cells, Cells]:
+        """Last cell that begins at or before each of the finest level (-1: none), fit for indexing, and its width."""
+        number = np.searchsorted(self.start, finest, side="right") - 1
+        safe = np.maximum(number, 0)
+        return number, safe, np.int64(1) << (2 * (FINEST - self.level[safe]))
 
     def probability_of(self, level: int, pixel: Cells) -> Values:
         """Probability of any cells of one level, larger or smaller than those of the map."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from functools import partial
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nightsift import __version__, drift_plots
+from nightsift.report.style import number, page_template, utc_minute
 
 TEMPLATE = "drift.html.j2"
 INSTRUMENT = {
@@ -78,15 +79,11 @@ def render(
     str
         A complete HTML document.
     """
-    from jinja2 import Environment, StrictUndefined
-
     whole = [row for row in history if row["channel"] == "all"]
     tonight = sorted((row for row in whole if row["night"] == night), key=lambda row: row["unit"])
     cards = [_card(row, history, titles, logits, injections, survey) for row in tonight]
     drifted = [one for one in cards if one["state"] == "drifted"]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": number, "small": small}
-    page = environment.from_string((files("nightsift.report") / TEMPLATE).read_text(encoding="utf-8"))
+    page = page_template(TEMPLATE, number=partial(number, form=".3g"), small=small)
     unjudged = sum(one["state"] == "unjudged" for one in cards)
     return page.render(
         night=night,
@@ -100,7 +97,7 @@ def render(
         others=[one for one in cards if one["state"] != "drifted"],
         models=models,
         version=__version__,
-        made=(made or dt.datetime.now(dt.UTC)).strftime("%Y-%m-%d %H:%M UTC"),
+        made=utc_minute(made),
     )
 
 
@@ -169,22 +166,6 @@ def steps(reasons: Sequence[str], unit: str, survey: str) -> list[str]:
         "new name. The model that has served stays in the archive with its completeness, so that the selection of the "
         "nights that it judged stays known.",
     ]
-
-
-def number(value: float | None) -> str:
-    """Number with three digits, a dash where there is none.
-
-    Parameters
-    ----------
-    value : float or None
-        The number.
-
-    Returns
-    -------
-    str
-        Text for a table cell.
-    """
-    return "–" if value is None or not np.isfinite(value) else f"{value:.3g}".replace("-", "−")
 
 
 def small(value: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from nightsift.flags import names
 from nightsift.frames import Stamps
 from nightsift.report import evaluation_plots as plots
 from nightsift.report.pictures import strip
+from nightsift.report.style import number, page_template, utc_minute
 
 TEMPLATE = "evaluation.html.j2"
 MOST_UNITS = 16
@@ -22,6 +23,8 @@ LEARNING = (
     "Networks of the same architecture and recipe, trained on growing parts of the units of the training part and "
     "judged on the same test part."
 )
+
+_four_digits = partial(number, form=".4f")
 
 
 def render(
@@ -53,11 +56,7 @@ def render(
     str
         A complete HTML document.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": number, "percent": percent}
-    page = environment.from_string((files("nightsift.report") / TEMPLATE).read_text(encoding="utf-8"))
+    page = page_template(TEMPLATE, number=_four_digits, percent=percent)
     first, by_name = models[0], {one["name"]: one for one in models}
     return page.render(
         names=list(by_name),
@@ -91,24 +90,8 @@ def render(
             ("Bogus examples with the highest scores", _cards(first, stamps, "accepted")),
         ],
         version=__version__,
-        made=(made or dt.datetime.now(dt.UTC)).strftime("%Y-%m-%d %H:%M UTC"),
+        made=utc_minute(made),
     )
-
-
-def number(value: float | None) -> str:
-    """Number with four digits after the point, a dash where there is none.
-
-    Parameters
-    ----------
-    value : float or None
-        The number.
-
-    Returns
-    -------
-    str
-        Text for a table cell.
-    """
-    return "–" if value is None or not np.isfinite(value) else f"{value:.4f}"
 
 
 def percent(value: float | None) -> str:
@@ -130,7 +113,7 @@ def percent(value: float | None) -> str:
 def _figures(models: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for place, row in enumerate(models[0]["headline"]):
-        show = percent if any(word in row["name"] for word in RATES) else number
+        show = percent if any(word in row["name"] for word in RATES) else _four_digits
         cells = []
         for one in models:
             own = one["headline"][place]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
 from nightsift import __version__
 from nightsift.frames import Stamps
 from nightsift.report.pictures import strip
-from nightsift.report.style import stylesheet
+from nightsift.report.style import page_template, stylesheet
 
 TEMPLATE = "labelling.html.j2"
 
@@ -44,12 +43,9 @@ def render(unit: str, rows: Sequence[Mapping[str, Any]], stamps: Stamps, table: 
     ValueError
         If stamps and rows differ in number.
     """
-    from jinja2 import Environment, StrictUndefined
-
     if len(rows) != len(stamps):
         raise ValueError(f"a stamp is needed for each of {len(rows)} rows, got {len(stamps)}")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string((files("nightsift.report") / TEMPLATE).read_text(encoding="utf-8"))
+    page = page_template(TEMPLATE)
     names = [row["candidate_id"] for row in rows]
     cards = [
         {

@@ -6,7 +6,6 @@ import datetime as dt
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -20,7 +19,7 @@ from nightsift.io.paths import WITHOUT_NIGHT
 from nightsift.ledger import STATES
 from nightsift.report.choice import Choice
 from nightsift.report.pictures import strip
-from nightsift.report.style import stylesheet
+from nightsift.report.style import number, page_template, stylesheet, utc_minute
 from nightsift.report.verdict import verdict
 
 TEMPLATE = "night.html.j2"
@@ -64,18 +63,14 @@ def render(
     str
         A complete HTML document.
     """
-    from jinja2 import Environment, StrictUndefined
-
     rows = ledger.to_pylist()
     summary = verdict(rows, choice.accepted, problems)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["fixed"] = fixed
-    page = environment.from_string((files("nightsift.report") / TEMPLATE).read_text(encoding="utf-8"))
+    page = page_template(TEMPLATE, fixed=fixed)
     exposures = sorted((_exposure(row) for row in rows), key=lambda one: (one["unit"], one["mjd"] or 0.0, one["file"]))
     accepted = [_card(row, stamps, thresholds) for row in choice.best.to_pylist()]
     return page.render(
         title="Exposures without a night" if night == WITHOUT_NIGHT else f"Night {night}",
-        made=(made or dt.datetime.now(dt.UTC)).strftime("%Y-%m-%d %H:%M UTC"),
+        made=utc_minute(made),
         version=__version__,
         style=stylesheet(),
         verdict=summary,
@@ -115,7 +110,7 @@ def fixed(value: float | None, digits: int = 2) -> str:
     str
         Text for a table cell.
     """
-    return "–" if value is None or not np.isfinite(value) else f"{value:.{digits}f}".replace("-", "−")
+    return number(value, f".{digits}f")
 
 
 def sexagesimal(ra: float | None, dec: float | None) -> str:

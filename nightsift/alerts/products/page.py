@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,7 +22,7 @@ from nightsift.flags import names
 from nightsift.frames import Stamps
 from nightsift.report.page import fixed, sexagesimal
 from nightsift.report.pictures import strip
-from nightsift.report.style import stylesheet
+from nightsift.report.style import page_template, stylesheet
 
 TEMPLATE = "alert.html.j2"
 SHOWN = 24
@@ -71,11 +70,7 @@ def render(
     str
         A complete HTML document.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"fixed": fixed, "utc": utc, "percent": percent}
-    page = environment.from_string((files("nightsift.alerts.products") / TEMPLATE).read_text(encoding="utf-8"))
+    page = page_template(TEMPLATE, "nightsift.alerts.products", fixed=fixed, utc=utc, percent=percent)
     rows = ranked.slice(0, LISTED).to_pylist()
     placed = [(row["ra"], row["dec"]) for row in rows[:DRAWN] if row["ra"] is not None]
     observed = [one["observed"] for one in seen.fields]
