@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,15 +42,16 @@ def content(survey: Path) -> tuple[dict[str, str], list[tuple[Any, ...]]]:
     return states, sorted(tuple(row.values()) for row in candidates)
 
 
-@pytest.fixture
-def undisturbed(survey: Path) -> tuple[dict[str, str], list[tuple[Any, ...]]]:
-    """Content of a run that nobody disturbs, in the same places; its products are gone again."""
-    summary = night(survey, runner=IN_PROCESS, track=False)
+@pytest.fixture(scope="module")
+def undisturbed(
+    made_survey: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, str], list[tuple[Any, ...]]]:
+    """Content of a run that nobody disturbs, in a copy of its own."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "survey"
+    shutil.copytree(made_survey, folder)
+    summary = night(folder / "nightsift.toml", runner=IN_PROCESS, track=False)
     assert summary.states == {"done": 5}
-    reached = content(survey)
-    archive = load_survey(survey).archive
-    for kind in ("ledger", "candidates", "stamps", "reports"):
-        (archive / kind).rename(archive.parent / f"old-{kind}")
+    reached = content(folder / "nightsift.toml")
     assert reached[1], "without candidates these tests would show nothing"
     return reached
 
