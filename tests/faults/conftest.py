@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from flows.templates import build_templates
 from nightsift.simulate import SimulationOptions, simulate
 from nightsift.survey import Runner
+from tests.forked import Forks
 
 IN_PROCESS = Runner(kind="in-process", workers=1, address="")
 
@@ -24,6 +26,13 @@ def made_survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
         unit.write_text(text.replace('name = "base"', 'name = "none"'))  # the faults of frames need no classifier
     assert build_templates(file, runner=IN_PROCESS, track=False).states == {"done": 1}
     return folder
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Starts processes that have imported all that reduces a night or a campaign."""
+    with Forks(tmp_path_factory.mktemp("forks"), "flows.nightly", "flows.backfill", "tasks.reduce") as one:
+        yield one
 
 
 @pytest.fixture

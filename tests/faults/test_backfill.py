@@ -6,8 +6,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from nightsift.io.paths import Archive
 from nightsift.survey import Runner, load_survey
 from tasks.batch import note_death, reduce_batch
 from tests.faults.test_kills import children_of, wait_for
+from tests.forked import Forks
 
 IN_PROCESS = How(Runner(kind="in-process", workers=1, address=""))
 REQUEST = Request("2026-11-20", "2026-11-20", batch=2)
@@ -82,10 +81,8 @@ def same_but_places(survey: Path, made: Any, undisturbed: Any) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["in-process", pytest.param("processes", marks=pytest.mark.slow)])
-def test_killed_campaign_is_resumed(kind: str, survey: Path, undisturbed: Any) -> None:
-    script = survey.parent / "run.py"
-    script.write_text(RUN)
-    process = subprocess.Popen([sys.executable, str(script), str(survey), kind], start_new_session=True)
+def test_killed_campaign_is_resumed(kind: str, survey: Path, undisturbed: Any, forks: Forks) -> None:
+    process = forks(RUN, str(survey), kind)
     archive = Archive(load_survey(survey).archive)
     wait_for(lambda: archive.tables("ledger"))
     os.kill(process.pid, signal.SIGKILL)
@@ -105,10 +102,8 @@ def test_killed_campaign_is_resumed(kind: str, survey: Path, undisturbed: Any) -
 
 
 @pytest.mark.slow
-def test_same_campaign_started_twice(survey: Path, undisturbed: Any) -> None:
-    script = survey.parent / "run.py"
-    script.write_text(RUN)
-    both = [subprocess.Popen([sys.executable, str(script), str(survey), "in-process"]) for _ in range(2)]
+def test_same_campaign_started_twice(survey: Path, undisturbed: Any, forks: Forks) -> None:
+    both = [forks(RUN, str(survey), "in-process") for _ in range(2)]
     assert [process.wait(240) for process in both] == [0, 0]
     assert same_but_places(survey, content(survey), undisturbed)
 

@@ -6,8 +6,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +18,7 @@ from nightsift import ledger
 from nightsift.io.parquet import read_candidates
 from nightsift.io.paths import Archive
 from nightsift.survey import Runner, load_survey
+from tests.forked import Forks
 
 IN_PROCESS = Runner(kind="in-process", workers=1, address="")
 POOL = Runner(kind="processes", workers=2, address="")
@@ -56,12 +55,6 @@ def undisturbed(
     return reached
 
 
-def started(survey: Path, kind: str) -> subprocess.Popen[bytes]:
-    script = survey.parent / "run.py"
-    script.write_text(RUN)
-    return subprocess.Popen([sys.executable, str(script), str(survey), kind], start_new_session=True)
-
-
 def rows_of(survey: Path) -> list[Path]:
     return Archive(load_survey(survey).archive).tables("ledger")
 
@@ -89,8 +82,8 @@ def test_killed_worker_costs_no_exposure(survey: Path, undisturbed: Any) -> None
 
 
 @pytest.mark.parametrize("kind", ["in-process", "processes"])
-def test_killed_night_is_resumed(kind: str, survey: Path, undisturbed: Any) -> None:
-    process = started(survey, kind)
+def test_killed_night_is_resumed(kind: str, survey: Path, undisturbed: Any, forks: Forks) -> None:
+    process = forks(RUN, str(survey), kind)
     wait_for(lambda: rows_of(survey))
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -117,8 +110,8 @@ def children_of(session: int) -> list[int]:
     return alive
 
 
-def test_two_nights_at_once_duplicate_nothing(survey: Path, undisturbed: Any) -> None:
-    both = [started(survey, "in-process") for _ in range(2)]
+def test_two_nights_at_once_duplicate_nothing(survey: Path, undisturbed: Any, forks: Forks) -> None:
+    both = [forks(RUN, str(survey), "in-process") for _ in range(2)]
     assert [process.wait(240) for process in both] == [0, 0]
     assert content(survey) == undisturbed
     left = list(load_survey(survey).archive.rglob(".writing-*"))
