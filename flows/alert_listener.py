@@ -72,7 +72,7 @@ def listen(
         stack.callback(close_all, sources)
         tracked = stack.enter_context(tracking()) if track else False
         desk = Desk(survey, survey.load_units())
-        stack.enter_context(claimed(desk.archive, f"alerts {survey.name}"))
+        stack.enter_context(claimed(desk.archive, f"alerts {survey.name}", "alert listener"))
         workers = stack.enter_context(_workers(survey, tracked))
         lookouts = stack.enter_context(_lookouts(desk))
         ear = _Ear(desk, sources, lookouts, tell)

@@ -54,7 +54,7 @@ def _row(archive: Archive, ended: Ended, units: Mapping[str, Unit]) -> dict[str,
     unit = next(one.name for one in units.values() if ended.call["unit"] in (one.name, one.file))
     row = opening_row(unit, ended.call["night"], ended.call["url"])
     # What hung its reader or killed it is not read again here: its claim tells which exposure it is.
-    left = [claim.exposure_id for claim in claims_of(archive, ended.pid)] if ended.pid else []
+    left = [one.exposure_id for one in claims_of(archive, ended.pid) if one.kind == "exposure"] if ended.pid else []
     if left:
         row["exposure_id"] = left[0]
     elif not isinstance(ended.error, TimedOut | ProcessDied):

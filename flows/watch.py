@@ -162,7 +162,7 @@ def _watch(
         progress.dusk, progress.dawn = (f"{one:%FT%TZ}" if one else "" for one in (night.dusk, night.dawn))
     logger.info("watching %s %s until %s", site or survey.name, name, "all is done" if once else f"{end:%F %T} UTC")
     with ExitStack() as stack:
-        stack.enter_context(claimed(archive, f"watch {survey.name} {site}".strip()))
+        stack.enter_context(claimed(archive, f"watch {survey.name} {site}".strip(), "night watch"))
         vigil = _vigil(survey, units, archive, night)
         try:
             with Workers(reduce_exposure, survey.runner.workers, survey.watch.exposure_timeout, tracked) as workers:

@@ -1,4 +1,4 @@
-"""Claims: one exposure is reduced by one process at a time.
+"""Claims: one exposure is reduced, one night watched, one chunk worked on by one process at a time.
 
 A claim is a file in the archive that exactly one process can create. While it is held its time stamp changes every few
 seconds. It is stale when its holder is known to be dead (same machine) or when the stamp has not changed for a while,
@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from nightsift.errors import NightsiftError
 from nightsift.io.exclusive import create_exclusively
@@ -36,14 +37,17 @@ STALE_SECONDS = 60.0
 TRIES = 500
 """Looks at a claim that changes between looking and creating, each 0.02 s apart."""
 
+Kind = Literal["exposure", "night watch", "alert listener", "campaign chunk"]
+"""What is claimed: an exposure, or work of another kind that only one process may do."""
+
 _logger = logging.getLogger("nightsift.claims")
 
 
 class UnderWayElsewhere(NightsiftError):
-    """Another process is reducing the exposure."""
+    """Another process holds the claim: it reduces the exposure, or does the work."""
 
-    problem = "{exposure_id} is being reduced by process {pid} on {host} since {since}"
-    hint = "wait for its ledger row; when that process dies the claim is free by itself, there is nothing to clear"
+    problem = "{kind} {exposure_id} is under way in process {pid} on {host} since {since}"
+    hint = "wait for its end; when that process dies the claim is free by itself, there is nothing to clear"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class Claim:
     Attributes
     ----------
     exposure_id : str
-        What is claimed.
+        Name of what is claimed: of an exposure its identity.
     holder : Holder
         Who holds it.
     since : str
@@ -62,6 +66,8 @@ class Claim:
         Its file.
     generation : int
         How often it was taken over.
+    kind : str
+        What kind of thing is claimed.
     """
 
     exposure_id: str
@@ -69,6 +75,7 @@ class Claim:
     since: str
     path: Path
     generation: int = 0
+    kind: Kind = "exposure"
 
     def is_held(self) -> bool:
         """Whether it still counts: its file is there, and nobody has superseded it."""
@@ -77,7 +84,7 @@ class Claim:
 
 
 @contextmanager
-def claimed(archive: Archive, exposure_id: str) -> Iterator[Claim]:
+def claimed(archive: Archive, exposure_id: str, kind: Kind = "exposure") -> Iterator[Claim]:
     """Hold a claim for the `with` block and release it at its end.
 
     Parameters
@@ -85,7 +92,9 @@ def claimed(archive: Archive, exposure_id: str) -> Iterator[Claim]:
     archive : Archive
         The archive.
     exposure_id : str
-        What to claim.
+        Name of what to claim; no two kinds have one in common.
+    kind : str, optional
+        What kind of thing that is.
 
     Yields
     ------
@@ -99,7 +108,7 @@ def claimed(archive: Archive, exposure_id: str) -> Iterator[Claim]:
     DiskFull, OSError
         If it cannot be written.
     """
-    claim = take(archive, exposure_id)
+    claim = take(archive, exposure_id, kind=kind)
     _keeper.add(claim)
     try:
         yield claim
@@ -108,7 +117,7 @@ def claimed(archive: Archive, exposure_id: str) -> Iterator[Claim]:
         _release(claim)
 
 
-def take(archive: Archive, exposure_id: str, stale_seconds: float = STALE_SECONDS) -> Claim:
+def take(archive: Archive, exposure_id: str, stale_seconds: float = STALE_SECONDS, *, kind: Kind = "exposure") -> Claim:
     """Take a claim, or take over a stale one; `claimed` also renews and releases it.
 
     Parameters
@@ -116,9 +125,11 @@ def take(archive: Archive, exposure_id: str, stale_seconds: float = STALE_SECOND
     archive : Archive
         The archive.
     exposure_id : str
-        What to claim.
+        Name of what to claim.
     stale_seconds : float, optional
         How long a claim must be seen untouched to count as stale.
+    kind : str, optional
+        What kind of thing that is.
 
     Returns
     -------
@@ -137,12 +148,12 @@ def take(archive: Archive, exposure_id: str, stale_seconds: float = STALE_SECOND
         latest = _latest(path)
         if latest is not None and not _is_stale(latest[1], stale_seconds):
             if latest[1].exists():
-                raise _busy(exposure_id, latest[1])
+                raise _busy(exposure_id, kind, latest[1])
             continue  # released just now
         generation = 0 if latest is None else latest[0] + 1
         since = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        claim = Claim(exposure_id, this_process(), since, _file(path, generation), generation)
-        content = {"exposure_id": exposure_id, **asdict(claim.holder), "since": claim.since}
+        claim = Claim(exposure_id, this_process(), since, _file(path, generation), generation, kind)
+        content = {"kind": kind, "exposure_id": exposure_id, **asdict(claim.holder), "since": claim.since}
         if create_exclusively(claim.path, json.dumps(content).encode()):
             if claim.is_held():
                 if latest is not None:
@@ -150,11 +161,11 @@ def take(archive: Archive, exposure_id: str, stale_seconds: float = STALE_SECOND
                 return claim
             claim.path.unlink(missing_ok=True)  # this process slept since it looked, and others went on
         time.sleep(0.02)
-    raise _busy(exposure_id, _file(path, 0))
+    raise _busy(exposure_id, kind, _file(path, 0))
 
 
 def claims_held(archive: Archive) -> list[Claim]:
-    """Claims in an archive whose holders are not known to be dead: what is being reduced now.
+    """Claims in an archive whose holders are not known to be dead: exposures and other work under way now.
 
     Parameters
     ----------
@@ -164,7 +175,7 @@ def claims_held(archive: Archive) -> list[Claim]:
     Returns
     -------
     list of Claim
-        Sorted by exposure; looking also starts the watch over claims of other machines.
+        Sorted by name; looking also starts the watch over claims of other machines.
     """
     return [claim for claim in _all(archive) if not _is_stale(claim.path, STALE_SECONDS)]
 
@@ -182,14 +193,14 @@ def claims_of(archive: Archive, pid: int) -> list[Claim]:
     Returns
     -------
     list of Claim
-        Sorted by exposure.
+        Sorted by name.
     """
     here = this_process().machine
     return [claim for claim in _all(archive) if (claim.holder.machine, claim.holder.pid) == (here, pid)]
 
 
 def _all(archive: Archive) -> list[Claim]:
-    """Newest generation of each claim, sorted by exposure."""
+    """Newest generation of each claim, sorted by name."""
     newest: dict[str, Path] = {}
     for path in sorted(archive.claim("any").parent.glob("*.*"), key=_generation):
         if _generation(path) >= 0:
@@ -284,16 +295,18 @@ def _read(path: Path) -> Claim | None:
     try:
         content = json.loads(path.read_bytes())
         holder = Holder(*(content[key] for key in ("host", "machine", "pid", "started")))
-        return Claim(content["exposure_id"], holder, content["since"], path, _generation(path) or 0)
+        kind = content.get("kind", "exposure")
+        return Claim(content["exposure_id"], holder, content["since"], path, _generation(path) or 0, kind)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _busy(exposure_id: str, path: Path) -> UnderWayElsewhere:
+def _busy(exposure_id: str, kind: Kind, path: Path) -> UnderWayElsewhere:
     claim = _read(path)
     if claim is None:
-        return UnderWayElsewhere(exposure_id=exposure_id, host="?", pid=0, since="just now")
-    return UnderWayElsewhere(exposure_id=exposure_id, host=claim.holder.host, pid=claim.holder.pid, since=claim.since)
+        return UnderWayElsewhere(kind=kind, exposure_id=exposure_id, host="?", pid=0, since="just now")
+    holder = claim.holder
+    return UnderWayElsewhere(kind=kind, exposure_id=exposure_id, host=holder.host, pid=holder.pid, since=claim.since)
 
 
 def _release(claim: Claim) -> None:

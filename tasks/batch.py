@@ -82,7 +82,7 @@ def reduce_batch(
     unit = _unit_of(plan, exposures[0]["unit"])
     first = chunk_ledger.opening(campaign, chunk, unit.name, exposures[0]["night"], len(exposures))
     try:
-        with claimed(home, claim_name(campaign, chunk)):
+        with claimed(home, claim_name(campaign, chunk), "campaign chunk"):
             row = chunk_ledger.read_one(home, first)
             if row["attempt"] > attempt and row["ended_at"] is not None:
                 return row

@@ -92,6 +92,8 @@ def _picture(survey: str, one: Tonight) -> RenderableType:
         parts.append(Text(f"{one.without_night} exposures without a night, as no time could be read; {more}"))
     if one.running:
         parts.append(Text("reducing: " + "; ".join(one.running)))
+    if one.other_work:
+        parts.append(Text("also running: " + "; ".join(one.other_work)))
     parts += [Text(f"told: {trouble}", style="yellow") for trouble in one.troubles]
     if one.best:
         parts.append(Text("\nbest candidates without a flag", style="bold"))

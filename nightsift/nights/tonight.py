@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from nightsift import ledger
-from nightsift.claims import claims_held
+from nightsift.claims import Claim, claims_held
 from nightsift.io.parquet import read_candidates
 from nightsift.io.paths import WITHOUT_NIGHT, Archive
 from nightsift.nights.progress import Progress, read_progress
@@ -43,7 +43,9 @@ class Tonight:
     updated, dusk, dawn : str
         Times, UTC.
     running : list of str
-        What is being reduced, by whatever process.
+        Exposures being reduced, by whatever process.
+    other_work : list of str
+        What else is under way, in words: night watches, alert listeners, chunks of campaigns.
     troubles : list of str
         What people were told.
     best : list of dict
@@ -61,6 +63,7 @@ class Tonight:
     dusk: str
     dawn: str
     running: list[str]
+    other_work: list[str]
     troubles: list[str]
     best: list[dict[str, Any]]
 
@@ -93,6 +96,7 @@ def tonight(archive: Archive, night: str | None = None, units: Sequence[str] = (
     progress = {unit: (one, state) for one in of_night for unit, state in one.units.items()}
     names = list(dict.fromkeys([*units, *progress, *(row["unit"] for row in rows)]))
     latencies = [one.latency_worst for one in of_night if one.latency_worst is not None]
+    held = claims_held(archive)
     medians = [one.latency_median for one in of_night if one.latency_median is not None]
     return Tonight(
         night=name,
@@ -105,7 +109,8 @@ def tonight(archive: Archive, night: str | None = None, units: Sequence[str] = (
         updated=max((one.updated for one in of_night), default=""),
         dusk=min((one.dusk for one in of_night if one.dusk), default=""),
         dawn=max((one.dawn for one in of_night if one.dawn), default=""),
-        running=[f"{one.exposure_id} on {one.holder.host} since {one.since}" for one in _exposures(archive)],
+        running=[_in_words(one) for one in held if one.kind == "exposure"],
+        other_work=[_in_words(one) for one in held if one.kind != "exposure"],
         troubles=[trouble for one in of_night for trouble in one.troubles],
         best=_best(archive, name, best) if name in archive.nights("candidates") else [],
     )
@@ -116,8 +121,9 @@ def _watch(progress: Progress) -> str:
     return progress.state if ended or progress.is_alive() else "died"
 
 
-def _exposures(archive: Archive) -> list[Any]:
-    return [one for one in claims_held(archive) if not one.exposure_id.startswith("watch ")]
+def _in_words(claim: Claim) -> str:
+    name = claim.exposure_id if claim.kind == "exposure" else f"{claim.kind} ({claim.exposure_id})"
+    return f"{name} on {claim.holder.host} since {claim.since}"
 
 
 def _unit_row(unit: str, rows: Sequence[dict[str, Any]], progress: tuple[Progress, Any] | None) -> dict[str, Any]:

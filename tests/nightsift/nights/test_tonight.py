@@ -7,16 +7,22 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from flows import alert_listener, watch
 from nightsift import ledger
 from nightsift.cli.root import app
 from nightsift.io.parquet import write_candidates
+from nightsift.claims import claimed
+from nightsift.cli.tonight import status
 from nightsift.io.paths import Archive
+from nightsift.nights.options import WatchOptions
 from nightsift.nights.progress import Progress, UnitProgress, read_progress, write_progress
-from nightsift.nights.tonight import tonight
+from nightsift.nights.tonight import Tonight, tonight
 from nightsift.processes import this_process
 from nightsift.simulate import SimulationOptions
 from nightsift.simulate.unit_file import unit_toml
@@ -130,3 +136,54 @@ def test_two_sites_one_night(archive: Archive, progress: Progress) -> None:
     now = tonight(archive, units=("north",))
     assert [one["unit"] for one in now.units] == ["north", "south", "east"]
     assert now.lag == 33.0
+
+
+class Seen(Exception):
+    """Ends what has shown enough."""
+
+
+def test_only_exposures_are_shown_as_exposures_and_other_work_in_words(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The claims that the watch, the alert listener and a campaign really take, seen through the command."""
+    from tasks import batch
+
+    seen: dict[str, Tonight] = {}
+
+    def look(*_: object) -> Any:
+        seen.setdefault("now", tonight(archive))
+        raise Seen
+
+    # each is stopped by the first thing that it does once it holds its claim
+    survey = SimpleNamespace(name="demo", archive=archive.root, sites={}, watch=WatchOptions.model_validate({}))
+    monkeypatch.setattr("flows.watch._vigil", look)
+    with claimed(archive, "north-7"), pytest.raises(Seen):
+        watch._watch(survey, "", {}, None, True, None, False)  # type: ignore[arg-type]
+    (running,), (other,) = seen["now"].running, seen.pop("now").other_work
+    assert running.startswith("north-7 on ")
+    assert other.startswith("night watch (watch demo) on ")
+
+    monkeypatch.setattr("flows.alert_listener.load_units", lambda *_: {})
+    monkeypatch.setattr("flows.alert_listener.Desk", lambda *_: SimpleNamespace(archive=archive))
+    monkeypatch.setattr("flows.alert_listener._workers", look)
+    with pytest.raises(Seen):
+        alert_listener.listen(survey, (), track=False)  # type: ignore[arg-type]
+    assert (seen["now"].running, len(seen["now"].other_work)) == ([], 1)
+    assert seen.pop("now").other_work[0].startswith("alert listener (alerts demo) on ")
+
+    plan = SimpleNamespace(to_pylist=lambda: [{"unit": "north", "night": "2026-11-20"}])
+    monkeypatch.setattr("tasks.batch.campaigns", SimpleNamespace(read=lambda *_: None, read_plan=lambda *_: plan))
+    monkeypatch.setattr("tasks.batch._unit_of", lambda *_: SimpleNamespace(name="north"))
+    monkeypatch.setattr("tasks.batch.chunk_ledger", SimpleNamespace(opening=lambda *_: {}, read_one=look))
+    with pytest.raises(Seen):
+        batch.reduce_batch.fn(str(archive.root), "archive-2026", 3)
+    assert (seen["now"].running, len(seen["now"].other_work)) == ([], 1)
+    assert seen["now"].other_work[0].startswith("campaign chunk (archive-2026 #3) on ")
+
+    file = tmp_path / "survey.toml"
+    file.write_text('name = "demo"\narchive = "archive"\n[[source]]\nunit = "huntsman"\nframes = "nights"\n')
+    with claimed(archive, "huntsman-7"), claimed(archive, "alerts demo", "alert listener"):
+        status(file, None, 10, False, False)
+    lines = capsys.readouterr().out
+    assert "reducing: huntsman-7 on" in lines
+    assert "also running: alert listener (alerts demo) on" in lines
