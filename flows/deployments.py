@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +26,7 @@ from prefect.workers.process import ProcessWorker
 
 from flows.server import answers
 from nightsift.errors import ConfigurationError
+from tasks.logs import run_logger
 
 POOLS = {"night": 4, "backfill": 4, "alert": 4}
 """Runs at the same time by work pool: none starves another."""
@@ -77,7 +77,10 @@ DEPLOYMENTS = (
     Deployed("alert", "flows.alert.alert", "alert", limit=4),
     Deployed("alert-control", "flows.alert_control.alert_control", "alert", limit=4),
 )
-"""All deployments; those whose flow this installation has not got are left out."""
+"""All deployments; those whose flow needs a package that is not installed are left out."""
+
+OUR_PACKAGES = ("flows", "tasks", "subtraction", "models", "nightsift")
+"""What a module is imported from that cannot be missing: where it is, its name is wrong."""
 
 
 def load_flow(entrypoint: str) -> Flow[..., Any] | None:
@@ -91,13 +94,31 @@ def load_flow(entrypoint: str) -> Flow[..., Any] | None:
     Returns
     -------
     Flow or None
-        The flow; None where there is no such module or flow.
+        The flow; None where a package that it needs is not installed.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such module or flow: its name is wrong.
     """
     module, _, name = entrypoint.rpartition(".")
-    if importlib.util.find_spec(module) is None:
-        return None
-    found = getattr(importlib.import_module(module), name, None)
-    return found if isinstance(found, Flow) else None
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if missing.partition(".")[0] not in (module.partition(".")[0], *OUR_PACKAGES):
+            run_logger().warning("%s is left out: the package %s is not installed", entrypoint, missing)
+            return None
+        raise _wrong_name(entrypoint, f"there is no module {missing}") from error
+    if not isinstance(found, Flow):
+        raise _wrong_name(entrypoint, f"the module {module} has no flow {name}")
+    return found
+
+
+def _wrong_name(entrypoint: str, what: str) -> ConfigurationError:
+    return ConfigurationError(
+        file=__file__, table="deployments", key=entrypoint, what=what, advice="correct the name of module and flow"
+    )
 
 
 def server_address(seconds: float) -> str:

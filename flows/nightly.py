@@ -24,6 +24,7 @@ from tasks.classify import model_of
 from tasks.discover import Exposure, find_in_sources, pending, reduction_call
 from tasks.finish import finish_night
 from tasks.logs import run_logger
+from tasks.once import PATIENCE
 from tasks.record import Work
 from tasks.reduce import reduce_exposure
 from tasks.references import keep_model
@@ -95,10 +96,14 @@ def _night(
     found, problems = find_in_sources(survey, units, night)
     todo = dict.fromkeys(found, Work.REDUCE) if redo else pending(found, units, models, archive)
     logger.info("%s", forecast(found, todo))
-    calls = [reduction_call(one, units[one.unit], survey, redo=redo) for one in todo]
+    # well below the time limit, so that waiting for another process is not taken for hanging
+    wait = min(PATIENCE, 0.5 * survey.watch.exposure_timeout)
+    calls = [reduction_call(one, units[one.unit], survey, redo=redo, wait=wait) for one in todo]
     rows: list[dict[str, Any]] = []
     for ended in run_all(reduce_exposure, calls, runner, tracked, survey.watch.exposure_timeout):
         rows.append(ended.result if ended.error is None else record_lost(archive, ended, units, problems))
+        if rows[-1]["state"] == "elsewhere":
+            problems.append(f"{Path(rows[-1]['url']).name} is left to a later run: {rows[-1]['message']}")
         if progress is not None:
             progress(rows[-1], len(todo))
     give_back_memory()  # which this process kept, where it reduced exposures itself

@@ -160,7 +160,7 @@ def _publish(summary: NightSummary) -> None:
     lines = [f"# Night {names or 'without exposures'}", "", sentence(summary), ""]
     lines += [f"- report of {one}: `{path}`" for one, path in summary.reports.items()]
     lines += [f"- **problem**: {problem}" for problem in summary.problems]
-    for state in ("failed", "refused", "waiting"):
+    for state in ("failed", "refused", "waiting", "elsewhere"):
         some = [row for row in summary.rows if row["state"] == state]
         lines += ["", f"## {len(some)} {state}", ""] if some else []
         lines += [f"- {row['unit']} `{Path(row['url']).name}`: {row['message']}" for row in some[:MOST_ROWS]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import statistics
 import time
 from collections import Counter
@@ -22,6 +23,9 @@ Wish = Callable[[str, float, float, float], float]
 AGAIN_SECONDS = 20.0
 """A frame that another process is at is looked at again after so long."""
 
+ELSEWHERE_MARGIN = 60.0
+"""Seconds beyond `exposure_timeout` for which the end of a night waits for another process that is at a frame."""
+
 
 @dataclass(slots=True)
 class Waiting:
@@ -37,6 +41,25 @@ class Waiting:
 
     frame: Frame
     not_before: float = 0.0
+
+
+@dataclass(slots=True)
+class HeldElsewhere:
+    """A frame that another process is at.
+
+    Attributes
+    ----------
+    frame : Frame
+        The frame.
+    since : float
+        When that was first seen (monotonic s).
+    message : str
+        Which process, and since when.
+    """
+
+    frame: Frame
+    since: float
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +97,8 @@ class Vigil:
         Frames under way, by place.
     begun : dict of str to float
         When each was begun (monotonic s).
+    elsewhere : dict of str to HeldElsewhere
+        Frames that another process was at when they were last looked at, by place.
     ended : dict of str to Counter
         Frames that ended, by unit and state.
     arrived : Counter
@@ -92,6 +117,7 @@ class Vigil:
     waiting: list[Waiting] = field(default_factory=list)
     running: dict[str, Frame] = field(default_factory=dict)
     begun: dict[str, float] = field(default_factory=dict)
+    elsewhere: dict[str, HeldElsewhere] = field(default_factory=dict)
     ended: dict[str, Counter[str]] = field(default_factory=dict)
     arrived: Counter[str] = field(default_factory=Counter)
     last: dict[str, float] = field(default_factory=dict)
@@ -149,8 +175,10 @@ class Vigil:
         self.begun.pop(url)
         now = time.monotonic()
         if row["state"] == "elsewhere":
+            self.elsewhere.setdefault(url, HeldElsewhere(frame, now)).message = str(row.get("message", ""))
             self.waiting.append(Waiting(frame, now + AGAIN_SECONDS))
             return
+        self.elsewhere.pop(url, None)
         self.ended.setdefault(frame.exposure.unit, Counter())[row["state"]] += 1
         self.latencies.append(now - frame.seen)
 
@@ -159,9 +187,19 @@ class Vigil:
         frames = [one.frame for one in self.waiting] + list(self.running.values())
         return max((time.monotonic() - frame.seen for frame in frames), default=0.0)
 
+    def held_too_long(self) -> list[HeldElsewhere]:
+        """Frames that another process has been at for longer than an exposure may take: it probably hangs."""
+        limit = self.options.exposure_timeout + ELSEWHERE_MARGIN
+        return [one for one in self.elsewhere.values() if time.monotonic() - one.since > limit]
+
+    def has_work(self) -> bool:
+        """Whether a frame runs, or waits that another process has not been at for too long."""
+        left = {one.frame.exposure.url for one in self.held_too_long()}
+        return bool(self.running) or any(one.frame.exposure.url not in left for one in self.waiting)
+
     def is_idle(self) -> bool:
-        """Whether no frame waits, runs or is still being written."""
-        return not self.waiting and not self.running and all(one.is_idle() for one in self.lookouts)
+        """Whether there is no work, and no frame is still being written."""
+        return not self.has_work() and all(one.is_idle() for one in self.lookouts)
 
     def silent_units(self, now: datetime) -> list[str]:
         """Units that deliver nothing although it is dark."""
@@ -201,6 +239,15 @@ class Vigil:
         if self.lag() > 60.0 * self.options.lag_limit:
             what = f"the night lags behind by {self.lag() / 60:.0f} minutes, {len(self.waiting)} frames wait"
             yield Trouble("lag", what, "raise workers under [runner] if cores are idle; see nightsift status")
+        held = self.held_too_long()
+        for unit in sorted({one.frame.exposure.unit for one in held}):
+            frames = [one for one in held if one.frame.exposure.unit == unit]
+            names = ", ".join(one.frame.exposure.name for one in frames)
+            what = f"another process has been at {names} of {unit} for too long: {frames[0].message}"
+            advice = (
+                "end that process if it hangs: the exposure is free then, and the watch or nightsift night takes it"
+            )
+            yield Trouble(f"elsewhere {unit}", what, advice)
         for unit, states in self.ended.items():
             failed, all_of_them = states["failed"], sum(states.values())
             if failed >= 3 and failed > 0.2 * all_of_them:
@@ -269,7 +316,7 @@ def memory_of(pids: Iterable[int]) -> float:
             pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         except (OSError, ValueError, IndexError):
             continue
-        total += pages * 4096 / 1e6
+        total += pages * mmap.PAGESIZE / 1e6
     return round(total, 1)
 
 

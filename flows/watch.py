@@ -170,10 +170,11 @@ def _watch(
                 for one in vigil.lookouts:
                     one.start()
                 _keep_watch(survey, units, vigil, workers, progress, None if once else end, heard)
+                _tell_troubles(survey, vigil, progress, datetime.now(UTC))  # what the last look has brought
             progress.state = "closing"
             write_progress(archive, vigil.describe(progress, datetime.now(UTC)))
             summary = _night(survey, name if site else None, tuple(units), survey.runner, False, None, tracked=tracked)
-            summary = replace(summary, states=_fates(archive, summary.nights, units, began))
+            summary = replace(summary, states=_fates(archive, summary, units, began))
             progress.state = "closed"
         finally:
             progress.state = "closed" if progress.state == "closed" else "stopped"
@@ -210,25 +211,30 @@ def _keep_watch(
         if time.monotonic() - written > WRITE_SECONDS:
             written, now = time.monotonic(), datetime.now(UTC)
             wish = wishes(archive)
-            for trouble in vigil.troubles(now):
-                if tell_once(survey, archive, progress.night, trouble.key, trouble.what, trouble.advice):
-                    progress.troubles.append(trouble.what)
+            _tell_troubles(survey, vigil, progress, now)
             progress.memory = memory_of([os.getpid(), *workers.pids()])
             write_progress(archive, vigil.describe(progress, now))
 
 
-def _fates(archive: Archive, nights: Sequence[str], units: Mapping[str, Unit], began: datetime) -> dict[str, int]:
-    """What became of every exposure of the night, whoever reduced it, and of those without a night since it began."""
-    rows = [row for night in nights if night != WITHOUT_NIGHT for row in ledger.read(archive, night).to_pylist()]
-    undated = ledger.read(archive, WITHOUT_NIGHT).to_pylist()
-    rows += [row for row in undated if row["recorded_at"] >= began]
-    return dict(Counter(row["state"] for row in rows if row["unit"] in units))
+def _tell_troubles(survey: Survey, vigil: Vigil, progress: Progress, now: datetime) -> None:
+    for trouble in vigil.troubles(now):
+        if tell_once(survey, Archive(survey.archive), progress.night, trouble.key, trouble.what, trouble.advice):
+            progress.troubles.append(trouble.what)
+
+
+def _fates(archive: Archive, summary: NightSummary, units: Mapping[str, Unit], began: datetime) -> dict[str, int]:
+    """What became of the exposures of the night and of those without a night since it began, and what is elsewhere."""
+    nights = [night for night in summary.nights if night != WITHOUT_NIGHT]
+    rows = [row for night in nights for row in ledger.read(archive, night).to_pylist()]
+    rows += [row for row in ledger.read(archive, WITHOUT_NIGHT).to_pylist() if row["recorded_at"] >= began]
+    elsewhere = {"elsewhere": summary.states["elsewhere"]} if "elsewhere" in summary.states else {}
+    return dict(Counter(row["state"] for row in rows if row["unit"] in units)) | elsewhere
 
 
 def _is_over(vigil: Vigil, end: datetime | None) -> bool:
     if end is None:
         return vigil.is_idle()
-    return datetime.now(UTC) >= end and not vigil.waiting and not vigil.running
+    return datetime.now(UTC) >= end and not vigil.has_work()
 
 
 def _vigil(survey: Survey, units: Mapping[str, Unit], archive: Archive, night: Night | None) -> Vigil:

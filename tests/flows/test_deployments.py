@@ -10,6 +10,7 @@ import pytest
 from prefect import Flow
 
 from flows.deployments import DEPLOYMENTS, POOLS, Deployed, load_flow
+from nightsift.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,7 +52,25 @@ def test_pools_do_not_starve_each_other() -> None:
     assert nights == {"nightly", "plan"}
 
 
-def test_what_is_not_installed_is_left_out() -> None:
-    assert load_flow("flows.no_such_module.flow") is None
-    assert load_flow("flows.scheduled.no_such_flow") is None
+def test_what_needs_a_package_that_is_not_installed_is_left_out_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "flow_with_more.py").write_text("import no_such_package.of_others\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert load_flow("flow_with_more.flow") is None
+    assert "flow_with_more.flow is left out: the package no_such_package is not installed" in caplog.text
     assert isinstance(Deployed("a", "b", "c"), Deployed)
+
+
+def test_a_misspelt_flow_is_an_error_and_not_a_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "flow_that_errs.py").write_text("import flows.nihgtly\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for entrypoint, what in {
+        "flows.scheduldes.nightly": "no module flows.scheduldes",
+        "flwos.scheduled.nightly": "no module flwos",
+        "flows.scheduled.nihgtly": "the module flows.scheduled has no flow nihgtly",
+        "flows.scheduled.RETRIES": "the module flows.scheduled has no flow RETRIES",
+        "flow_that_errs.flow": "no module flows.nihgtly",
+    }.items():
+        with pytest.raises(ConfigurationError, match=what):
+            load_flow(entrypoint)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flows.vigil import Vigil, Waiting
+from flows.vigil import ELSEWHERE_MARGIN, Vigil, Waiting, memory_of
 from nightsift.io.paths import Found
 from nightsift.nights.options import WatchOptions
 from nightsift.nights.progress import Progress
@@ -70,6 +72,51 @@ def test_a_frame_under_way_elsewhere_is_looked_at_again_later() -> None:
     one.end({"state": "done"}, begun.exposure.url)
     assert one.is_idle()
     assert one.ended["north"] == {"done": 1}
+
+
+def test_the_end_of_a_night_waits_for_another_process_no_longer_than_an_exposure_may_take() -> None:
+    one = vigil(exposure_timeout=100.0)
+    one.waiting.append(Waiting(frame("a")))
+    row = {"state": "elsewhere", "message": "process 7 on far"}
+
+    def look() -> None:
+        one.waiting[0].not_before = 0.0
+        begun = one.next(no_wish)
+        assert begun is not None
+        assert one.has_work()
+        one.end(row, begun.exposure.url)
+
+    look()
+    since = one.elsewhere["/in/a"].since
+    look()
+    assert one.elsewhere["/in/a"].since == since, "counted from the first look"
+    assert one.has_work()
+    assert list(one.troubles(DARK)) == []
+    one.elsewhere["/in/a"].since -= 100.0 + ELSEWHERE_MARGIN
+    assert not one.has_work()
+    assert one.is_idle()
+    assert len(one.waiting) == 1, "it is still looked at while the night goes on"
+    (trouble,) = one.troubles(DARK)
+    assert "process 7 on far" in trouble.what
+    one.waiting.append(Waiting(frame("b")))
+    assert one.has_work(), "another frame is not given up with it"
+    one.waiting.pop()
+    one.waiting[0].not_before = 0.0
+    assert one.next(no_wish) is not None
+    one.end({"state": "done"}, "/in/a")
+    assert list(one.troubles(DARK)) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the memory of a process is told by /proc")
+def test_memory_is_counted_in_pages_of_this_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resident() -> float:
+        """By another count of the system, in kilobytes whatever the size of a page."""
+        (line,) = [one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith("VmRSS")]
+        return int(line.split()[1]) * 1024 / 1e6
+
+    assert memory_of([os.getpid()]) == pytest.approx(resident(), rel=0.05)
+    monkeypatch.setattr("mmap.PAGESIZE", 4 * mmap.PAGESIZE)  # as on many ARM machines: the same number of pages
+    assert memory_of([os.getpid()]) == pytest.approx(4 * resident(), rel=0.05)
 
 
 def test_silent_units_are_told_in_the_dark_only() -> None:

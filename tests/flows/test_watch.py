@@ -15,9 +15,12 @@ from typing import Any
 
 import pytest
 
+from flows import vigil
+from flows.nightly import night
 from flows.templates import build_templates
+from flows.watch import watch
 from nightsift import ledger
-from nightsift.io.paths import Archive
+from nightsift.io.paths import Archive, checksum, exposure_identity
 from nightsift.simulate import SimulationOptions, simulate
 from nightsift.survey import Runner, load_survey
 
@@ -133,6 +136,51 @@ def test_second_watch_of_the_same_night_says_so(survey: Path, taken: list[Path],
     other = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert other.returncode == 1
     assert "process" in other.stderr
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from nightsift.claims import claimed
+from nightsift.io.paths import Archive
+with claimed(Archive(Path(sys.argv[1])), sys.argv[2]):
+    print("held", flush=True)
+    time.sleep(900)
+"""
+
+
+def test_a_night_is_closed_although_a_process_elsewhere_hangs_with_an_exposure(
+    survey: Path, taken: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    survey.write_text(survey.read_text().replace("exposure_timeout = 200.0", "exposure_timeout = 30.0"))
+    one = load_survey(survey)
+    held = land(survey, taken[0])
+    monkeypatch.setattr(vigil, "AGAIN_SECONDS", 0.2, raising=False)
+    monkeypatch.setattr(vigil, "ELSEWHERE_MARGIN", 3.0 - one.watch.exposure_timeout, raising=False)
+    looks: list[str] = []
+
+    def heard(row: Any) -> None:
+        looks.append(row["state"])
+        assert len(looks) < 60, "the night is never closed"
+
+    command = [sys.executable, "-c", HOLD, str(one.archive), exposure_identity("tiny-1", checksum(str(held)))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            summary = watch(one, once=True, track=False, heard=heard)
+        finally:
+            holder.kill()
+    assert set(looks) == {"elsewhere"}
+    assert summary.states == {"elsewhere": 1}
+    assert summary.exit_code == 1
+    (problem,) = summary.problems
+    assert held.name in problem
+    assert f"process {holder.pid}" in problem
+    assert f"process {holder.pid}" in status(survey)["troubles"][0]
+    assert held.name in (one.archive / "reports/night=2026-11-20/report.html").read_text()
+    assert states(survey) == {}, "nobody has written a row for it"
+    assert night(one, runner=HERE, track=False).states == {"done": 1}, "a later run takes it"
 
 
 def test_source_away_is_told_once_and_survived(survey: Path, taken: list[Path], start: Start) -> None:

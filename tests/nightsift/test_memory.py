@@ -6,12 +6,13 @@ import sys
 import pytest
 
 CHILD = """
+import mmap
 import numpy as np
 from nightsift.memory import give_back_memory, keep_freed_memory
 
 def resident():
     with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096
+        return int(file.read().split()[1]) * mmap.PAGESIZE
 
 before, kept = resident(), keep_freed_memory()
 np.ones(25_000_000)

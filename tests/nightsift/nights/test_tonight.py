@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 from flows import alert_listener, watch
 from nightsift import ledger
-from nightsift.cli.root import app
-from nightsift.io.parquet import write_candidates
 from nightsift.claims import claimed
+from nightsift.cli.root import app
 from nightsift.cli.tonight import status
+from nightsift.io.parquet import write_candidates
 from nightsift.io.paths import Archive
 from nightsift.nights.options import WatchOptions
 from nightsift.nights.progress import Progress, UnitProgress, read_progress, write_progress
