@@ -22,7 +22,6 @@ Wish = Callable[[str, float, float, float], float]
 
 AGAIN_SECONDS = 20.0
 """A frame that another process is at is looked at again after so long."""
-
 ELSEWHERE_MARGIN = 60.0
 """Seconds beyond `exposure_timeout` for which the end of a night waits for another process that is at a frame."""
 
@@ -49,12 +48,10 @@ class HeldElsewhere:
 
     Attributes
     ----------
-    frame : Frame
-        The frame.
+    frame, message : Frame, str
+        The frame; which process is at it, and since when.
     since : float
         When that was first seen (monotonic s).
-    message : str
-        Which process, and since when.
     """
 
     frame: Frame
@@ -239,9 +236,8 @@ class Vigil:
         if self.lag() > 60.0 * self.options.lag_limit:
             what = f"the night lags behind by {self.lag() / 60:.0f} minutes, {len(self.waiting)} frames wait"
             yield Trouble("lag", what, "raise workers under [runner] if cores are idle; see nightsift status")
-        held = self.held_too_long()
-        for unit in sorted({one.frame.exposure.unit for one in held}):
-            frames = [one for one in held if one.frame.exposure.unit == unit]
+        for unit in sorted({one.frame.exposure.unit for one in self.held_too_long()}):
+            frames = [one for one in self.held_too_long() if one.frame.exposure.unit == unit]
             names = ", ".join(one.frame.exposure.name for one in frames)
             what = f"another process has been at {names} of {unit} for too long: {frames[0].message}"
             advice = (

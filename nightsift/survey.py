@@ -234,6 +234,7 @@ def load_survey(path: str | Path) -> Survey:
     changes: dict[str, Any] = {
         "archive": Path(_absolute(str(survey.archive), base)),
         "units": _absolute(survey.units, base),
+        "notify": survey.notify.model_copy(update={"urls_file": _absolute(survey.notify.urls_file, base)}),
         "alert": survey.alert.placed(lambda place: _absolute(place, base)),
         "sources": tuple(
             source.model_copy(update={key: _absolute(getattr(source, key), base) for key in ("frames", "templates")})

@@ -1,30 +1,46 @@
-"""People are told of trouble: once a night, with what to do, by command, e-mail, webhook or a block of Prefect."""
+"""People are told of trouble: once a night, with what to do, by apprise, a command, or a block of Prefect.
+
+Apprise knows a hundred services by their addresses (mail, Slack, Matrix, Telegram, ntfy, webhooks). An address may hold
+a password or token, so it comes from the environment or a file, and no message or log repeats a part of it.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import smtplib
-import ssl
+import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from email.message import EmailMessage
 from functools import partial
-from typing import Any
-from urllib.request import Request, urlopen
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, unquote
 
+from nightsift.errors import NightsiftError
 from nightsift.io.atomic import atomic
 from nightsift.io.exclusive import create_exclusively
 from nightsift.io.paths import Archive
-from nightsift.nights.notify import Email
 from nightsift.survey import Survey
 
+if TYPE_CHECKING:
+    from apprise import NotifyBase
+
 SECONDS = 20.0
-"""A way to people may take so long; the night does not wait for it longer."""
+"""The command may take so long; apprise gives a service up after 4 s without an answer, a mail server after 15 s."""
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _logger = logging.getLogger("nightsift.notify")
+
+
+class NotSent(NightsiftError):
+    """A message did not reach everybody."""
+
+    problem = "{what}"
+    hint = "check address, account and network"
 
 
 def tell_once(survey: Survey, archive: Archive, night: str, key: str, what: str, advice: str) -> bool:
@@ -87,7 +103,7 @@ def tell(survey: Survey, subject: str, text: str) -> dict[str, str]:
         try:
             send()
             outcome[way] = "sent"
-        except (OSError, ValueError, RuntimeError, subprocess.SubprocessError) as error:
+        except (NightsiftError, OSError, ValueError, RuntimeError, subprocess.SubprocessError) as error:
             outcome[way] = f"{type(error).__name__}: {' '.join(str(error).split())}"
             _logger.error("%s could not be told by %s: %s", subject, way, outcome[way])
     return outcome
@@ -97,11 +113,10 @@ def _ways(survey: Survey, subject: str, text: str) -> Iterator[tuple[str, Callab
     options = survey.notify
     if options.command:
         yield "command", lambda: _run(options.command, subject, text)
-    if options.email is not None:
-        mail = options.email
-        yield "email", lambda: _mail(mail, subject, text)
-    if options.webhook_env:
-        yield "webhook", lambda: _post(_secret(options.webhook_env), subject, text)
+    for variable in options.urls_env:
+        yield variable, lambda name=variable: _send_all(_secret(name).split(), subject, text)  # type: ignore[misc]
+    if options.urls_file:
+        yield "urls_file", lambda: _send_all(_read(Path(options.urls_file)), subject, text)
     for block in options.blocks:
         yield block, partial(_notify, block, subject, text)
 
@@ -111,27 +126,94 @@ def _run(command: tuple[str, ...], subject: str, text: str) -> None:
     subprocess.run(command, input=f"{subject}\n\n{text}\n", text=True, timeout=SECONDS, check=True, env=environment)
 
 
-def _mail(options: Email, subject: str, text: str) -> None:
-    message = EmailMessage()
-    message["Subject"] = " ".join(subject.split())  # a line break would begin another header
-    message["From"], message["To"] = options.sender, ", ".join(options.to)
-    message.set_content(text)
-    with smtplib.SMTP(options.server, options.port, timeout=SECONDS) as server:
-        if options.tls:
-            server.starttls(context=ssl.create_default_context())
-        if options.user:
-            server.login(options.user, _secret(options.password_env))
-        server.send_message(message)
+def _send_all(urls: Sequence[str], subject: str, text: str) -> None:
+    failures = [f"{_scheme(url)}: {what}" for url in urls if (what := _send(url, subject, text))]
+    if failures or not urls:
+        raise NotSent(what="; ".join(failures) or "there is no address")
 
 
-def _post(address: str, subject: str, text: str) -> None:
-    if not address.startswith(("https://", "http://127.0.0.1", "http://localhost")):
-        raise ValueError("the address of the webhook must begin with https://")
-    content = json.dumps({"text": f"*{subject}*\n{text}"}).encode()
-    request = Request(address, content, {"Content-Type": "application/json"})
-    with urlopen(request, timeout=SECONDS) as reply:
-        if reply.status >= 300:
-            raise OSError(f"the webhook answered {reply.status}")
+def _scheme(url: str) -> str:
+    """Service of an address, which is all of it that may be repeated."""
+    return url.partition("://")[0] if "://" in url else "(no address)"
+
+
+def _send(url: str, subject: str, text: str) -> str:
+    """Send a message by apprise; what went wrong, without any part of the address, or nothing."""
+    from apprise import Apprise, AppriseAsset, NotifyFormat, NotifyType
+
+    asset = AppriseAsset(app_id="nightsift", app_desc="nightsift", async_mode=False)
+    with _said_by_apprise() as lines:
+        service = Apprise.instantiate(url, asset=asset)
+        if service is not None and (clear := _in_clear(service)):
+            return clear
+        lines += _not_understood(service, url)
+        title = " ".join(subject.split())  # a line break would begin another header of a mail
+        sent = service is not None and Apprise(service, asset=asset).notify(
+            text, title, notify_type=NotifyType.WARNING, body_format=NotifyFormat.TEXT
+        )
+    what = _without_secrets(" ".join("; ".join(lines).split()), url)
+    return f"sent, but {what}" if sent and what else "" if sent else what or "it was not taken"
+
+
+def _in_clear(service: NotifyBase) -> str:
+    """Why an address is refused: its secrets and the message would go over the wire unencrypted; else nothing."""
+    host = str(getattr(service, "smtp_host", "") or service.host)
+    plain: Any = service.protocol
+    schemes: Any = service.secure_protocol  # one, several, or none
+    scheme = schemes if isinstance(schemes, str) or not schemes else schemes[0]
+    is_plain = bool(plain and not service.secure) or getattr(service, "secure_mode", "") == "insecure"
+    if not is_plain or not scheme or host in LOOPBACK:
+        return ""
+    return f"it would go over the wire in clear: write {scheme}:// instead (without mode=insecure)"
+
+
+def _not_understood(service: NotifyBase | None, url: str) -> Iterator[str]:
+    """Say how many of the addresses that a message shall go to are none: apprise leaves them out in silence."""
+    asked = [one for to in parse_qs(url.partition("?")[2]).get("to", ()) for one in to.split(",")]
+    left = len(asked) - len(getattr(service, "targets", asked))
+    if left > 0:
+        yield f"{left} of {len(asked)} addresses under to= are no addresses"
+
+
+@contextmanager
+def _said_by_apprise() -> Iterator[list[str]]:
+    """Collect its warnings, and the errors behind them, which it tells at the level of debugging only."""
+    lines: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            message = record.getMessage()
+            if record.levelno >= logging.WARNING or "Exception" in message:
+                lines.append(message)
+
+    logger, below, collector = logging.getLogger("apprise"), logging.getLogger("urllib3"), Collector()
+    levels, propagate = (logger.level, below.level), logger.propagate
+    logger.addHandler(collector)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False  # lines of debugging hold whole addresses, those of urllib3 as well
+    below.setLevel(logging.CRITICAL)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(collector)
+        logger.setLevel(levels[0])
+        below.setLevel(levels[1])
+        logger.propagate = propagate
+
+
+def _without_secrets(message: str, url: str) -> str:
+    """Blot out every word of an address, except what names this machine."""
+    path, _, query = (url.partition("://")[2] if "://" in url else url).partition("?")
+    words = [*re.split(r"[/:@,]+", path), *(one.partition("=")[2] for one in query.split("&"))]
+    secrets = {form for word in words for form in (word, unquote(word)) if len(form) > 3 and form not in LOOPBACK}
+    for secret in sorted(secrets, key=len, reverse=True):
+        message = message.replace(secret, "***")
+    return message
+
+
+def _read(file: Path) -> list[str]:
+    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _notify(block: str, subject: str, text: str) -> None:
