@@ -15,6 +15,7 @@ from typing import Any
 from prefect import Flow, flow
 
 from flows.lost import record_lost
+from flows.recorded import run_recorded
 from flows.workers import Ended, Workers
 from nightsift.alerts.desk import Desk
 from nightsift.alerts.errors import BadSkyMap
@@ -67,8 +68,7 @@ def run_alert(
     NightsiftError
         If there is nothing to plan by.
     """
-    revision = len(notices(desk.archive, event))
-    return _tracked_flow(_alert, "alert", desk, workers, tracked, poll)(event, revision)
+    return _run(_alert, "alert", desk, event, workers, tracked, poll)
 
 
 def follow_alert(
@@ -94,24 +94,22 @@ def follow_alert(
     Target
         What is wanted now.
     """
-    revision = len(notices(desk.archive, event))
-    return _tracked_flow(_follow_up, "alert follow-up", desk, workers, tracked, poll)(event, revision)
+    return _run(_follow_up, "alert follow-up", desk, event, workers, tracked, poll)
 
 
-def _tracked_flow(
-    body: Any, name: str, desk: Desk, workers: Workers | None, tracked: bool, poll: Poll | None
-) -> Callable[[str, int], Target]:
-    """Make a flow of the event alone: what is kept warm stays out of its parameters, which go to the server."""
+def _run(
+    body: Any, name: str, desk: Desk, event: str, workers: Workers | None, tracked: bool, poll: Poll | None
+) -> Target:
+    """Run a flow of the event alone: what is kept warm stays out of its parameters, which go to the server."""
 
-    def steps(event: str, revision: int) -> Target:
+    def steps(event: str, revision: int, tracked: bool) -> Target:
+        if workers is not None:
+            workers.tracked = tracked
         return body(desk, event, workers, tracked, poll)
 
-    if not tracked:
-        return steps
-    made: Flow[Any, Target] = flow(
-        name=name, flow_run_name="{event} notice {revision}", persist_result=False, validate_parameters=False
-    )(steps)
-    return made
+    revision = len(notices(desk.archive, event))
+    made: Flow[Any, Target] = flow(name=name, persist_result=False, validate_parameters=False)(steps)
+    return run_recorded(made, f"{event} notice {revision}", event, revision, tracked=tracked)
 
 
 def _alert(desk: Desk, event: str, workers: Workers | None, tracked: bool, poll: Poll | None) -> Target:

@@ -34,6 +34,9 @@ WRITE_SECONDS = 5.0
 FRAME_SECONDS = 1.0
 """Longest pause between two looks at the frame sources: an alert waits for no frame longer than it must."""
 
+RETRIES = 1
+"""A request to a server that does not answer is sent again so often: an alert does not wait for its record."""
+
 Heard = Callable[[str], None]
 """Called with each thing that is worth a line."""
 
@@ -70,7 +73,7 @@ def listen(
     tell = heard or (lambda line: run_logger().info("%s", line))
     with ExitStack() as stack:
         stack.callback(close_all, sources)
-        tracked = stack.enter_context(tracking()) if track else False
+        tracked = stack.enter_context(tracking(retries=RETRIES)) if track else False
         desk = Desk(survey, survey.load_units())
         stack.enter_context(claimed(desk.archive, f"alerts {survey.name}", "alert listener"))
         workers = stack.enter_context(_workers(survey, tracked))
@@ -128,7 +131,7 @@ def run_once(survey: Survey, content: bytes, where: str, sky_map: Path | None, t
             read_skymap(sky_map)
             with atomic(map_path(desk.archive, event, received.kept)) as temporary:
                 temporary.write_bytes(sky_map.read_bytes())
-        tracked = stack.enter_context(tracking()) if track else False
+        tracked = stack.enter_context(tracking(retries=RETRIES)) if track else False
         for lookout in _every_lookout(desk, 0.0):
             try:
                 lookout.look()

@@ -16,7 +16,7 @@ from prefect import flow
 
 from flows.campaign_plan import Draft, Request, begin, draft
 from flows.launching import How, Row, launch_here, launch_through_workers, workers_wait
-from flows.server import tracking
+from flows.recorded import recorded
 from nightsift import chunk_ledger
 from nightsift.campaigns import Campaign
 from nightsift.errors import ConfigurationError, NightsiftError
@@ -132,12 +132,7 @@ def backfill(
         )  # fmt: skip
     begin(survey, plan)
     given = (survey, plan.campaign, how, plan.problems, progress)
-    if not track:
-        return _run(*given, tracked=False)
-    with tracking() as tracked:
-        if not tracked:
-            return _run(*given, tracked=False)
-        return campaign_flow.with_options(flow_run_name=plan.campaign.name)(*given, tracked=True)
+    return recorded(campaign_flow, plan.campaign.name, *given, track=track)
 
 
 def _run(

@@ -8,8 +8,8 @@ from typing import Any
 
 from prefect import flow
 
+from flows.recorded import recorded
 from flows.runner import run_all
-from flows.server import tracking
 from models import examples
 from models.dataset import assign_splits
 from models.errors import TooFewGroups, TooFewUnits
@@ -77,11 +77,7 @@ def make_dataset(
     out = Path(out)
     parts = Path(work) if work is not None else out.with_name(f"{out.name}-parts")
     plan = (out, survey, catalogues or Catalogues(), seed, units, parts, workers, on_part, doubt_rounds)
-    if track:
-        with tracking() as tracked:
-            if tracked:
-                return dataset.with_options(flow_run_name=f"data set {out.name}")(*plan, tracked=True)
-    return _make(*plan, tracked=False)
+    return recorded(dataset, f"data set {out.name}", *plan, track=track)
 
 
 def _make(

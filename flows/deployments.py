@@ -21,9 +21,9 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import PREFECT_API_URL
-from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
+from flows.prefect_internals import parameters_of
 from flows.server import answers
 from nightsift.errors import ConfigurationError
 from tasks.logs import run_logger
@@ -200,7 +200,7 @@ def _deploy(client: SyncPrefectClient, one: Deployed, loaded: Flow[..., Any], su
         concurrency_limit=one.limit,
         concurrency_options=ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
         parameters=parameters,
-        parameter_openapi_schema=parameter_schema(loaded).model_dump_for_openapi(),
+        parameter_openapi_schema=parameters_of(loaded),
         enforce_parameter_schema=True,
         description=(loaded.description or "").partition("\n")[0],
         tags=list(one.tags),

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from prefect import flow
 
+from flows.recorded import recorded
 from flows.runner import run_all
-from flows.server import tracking
 from models.errors import TooFewNights
 from models.judgement import RATE, TOGETHER, WINDOWS, ChannelVerdict, NightVerdict, judge_night, judge_unit, priors
 from models.night_channels import CHANNELS, NightData, Reference, learn_reference, night_values
@@ -177,12 +177,7 @@ def monitor(
     """
     survey = survey if isinstance(survey, Survey) else load_survey(survey)
     plan = (survey, night, tuple(units or ()), reference, inject, rate, progress)
-    if not track:
-        return _monitor(*plan, tracked=False)
-    with tracking() as tracked:
-        if not tracked:
-            return _monitor(*plan, tracked=False)
-        return monitoring.with_options(flow_run_name=f"monitor {survey.name}")(*plan, tracked=True)
+    return recorded(monitoring, f"monitor {survey.name}", *plan, track=track)
 
 
 def _monitor(

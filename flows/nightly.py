@@ -76,9 +76,7 @@ def night(
     plan = (survey, night, tuple(units or ()), runner or survey.runner, redo, progress)
     for unit in survey.load_units(units or ()).values():  # what is misconfigured is told before anything is started
         model_of(unit)
-    if not track:
-        return _night(*plan, tracked=False)
-    return recorded(nightly, f"{survey.name} {night or 'all nights'}", *plan)
+    return recorded(nightly, f"{survey.name} {night or 'all nights'}", *plan, track=track)
 
 
 def _night(

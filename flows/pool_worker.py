@@ -16,11 +16,11 @@ def main(pool: str) -> None:
     pool : str
         Name of the work pool.
     """
-    from prefect.cli import app
+    from flows.prefect_internals import command_line
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     sys.argv = ["prefect", "worker", "start", "--pool", pool, "--type", "process", "--name", f"nightsift-{pool}"]
-    app()
+    command_line()
 
 
 if __name__ == "__main__":

@@ -202,9 +202,8 @@ def serve(survey: Survey, file: Path, serving: Serving, stop: threading.Event, t
 
 
 def _declared(survey: Survey, file: Path, told: Callable[[str], None]) -> bool:
-    from prefect.context import refresh_global_settings_context
-
     from flows.deployments import declare
+    from flows.prefect_internals import refresh_global_settings_context
 
     refresh_global_settings_context()
     zone = next((survey.sites[one.site].timezone for one in survey.sources if one.site), "UTC")

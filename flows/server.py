@@ -9,14 +9,12 @@ from __future__ import annotations
 import base64
 import logging
 import os
-import queue
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from contextlib import contextmanager
 from urllib.error import HTTPError, URLError
 from urllib.request import OpenerDirector, ProxyHandler, Request, build_opener
 
@@ -33,17 +31,23 @@ QUIET = {
 }
 """Nothing is sent to anybody; the log lines of runs go to the API, and only errors to the terminal as well."""
 
+OWN = {"PREFECT_CLIENT_MAX_RETRIES": "2"}
+"""Nobody starts a server of one run again: requests to one that was killed are sent again for 6 s, not for a minute."""
+
 _logger = logging.getLogger("nightsift.server")
 
 
 @contextmanager
-def tracking(startup_seconds: float = STARTUP_SECONDS) -> Iterator[bool]:
+def tracking(startup_seconds: float = STARTUP_SECONDS, retries: int | None = None) -> Iterator[bool]:
     """Make a Prefect API available for the `with` block.
 
     Parameters
     ----------
     startup_seconds : float, optional
         How long to wait for an answer before going on without Prefect.
+    retries : int, optional
+        How often a request is sent again where the configured server does not answer, after 2 s, 4 s, 8 s and so on;
+        as Prefect has it when None.
 
     Yields
     ------
@@ -52,24 +56,31 @@ def tracking(startup_seconds: float = STARTUP_SECONDS) -> Iterator[bool]:
     """
     from prefect.settings import PREFECT_API_URL
 
+    from flows.prefect_internals import forget_what_is_left, send_what_is_left
+
     if configured := PREFECT_API_URL.value():
         alive = answers(configured, min(startup_seconds, 15.0))
-        trouble = _refusal(configured) if alive else "does not answer"
-        if trouble:
-            _logger.warning("the Prefect server at %s %s: this run is not tracked", configured, trouble)
-        with _settings(QUIET):
+        refusal = _refusal(configured) if alive else "does not answer"
+        if refusal:
+            _logger.warning("the Prefect server at %s %s: this run is not tracked", configured, refusal)
+        with _settings(QUIET if retries is None else {**QUIET, "PREFECT_CLIENT_MAX_RETRIES": str(retries)}):
             try:
-                yield not trouble
+                yield not refusal
             finally:
-                if not trouble and not answers(configured, 2.0):
-                    _forget_what_is_left()
+                if not refusal and not answers(configured, 2.0):
+                    forget_what_is_left()
         return
     process, url = _start(startup_seconds)
     try:
         if url and answers(url, startup_seconds):
-            with _settings({**QUIET, "PREFECT_API_URL": url}):
-                yield True
-                _send_what_is_left()
+            with _settings({**QUIET, **OWN, "PREFECT_API_URL": url}):
+                try:
+                    yield True
+                finally:
+                    if process.poll() is None:
+                        send_what_is_left(DRAIN_SECONDS)
+                    else:
+                        forget_what_is_left()
         else:
             _logger.warning("no Prefect server came up within %.0f s: this run is not tracked", startup_seconds)
             yield False
@@ -79,7 +90,7 @@ def tracking(startup_seconds: float = STARTUP_SECONDS) -> Iterator[bool]:
 
 def _start(seconds: float) -> tuple[subprocess.Popen[str], str]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.server"],
+        [sys.executable, "-P", "-m", "flows.server"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -98,7 +109,7 @@ def _start(seconds: float) -> tuple[subprocess.Popen[str], str]:
 @contextmanager
 def _settings(values: dict[str, str]) -> Iterator[None]:
     """Give settings to this process with all its threads, and to those it starts; what the user has set stays."""
-    from prefect.context import refresh_global_settings_context
+    from flows.prefect_internals import refresh_global_settings_context
 
     added = {name: value for name, value in values.items() if name not in os.environ}
     os.environ.update(added)
@@ -115,12 +126,10 @@ def _settings(values: dict[str, str]) -> Iterator[None]:
 @contextmanager
 def _hushed(level: str) -> Iterator[None]:
     """Prefect set up its logging on import: the handler that writes to the terminal is given another level."""
-    from prefect.logging.handlers import PrefectConsoleHandler
+    from flows.prefect_internals import console_handlers
 
-    loggers = [logging.getLogger(name) for name in ("", "prefect", "prefect.extra")]
-    handlers = {one for logger in loggers for one in logger.handlers if isinstance(one, PrefectConsoleHandler)}
-    before = {one: one.level for one in handlers}
-    for one in handlers:
+    before = {one: one.level for one in console_handlers()}
+    for one in before:
         one.setLevel(level)
     try:
         yield
@@ -184,27 +193,6 @@ def _opener(url: str) -> OpenerDirector:
     return build_opener(ProxyHandler({})) if local else build_opener()
 
 
-def _send_what_is_left() -> None:
-    # Logs and task-run events leave in batches from threads of their own; a server that stopped would lose the last.
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
-
-    EventsWorker.drain_all(timeout=DRAIN_SECONDS)
-    APILogWorker.drain_all(timeout=DRAIN_SECONDS)
-
-
-def _forget_what_is_left() -> None:
-    # At its end a process waits for all that is to be sent; each event takes seconds to fail where the server is gone.
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
-
-    kinds: tuple[Any, ...] = (EventsWorker, APILogWorker)
-    for service in {one for kind in kinds for one in kind._instances.values()}:
-        with suppress(queue.Empty):
-            while True:
-                service._queue.get_nowait()
-
-
 def _stop(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
@@ -239,13 +227,14 @@ def main(host: str = "127.0.0.1", port: int = 0, lasting: bool = False) -> None:
     import socket
 
     import uvicorn
-    from prefect.server.api.server import create_app
+
+    from flows.prefect_internals import server_app
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     with socket.create_server((host, port)) as listener:
         sys.stdout.write(f"{listener.getsockname()[1]}\n")
         sys.stdout.flush()
-        config = uvicorn.Config(create_app(ephemeral=not lasting, final=True), log_level="error", lifespan="on")
+        config = uvicorn.Config(server_app(ephemeral=not lasting), log_level="error", lifespan="on")
         uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -93,9 +93,7 @@ def build_templates(
     survey = survey if isinstance(survey, Survey) else load_survey(survey)
     plan = (survey, tuple(units or ()), until, runner or survey.runner, redo, progress)
     survey.load_units(units or ())  # what is misconfigured is told before anything is started
-    if not track:
-        return _build(*plan, tracked=False)
-    return recorded(templates, f"{survey.name} templates", *plan)
+    return recorded(templates, f"{survey.name} templates", *plan, track=track)
 
 
 def _build(

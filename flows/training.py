@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from prefect import flow
 
 from flows.dataset import simulated_examples
-from flows.server import tracking
+from flows.recorded import recorded
 from models import examples
 from models.dataset import assign_splits, collect, with_test_set
 from models.examples import TrainingSet
@@ -126,12 +126,7 @@ def train_model(
     out, source = Path(out), source or Source()
     options = dataclasses.replace(options or TrainOptions(epochs=EPOCHS, seed=source.seed), threads=workers)
     plan = (out, source, options, Path(work or f"{out.name}-training"), workers, on_unit, on_epoch)
-    if not track:
-        return _train(*plan, tracked=False)
-    with tracking() as tracked:
-        if not tracked:
-            return _train(*plan, tracked=False)
-        return training.with_options(flow_run_name=f"train {out.name}")(*plan, tracked=True)
+    return recorded(training, f"train {out.name}", *plan, track=track)
 
 
 def _train(

@@ -88,9 +88,7 @@ def watch(
         If the night is being watched already.
     """
     plan = (survey, *whereabouts(survey, site, units, until, once), until, once, heard)
-    if track:
-        return recorded(watching, f"{survey.name} {plan[1] or 'everywhere'}", *plan)
-    return _watch(*plan, tracked=False)
+    return recorded(watching, f"{survey.name} {plan[1] or 'everywhere'}", *plan, track=track)
 
 
 def whereabouts(

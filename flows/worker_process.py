@@ -16,11 +16,14 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from prefect import Task
-from prefect.context import hydrated_context, serialize_context
-from prefect.events.worker import EventsWorker
-from prefect.logging.handlers import APILogWorker
-from prefect.task_engine import run_task_sync
-from prefect.utilities.callables import cloudpickle_wrapped_call
+
+from flows.prefect_internals import (
+    cloudpickle_wrapped_call,
+    hydrated_context,
+    run_task_sync,
+    send_what_is_left,
+    serialize_context,
+)
 
 ONE_THREAD = (
     "OMP_NUM_THREADS",
@@ -82,7 +85,7 @@ def serve(pipe: Connection, module: str) -> None:
         while True:
             pipe.send(_outcome(pipe.recv()))
     except (EOFError, BrokenPipeError, ConnectionResetError):  # the parent wants no more
-        _send_what_is_left()
+        send_what_is_left(DRAIN_SECONDS)
 
 
 @contextmanager
@@ -142,8 +145,3 @@ def _tracked(
     os.environ.update(settings)
     with hydrated_context(context):
         return run_task_sync(task=task, task_run_id=task_run_id, parameters=call)
-
-
-def _send_what_is_left() -> None:
-    EventsWorker.drain_all(timeout=DRAIN_SECONDS)
-    APILogWorker.drain_all(timeout=DRAIN_SECONDS)

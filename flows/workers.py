@@ -84,11 +84,12 @@ class Workers:
     timeout : float, optional
         Seconds after which a call's process is killed; None for no limit.
     tracked : bool, optional
-        Whether a Prefect API is there: each call is a task run of the flow run that goes on here.
+        Whether a Prefect API is there: each call is a task run of the flow run that goes on here. The attribute
+        of this name may be set anew where processes serve several flow runs: it holds for calls begun after that.
     """
 
     def __init__(self, task: Task[..., Any], number: int, timeout: float | None = None, tracked: bool = False) -> None:
-        self._task, self._number, self._timeout, self._tracked = task, number, timeout, tracked
+        self._task, self._number, self._timeout, self.tracked = task, number, timeout, tracked
         self._workers: list[_Worker] = []
         self._waiting: deque[Call] = deque()
         self._died: deque[Call] = deque()
@@ -182,7 +183,7 @@ class Workers:
 
     def _give(self, call: Call) -> None:
         worker = next((one for one in self._workers if one.call is None), None) or self._start_one()
-        job, worker.task_run_id = job_of(self._task, call, self._tracked)
+        job, worker.task_run_id = job_of(self._task, call, self.tracked)
         worker.call = call
         worker.deadline = self._deadline(worker.ready)
         with suppress(BrokenPipeError, ConnectionResetError):  # it died while it was idle: told by its pipe

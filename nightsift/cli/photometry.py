@@ -35,6 +35,7 @@ def photometry(
             help="On exposures where a peak above 10 sigma lies within 1.5 pixel of a position, measure there."
         ),
     ] = False,
+    track: Annotated[bool, typer.Option(help="Let Prefect see the run.")] = False,
 ) -> None:
     """Measure positions on every exposure of an archive: fluxes of both signs, errors and upper limits.
 
@@ -50,7 +51,7 @@ def photometry(
     from flows.photometry import light_curves
 
     with LineProgress("exposures", _line) as progress:
-        curves, problems = light_curves(survey, places, night, unit, progress, RECENTRE if recentre else 0.0)
+        curves, problems = light_curves(survey, places, night, unit, progress, RECENTRE if recentre else 0.0, track)
     for problem in problems:
         typer.echo(f"problem: {problem}", err=True)
     if out is None:
