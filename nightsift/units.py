@@ -100,9 +100,9 @@ def load_unit(name_or_path: str | Path, folders: Iterable[str | Path] = ()) -> U
     ConfigurationError
         If there is no such unit, or its file is wrong; the error names file, table, key and a hint.
     """
-    folders = tuple(Path(folder) for folder in folders)
-    path = _find(name_or_path, folders)
-    content = _merged(path, folders, seen=())
+    searched = tuple(Path(folder) for folder in folders)
+    path = _find(name_or_path, searched)
+    content = _merged(path, searched, seen=())
     content["file"] = str(path)
     return validate(Unit, content, path)
 
