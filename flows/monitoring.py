@@ -33,7 +33,7 @@ from nightsift.survey import Survey, load_survey
 from nightsift.tables import MONITORING
 from nightsift.units import Unit
 from tasks.classify import model_of
-from tasks.injection import inject_exposure
+from tasks.injection import inject_exposure, pipeline_of
 from tasks.logs import run_logger
 from tasks.monitor import injected_by, read_night, rows_to_inject, verdict_rows, write_verdict
 from tasks.references import CalibrationSet, current_reference, name_reference, write_completeness
@@ -192,7 +192,7 @@ def _monitor(
 ) -> MonitorSummary:
     archive, wanted = Archive(survey.archive), survey.load_units(only)
     watched = [
-        Watched(unit, model_of(unit), UnitInputs(archive, name, model_of(unit)), name in wanted)
+        Watched(unit, model_of(unit), UnitInputs(archive, name, model_of(unit), pipeline_of(unit, model_of(unit))), name in wanted)
         for name, unit in survey.load_units(()).items()
     ]
     for one in watched:
@@ -222,7 +222,7 @@ def _monitor(
                 _write_page(archive, survey, watched, now, rate, problems)
     for one in watched:
         if one.asked and due:
-            write_completeness(archive, one.unit.name, one.model)
+            write_completeness(archive, one.unit.name, one.model, one.inputs.pipeline)
     run_logger().info("%d unit-nights judged, %d drifted", len(summary.judged), len(summary.drifted))
     return summary
 
@@ -261,7 +261,7 @@ def _inject(
         if one.known is not None and one.asked
         for night in sorted({*one.known.nights, *nights})
         if not one.inputs.is_injected(night, exposures)
-        for row in rows_to_inject(archive, one.unit.name, night, exposures, one.model)
+        for row in rows_to_inject(archive, one.unit.name, night, exposures, one.inputs.pipeline)
     ]  # fmt: skip
     problems = []
     for ended in run_all(inject_exposure, calls, survey.runner, tracked) if calls else ():
@@ -372,7 +372,7 @@ def _write_page(
         if one.reference is None or one.known is None or now not in one.nights:
             continue
         logits[one.unit.name] = (one.nights[now].logits, np.concatenate([n.logits for n in one.reference.nights]))
-        tonight, before = (injected_by(archive, one.unit.name, n, one.model) for n in ([now], one.known.nights))
+        tonight, before = (injected_by(archive, one.unit.name, n, one.inputs.pipeline) for n in ([now], one.known.nights))
         injections[one.unit.name] = (tonight.to_pylist(), before.to_pylist())
     page = render(
         now, history, TITLES, logits, injections, Path(survey.file).name, str(archive.home / "models"), rate, problems

@@ -295,6 +295,7 @@ MONITORING_COLUMNS = (
     Column("model_id", _S, "", "identity of model and calibration that gave the scores", _M),
     Column("tables", _S, "", "fingerprint of the tables of the night that were read", _M, True),
     Column("scored_by", _S, "", "identities of the models that gave the scores of the night, as JSON", _M, True),
+    Column("pipeline", _S, "", "code, options and model whose recoveries of injected sources count", _M, True),
     Column(
         "inputs", _S, "", "hash of all that the verdict depends on: while it is the same the verdict stands", _M, True
     ),
@@ -309,6 +310,7 @@ INJECTION_COLUMNS = (
     Column("unit", _S, "", "telescope unit", _J),
     Column("night", _S, "", "local date of the evening", _J),
     Column("model_id", _S, "", "identity of model and calibration", _J),
+    Column("provenance", _S, "", "hash of the pipeline: code, options and model that recovered it", _J, True),
     Column("threshold", _F, "", "score from which a candidate counts as accepted", _J),
     Column("x", _D, "pixel", "column where it was injected", _J),
     Column("y", _D, "pixel", "row", _J),

@@ -13,7 +13,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from scipy.spatial import cKDTree
 
-from nightsift import tables
+from nightsift import provenance, tables
 from nightsift.core.random import generator
 from nightsift.frames import Frame
 from nightsift.images.inject import inject_stars
@@ -23,7 +23,7 @@ from nightsift.tables import CANDIDATES, INJECTIONS
 from nightsift.units import Unit, load_unit
 from tasks.classify import model_of, score
 from tasks.extract import find_candidates
-from tasks.record import opening_row
+from tasks.record import key_of, opening_row
 from tasks.reduce import Reduction, to_difference
 from tasks.stamp import cut_stamps
 
@@ -119,10 +119,31 @@ def recover_injected(row: Mapping[str, Any], unit: Unit, archive: Archive, seed:
     pixels = tuple(np.rint(injected[name]).astype(int) for name in ("y", "x"))
     found["searched"] = difference.mask[pixels] == 0
     constant = {"exposure_id": row["exposure_id"], "unit": row["unit"], "night": row["night"]}
-    constant |= {"model_id": model_of(unit), "threshold": unit.model.threshold}
+    model = model_of(unit)
+    constant |= {"model_id": model, "provenance": pipeline_of(unit, model), "threshold": unit.model.threshold}
     mag = row["zero_point"] - 2.5 * np.log10(np.maximum(injected["flux"], 1e-30))
     columns: dict[str, Any] = {name: [value] * n for name, value in constant.items()}
     return tables.table({**columns, **injected, "mag": mag, **found}, INJECTIONS)
+
+
+def pipeline_of(unit: Unit, model_id: str) -> str:
+    """Provenance of what becomes of injected sources: same pipeline, recoveries that can be compared.
+
+    Parameters
+    ----------
+    unit : Unit
+        The unit. The threshold of its model has no part in it: it can be applied to the scores at any time.
+    model_id : str
+        Identity of model and calibration.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal: of the code that injects, recovers and scores, the options and the model.
+    """
+    code = provenance.code_of("injection")
+    inputs = {"pixels": key_of("", "", unit, code), "model": model_id}
+    return provenance.key(inputs, {"samples": unit.model.samples}, code)
 
 
 def draw_snr(n: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:

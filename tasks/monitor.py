@@ -25,6 +25,7 @@ from nightsift.tables import INJECTIONS, MONITORING, table
 from nightsift.units import Unit
 from tasks.classify import model_of
 from tasks.embeddings import embed_night
+from tasks.injection import pipeline_of
 from tasks.references import CalibrationSet
 
 JUDGED = ("done", "refused")
@@ -68,9 +69,9 @@ def read_night(archive: Archive, unit: Unit, night: str) -> NightData:
     score = np.array([np.nan if one is None else one for one in candidates["score"].to_pylist()], dtype=np.float64)
     scored = np.isfinite(score)
     p = np.clip(score[scored], TINY, 1.0 - TINY)
-    injected = injected_by(archive, unit.name, [night], model_of(unit))
+    injected = injected_by(archive, unit.name, [night], pipeline_of(unit, model_of(unit)))
     searched = injected["searched"].to_numpy(zero_copy_only=False).astype(bool)
-    recovered = searched & scored_above(injected)
+    recovered = searched & scored_above(injected, unit.model.threshold)
     return NightData(
         unit.name, night, inputs, np.log(p) - np.log1p(-p),
         features[scored].astype(np.float64), np.asarray(candidates["exposure_id"].to_pylist(), dtype=np.str_)[scored],
@@ -78,13 +79,15 @@ def read_night(archive: Archive, unit: Unit, night: str) -> NightData:
     )  # fmt: skip
 
 
-def scored_above(injected: pa.Table) -> npt.NDArray[np.bool_]:
+def scored_above(injected: pa.Table, threshold: float) -> npt.NDArray[np.bool_]:
     """Injected sources that were found and scored above the threshold, whatever their flags: these have a channel too.
 
     Parameters
     ----------
     injected : pyarrow.Table
         Schema `nightsift.tables.INJECTIONS`.
+    threshold : float
+        The threshold, one for all nights, whatever it was when they were injected.
 
     Returns
     -------
@@ -92,15 +95,14 @@ def scored_above(injected: pa.Table) -> npt.NDArray[np.bool_]:
         Without scores, all that were found.
     """
     score = np.array([np.inf if one is None else one for one in injected["score"].to_pylist()], dtype=np.float64)
-    above = score >= injected["threshold"].to_numpy().astype(np.float64)
-    return np.asarray(above & injected["detected"].to_numpy(zero_copy_only=False).astype(bool))
+    return np.asarray((score >= threshold) & injected["detected"].to_numpy(zero_copy_only=False).astype(bool))
 
 
-def injected_by(archive: Archive, unit: str, nights: Sequence[str], model: str) -> pa.Table:
-    """What became of the sources that were injected into nights of a unit, as its present model scores them.
+def injected_by(archive: Archive, unit: str, nights: Sequence[str], pipeline: str) -> pa.Table:
+    """What became of the sources that were injected into nights of a unit, by its present pipeline.
 
-    Injected sources leave no stamps, so that another model cannot score them again: what an earlier one made of them
-    does not count, and they are injected anew (`rows_to_inject`).
+    What a pipeline of other code, options or model recovered does not count, and is injected anew (`rows_to_inject`):
+    the difference between two pipelines is no drift.
 
     Parameters
     ----------
@@ -110,8 +112,8 @@ def injected_by(archive: Archive, unit: str, nights: Sequence[str], model: str) 
         The unit.
     nights : sequence of str
         The nights.
-    model : str
-        Identity of model and calibration.
+    pipeline : str
+        From `tasks.injection.pipeline_of`.
 
     Returns
     -------
@@ -120,10 +122,10 @@ def injected_by(archive: Archive, unit: str, nights: Sequence[str], model: str) 
     """
     paths = [path for night in nights for path in archive.tables("injections", night, unit)]
     injected = read_tables(paths, INJECTIONS)
-    return injected.filter(pc.equal(injected["model_id"], model))
+    return injected.filter(pc.equal(injected["provenance"], pipeline))
 
 
-def rows_to_inject(archive: Archive, unit: str, night: str, exposures: int, model: str) -> list[dict[str, Any]]:
+def rows_to_inject(archive: Archive, unit: str, night: str, exposures: int, pipeline: str) -> list[dict[str, Any]]:
     """Exposures of a night that sources are to be injected into.
 
     Parameters
@@ -134,24 +136,24 @@ def rows_to_inject(archive: Archive, unit: str, night: str, exposures: int, mode
         Which night.
     exposures : int
         How many of them, spread evenly over the night.
-    model : str
-        Identity of model and calibration.
+    pipeline : str
+        From `tasks.injection.pipeline_of`.
 
     Returns
     -------
     list of dict
-        Ledger rows of those where that was not done yet, or another model scored what was injected.
+        Ledger rows of those where that was not done yet, or another pipeline recovered what was injected.
     """
     if exposures < 1:
         return []
     rows = [row for row in ledger.read(archive, night, unit).to_pylist() if row["state"] == "done"]
     chosen = [rows[place] for place in np.unique(np.linspace(0, len(rows) - 1, exposures).astype(int))] if rows else []
-    return [row for row in chosen if not _is_injected(archive, row, model)]
+    return [row for row in chosen if not _is_injected(archive, row, pipeline)]
 
 
-def _is_injected(archive: Archive, row: Mapping[str, Any], model: str) -> bool:
+def _is_injected(archive: Archive, row: Mapping[str, Any], pipeline: str) -> bool:
     path = archive.injections(row["night"], row["unit"], row["exposure_id"])
-    return path.is_file() and set(read_table(path, INJECTIONS)["model_id"].to_pylist()) <= {model}
+    return path.is_file() and set(read_table(path, INJECTIONS)["provenance"].to_pylist()) <= {pipeline}
 
 
 def scored_by(archive: Archive, unit: str, night: str) -> set[str]:

@@ -174,8 +174,8 @@ def keep_model(archive: Archive, unit: Unit, model: str) -> Path | None:
     return target
 
 
-def write_completeness(archive: Archive, unit: str, model: str) -> Path | None:
-    """Write what a model recovered of the sources injected into a unit's exposures beside the kept model.
+def write_completeness(archive: Archive, unit: str, model: str, pipeline: str) -> Path | None:
+    """Write what a pipeline recovered of the sources injected into a unit's exposures beside the kept model.
 
     Parameters
     ----------
@@ -185,6 +185,8 @@ def write_completeness(archive: Archive, unit: str, model: str) -> Path | None:
         The unit.
     model : str
         Identity of model and calibration.
+    pipeline : str
+        From `tasks.injection.pipeline_of`; what others recovered does not count.
 
     Returns
     -------
@@ -192,7 +194,7 @@ def write_completeness(archive: Archive, unit: str, model: str) -> Path | None:
         The table; None where nothing was injected or no model is kept.
     """
     injected = read_tables(archive.tables("injections", unit=unit), INJECTIONS)
-    injected = injected.filter(pc.equal(injected["model_id"], model))
+    injected = injected.filter(pc.equal(injected["provenance"], pipeline))
     if not injected.num_rows or not archive.kept_model(model).is_dir():
         return None
     path = archive.kept_model(model) / f"completeness-{unit}.parquet"
@@ -206,7 +208,7 @@ def completeness(injected: pa.Table, unit: str, model: str, width: float = WIDTH
     Parameters
     ----------
     injected : pyarrow.Table
-        Schema `nightsift.tables.INJECTIONS`, of one unit and model.
+        Schema `nightsift.tables.INJECTIONS`, of one unit and pipeline.
     unit, model : str
         Which.
     width : float, optional

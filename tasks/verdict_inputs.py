@@ -74,8 +74,8 @@ class UnitInputs:
     ----------
     archive : Archive
         The archive.
-    unit, model : str
-        The unit; identity of model and calibration that serve it now.
+    unit, model, pipeline : str
+        The unit; identity of model and calibration that serve it now, and of all that recovers injected sources.
     stored : dict of str to dict
         Row of each night as a whole in the table of monitoring.
     nights : dict of str to None
@@ -85,6 +85,7 @@ class UnitInputs:
     archive: Archive
     unit: str
     model: str
+    pipeline: str
     stored: dict[str, dict[str, Any]] = field(default_factory=dict)
     nights: dict[str, None] = field(default_factory=dict)
     _tables: dict[str, str] = field(default_factory=dict)
@@ -119,9 +120,9 @@ class UnitInputs:
         return self._tables[night]
 
     def is_injected(self, night: str, exposures: int) -> bool:
-        """Whether a night is as it was when it was last judged, and sources had been injected for this model then."""
+        """Whether a night is as it was when it was last judged, and this pipeline had recovered injected sources then."""
         row = self.stored.get(night)
-        if row is None or row["model_id"] != self.model or row["tables"] != self.tables(night):
+        if row is None or row["pipeline"] != self.pipeline or row["tables"] != self.tables(night):
             return False
         return self._count("injections", night) >= min(exposures, self._count("candidates", night))
 
@@ -151,7 +152,7 @@ class UnitInputs:
 
     def reference_key(self, known: CalibrationSet) -> str:
         """What the values of a calibration set depend on."""
-        return digest_of(judging_code(), known.reference_id, [self.tables(night) for night in known.nights])
+        return digest_of(judging_code(), known.reference_id, self.pipeline, [self.tables(night) for night in known.nights])
 
     def reference_values(self, known: CalibrationSet, names: Sequence[str]) -> dict[str, list[float]] | None:
         """Stored values of a calibration set.
@@ -185,7 +186,7 @@ class UnitInputs:
     def columns(self, night: str, inputs: str) -> dict[str, str]:
         """Columns of the table of monitoring that say what a verdict depended on."""
         scored = json.dumps(sorted(self.scored_by(night)))
-        return {"tables": self.tables(night), "scored_by": scored, "inputs": inputs}
+        return {"tables": self.tables(night), "pipeline": self.pipeline, "scored_by": scored, "inputs": inputs}
 
 
 def latest_nights(inputs: UnitInputs, known: CalibrationSet, now: str, most: int) -> list[str]:
@@ -241,10 +242,10 @@ def night_key(
     """
     parts: list[Any] = []
     for name, (one, known) in sorted(units.items()):
-        of_unit: list[Any] = [name, one.model, one.tables(now), None, []]
+        of_unit: list[Any] = [name, one.model, one.pipeline, one.tables(now), None, []]
         if known is not None:
-            of_unit[3] = one.reference_key(known)
-            of_unit[4] = [(night, one.tables(night)) for night in latest_nights(one, known, now, most)]
+            of_unit[-2] = one.reference_key(known)
+            of_unit[-1] = [(night, one.tables(night)) for night in latest_nights(one, known, now, most)]
         parts.append(of_unit)
     return digest_of(judging_code(), prior, rate, now, parts)
 

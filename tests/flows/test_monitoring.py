@@ -29,7 +29,9 @@ from nightsift.simulate import SimulationOptions
 from nightsift.simulate.unit_file import unit_toml
 from nightsift.survey import load_survey
 from nightsift.tables import CANDIDATES, INJECTIONS, MONITORING
+from nightsift.units import load_unit
 from tasks import verdict_inputs
+from tasks.injection import pipeline_of
 from tasks.references import COMPLETENESS
 
 UNITS = ("north", "south")
@@ -46,7 +48,13 @@ def columns(of: pa.Schema, n: int, given: dict[str, Any]) -> pa.Table:
 
 
 def write_night(
-    archive: Archive, unit: str, night: str, seed: int, gain: float = 1.0, score_shift: float = 0.0
+    archive: Archive,
+    unit: str,
+    night: str,
+    seed: int,
+    gain: float = 1.0,
+    score_shift: float = 0.0,
+    units: str = "../units",
 ) -> None:
     """Two exposures in changing moonlight, with candidates, stamps and injected sources."""
     rng = np.random.default_rng([seed, UNITS.index(unit)])
@@ -87,6 +95,7 @@ def write_night(
         "exposure_id": [key] * 40, "unit": [unit] * 40, "night": [night] * 40, "model_id": [model] * 40,
         "threshold": [0.5] * 40, "mag": rng.uniform(17, 19, 40), "snr": np.linspace(5, 49, 40),
         "searched": [True] * 40, "detected": found, "accepted": found,
+        "provenance": [pipeline_of(load_unit(archive.root / units / f"{unit}.toml"), model)] * 40,
     }  # fmt: skip
     write_table(archive.injections(night, unit, key), columns(INJECTIONS, 40, injected))
 
@@ -178,7 +187,7 @@ def test_a_new_calibration_set_forgives_and_the_old_one_stays(survey: Path) -> N
 def test_too_few_nights_are_told(survey: Path, tmp_path: Path) -> None:
     young = load_survey(survey).model_copy(update={"archive": tmp_path})
     for place in range(2):
-        write_night(Archive(tmp_path), "north", f"2026-10-{place + 1:02d}", place)
+        write_night(Archive(tmp_path), "north", f"2026-10-{place + 1:02d}", place, units=f"{survey.parent}/units")
     summary = monitor(young, inject=0, track=False)
     assert {row["state"] for row in summary.rows} == {"unjudged"}
     assert "2 nights scored by" in summary.rows[0]["message"]
