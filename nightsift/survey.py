@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from nightsift.alerts.options import AlertOptions, default_alert
 from nightsift.configuration import Section, closest, read_toml, validate
 from nightsift.errors import ConfigurationError
 from nightsift.nights.notify import NotifyOptions
 from nightsift.nights.options import WatchOptions
-from nightsift.site.site import Site
+from nightsift.site.site import SurveySite
 from nightsift.units import Unit, load_unit
 
 
@@ -37,12 +37,6 @@ def _default_notify() -> NotifyOptions:
     return NotifyOptions.model_validate({})
 
 
-def _with_latitude(site: Site) -> Site:
-    if site.latitude is None:
-        raise ValueError("the Sun cannot be followed without a latitude | add latitude (deg, north positive)")
-    return site
-
-
 class Source(Section):
     """Frames of one unit."""
 
@@ -61,9 +55,7 @@ class Survey(Section):
     units: str = Field("", description="folder of unit files, searched before those shipped")
     runner: Runner = Field(default_factory=_default_runner)
     sources: tuple[Source, ...] = Field(alias="source", min_length=1, description="one [[source]] table a unit")
-    sites: dict[str, Annotated[Site, AfterValidator(_with_latitude)]] = Field(
-        alias="site", default_factory=dict, description="one [site.NAME] table a site"
-    )
+    sites: dict[str, SurveySite] = Field(alias="site", default_factory=dict, description="one [site.NAME] table a site")
     watch: WatchOptions = Field(default_factory=_default_watch)
     notify: NotifyOptions = Field(default_factory=_default_notify)
     alert: AlertOptions = Field(default_factory=default_alert)

@@ -18,13 +18,13 @@ from nightsift.units import Unit
 
 NOT_IN_PIXELS: dict[str, Any] = {
     **dict.fromkeys(("description", "file", "extends", "model"), True),
-    "site": {"latitude", "height", "timezone"},
+    "site": {"latitude", "height"},
     "template": {"max_frames", "max_seeing", "catalogue"},
 }
 """Parts of a unit file that change nothing that is found in an exposure. The model scores what was found; its threshold
 drops nothing: what it accepts is counted when a night is finished (`tasks.finish`). The longitude tells the night of an
-exposure; the rest of the site is for sky alerts and clocks. How a template is made shows in its identity, which is an
-input of its own."""
+exposure; the rest of the site is for sky alerts and minor planets. How a template is made shows in its identity, which
+is an input of its own."""
 
 
 def opening_row(unit: str, night: str | None, url: str) -> dict[str, Any]:

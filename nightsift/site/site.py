@@ -26,28 +26,8 @@ class Site(Section):
     """Where a telescope stands."""
 
     longitude: float = Field(ge=-360.0, le=360.0, description="longitude in degrees, east positive")
-    latitude: float | None = Field(
-        default=None,
-        ge=-90.0,
-        le=90.0,
-        description="geodetic latitude in degrees, north positive; a survey's sites need it",
-    )
+    latitude: float | None = Field(default=None, ge=-90.0, le=90.0, description="geodetic, in degrees, north positive")
     height: float = Field(default=0.0, ge=-500.0, le=9000.0, description="height above the ellipsoid in metres")
-    timezone: str = Field(default="UTC", min_length=1, description="clock of the site, as Atlantic/Canary")
-
-    @field_validator("timezone")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise ValueError("unknown time zone | write a name of the IANA list, as Atlantic/Canary or UTC") from error
-        return value
-
-    @property
-    def zone(self) -> ZoneInfo:
-        """The clock of the site."""
-        return ZoneInfo(self.timezone)
 
     @property
     def geodetic(self) -> tuple[float, float, float]:
@@ -64,3 +44,24 @@ class Site(Section):
 
         longitude, latitude, height = self.geodetic
         return EarthLocation.from_geodetic(longitude * u.rad, latitude * u.rad, height * u.m)
+
+
+class SurveySite(Site):
+    """A site whose nights are watched: its latitude is known, and its clock."""
+
+    latitude: float = Field(ge=-90.0, le=90.0, description="geodetic, in degrees, north positive")
+    timezone: str = Field(default="UTC", min_length=1, description="clock of the site, as Atlantic/Canary")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError("unknown time zone | write a name of the IANA list, as Atlantic/Canary or UTC") from error
+        return value
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The clock of the site."""
+        return ZoneInfo(self.timezone)

@@ -89,6 +89,14 @@ def test_units_of_the_survey_come_first(tmp_path: Path) -> None:
         survey.load_unit("decan")
 
 
+def test_a_site_of_a_survey_needs_its_latitude(tmp_path: Path) -> None:
+    text = TEXT.replace('pattern = "*.fz"', 'pattern = "*.fz"\nsite = "here"') + "\n[site.here]\nlongitude = -17.88\n"
+    with pytest.raises(ConfigurationError, match=r"\[site\.here\] latitude: .*missing"):
+        load_survey(write(tmp_path, text))
+    survey = load_survey(write(tmp_path, text + "latitude = 28.76\n"))
+    assert (survey.sites["here"].latitude, survey.sites["here"].height) == (28.76, 0.0)
+
+
 def test_a_night_without_a_survey_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     survey = Survey.for_folder("frames", "decam", "out")
@@ -98,14 +106,6 @@ def test_a_night_without_a_survey_file(tmp_path: Path, monkeypatch: pytest.Monke
     assert survey.runner.kind == "in-process"
     assert survey.load_unit("decam").name == "decam"
     assert Survey.for_folder("s3://b/n1", "decam", tmp_path).sources[0].frames == "s3://b/n1"
-
-
-def test_a_site_of_a_survey_needs_its_latitude(tmp_path: Path) -> None:
-    text = TEXT.replace('pattern = "*.fz"', 'pattern = "*.fz"\nsite = "here"') + "\n[site.here]\nlongitude = -17.88\n"
-    with pytest.raises(ConfigurationError, match=r"\[site\] here: .*latitude"):
-        load_survey(write(tmp_path, text))
-    survey = load_survey(write(tmp_path, text + "latitude = 28.76\n"))
-    assert (survey.sites["here"].latitude, survey.sites["here"].height) == (28.76, 0.0)
 
 
 def survey_of_three_sources(folder: Path) -> Survey:

@@ -105,7 +105,7 @@ def test_mistakes_in_options(tmp_path: Path, change: str, table: str, key: str, 
 def test_the_clock_of_a_site_is_no_fact_of_a_unit(tmp_path: Path) -> None:
     error = refused(written(tmp_path, MINIMAL.replace("[site]", '[site]\ntimezone = "UTC"')))
     assert (error.facts["table"], error.facts["key"]) == ("site", "timezone")
-    assert "known here: latitude, longitude" in str(error)
+    assert "known here: height, latitude, longitude" in str(error)
 
 
 @pytest.mark.parametrize(

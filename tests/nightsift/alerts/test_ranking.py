@@ -14,6 +14,7 @@ from nightsift.alerts.alert import ErrorRegion
 from nightsift.alerts.circle import skymap_of
 from nightsift.alerts.errors import BadTiling
 from nightsift.alerts.options import Tiling, default_alert
+from nightsift.alerts.planning import sites_of
 from nightsift.alerts.rank import rank_fields
 from nightsift.alerts.skymap_file import read_skymap
 from nightsift.alerts.targets import active_targets, wants
@@ -22,6 +23,8 @@ from nightsift.cli import app
 from nightsift.io.paths import Archive
 from nightsift.site.site import Site
 from nightsift.sky.fields import square_field
+from nightsift.survey import load_survey
+from nightsift.units import load_unit
 
 LA_PALMA = Site(latitude=28.76, longitude=-17.88, height=2300.0)
 
@@ -125,6 +128,15 @@ def survey(tmp_path):
     )
     assert unit
     return tmp_path / "nightsift.toml"
+
+
+def test_units_stand_at_the_site_of_their_source_or_where_their_file_says(survey):
+    opened = load_survey(survey)
+    units = {name: load_unit(name) for name in ("decam", "huntsman")}
+    sites = sites_of(opened, units)
+    assert sites == {"decam": opened.sites["here"], "huntsman": units["huntsman"].site}
+    unknown = units["huntsman"].model_copy(update={"site": Site(longitude=149.13)})
+    assert set(sites_of(opened, {"huntsman": unknown})) == set(), "a latitude that nobody tells"
 
 
 def test_orders_change_what_is_wanted_at_once(survey, tmp_path, notice):

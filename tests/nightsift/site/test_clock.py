@@ -13,16 +13,16 @@ from astropy.utils import iers
 
 from nightsift.site.clock import HORIZON, next_dusk, night_at, night_named
 from nightsift.site.ephemeris import sun_altitude
-from nightsift.site.site import Site
+from nightsift.site.site import Site, SurveySite
 from nightsift.times import mjd_of, night_of
 
-LA_PALMA = Site(latitude=28.7606, longitude=-17.8816, height=2396.0, timezone="Atlantic/Canary")
-SIDING_SPRING = Site(latitude=-31.2733, longitude=149.0617, height=1165.0, timezone="Australia/Sydney")
-LONDON = Site(latitude=51.5074, longitude=-0.1278, height=0.0, timezone="Europe/London")
-SYDNEY = Site(latitude=-33.8688, longitude=151.2093, height=0.0, timezone="Australia/Sydney")
-NEW_YORK = Site(latitude=40.7128, longitude=-74.0060, height=0.0, timezone="America/New_York")
-SVALBARD = Site(latitude=78.22, longitude=15.65, height=0.0, timezone="Arctic/Longyearbyen")
-SOUTH_POLE = Site(latitude=-90.0, longitude=0.0, height=2835.0, timezone="Antarctica/South_Pole")
+LA_PALMA = SurveySite(latitude=28.7606, longitude=-17.8816, height=2396.0, timezone="Atlantic/Canary")
+SIDING_SPRING = SurveySite(latitude=-31.2733, longitude=149.0617, height=1165.0, timezone="Australia/Sydney")
+LONDON = SurveySite(latitude=51.5074, longitude=-0.1278, height=0.0, timezone="Europe/London")
+SYDNEY = SurveySite(latitude=-33.8688, longitude=151.2093, height=0.0, timezone="Australia/Sydney")
+NEW_YORK = SurveySite(latitude=40.7128, longitude=-74.0060, height=0.0, timezone="America/New_York")
+SVALBARD = SurveySite(latitude=78.22, longitude=15.65, height=0.0, timezone="Arctic/Longyearbyen")
+SOUTH_POLE = SurveySite(latitude=-90.0, longitude=0.0, height=2835.0, timezone="Antarctica/South_Pole")
 
 # Printed almanacs: site, night, sunset and sunrise in the clock of the place, to the minute.
 ALMANAC = [
@@ -48,7 +48,7 @@ def meeus(site: Site, moment: datetime) -> float:
 
 
 @pytest.mark.parametrize(("site", "name", "sunset", "sunrise"), ALMANAC)
-def test_printed_almanacs(site: Site, name: str, sunset: str, sunrise: str) -> None:
+def test_printed_almanacs(site: SurveySite, name: str, sunset: str, sunrise: str) -> None:
     night = night_named(site, name)
     assert night.sunset is not None
     assert night.sunrise is not None
