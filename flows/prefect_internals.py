@@ -25,10 +25,6 @@ __all__ = [
     "serialize_context",  # the same flow run, as it can be sent there
 ]
 
-LEASES_ON_DISK = "prefect.server.concurrency.lease_storage.filesystem"
-"""Leases of concurrency limits lie in memory by default: a server that is killed forgets them, and a healthy run whose
-lease is not known any more is ended by its own process. As files under PREFECT_HOME they outlive the server."""
-
 
 def console_handlers() -> set[logging.Handler]:
     """Return the handlers by which Prefect writes to the terminal: it sets them up on import, before any wish of ours.

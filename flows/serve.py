@@ -16,7 +16,7 @@ from pathlib import Path
 from httpx import HTTPError
 
 from flows.kept import Kept, environment
-from flows.server import QUIET, answers
+from flows.server import LEASES_ON_DISK, QUIET, answers
 from nightsift.errors import ConfigurationError, NightsiftError
 from nightsift.survey import Survey
 
@@ -135,6 +135,7 @@ def settings(serving: Serving) -> dict[str, str]:
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "true",
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES_ON_DISK,
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PREFECT_RUNNER_POLL_FREQUENCY": "2",

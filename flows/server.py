@@ -34,6 +34,10 @@ QUIET = {
 OWN = {"PREFECT_CLIENT_MAX_RETRIES": "2"}
 """Nobody starts a server of one run again: requests to one that was killed are sent again for 6 s, not for a minute."""
 
+LEASES_ON_DISK = "prefect.server.concurrency.lease_storage.filesystem"
+"""Leases of concurrency limits lie in memory by default: a server that is killed forgets them, and a healthy run whose
+lease is not known any more is ended by its own process. As files under PREFECT_HOME they outlive the server."""
+
 _logger = logging.getLogger("nightsift.server")
 
 

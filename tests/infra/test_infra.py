@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import re
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from flows.server import LEASES_ON_DISK
 from nightsift.cli import app
 
 POOLS = {"night", "backfill", "alert"}
@@ -106,6 +108,18 @@ def test_every_nightsift_command_exists(compose: dict[str, Any], resources: list
         words = list(itertools.takewhile(str.isalpha, command))
         help_page = CliRunner().invoke(app, [*words, "--help"])
         assert help_page.exit_code == 0, command
+
+
+def test_leases_outlive_a_server_that_is_killed(compose: dict[str, Any], resources: list[dict[str, Any]]) -> None:
+    importlib.import_module(LEASES_ON_DISK)
+    server = compose["services"]["server"]
+    assert server["environment"]["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"] == LEASES_ON_DISK
+    mounts = [one.split(":")[1] for one in server["volumes"]]
+    assert any(server["environment"]["PREFECT_HOME"].startswith(f"{mount}/") for mount in mounts)
+    container = _pods(resources)["server"]["containers"][0]
+    settings = {one["name"]: one.get("value", "") for one in container["env"]}
+    assert settings["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"] == LEASES_ON_DISK
+    assert any(settings["PREFECT_HOME"].startswith(f"{one['mountPath']}/") for one in container["volumeMounts"])
 
 
 def test_pods_have_no_rights(resources: list[dict[str, Any]], subtests: pytest.Subtests) -> None:
