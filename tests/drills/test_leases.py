@@ -22,7 +22,8 @@ LEASE_SECONDS = 300.0
 def served(tmp_path: Path) -> Iterator[Engine]:
     """A server that keeps its leases as that of `nightsift serve` does."""
     chosen = settings(Serving(tmp_path / "home", auth=False))
-    with engine_on("sqlite", tmp_path, {name: value for name, value in chosen.items() if "LEASE" in name}) as engine:
+    own = {name: value for name, value in chosen.items() if name.startswith("PREFECT_SERVER_") and "_URL" not in name}
+    with engine_on("sqlite", tmp_path, own) as engine:
         yield engine
 
 

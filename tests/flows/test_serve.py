@@ -20,7 +20,6 @@ from flows.serve import Serving, check_binding, password
 from nightsift.errors import ConfigurationError
 from nightsift.survey import load_survey
 
-NIGHTSIFT = (sys.executable, "-c", "from nightsift.cli import main; main()")
 SURVEY = """
 name = "demo"
 archive = "archive"
@@ -99,9 +98,11 @@ def test_what_dies_is_started_again_and_stops_when_asked(tmp_path: Path) -> None
 def test_serve_from_start_to_stop(survey: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [*NIGHTSIFT, "serve", str(survey), "--port", str(port)]
+    for name in ("tasks", "models"):  # somebody's own, in the folder where it is started and where the survey file lies
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('this is not the module that was meant')")
+    command = [sys.executable, "-P", "-m", "nightsift", "serve", str(survey), "--port", str(port)]
     lines = (tmp_path / "said").open("w")
-    process = subprocess.Popen(command, stdout=lines, stderr=lines, start_new_session=True)
+    process = subprocess.Popen(command, stdout=lines, stderr=lines, start_new_session=True, cwd=tmp_path)
     url = f"http://127.0.0.1:{port}/api"
     try:
         wait_for(lambda: "night at here" in (tmp_path / "said").read_text(), 250)
@@ -115,6 +116,16 @@ def test_serve_from_start_to_stop(survey: Path, tmp_path: Path) -> None:
         assert {one["name"] for one in asked("work_pools")} == {"night", "backfill", "alert"}
         assert [one for one in asked("flow_runs") if one["name"].startswith("demo here")]
         assert "heartbeat" in str(asked("automations"))
+        plan = next(one["id"] for one in asked("deployments") if one["name"] == "plan")
+        begun = {"state": {"type": "SCHEDULED"}, "parameters": {"survey": str(survey), "days": 1}}
+        place = f"{url}/deployments/{plan}/create_flow_run"
+        run = httpx.post(place, json=begun, auth=secret, trust_env=False).json()["id"]
+
+        def state() -> str:
+            return str(next(one["state_type"] for one in asked("flow_runs") if one["id"] == run))
+
+        wait_for(lambda: state() in ("COMPLETED", "FAILED", "CRASHED"), 200)
+        assert state() == "COMPLETED"
     finally:
         process.terminate()
         assert process.wait(100) == 0
