@@ -13,31 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 from prefect import flow
 
 from flows.recorded import recorded
 from flows.runner import run_all
 from models.errors import TooFewNights
 from models.judgement import RATE, TOGETHER, WINDOWS, ChannelVerdict, NightVerdict, judge_night, judge_unit, priors
-from models.night_channels import CHANNELS, NightData, Reference, learn_reference, night_values
+from models.night_channels import CHANNELS, Reference, learn_reference, night_values
 from models.night_tests import LEAST_NIGHTS, Prior
-from nightsift.drift_plots import MOST_NIGHTS
-from nightsift.io.atomic import atomic
-from nightsift.io.parquet import read_tables
 from nightsift.io.paths import WITHOUT_NIGHT, Archive
-from nightsift.report.drift import render
 from nightsift.survey import Survey, load_survey
-from nightsift.tables import MONITORING
-from nightsift.units import Unit
 from tasks.classify import model_of
 from tasks.injection import inject_exposure, pipeline_of
 from tasks.logs import run_logger
-from tasks.monitor import injected_by, read_night, rows_to_inject, verdict_rows, write_verdict
+from tasks.monitor import rows_to_inject, verdict_rows, write_verdict
 from tasks.references import CalibrationSet, current_reference, name_reference, write_completeness
 from tasks.verdict_inputs import UnitInputs, latest_nights, night_key, prior_key
+from tasks.watched_units import StoredReference, Watched, present_in, write_page
 
 NIGHTS = 10
 """Nights that make a calibration set by themselves, where none are named."""
@@ -47,54 +39,6 @@ NAMES = tuple(channel.name for channel in CHANNELS)
 
 Progress = Callable[[str, str, str], None]
 """Called with unit, night and its state, as each night is judged."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredReference:
-    """What other units need of a calibration set: its values by channel, as they were stored."""
-
-    values: dict[str, npt.NDArray[np.float64]]
-
-
-@dataclass(slots=True, eq=False)
-class Watched:
-    """A unit that is watched.
-
-    Attributes
-    ----------
-    unit : Unit
-        The unit.
-    model : str
-        Identity of model and calibration that serve it now.
-    inputs : UnitInputs
-        What its verdicts depend on.
-    asked : bool
-        Whether its nights are to be judged; others lend their scatter and share the alarms of a night.
-    known : CalibrationSet or None
-        Its calibration set; None where there are too few nights.
-    reference : Reference or None
-        The same, learnt.
-    why : str
-        Why it has none.
-    nights : dict of str to NightData
-        Nights read so far.
-    values : dict of str to dict
-        Their values by channel.
-    """
-
-    unit: Unit
-    model: str
-    inputs: UnitInputs
-    asked: bool = True
-    known: CalibrationSet | None = None
-    reference: Reference | None = None
-    why: str = ""
-    nights: dict[str, NightData] = field(default_factory=dict)
-    values: dict[str, dict[str, float]] = field(default_factory=dict)
-
-    def is_calibration(self, night: str) -> bool:
-        """Whether a night is one of the calibration set."""
-        return self.known is not None and night in self.known.nights
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +149,7 @@ def _monitor(
     prior = _priors(archive, watched, due)
     summary = MonitorSummary([], {}, problems, undated=undated)
     for now in nights:
-        present = _present(watched, now)
+        present = present_in(watched, now)
         asked_now = [one for one in present if one.asked and not one.is_calibration(now)]
         if now in due:
             rows = _judge_all(archive, present, now, prior, keys[now], rate)
@@ -219,7 +163,7 @@ def _monitor(
         if rows:
             summary.pages[now] = archive.report(now, "drift")
             if now in due:
-                _write_page(archive, survey, watched, now, rate, problems)
+                write_page(archive, watched, now, titles=TITLES, survey=survey.file, rate=rate, problems=problems)
     for one in watched:
         if one.asked and due:
             write_completeness(archive, one.unit.name, one.model, one.inputs.pipeline)
@@ -278,7 +222,7 @@ def _keys(watched: Sequence[Watched], nights: Sequence[str], rate: float) -> dic
     prior = prior_key((one.inputs, one.known) for one in watched)
     return {
         now: night_key(
-            now, {one.unit.name: (one.inputs, one.known) for one in _present(watched, now)}, prior, rate, max(WINDOWS)
+            now, {one.unit.name: (one.inputs, one.known) for one in present_in(watched, now)}, prior, rate, max(WINDOWS)
         )
         for now in nights
     }
@@ -286,7 +230,7 @@ def _keys(watched: Sequence[Watched], nights: Sequence[str], rate: float) -> dic
 
 def _stands(archive: Archive, watched: Sequence[Watched], now: str, key: str) -> bool:
     """Whether the verdicts on a night were made from what there is now, and its page lies there."""
-    asked = [one for one in _present(watched, now) if one.asked and not one.is_calibration(now)]
+    asked = [one for one in present_in(watched, now) if one.asked and not one.is_calibration(now)]
     stored = [one.inputs.stored.get(now) for one in asked]
     return all(row is not None and row["inputs"] == key for row in stored) and (
         not asked or archive.report(now, "drift").is_file()
@@ -309,13 +253,13 @@ def _priors(archive: Archive, watched: Sequence[Watched], due: Sequence[str]) ->
 
 def _learn(archive: Archive, one: Watched, known: CalibrationSet, write: bool) -> Reference:
     """Learn the calibration set of a unit, and write the values of its nights."""
-    one.reference = learn_reference([_night(archive, one, night) for night in known.nights])
+    one.reference = learn_reference([one.read(night) for night in known.nights])
     key = one.inputs.reference_key(known)
     for place, night in enumerate(known.nights if write else ()):
         values = {name: float(one.reference.values[name][place]) for name in NAMES}
         channels = tuple(ChannelVerdict(channel, value) for channel, value in values.items())
         verdict = NightVerdict(one.unit.name, channels, float("nan"))
-        rows = verdict_rows(_night(archive, one, night), verdict, "reference", "", known, one.model)
+        rows = verdict_rows(one.read(night), verdict, "reference", "", known, one.model)
         write_verdict(archive, [row | one.inputs.columns(night, key) for row in rows])
     return one.reference
 
@@ -337,7 +281,7 @@ def _judge_all(
             state, why = "weather", f"no exposure was clear: {verdict.clouds:.1f} mag of extinction at least"
         if verdict is not None and verdict.drifted:
             state, why = "drifted", ", ".join(TITLES[name] for name in verdict.reasons)
-        rows = verdict_rows(_night(archive, one, now), verdict, state, why, one.known, one.model)
+        rows = verdict_rows(one.read(now), verdict, state, why, one.known, one.model)
         rows = [row | one.inputs.columns(now, key) for row in rows]
         write_verdict(archive, rows)
         made[one.unit.name] = rows[0]
@@ -356,34 +300,8 @@ def _judge(archive: Archive, one: Watched, now: str, prior: Mapping[str, Prior])
     latest = latest_nights(one.inputs, one.known, now, max(WINDOWS))
     for night in latest:
         if night not in one.values:
-            one.values[night] = night_values(_night(archive, one, night), one.reference)
+            one.values[night] = night_values(one.read(night), one.reference)
     return judge_unit(one.reference, [one.values[night] for night in latest], prior), ""
-
-
-def _write_page(
-    archive: Archive, survey: Survey, watched: Sequence[Watched], now: str, rate: float, problems: Sequence[str]
-) -> None:
-    names = pa.array([one.unit.name for one in watched])
-    nights = [night for night in archive.nights("monitoring") if night <= now][-MOST_NIGHTS:]
-    table = read_tables([path for night in nights for path in archive.tables("monitoring", night)], MONITORING)
-    history = table.filter(pc.is_in(table["unit"], names)).to_pylist()
-    logits, injections = {}, {}
-    for one in watched:
-        if one.reference is None or one.known is None or now not in one.nights:
-            continue
-        logits[one.unit.name] = (one.nights[now].logits, np.concatenate([n.logits for n in one.reference.nights]))
-        tonight, before = (injected_by(archive, one.unit.name, n, one.inputs.pipeline) for n in ([now], one.known.nights))
-        injections[one.unit.name] = (tonight.to_pylist(), before.to_pylist())
-    page = render(
-        now, history, TITLES, logits, injections, Path(survey.file).name, str(archive.home / "models"), rate, problems
-    )
-    with atomic(archive.report(now, "drift")) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-
-
-def _present(watched: Sequence[Watched], night: str) -> list[Watched]:
-    """Units that have exposures in a night."""
-    return [one for one in watched if night in one.inputs.nights]
 
 
 def _nights_to_judge(watched: Sequence[Watched]) -> list[str]:
@@ -393,9 +311,3 @@ def _nights_to_judge(watched: Sequence[Watched]) -> list[str]:
         first = one.known.nights[0] if one.known is not None else ""
         found |= {n for n in one.inputs.nights if one.asked and not one.is_calibration(n) and n >= first}
     return sorted(found)
-
-
-def _night(archive: Archive, one: Watched, night: str) -> NightData:
-    if night not in one.nights:
-        one.nights[night] = read_night.fn(archive, one.unit, night)
-    return one.nights[night]

@@ -197,6 +197,7 @@ LEDGER_COLUMNS = (
 )
 LEDGER = schema(LEDGER_COLUMNS, "ledger")
 
+_T = "nightsift.simulate"
 TRUTH_COLUMNS = (
     Column("exposure_file", _S, "", "file name of the exposure", "nightsift.simulate"),
     Column("unit", _S, "", "telescope unit", "nightsift.simulate"),
@@ -215,22 +216,8 @@ TRUTH_COLUMNS = (
     Column("host_id", _S, "", "identity of the host galaxy", "nightsift.simulate", True),
     Column("host_mag", _F, "mag", "total magnitude of the host", "nightsift.simulate", True),
     Column("host_offset", _F, "", "offset from the host in effective radii", "nightsift.simulate", True),
-    Column(
-        "snr",
-        _F,
-        "",
-        "expected signal-to-noise ratio of the change of flux in this exposure",
-        "nightsift.simulate",
-        True,
-    ),
-    Column(
-        "obstructed",
-        pa.bool_(),
-        "",
-        "saturated, bled, hit, streaked, defective or cut off at its place",
-        "nightsift.simulate",
-        True,
-    ),
+    Column("snr", _F, "", "expected signal-to-noise ratio of the change of flux in this exposure", _T, True),
+    Column("obstructed", pa.bool_(), "", "saturated, bled, hit, streaked, defective or cut off at its place", _T, True),
 )
 TRUTH = schema(TRUTH_COLUMNS, "truth")
 

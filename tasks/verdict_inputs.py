@@ -47,7 +47,13 @@ def judging_code() -> str:
 
 
 def judging_files() -> list[Path]:
-    """Files of the code that judges nights: the judges, and what they import of `models`, directly or not."""
+    """Return the files of the code that judges nights.
+
+    Returns
+    -------
+    list of Path
+        The judges, and what they import of `models`, directly or not.
+    """
     folder = Path(str(models.__file__)).parent
     found: set[Path] = set()
     waiting = {folder / f"{name}.py" for name in JUDGES}
@@ -62,7 +68,18 @@ def judging_files() -> list[Path]:
 
 
 def digest_of(*parts: Any) -> str:
-    """Hash of plain values: SHA-256 of their JSON, cut to 24 digits."""
+    """Return a hash of plain values.
+
+    Parameters
+    ----------
+    *parts : object
+        The values.
+
+    Returns
+    -------
+    str
+        SHA-256 of their JSON, cut to 24 digits.
+    """
     return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()[:24]
 
 
@@ -251,5 +268,16 @@ def night_key(
 
 
 def prior_key(units: Iterable[tuple[UnitInputs, CalibrationSet | None]]) -> str:
-    """What the scatter that units lend each other depends on: the calibration sets of all of them."""
+    """Return what the scatter that units lend each other depends on.
+
+    Parameters
+    ----------
+    units : iterable of (UnitInputs, CalibrationSet or None)
+        All units that are watched.
+
+    Returns
+    -------
+    str
+        Hash of the calibration sets of all of them.
+    """
     return digest_of(sorted((one.unit, one.reference_key(known)) for one, known in units if known is not None))

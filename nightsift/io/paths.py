@@ -208,7 +208,18 @@ def sort_nights(nights: Iterable[str]) -> list[str]:
 
 
 def night_title(night: str) -> str:
-    """Night label as people read it: ``without a night`` in the place of `WITHOUT_NIGHT`."""
+    """Return a night label as people read it.
+
+    Parameters
+    ----------
+    night : str
+        The label.
+
+    Returns
+    -------
+    str
+        ``without a night`` in the place of `WITHOUT_NIGHT`.
+    """
     return "without a night" if night == WITHOUT_NIGHT else night
 
 

@@ -30,7 +30,7 @@ from nightsift.simulate.unit_file import unit_toml
 from nightsift.survey import load_survey
 from nightsift.tables import CANDIDATES, INJECTIONS, MONITORING
 from nightsift.units import load_unit
-from tasks import verdict_inputs
+from tasks import verdict_inputs, watched_units
 from tasks.injection import pipeline_of
 from tasks.references import COMPLETENESS
 
@@ -233,7 +233,7 @@ def test_verdicts_stand_while_nothing_has_changed(judged: Path, monkeypatch: pyt
     def refuse(*_: object) -> None:
         raise AssertionError("a night was read")
 
-    monkeypatch.setattr(monitoring, "read_night", SimpleNamespace(fn=refuse))
+    monkeypatch.setattr(watched_units, "read_night", SimpleNamespace(fn=refuse))
     again = monitor(judged, inject=0, track=False)
     assert changed_times(archive) == before
     assert again.judged == []
