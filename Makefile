@@ -25,7 +25,7 @@ help:
 	@echo "make bench    measure speed and quality, other codes included where installed (folder $(BENCH)/)"
 	@echo "make figures  draw docs/figures, with the table of make bench where there is one"
 	@echo "make format   format the code and sort its imports"
-	@echo "make docs     write docs/schema.md again from the code"
+	@echo "make docs     write docs/schema.md and infra/prefect.yaml again from the code"
 	@echo "make lock     resolve the dependencies again into requirements.lock (needs uv)"
 	@echo "make clean    remove the environment, caches and the demo"
 
@@ -75,6 +75,7 @@ format: $(STAMP)
 
 docs: $(STAMP)
 	@$(BIN)/python -m nightsift.schema_docs docs/schema.md
+	@$(BIN)/python -P -m flows.deployments infra/prefect.yaml
 
 # The resolver writes no index address into the file; a hash for every file makes it safe with any mirror.
 lock:

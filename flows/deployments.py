@@ -1,11 +1,14 @@
 """What a Prefect server is told of nightsift: work pools, deployments, limits, and what to do about silent runs.
 
-``infra/prefect.yaml`` says the same for servers that are run otherwise; a test compares them.
+``infra/prefect.yaml`` says the same for servers that are run otherwise. It is written from here: run
+``python -P -m flows.deployments infra/prefect.yaml`` (or ``make docs``) after a change.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
+import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +33,11 @@ from tasks.logs import run_logger
 
 POOLS = {"night": 4, "backfill": 4, "alert": 4}
 """Runs at the same time by work pool: none starves another."""
+
+PULL_STEPS: list[dict[str, Any]] = [{"prefect.deployments.steps.set_working_directory": {"directory": "."}}]
+"""Without a step of its own Prefect copies the sources for each run, and copied code is compiled anew. A run stays in
+the empty folder that its worker made for it: Prefect imports from the working directory first, and in the folder of a
+survey somebody's ``tasks.py`` would be taken for ours."""
 
 SILENT_SECONDS = 120
 """A run whose heart has not beaten for so long (four beats) is marked as crashed; claims keep exposures safe."""
@@ -202,10 +210,9 @@ def _deploy(client: SyncPrefectClient, one: Deployed, loaded: Flow[..., Any], su
         parameters=parameters,
         parameter_openapi_schema=parameters_of(loaded),
         enforce_parameter_schema=True,
-        description=(loaded.description or "").partition("\n")[0],
+        description=_description(loaded),
         tags=list(one.tags),
-        # Without a step of its own Prefect copies the sources for each run, and copied code is compiled anew.
-        pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(Path(survey).parent)}}],
+        pull_steps=PULL_STEPS,
     )
 
 
@@ -227,3 +234,62 @@ def _watch_hearts(client: SyncPrefectClient) -> None:
     message = "no heartbeat for two minutes: its process is gone; what is done stays done"
     crash = ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=message, force=False)
     client.create_automation(AutomationCore(name=name, trigger=trigger, actions=[crash], description=message))
+
+
+def _description(loaded: Flow[..., Any]) -> str:
+    return (loaded.description or "").partition("\n")[0]
+
+
+HEADER = """\
+# Written from flows/deployments.py by `make docs`: change it there.
+#
+# Deployments of nightsift for a Prefect server that is run for itself (containers, Kubernetes, a server that others use
+# too). On one machine "nightsift serve" does all this and more.
+#
+#   for pool in {pools}; do prefect work-pool create $pool --type process; done
+#   NIGHTSIFT_SURVEY=/data/survey.toml prefect --no-prompt deploy --all --prefect-file infra/prefect.yaml
+#   prefect worker start --pool night        # one for each pool, wherever nightsift is installed
+#
+# Entry points are modules of the installed package, so workers need no sources. Nothing is fetched: a run starts in the
+# empty folder that its worker makes for it. What the world does to a run (a server restarting, a disk away) is tried
+# again: retries stand in flows/scheduled.py.
+"""
+
+
+def prefect_file() -> str:
+    """Return the text of ``infra/prefect.yaml``.
+
+    Returns
+    -------
+    str
+        All deployments as ``prefect deploy`` reads them; their survey is that of the variable NIGHTSIFT_SURVEY.
+    """
+    content = {"name": "nightsift", "build": None, "push": None, "pull": PULL_STEPS}
+    deployments = [_entry(one, loaded) for one in DEPLOYMENTS if (loaded := load_flow(one.entrypoint)) is not None]
+    lines = [HEADER.format(pools=" ".join(POOLS)).rstrip(), *_lines(content), "", "deployments:"]
+    for entry in deployments:
+        first, *rest = _lines(entry)
+        lines += [f"  - {first}", *(f"    {line}" for line in rest), ""]
+    return "\n".join(lines)
+
+
+def _entry(one: Deployed, loaded: Flow[..., Any]) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "description": _description(loaded),
+        "entrypoint": one.entrypoint,
+        "parameters": dict.fromkeys(one.parameters, "{{ $NIGHTSIFT_SURVEY }}"),
+        "tags": list(one.tags),
+        "concurrency_limit": {"limit": one.limit, "collision_strategy": "ENQUEUE"},
+        "work_pool": {"name": one.pool},
+        "schedules": [{"cron": one.cron, "timezone": "UTC"}] if one.cron else [],
+    }
+
+
+def _lines(content: dict[str, Any]) -> list[str]:
+    # what JSON writes is YAML too
+    return [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in content.items()]
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(prefect_file(), encoding="utf-8")

@@ -92,7 +92,7 @@ class Kept:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *self.command],
+                [sys.executable, "-P", "-m", *self.command],
                 stdin=subprocess.PIPE, stdout=log, stderr=log, env=dict(self.environment), start_new_session=True,
             )  # fmt: skip
         self._started, self._asked = time.monotonic(), False
@@ -107,6 +107,8 @@ class Kept:
 def environment(**added: str) -> dict[str, str]:
     """Environment of a kept process: this one's, with what is added; no secret is ever an argument.
 
+    Neither it nor what it starts imports from the folder where it stands: people keep a ``tasks.py`` of theirs there.
+
     Parameters
     ----------
     **added
@@ -117,4 +119,4 @@ def environment(**added: str) -> dict[str, str]:
     dict of str to str
         The environment.
     """
-    return {**os.environ, **added}
+    return {**os.environ, "PYTHONSAFEPATH": "1", **added}

@@ -8,6 +8,7 @@ twice. Shorter troubles of network and disk are waited out inside an exposure (`
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
@@ -20,6 +21,7 @@ from flows.plan_nights import plan
 from flows.templates import build_templates
 from flows.training import train_model
 from flows.watch import watch
+from nightsift.errors import ConfigurationError
 from nightsift.survey import load_survey
 
 RETRIES = 3
@@ -149,7 +151,7 @@ def training(out: str, workers: int = 2) -> dict[str, Any]:
     Parameters
     ----------
     out : str
-        Folder of the model.
+        Folder of the model, from the root on: a run stands in a folder of its own, which is gone when it ends.
     workers : int
         Processes.
 
@@ -157,5 +159,15 @@ def training(out: str, workers: int = 2) -> dict[str, Any]:
     -------
     dict
         What its card says.
+
+    Raises
+    ------
+    ConfigurationError
+        If the folder is not given from the root on.
     """
+    if not Path(out).is_absolute():
+        raise ConfigurationError(
+            file="training", table="parameters", key="out", what=f"'{out}' would be lost with the folder of the run",
+            advice="give it from the root on",
+        )  # fmt: skip
     return train_model(out, workers=workers)

@@ -20,7 +20,6 @@ from flows.server import LEASES_ON_DISK, QUIET, answers
 from nightsift.errors import ConfigurationError, NightsiftError
 from nightsift.survey import Survey
 
-POOLS = ("night", "backfill", "alert")
 LOOK_SECONDS = 1.0
 PLAN_SECONDS = 60.0
 """The nights are planned again this often: a watch that died is begun again, a changed survey file is seen."""
@@ -169,6 +168,8 @@ def serve(survey: Survey, file: Path, serving: Serving, stop: threading.Event, t
         If it would listen beyond this machine without a password.
     """
     check_binding(serving, survey)
+    from flows.deployments import POOLS
+
     shared = settings(serving)
     server = Kept(
         "server", ("flows.server", serving.host, str(serving.port)), environment(**shared),

@@ -261,7 +261,7 @@ def try_out(name: str, code: str, advice: str) -> Check:
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=TRIAL_SECONDS, env=environment
+            [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=TRIAL_SECONDS, env=environment
         )
     except subprocess.TimeoutExpired:
         return Check(

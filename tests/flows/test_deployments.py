@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prefect import Flow
 
-from flows.deployments import DEPLOYMENTS, POOLS, Deployed, load_flow
+from flows.deployments import DEPLOYMENTS, POOLS, Deployed, load_flow, prefect_file
 from nightsift.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,12 +33,19 @@ def test_every_entry_point_of_the_file_loads(one: dict[str, Any]) -> None:
     json.dumps(loaded.parameters.model_dump_for_openapi())
 
 
+def test_the_file_is_the_one_that_is_written_from_the_code() -> None:
+    assert (ROOT / "infra/prefect.yaml").read_text(encoding="utf-8") == prefect_file(), "run `make docs`"
+
+
 def test_the_file_says_what_the_code_says() -> None:
     here = {one.name: one for one in DEPLOYMENTS if load_flow(one.entrypoint) is not None}
     there = from_file()
     assert set(here) == set(there)
+    assert len(here) == len(DEPLOYMENTS), "in this tree every flow is there"
     for name, one in here.items():
         told = there[name]
+        assert told["description"]
+        assert tuple(told["tags"]) == one.tags
         assert told["entrypoint"] == one.entrypoint
         assert told["work_pool"]["name"] == one.pool
         assert told["concurrency_limit"] == {"limit": one.limit, "collision_strategy": "ENQUEUE"}
