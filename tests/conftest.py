@@ -27,6 +27,7 @@ for _name, _value in {
 import ipaddress  # noqa: E402
 import socket  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
+from functools import cache  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -43,6 +44,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.name in WEAK:
             item.add_marker(pytest.mark.xfail(reason=WEAK[item.name], strict=True))
+
+
+COSTLY = ("shared(", "prefect_harness", "forks(")
+"""How tests use what costs seconds a session: files that use the same one run in one worker, which makes it once."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a file in one worker, as loadfile does, and files with a costly fixture too."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFixture(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid.partition("::")[0])
+
+    return ByFixture(config, log)
+
+
+@cache
+def group_of(file: str) -> str:
+    """Return the costly fixture that a test file uses, or the file itself."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    return next((name for name in COSTLY if name in text), file)
 
 
 class NetworkBlocked(OSError):
