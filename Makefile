@@ -57,8 +57,7 @@ lint: $(STAMP)
 
 test: lint
 	@echo "== compile" && $(BIN)/nightsift compile
-	@echo "== docstrings (numpydoc)" && $(BIN)/python -m pytest -q tests/house/test_docstrings.py
-	@echo "== pytest" && $(BIN)/python -m pytest -q -n $(CORES) --dist loadfile -m "$(SELECT)" --ignore tests/house/test_docstrings.py
+	@echo "== pytest, docstrings (numpydoc) among it" && $(BIN)/python -m pytest -q -n $(CORES) --dist loadfile -m "$(SELECT)"
 
 test-all:
 	@$(MAKE) test SELECT=
