@@ -136,7 +136,12 @@ def _monitor(
 ) -> MonitorSummary:
     archive, wanted = Archive(survey.archive), survey.load_units(only)
     watched = [
-        Watched(unit, model_of(unit), UnitInputs(archive, name, model_of(unit), pipeline_of(unit, model_of(unit))), name in wanted)
+        Watched(
+            unit,
+            model_of(unit),
+            UnitInputs(archive, name, model_of(unit), pipeline_of(unit, model_of(unit))),
+            name in wanted,
+        )
         for name, unit in survey.load_units(()).items()
     ]
     for one in watched:

@@ -30,6 +30,13 @@ MAKERS: dict[str, tuple[str, ...]] = {
     "template": ("tasks.template.build",),
     "photometry": ("tasks.photometry.measure_exposure",),
     "injection": ("tasks.injection.recover_injected",),
+    "monitoring": (
+        "models.judgement.judge_unit",
+        "models.judgement.judge_night",
+        "models.judgement.priors",
+        "models.night_channels",
+        "tasks.monitor.read_night",
+    ),
     "training": (
         "tasks.examples.make_examples",
         "tasks.archive_examples.make_exposure_examples",

@@ -7,64 +7,25 @@ tables of every unit that has exposures in it, of their latest nights and calibr
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 
-import models
-from nightsift import __version__
 from nightsift.io.parquet import read_table, read_tables
 from nightsift.io.paths import Archive
+from nightsift.provenance import code_of
 from nightsift.tables import MONITORING
 from tasks.monitor import scored_by
 from tasks.references import CalibrationSet
 
 KINDS = ("ledger", "candidates", "injections")
 """Tables of a night that a verdict is made from."""
-JUDGES = ("judgement", "night_channels")
-"""Modules of `models` that make verdicts, with all that they import."""
-
-
-@lru_cache(maxsize=1)
-def judging_code() -> str:
-    """Version of nightsift with a digest of the code that judges nights.
-
-    Returns
-    -------
-    str
-        Such as ``"0.1.0+3f9a0c12"``: an edited test makes every verdict due again.
-    """
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in judging_files()))
-    return f"{__version__}+{digest.hexdigest()[:8]}"
-
-
-def judging_files() -> list[Path]:
-    """Return the files of the code that judges nights.
-
-    Returns
-    -------
-    list of Path
-        The judges, and what they import of `models`, directly or not.
-    """
-    folder = Path(str(models.__file__)).parent
-    found: set[Path] = set()
-    waiting = {folder / f"{name}.py" for name in JUDGES}
-    while waiting:
-        path = waiting.pop()
-        if path in found or not path.is_file():
-            continue
-        found.add(path)
-        imports = [one for one in ast.walk(ast.parse(path.read_bytes())) if isinstance(one, ast.ImportFrom)]
-        waiting |= {folder / f"{str(one.module).partition('.')[2]}.py" for one in imports}
-    return sorted(found)
 
 
 def digest_of(*parts: Any) -> str:
@@ -169,7 +130,9 @@ class UnitInputs:
 
     def reference_key(self, known: CalibrationSet) -> str:
         """What the values of a calibration set depend on."""
-        return digest_of(judging_code(), known.reference_id, self.pipeline, [self.tables(night) for night in known.nights])
+        return digest_of(
+            code_of("monitoring"), known.reference_id, self.pipeline, [self.tables(night) for night in known.nights]
+        )
 
     def reference_values(self, known: CalibrationSet, names: Sequence[str]) -> dict[str, list[float]] | None:
         """Stored values of a calibration set.
@@ -264,7 +227,7 @@ def night_key(
             of_unit[-2] = one.reference_key(known)
             of_unit[-1] = [(night, one.tables(night)) for night in latest_nights(one, known, now, most)]
         parts.append(of_unit)
-    return digest_of(judging_code(), prior, rate, now, parts)
+    return digest_of(code_of("monitoring"), prior, rate, now, parts)
 
 
 def prior_key(units: Iterable[tuple[UnitInputs, CalibrationSet | None]]) -> str:

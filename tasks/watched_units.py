@@ -134,7 +134,9 @@ def write_page(
         if one.reference is None or one.known is None or now not in one.nights:
             continue
         logits[one.unit.name] = (one.nights[now].logits, np.concatenate([n.logits for n in one.reference.nights]))
-        tonight, before = (injected_by(archive, one.unit.name, n, one.inputs.pipeline) for n in ([now], one.known.nights))
+        tonight, before = (
+            injected_by(archive, one.unit.name, n, one.inputs.pipeline) for n in ([now], one.known.nights)
+        )
         injections[one.unit.name] = (tonight.to_pylist(), before.to_pylist())
     page = render(
         now, history, titles, logits, injections, Path(survey).name, str(archive.home / "models"), rate, problems
