@@ -146,11 +146,12 @@ PIXELS = {"reduction", "photometry", "injection", "training"}
     [
         (["nightsift.drift_plots", "nightsift.plots", "nightsift.pair_figure", "models.evaluation_curves"], set()),
         (["nightsift.report.page", "nightsift.report.drift", "nightsift.cli.night", "nightsift.doctor"], set()),
-        (["flows.nightly", "flows.vigil", "flows.summary", "flows.monitoring", "tasks.monitor"], set()),
+        (["flows.nightly", "flows.vigil", "flows.summary", "flows.monitoring"], set()),
+        (["tasks.monitor", "models.judgement"], {"monitoring"}),
         (["nightsift.claims", "nightsift.processes", "tasks.once", "tasks.retry", "tasks.rescore"], set()),
         (["tasks.stages", "tasks.logs", "nightsift.provenance", "nightsift.import_closure"], set()),
         (["models.train", "models.tuner", "models.architectures.vgg"], {"training"}),
-        (["models.predict", "models.onnx_scorer"], {"scoring", "injection"}),
+        (["models.predict", "models.onnx_scorer"], {"scoring", "injection", "monitoring"}),
         (["subtraction.methods.zogy"], PIXELS),
         (["subtraction.methods.hotpants"], PIXELS),
         (["subtraction.methods.sfft"], PIXELS),
@@ -159,7 +160,7 @@ PIXELS = {"reduction", "photometry", "injection", "training"}
         (["nightsift.images.repeats"], {"reduction"}),
         (["nightsift.images.stack", "nightsift.template_frames"], {"template", "training"}),
         (["nightsift.images.artefacts"], {*PIXELS, "template"}),
-        (["tasks.injection"], {"injection"}),
+        (["tasks.injection"], {"injection", "monitoring"}),
         (["tasks.photometry"], {"photometry"}),
     ],
 )
@@ -198,7 +199,7 @@ def test_a_new_method_and_a_new_architecture_count(tree: Path) -> None:
 def test_no_product_is_made_by_what_only_draws_watches_or_keeps_order() -> None:
     for product, found in closures(ROOT).items():
         modules = {name.rpartition(".")[0] for name in found}
-        for other in ("flows", "nightsift.cli", "nightsift.report", "nightsift.claims", "tasks.once", "tasks.monitor"):
+        for other in ("flows", "nightsift.cli", "nightsift.report", "nightsift.claims", "tasks.once"):
             assert not [one for one in modules if f"{one}.".startswith(f"{other}.")], (product, other)
         assert not [one for one in modules if "plot" in one or "figure" in one], product
 
