@@ -73,7 +73,7 @@ format: $(STAMP)
 	@$(BIN)/ruff check --fix --select I . ; $(BIN)/ruff format .
 
 docs: $(STAMP)
-	@$(BIN)/python -m nightsift.schema_docs docs/schema.md
+	@$(BIN)/python -m nightsift.cli.schema_docs docs/schema.md
 	@$(BIN)/python -P -m flows.deployments infra/prefect.yaml
 
 # The resolver writes no index address into the file; a hash for every file makes it safe with any mirror.

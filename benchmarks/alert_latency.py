@@ -29,17 +29,18 @@ from astropy.io import fits
 from astropy_healpix import healpix_to_xyz, level_ipix_to_uniq
 
 from flows.templates import build_templates
-from nightsift.alerts.desk import Desk
-from nightsift.alerts.inbox import receive
-from nightsift.alerts.options import Tiling
-from nightsift.simulate import SimulationOptions, simulate
-from nightsift.survey import Runner, Survey
-from nightsift.times import mjd_of
+from nightsift.archive.skyalert_options import Tiling
+from nightsift.archive.survey import Runner, Survey
+from nightsift.core.times import mjd_of
+from nightsift.simulate.options import SimulationOptions
+from nightsift.simulate.survey import simulate
+from nightsift.skyalerts.alert_session import AlertSession
+from nightsift.skyalerts.event_store.inbox import receive
 
 NIGHT = """
 import sys
-from nightsift.io.paths import Archive
-from nightsift.units import load_unit
+from nightsift.archive.paths import Archive
+from nightsift.unit.units import load_unit
 from tasks.reduce import reduce_file
 url, unit, archive = sys.argv[1:]
 while True:
@@ -94,7 +95,7 @@ def fields(repeat: int, folder: Path) -> None:
     grids = (whole_sky(folder / "g42.txt", 4.2), whole_sky(folder / "g55.txt", 5.5))
     survey = Survey.for_folder(folder, "decam", folder / "archive")
     survey = survey.model_copy(update={"alert": survey.alert.model_copy(update={"tilings": grids})})
-    desk = Desk(survey, {"decam": survey.load_unit("decam")})
+    desk = AlertSession(survey, {"decam": survey.load_unit("decam")})
     began = datetime.now(UTC) - timedelta(hours=3)
     for name, width, level in (("narrow, 2 deg", 2.0, 9), ("wide, 25 deg", 25.0, 6)):
         walls, cpus = [], []

@@ -18,18 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from nightsift import tables
-from nightsift.alerts.coverage import coverage, greedy
-from nightsift.alerts.products.footprint import footprint_of
-from nightsift.alerts.products.gather import Gathered
-from nightsift.alerts.products.hosts import HostCatalogue, load_hosts
-from nightsift.alerts.products.known import KnownPositions
-from nightsift.alerts.products.options import default_ranking
-from nightsift.alerts.products.rank import Catalogues, rank_again, rank_candidates
-from nightsift.alerts.products.sky_figure import sky_figure
-from nightsift.alerts.skymap import SkyMap
-from nightsift.alerts.skymap_file import read_skymap
+from nightsift.archive.skyalert_options import default_ranking
+from nightsift.context.hosts import HostCatalogue, load_hosts
+from nightsift.context.known_positions import KnownPositions
+from nightsift.core import tables
 from nightsift.sky.fields import SkyField, square_field
+from nightsift.skyalerts.planning.field_ranking import coverage, greedy
+from nightsift.skyalerts.products.gather import Gathered, footprint_of
+from nightsift.skyalerts.products.rank import Catalogues, rank_again, rank_candidates
+from nightsift.skyalerts.products.sky_figure import sky_figure
+from nightsift.skyalerts.skymaps.skymap import SkyMap
+from nightsift.skyalerts.skymaps.skymap_file import read_skymap
 
 T0 = 61364.25
 

@@ -26,8 +26,8 @@ import quality
 from peers import true_psf
 from peers.child import cost
 
-from nightsift.flags import Mask
-from subtraction import method_names, subtract
+from nightsift.core.flags import Mask
+from subtraction.api import method_names, subtract
 
 HERE = Path(__file__).parent
 

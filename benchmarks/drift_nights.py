@@ -36,8 +36,8 @@ def nights(first: int, number: int) -> tuple[str, ...]:
 
 def options_of(index: int, when: tuple[str, ...]) -> Any:
     """The survey of one unit: the random unit, its sky, what moves and varies."""
-    from nightsift.simulate import SimulationOptions, random_unit
-    from nightsift.simulate.options import SkyOptions, TransientOptions
+    from nightsift.simulate.options import SimulationOptions, SkyOptions, TransientOptions
+    from nightsift.simulate.unit_options import random_unit
 
     unit = dataclasses.replace(random_unit(SEED, index, SHAPE), dither=6.0)
     return SimulationOptions(
@@ -49,7 +49,7 @@ def options_of(index: int, when: tuple[str, ...]) -> Any:
 
 def planted(fault: str, strength: str, index: int) -> Any:
     """The same survey with a fault; for a change of the pipeline the frames stay as they are."""
-    from nightsift.simulate import random_unit
+    from nightsift.simulate.unit_options import random_unit
 
     when = nights(REFERENCE + CLEAN, FAULTY)
     options = dataclasses.replace(options_of(index, when), template_frames=0)
@@ -79,7 +79,7 @@ def planted(fault: str, strength: str, index: int) -> Any:
 
 def changed_unit(unit: Any, fault: str, strength: str) -> Any:
     """The unit as the pipeline reads it: other options where the fault is one of the pipeline."""
-    from nightsift.units import Unit
+    from nightsift.unit.units import Unit
 
     if fault != "pipeline":
         return unit
@@ -95,9 +95,9 @@ def changed_unit(unit: Any, fault: str, strength: str) -> Any:
 def make(out: Path, index: int, fault: str = "", strength: str = "") -> str:
     """Make one unit's nights, or its nights with a fault, unless they are there."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from nightsift.io.paths import Archive
-    from nightsift.simulate import simulate
-    from nightsift.survey import load_survey
+    from nightsift.archive.paths import Archive
+    from nightsift.archive.survey import load_survey
+    from nightsift.simulate.survey import simulate
 
     home = out / f"unit-{index:02d}"
     folder = home / (f"{fault}-{strength}" if fault else "clean")
@@ -163,10 +163,10 @@ def _templates(survey: Any, unit: Any, archive: Any) -> None:
 
 def _reduce(source: Any, unit: Any, archive: Any) -> dict[str, int]:
     """Reduce every exposure; inject sources into the first one of each night that was reduced."""
-    from nightsift.errors import NightsiftError
+    from nightsift.core.errors import NightsiftError
     from nightsift.io.parquet import write_table
     from tasks.discover import find_exposures
-    from tasks.injection import recover_injected
+    from tasks.monitor import recover_injected
     from tasks.reduce import reduce_file
 
     states: dict[str, int] = {}

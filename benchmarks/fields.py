@@ -39,8 +39,8 @@ from truth import (
     variance_of,
 )
 
-from nightsift.flags import Mask
-from nightsift.frames import Frame, Meta, Pair
+from nightsift.core.flags import Mask
+from nightsift.core.frames import Frame, Meta, Pair
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from detections import box_around
 from ideal import HALF, expected_variance
 
 import subtraction
-from nightsift.images.stars import find_stars
-from nightsift.plots import COLOURS, STYLE
+from nightsift.images.stars.stars import find_stars
+from nightsift.report.plots import COLOURS, STYLE
 from subtraction.psf.fit import fit_psf
 
 METHODS = ("hotpants", "zogy", "sfft")

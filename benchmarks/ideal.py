@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from truth import Truth
 
-from nightsift.frames import Pair
+from nightsift.core.frames import Pair
 
 HALF = 24
 SIZE = (2 * HALF + 1, 2 * HALF + 1)

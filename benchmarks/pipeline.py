@@ -27,13 +27,14 @@ from typing import TypeVar
 import numpy as np
 
 from flows.templates import build_templates
-from nightsift.io.paths import Archive
-from nightsift.memory import keep_freed_memory
-from nightsift.simulate import SimulationOptions, simulate
-from nightsift.survey import Runner
-from nightsift.units import load_unit
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import Runner
+from nightsift.core.parallel import keep_freed_memory
+from nightsift.simulate.options import SimulationOptions
+from nightsift.simulate.survey import simulate
+from nightsift.unit.units import load_unit
 from tasks.reduce import reduce_file
-from tasks.stages import Stopwatch
+from tasks.steps import Stopwatch
 
 SIZES = {"1k": (1024, 1024), "2k": (2048, 2048), "4k": (4096, 4096), "large": (6000, 8000)}
 IN_PROCESS = Runner(kind="in-process", workers=1, address="")

@@ -38,10 +38,10 @@ import fields
 from detections import box_around, completeness, false_detections
 from ideal import HALF, expected_variance, moved, true_psf
 
+from nightsift.core.flags import Mask
+from nightsift.core.frames import Pair
 from nightsift.core.robust import mad_sigma
-from nightsift.flags import Mask
-from nightsift.frames import Pair
-from subtraction import subtract
+from subtraction.api import subtract
 
 HARD = np.uint16(0xFFFF & ~Mask.BRIGHT_STAR.value)
 

@@ -33,8 +33,8 @@ import rb_ablation_figure
 import rb_bases
 import rb_networks
 
-from models import residuals
-from models.examples import TrainingSet
+from models.synthesis import synthetic
+from models.training.examples import TrainingSet
 
 DRAWS = 200
 RATE = 0.01  # of false alerts, or of minor planets missed
@@ -226,7 +226,7 @@ def tell(told: dict[str, Any], found: TrainingSet, everything: bool = False) -> 
 
 
 def _sources(names: list[str] | None) -> set[str]:
-    from models.leave_out import GROUPS
+    from models.training.dataset import GROUPS
 
     return {source for name in names or () for source in GROUPS.get(name, (name,))}
 
@@ -242,7 +242,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     found = rb_bases.read_sets(arguments.sets)
-    rows = residuals.detected(found.table)
+    rows = synthetic.detected(found.table)
     if arguments.sound:
         rows &= np.asarray(found.table["reduction"]).astype(str) == "standard"
     found = found.take(np.flatnonzero(rows))

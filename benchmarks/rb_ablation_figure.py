@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from nightsift.plots import COLOURS, MARKERS, STYLE
+from nightsift.report.plots import COLOURS, MARKERS, STYLE
 
 NUCLEUS = -0.45  # where what stands on the nucleus is drawn (half-light radii)
 FALSE = "false detections"

@@ -1,10 +1,11 @@
 """Which labels help a new unit most: ``rb_active.py --sets FOLDER --out bench/active [--data FOLDER] [--units 12]``.
 
 A person labels some candidates of a unit that the model never saw, ten at a time, chosen by each rule of
-`models.active`; a correction of the network (`models.few_labels`) is learnt from them and measured on other exposures
+`models.transfer.active`; a correction of the network (`benchmarks.realbogus.few_labels`) is learnt from them and
+measured on other exposures
 of the unit. The mean over units and seeds is shown with its standard error; beside it, how the hundred candidates asked
 for differ from the pool, and what that does to a rate that is naively measured on them. With ``--data`` the same on the
-labelled ZTF alerts (`models.real_stamps`), channels together. Writes ``active.json`` and ``active.png``.
+labelled ZTF alerts (`benchmarks.realbogus.real_stamps`), channels together. Writes ``active.json`` and ``active.png``.
 """
 
 from __future__ import annotations
@@ -20,18 +21,16 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 from scipy.special import expit, logit
 
-from models import examples as sets
-from models.active import RULES, bias_report, choose
-from models.evaluate import missed_and_fpr, threshold_at_missed
-from models.features import pooled, trunk_features
-from models.few_labels import fit_correction
-from models.predict import sample_logits
-from models.real_stamps import read_ztf
-from models.residuals import detected
-from models.scoring_rules import nll
-from models.split import groups_of
-from models.store import load
-from nightsift.plots import COLOURS, STYLE
+from benchmarks.realbogus.few_labels import fit_correction
+from benchmarks.realbogus.real_stamps import read_ztf
+from models.calibration.metrics import missed_and_fpr, nll, threshold_at_missed
+from models.network.classifier import pooled, trunk_features
+from models.network.store import load, sample_logits
+from models.synthesis.synthetic import detected
+from models.training import examples as sets
+from models.training.split import groups_of
+from models.transfer.active import RULES, bias_report, choose
+from nightsift.report.plots import COLOURS, STYLE
 
 BATCH, LABELS, SAMPLES = 10, 100, 20
 LOOKS = dict(zip(RULES, (COLOURS[0], COLOURS[1], COLOURS[2], "0.5"), strict=True))

@@ -22,13 +22,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 import rb_bases
 import rb_scores
 
-from models import store
-from models.contract import list_architectures
-from models.examples import TrainingSet
-from models.inputs import PLANES
-from models.predict import predict
-from models.train import TrainOptions
-from nightsift.frames import Stamps
+from models.network import store
+from models.network.contract import list_architectures
+from models.network.inputs import PLANES
+from models.network.store import predict
+from models.training.examples import TrainingSet
+from models.training.train import TrainOptions
+from nightsift.core.frames import Stamps
 
 STAMPS = 2048  # timed at once, an exposure's worth or more
 REPEATS = 5

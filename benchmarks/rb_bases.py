@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from models import examples, store
-from models.classifier import Classifier
-from models.examples import TrainingSet
-from models.train import TrainOptions, train
+from models.network import store
+from models.network.classifier import Classifier
+from models.training import examples
+from models.training.examples import TrainingSet
+from models.training.train import TrainOptions, train
 
 FOLDS = 4
 

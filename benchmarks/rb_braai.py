@@ -1,16 +1,16 @@
 """Against braai on real stamps: ``rb_braai.py --data FOLDER --out bench/braai [--model base] [--rounds 6]``.
 
-FOLDER holds ``stamps/`` (ZTF, Gattini-IR, ATLAS and BTSbot's example, see `models.real_stamps`) and
+FOLDER holds ``stamps/`` (ZTF, Gattini-IR, ATLAS and BTSbot's example, see `benchmarks.realbogus.real_stamps`) and
 ``catalogs/vsx.parquet``. The ZTF alerts are dealt into folds so that no object and no exposure stands on two sides
 (``--by night``: no night; but one night holds 499 of 656 alerts, so that for those only the 157 others can be learnt
 from); every alert is scored by a model that saw neither. Three ways to use our model: as it is, with a correction
-learnt from the other folds (`models.few_labels`), and with all weights fine-tuned on them. braai d6_m9's own scores are
-of the same rows.
+learnt from the other folds (`benchmarks.realbogus.few_labels`), and with all weights fine-tuned on them. braai d6_m9's
+own scores are of the same rows.
 
 How to read it: most bogus of this set are what braai and the survey's forests call bogus, so that braai cannot be
 wrong about them. Labels that no image classifier made are minor planets, spectra and catalogued variables on the one
-side, and on the other candidates that fade where the template holds nothing (`models.lost_flux`); on these alone the
-comparison is fair, and they are few. Writes ``braai.json`` and ``braai.png``.
+side, and on the other candidates that fade where the template holds nothing (`benchmarks.realbogus.real_stamps`); on
+these alone the comparison is fair, and they are few. Writes ``braai.json`` and ``braai.png``.
 """
 
 from __future__ import annotations
@@ -29,19 +29,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from rb_braai_figure import draw, recall_at
 
-from models.calibrate import mean_probability
-from models.evaluate import auc
-from models.features import pooled, trunk_features
-from models.few_labels import fit_correction
-from models.inputs import prepare
-from models.planes import planes_of
-from models.predict import sample_logits
-from models.real_stamps import RealSet, read_atlas, read_btsbot, read_pgir, read_ztf
-from models.scoring_rules import brier, ece, grouped_bootstrap, nll
-from models.split import groups_of
-from models.store import load
-from models.transfer import fit
-from models.tuner import TuneOptions, Tuner
+from benchmarks.realbogus.few_labels import fit_correction
+from benchmarks.realbogus.real_stamps import RealSet, read_atlas, read_btsbot, read_pgir, read_ztf
+from models.calibration.calibrate import mean_probability
+from models.calibration.metrics import auc, brier, ece, grouped_bootstrap, nll
+from models.network.classifier import pooled, trunk_features
+from models.network.inputs import prepare
+from models.network.store import load, sample_logits
+from models.training.planes import planes_of
+from models.training.split import groups_of
+from models.transfer.transfer import fit
+from models.transfer.tuner import TuneOptions, Tuner
 
 FOLDS, SAMPLES, DRAWS = 5, 20, 100
 POSITIVES = {"minor planets": "ephemeris", "variables": "catalogue", "spectra": "spectrum"}

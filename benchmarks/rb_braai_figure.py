@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from models.evaluate import reliability
-from models.real_stamps import RealSet
-from nightsift.plots import COLOURS, STYLE
+from benchmarks.realbogus.real_stamps import RealSet
+from models.calibration.metrics import reliability
+from nightsift.report.plots import COLOURS, STYLE
 
 LOOKS = {"zero-shot": COLOURS[3], "corrected": COLOURS[1], "fine-tuned": COLOURS[0], "braai": "black"}
 

@@ -2,7 +2,8 @@
 
 Classes of ZTF alerts come from minor planets (mover), catalogued variable stars (variable), spectra, and, where nothing
 better is there, a brightening 0.7 to 10 arcsec off a galaxy that nothing else explains (transient; a pseudo label by
-context, not by an image classifier). A head learns them from few examples a class (`models.classes`), from nothing or
+context, not by an image classifier). A head learns them from few examples a class (`benchmarks.realbogus.classes`),
+from nothing or
 as deviations from a head learnt on simulated units; folds share no object and no exposure. Then the four classes with
 bogus: the hierarchy against a flat softmax of four, and what each does to the calibration of real/bogus. Writes
 ``classes.json`` and ``classes.png``.
@@ -28,17 +29,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from rb_classes_figure import draw
 
-from models import examples as sets
-from models.classes import BOGUS, CLASSES, ClassHead, fit_classes, hierarchical
-from models.classifier import Classifier
-from models.examples import join
-from models.features import pooled, trunk_features
-from models.few_labels import fit_correction
-from models.predict import sample_logits
-from models.real_stamps import RealSet, read_btsbot, read_ztf
-from models.scoring_rules import brier, ece, nll
-from models.split import groups_of
-from models.store import load
+from benchmarks.realbogus.classes import BOGUS, CLASSES, ClassHead, fit_classes, hierarchical
+from benchmarks.realbogus.few_labels import fit_correction
+from benchmarks.realbogus.real_stamps import RealSet, read_btsbot, read_ztf
+from models.calibration.metrics import brier, ece, nll
+from models.network.classifier import Classifier, pooled, trunk_features
+from models.network.store import load, sample_logits
+from models.training import examples as sets
+from models.training.examples import join
+from models.training.split import groups_of
 
 FOLDS, DRAWS = 5, 10
 EACH = (3, 5, 10, 20, 30)

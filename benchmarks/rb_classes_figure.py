@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from models.classes import BOGUS, CLASSES
-from nightsift.plots import COLOURS, STYLE
+from benchmarks.realbogus.classes import BOGUS, CLASSES
+from nightsift.report.plots import COLOURS, STYLE
 
 ALL = (*CLASSES, BOGUS)
 

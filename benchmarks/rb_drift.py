@@ -27,8 +27,8 @@ BEFORE = 4
 
 def read_archive(folder: Path, clean: Path) -> list[Any]:
     """Nights of one unit, in order."""
-    from nightsift.io.paths import Archive
-    from nightsift.survey import load_survey
+    from nightsift.archive.paths import Archive
+    from nightsift.archive.survey import load_survey
     from tasks.monitor import read_night
 
     survey = load_survey(clean / "nightsift.toml")
@@ -84,7 +84,7 @@ def pack(path: Path, clean: dict[str, list[Any]], faulty: dict[Any, list[Any]]) 
 
 def unpack(path: Path) -> tuple[dict[str, list[Any]], dict[Any, list[Any]]]:
     """Read what `pack` wrote."""
-    from models.night_channels import NightData
+    from models.drift.night_channels import NightData
 
     parts: dict[tuple[str, str, str], dict[str, np.ndarray]] = {}
     with np.load(path, allow_pickle=False) as stored:
@@ -114,8 +114,8 @@ def parting(count: int, number: int, reference: int) -> tuple[np.ndarray, np.nda
 
 def false_alarms(clean: dict[str, list[Any]], partings: int, reference: int, rate: float) -> dict[str, Any]:
     """Alarms on clean nights."""
-    from models.judgement import judge_night, judge_unit, priors
-    from models.night_channels import learn_reference, night_values
+    from models.drift.alarm import judge_night, judge_unit, priors
+    from models.drift.night_channels import learn_reference, night_values
 
     judged, alarms, by_parting, reasons, p = 0, 0, [], Counter(), []
     for number in range(partings):
@@ -156,8 +156,8 @@ def delays(
     clean: dict[str, list[Any]], faulty: dict[tuple[str, str, str], list[Any]], rate: float
 ) -> list[dict[str, Any]]:
     """Nights from each fault to its alarm, and the channels that saw it."""
-    from models.judgement import judge_night, judge_unit, priors
-    from models.night_channels import learn_reference, night_values
+    from models.drift.alarm import judge_night, judge_unit, priors
+    from models.drift.night_channels import learn_reference, night_values
 
     references = {unit: learn_reference(nights[:REFERENCE]) for unit, nights in clean.items()}
     prior = priors(list(references.values()))
@@ -234,9 +234,9 @@ def draw(rows: list[dict[str, Any]], clean: dict[str, Any], path: Path, rate: fl
     import matplotlib
     from matplotlib.figure import Figure
 
-    from models.judgement import TOGETHER
-    from models.night_channels import CHANNELS
-    from nightsift.plots import COLOURS, STYLE
+    from models.drift.alarm import TOGETHER
+    from models.drift.night_channels import CHANNELS
+    from nightsift.report.plots import COLOURS, STYLE
 
     names = [channel.name for channel in (*CHANNELS, TOGETHER)]
     kinds = [(f, s) for f in FAULTS for s in STRENGTHS if any((r["fault"], r["strength"]) == (f, s) for r in rows)]

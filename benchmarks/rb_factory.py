@@ -27,11 +27,11 @@ os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUM
 
 import numpy as np
 
-from models import examples
-from models.examples import TrainingSet
+from models.training import examples
+from models.training.examples import TrainingSet
+from nightsift.archive.survey import load_survey
 from nightsift.core.robust import nan_mad_sigma
-from nightsift.simulate import simulate
-from nightsift.survey import load_survey
+from nightsift.simulate.survey import simulate
 from tasks.examples import harvest, survey_options
 
 ORDER = ("detected", "minor_planet", "injected", "transplanted", "random", "galaxy_residual", "galaxy_pixel")

@@ -24,11 +24,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import rb_bases
 import rb_scores
 
-from models import residuals
-from models.evaluate import auc, threshold_at_fpr, threshold_at_missed
-from models.examples import TrainingSet
-from models.predict import predict
-from models.store import load
+from models.calibration.metrics import auc, threshold_at_fpr, threshold_at_missed
+from models.network.store import load, predict
+from models.synthesis import synthetic
+from models.training.examples import TrainingSet
 
 DRAWS = 200
 RATES = (1e-2, 1e-3)
@@ -116,7 +115,7 @@ def main() -> None:
         one: np.asarray(predict(found.stamps, found.sign, load(one))["score"], dtype=float) for one in arguments.models
     }
     sound = np.asarray(found.table["reduction"]).astype(str) == "standard"
-    detected = residuals.detected(found.table)
+    detected = synthetic.detected(found.table)
     snr = np.asarray(found.table["snr"])
     choices = {
         "everything": np.full(len(found), True), "detections alone": detected,

@@ -1,6 +1,7 @@
 """What more data bring: ``rb_learning.py --sets FOLDERS --test FOLDERS --out FOLDER --fractions 0.125 1 --seeds 0 1``.
 
-Trains a network on each part of the units and for each seed, as `models.learning_curve` does it: whole units, each part
+Trains a network on each part of the units and for each seed, as `models.calibration.evaluation` does it: whole units,
+each part
 holding the smaller ones of its seed. Units to stop the training by are the same for all. The number of epochs grows as
 the part shrinks, by ``--power``: with 1 (here) every network takes as many steps, whatever it learns from.
 
@@ -30,10 +31,10 @@ import rb_learning_figure
 import rb_networks
 from rb_networks import Sets
 
-from models import residuals
-from models.learning_curve import first_units, longer
-from models.store import MODEL
-from models.train import TrainOptions, train
+from models.calibration.evaluation import first_units, longer
+from models.network.store import MODEL
+from models.synthesis import synthetic
+from models.training.train import TrainOptions, train
 
 FRACTIONS = (0.03125, 0.0625, 0.125, 0.25, 0.5, 1.0)
 EPOCHS = 8  # those of the shipped base, for the whole set
@@ -109,7 +110,7 @@ def networks_in(out: Path) -> list[Path]:
 def judge(out: Path, test: list[Path]) -> None:
     """Score all networks on what the pipeline detected in the test sets; tables, figure and numbers."""
     found = rb_bases.read_sets(test)
-    found = found.take(np.flatnonzero(residuals.detected(found.table)))
+    found = found.take(np.flatnonzero(synthetic.detected(found.table)))
     points: list[dict[str, Any]] = []
     for folder in networks_in(out):
         shared = rb_networks.shared_with(folder, found)

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from models.evaluate import auc, missed_and_fpr, threshold_at_missed
-from models.learning_curve import SMALLEST
-from models.scoring_rules import nll
-from nightsift.plots import COLOURS, STYLE
+from models.calibration.evaluation import SMALLEST
+from models.calibration.metrics import auc, missed_and_fpr, nll, threshold_at_missed
+from nightsift.report.plots import COLOURS, STYLE
 
 DRAWS = 100
 LEAST_SIZES = 3  # different sizes, for a power law

@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from models import examples, store
-from models.augment import AugmentOptions
-from models.classifier import Classifier, of_network
-from models.dataset import to_learn_from
-from models.examples import EXAMPLES, TrainingSet
-from models.inputs import Recipe
-from models.leave_out import leave_out
-from models.predict import predict
-from models.runtime import start_keras
-from models.train import TrainedModel, TrainOptions
-from nightsift.frames import Stamps
+from models.network import store
+from models.network.classifier import Classifier, of_network
+from models.network.inputs import Recipe
+from models.network.runtime import start_keras
+from models.network.store import predict
+from models.training import examples
+from models.training.augment import AugmentOptions
+from models.training.dataset import leave_out, to_learn_from
+from models.training.examples import EXAMPLES, TrainingSet
+from models.training.train import TrainedModel, TrainOptions
+from nightsift.core.frames import Stamps
 from nightsift.io.parquet import read_table
 
 TOLD = "training.json"
@@ -72,7 +72,7 @@ def open_sets(folders: list[Path], seed: int = 1) -> Sets:
 
 
 def leaving_out(sets: Sets, names: list[str]) -> Sets:
-    """The sets with examples of some sources in no part, see `models.leave_out`."""
+    """The sets with examples of some sources in no part, see `models.training.dataset`."""
     left = leave_out(TrainingSet(_without_stamps(sets.table).stamps, sets.table, sets.card), names)
     return Sets(sets.folders, sets.sizes, left.table, left.card)
 
@@ -109,8 +109,8 @@ def load(name: str | Path) -> Classifier:
     """A network of `save`, or a released model by its name or folder."""
     if not is_plain(name):
         return store.load(str(name))
-    from models.contract import check
-    from models.normalisation import layer_class
+    from models.network.contract import check
+    from models.network.inputs import layer_class
 
     folder, keras = Path(name), start_keras()
     layer_class()  # registers the layer under its name, which reading needs
@@ -121,7 +121,7 @@ def load(name: str | Path) -> Classifier:
 
 
 def as_trained(folder: Path) -> TrainedModel:
-    """A network of `save` as its training left it, for `models.release`."""
+    """A network of `save` as its training left it, for `models.training.release`."""
     told = told_of(folder)
     options = dict(told["training"])
     options |= {"recipe": Recipe.from_mapping(told["recipe"]), "augment": AugmentOptions(**options["augment"])}

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from models import examples
-from nightsift.simulate import random_unit, simulate
-from nightsift.simulate.unit_options import UnitOptions
-from nightsift.survey import load_survey
+from models.training import examples
+from nightsift.archive.survey import load_survey
+from nightsift.simulate.survey import simulate
+from nightsift.simulate.unit_options import UnitOptions, random_unit
 from tasks.examples import harvest, survey_options
 
 

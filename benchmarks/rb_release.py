@@ -17,9 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import rb_bases
 import rb_networks
 
-from models.dataset import with_test_set
-from models.leave_out import leave_out
-from models.release import release
+from models.training.dataset import leave_out, with_test_set
+from models.training.release import release
 
 
 def main() -> None:

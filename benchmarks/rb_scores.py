@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from models.evaluate import auc, missed_and_fpr, threshold_at_fpr, threshold_at_missed
-from models.scoring_rules import brier, ece, nll
+from models.calibration.metrics import auc, brier, ece, missed_and_fpr, nll, threshold_at_fpr, threshold_at_missed
 
 NAMES = {
     "auc": "AUC",

@@ -24,8 +24,8 @@ GOALS = {"one": 6000.0, "samples": 0.5, "keras": 2.0}
 
 def stamps(folder: Path | None, number: int, size: int) -> Any:
     """Stamps of a labelled set where one is given, drawn ones elsewhere."""
-    from models import examples
-    from nightsift.frames import Stamps
+    from models.training import examples
+    from nightsift.core.frames import Stamps
 
     if folder is not None:
         parts = sorted(path.parent for path in folder.glob(f"**/{examples.TABLE}"))
@@ -47,10 +47,10 @@ def parts_of_a_pass(given: Any, sign: Any, classifier: Any) -> dict[str, float]:
     """Processor microseconds a stamp of the steps of one pass, in one thread."""
     import onnxruntime
 
-    from models.inputs import prepare
-    from models.normalise import normalise
-    from models.sampling import draw_gates
-    from models.store import find
+    from models.network.inputs import prepare
+    from models.network.normalise import normalise
+    from models.network.sampling import draw_gates
+    from models.network.store import find
 
     folder, n = find(classifier.name), min(len(given), 1024)
     options = onnxruntime.SessionOptions()
@@ -130,8 +130,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    from models.predict import predict
-    from models.store import load
+    from models.network.store import load, predict
 
     onnx = load(arguments.model, threads=arguments.threads, engine="onnx")
     keras = load(arguments.model, threads=arguments.threads, engine="keras")
@@ -162,7 +161,7 @@ def draw(rows: list[dict[str, Any]], parts: dict[str, float], path: Path, thread
     import matplotlib
     from matplotlib.figure import Figure
 
-    from nightsift.plots import COLOURS, STYLE
+    from nightsift.report.plots import COLOURS, STYLE
 
     with matplotlib.rc_context({**STYLE, "figure.facecolor": "white", "savefig.facecolor": "white"}):
         figure = Figure(figsize=(9.4, 2.7), layout="constrained")

@@ -27,11 +27,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 import rb_bases
 import rb_scores
 
-from models.contract import TRUNK
-from models.examples import TrainingSet, weights
-from models.inputs import prepare
-from models.planes import planes_of
-from models.train import TrainOptions
+from models.network.contract import TRUNK
+from models.network.inputs import prepare
+from models.training.examples import TrainingSet, weights
+from models.training.planes import planes_of
+from models.training.train import TrainOptions
 
 FLAG_BITS = 16
 OPTIONAL = ("mag", "neighbour_distance", "star_galaxy")

@@ -3,7 +3,8 @@
 The experiment of a survey that takes over a classifier from another one. For each seed a unit that its base model
 never saw is drawn; the labels come from some of its fields, and the figures from the others. With 20, 50, 100 and
 500 labels the base is taken as it is (with calibration), its head is tuned, a part of it, all of it, or a network is
-trained from scratch, all by the same rules (`models.transfer`). Strategies see the same labels and are tested on the
+trained from scratch, all by the same rules (`models.transfer.transfer`). Strategies see the same labels and are
+tested on the
 same stamps, so they are compared pair by pair (paired t-test) and, as elsewhere, unpaired (Welch); p-values of all
 comparisons with the frozen base are corrected together after Holm (1979, Scand. J. Stat. 6, 65); the size of an effect
 is Hedges' g (1981, J. Educ. Stat. 6, 107) and the mean difference itself.
@@ -30,15 +31,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 import rb_bases
 import rb_scores
 
-from models.calibrate import fit_calibration, mean_probability
-from models.classifier import Classifier
-from models.examples import TrainingSet
-from models.split import groups_of
-from models.store import load
-from models.train import TrainOptions
-from models.transfer import KEYS, cross_fit, fit, folds_of
-from models.tuned_parts import STRATEGIES
-from models.tuner import TuneOptions, Tuner
+from models.calibration.calibrate import fit_calibration, mean_probability
+from models.network.classifier import Classifier
+from models.network.store import load
+from models.training.examples import TrainingSet
+from models.training.split import groups_of
+from models.training.train import TrainOptions
+from models.transfer.transfer import KEYS, cross_fit, fit, folds_of
+from models.transfer.tuner import STRATEGIES, TuneOptions, Tuner
 
 LABELS = (20, 50, 100, 500)
 COMPARED = ("auc", "fpr_1_missed", "nll", "ece")

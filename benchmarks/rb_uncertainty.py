@@ -3,7 +3,8 @@
 FOLDER holds one folder a unit with a labelled set. Units are dealt to training, validation and test, and a network is
 trained on the first; or, with ``--model`` and ``--new``, heads learn from FOLDER, which that model was trained on, and
 two units of ``--new`` are for validation, the others for the test. On the features of the trunk: the head as it is, MC
-dropout, an ensemble of small heads (`models.ensemble`), last-layer Laplace (`models.laplace`). Compared on what the
+dropout, an ensemble of small heads (`benchmarks.realbogus.ensemble`), last-layer Laplace
+(`benchmarks.realbogus.laplace`). Compared on what the
 pipeline detected in the test units as they are, after planted faults that none was trained on, and in units of another
 kind (``--other``); ranges are from drawing fields again. Writes ``uncertainty.json`` and ``uncertainty.png``.
 """
@@ -21,26 +22,34 @@ from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter, shift
 from scipy.special import expit
 
-from models import examples as sets
-from models.augment import AugmentOptions, augment
-from models.calibrate import fit_calibration
-from models.classifier import Classifier
-from models.dataset import assign_splits
-from models.ensemble import FeatureSet, HeadOptions, train_heads
-from models.evaluate import auc, missed_and_fpr, reliability, threshold_at_missed
-from models.examples import TrainingSet, join, weights
-from models.features import flattened, trunk_features
-from models.inputs import prepare
-from models.laplace import fit_laplace
-from models.predict import sample_logits, summarise
-from models.residuals import detected
-from models.sampling import draw_gates
-from models.scoring_rules import aurc, brier, ece, grouped_bootstrap, nll, risk_coverage
-from models.split import SPLITS
-from models.store import load, save
-from models.train import TrainOptions, train
-from nightsift.frames import Stamps
-from nightsift.plots import COLOURS, STYLE
+from benchmarks.realbogus.ensemble import FeatureSet, HeadOptions, train_heads
+from benchmarks.realbogus.laplace import fit_laplace
+from models.calibration.calibrate import fit_calibration
+from models.calibration.metrics import (
+    auc,
+    aurc,
+    brier,
+    ece,
+    grouped_bootstrap,
+    missed_and_fpr,
+    nll,
+    reliability,
+    risk_coverage,
+    threshold_at_missed,
+)
+from models.network.classifier import Classifier, flattened, trunk_features
+from models.network.inputs import prepare
+from models.network.sampling import draw_gates
+from models.network.store import load, sample_logits, save, summarise
+from models.synthesis.synthetic import detected
+from models.training import examples as sets
+from models.training.augment import AugmentOptions, augment
+from models.training.dataset import assign_splits
+from models.training.examples import TrainingSet, join, weights
+from models.training.split import SPLITS
+from models.training.train import TrainOptions, train
+from nightsift.core.frames import Stamps
+from nightsift.report.plots import COLOURS, STYLE
 
 SAMPLES = 20
 CHANGES = AugmentOptions(seeing=0, no_difference=0, no_template=0, no_science=0)

@@ -25,16 +25,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 import rb_bases
 import rb_scores
 
-from models.calibrate import Calibration, fit_calibration, mean_probability
-from models.classifier import Classifier
-from models.examples import TrainingSet
-from models.predict import sample_logits
-from models.residuals import detected
-from models.scoring_rules import ece
-from models.store import load
-from models.train import TrainOptions
-from models.transfer import cross_fit, fit, folds_of
-from models.tuner import TuneOptions, Tuner
+from models.calibration.calibrate import Calibration, fit_calibration, mean_probability
+from models.calibration.metrics import ece
+from models.network.classifier import Classifier
+from models.network.store import load, sample_logits
+from models.synthesis.synthetic import detected
+from models.training.examples import TrainingSet
+from models.training.train import TrainOptions
+from models.transfer.transfer import cross_fit, fit, folds_of
+from models.transfer.tuner import TuneOptions, Tuner
 
 LABELS = 500
 TOLD = ("auc", "fpr_1_missed", "tpr_1e-2", "tpr_1e-3", "tpr_1e-4", "nll", "ece")

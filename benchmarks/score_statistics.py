@@ -24,7 +24,7 @@ import fields
 import quality
 
 import subtraction
-from subtraction.verdict.peak_density import expected_peaks, matched_sigma
+from subtraction.quality.quality import expected_peaks, matched_sigma
 
 LEVELS = (3.5, 4.0, 4.5, 5.0)
 

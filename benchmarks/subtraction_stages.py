@@ -15,9 +15,9 @@ import numpy as np
 
 import subtraction.finish as finish
 import subtraction.methods.hotpants as hotpants
-from nightsift.frames import Frame, Meta, Pair
-from nightsift.images.stars import find_stars
-from subtraction import subtract
+from nightsift.core.frames import Frame, Meta, Pair
+from nightsift.images.stars.stars import find_stars
+from subtraction.api import subtract
 from subtraction.psf.fit import fit_psf
 
 STAGES = {

@@ -1,7 +1,7 @@
 """Backfill: an archive of years reduced in chunks, a few at a time, less urgent than tonight, resumable at any moment.
 
-The ledger of the campaign (`nightsift.chunk_ledger`) says what is done; whatever launches chunks only asks it. So a
-campaign that was killed is started again by the same command, and goes on.
+The ledger of the campaign (`nightsift.backfill.chunk_ledger`) says what is done; whatever launches chunks only asks
+it. So a campaign that was killed is started again by the same command, and goes on.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from pathlib import Path
 
 from prefect import flow
 
+from flows.campaign_launch import Row, RunOptions, launch_here, launch_through_workers, workers_wait
 from flows.campaign_plan import Draft, Request, begin, draft
-from flows.launching import How, Row, launch_here, launch_through_workers, workers_wait
-from flows.recorded import recorded
-from nightsift import chunk_ledger
-from nightsift.campaigns import Campaign
-from nightsift.errors import ConfigurationError, NightsiftError
-from nightsift.io.paths import Archive
-from nightsift.survey import Survey, load_survey
-from tasks.finish import finish_night
-from tasks.logs import run_logger
-from tasks.report import write_report
+from flows.tracking import recorded
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import Survey, load_survey
+from nightsift.backfill import chunk_ledger
+from nightsift.backfill.campaigns import Campaign
+from nightsift.core.errors import ConfigurationError, NightsiftError
+from tasks.finish import finish_night, write_report
+from tasks.retry import run_logger
 
 HOPELESS = 5
 """Chunks in a row in which nothing succeeded, after which a campaign stops: the disk is full, or the source is away."""
@@ -88,7 +87,7 @@ class BackfillSummary:
 def backfill(
     survey: Survey | str | Path,
     request: Request,
-    how: How | None = None,
+    how: RunOptions | None = None,
     plan: Draft | None = None,
     progress: Progress | None = None,
     track: bool = True,
@@ -121,7 +120,7 @@ def backfill(
         If request, survey, unit files or models are wrong, or exposures would be replaced without being asked to.
     """
     survey = survey if isinstance(survey, Survey) else load_survey(survey)
-    how = how or How(survey.runner)
+    how = how or RunOptions(survey.runner)
     plan = plan or draft(survey, request)
     if plan.other_recipe and not (request.version or request.in_place or request.keep):
         raise ConfigurationError(
@@ -136,7 +135,12 @@ def backfill(
 
 
 def _run(
-    survey: Survey, campaign: Campaign, how: How, problems: Sequence[str], progress: Progress | None, tracked: bool
+    survey: Survey,
+    campaign: Campaign,
+    how: RunOptions,
+    problems: Sequence[str],
+    progress: Progress | None,
+    tracked: bool,
 ) -> BackfillSummary:
     began, home = time.monotonic(), Archive(survey.archive)
     rows = {row["chunk"]: row for row in chunk_ledger.read(home, campaign.name).to_pylist() if row["kind"] == "reduce"}

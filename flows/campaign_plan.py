@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-from nightsift import campaigns, ledger, versions
-from nightsift.campaigns import Campaign
-from nightsift.chunks import ORDERS, Order, Planned, deal
-from nightsift.errors import ConfigurationError
-from nightsift.io.paths import WITHOUT_NIGHT, Archive
-from nightsift.provenance import code_version
-from nightsift.survey import Survey
-from nightsift.units import Unit
+from nightsift.archive import ledger, versions
+from nightsift.archive.paths import WITHOUT_NIGHT, Archive
+from nightsift.archive.survey import Survey
+from nightsift.backfill import campaigns
+from nightsift.backfill.campaigns import ORDERS, Campaign, Order, Planned, deal
+from nightsift.core.errors import ConfigurationError
+from nightsift.core.provenance import code_version
+from nightsift.unit.units import Unit
 from tasks.classify import model_of
 from tasks.discover import Exposure, find_in_sources
 from tasks.record import Work, recipe_of, work_left

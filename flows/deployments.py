@@ -2,6 +2,12 @@
 
 ``infra/prefect.yaml`` says the same for servers that are run otherwise. It is written from here: run
 ``python -P -m flows.deployments infra/prefect.yaml`` (or ``make docs``) after a change.
+
+What deployments run: the flows of nightsift with plain parameters, as a schedule, a page or a command can give them.
+
+A flow run that meets trouble of the world (a server restarting, a disk away) is begun again after half a minute, three
+times; what is wrong with a frame never fails a run. Beginning again is cheap and safe: what the ledger has is not done
+twice. Shorter troubles of network and disk are waited out inside an exposure (`tasks.retry`).
 """
 
 from __future__ import annotations
@@ -9,12 +15,13 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from prefect import Flow
+from prefect import Flow, flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions, StateType
@@ -26,10 +33,19 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import PREFECT_API_URL
 from prefect.workers.process import ProcessWorker
 
+from flows.backfill import backfill as run_campaign
+from flows.campaign_launch import RunOptions
+from flows.campaign_plan import Request
+from flows.monitoring import monitor
+from flows.plan_nights import plan
 from flows.prefect_internals import parameters_of
-from flows.server import answers
-from nightsift.errors import ConfigurationError
-from tasks.logs import run_logger
+from flows.templates import build_templates
+from flows.tracking import answers
+from flows.training import train_model
+from flows.watch import watch
+from nightsift.archive.survey import load_survey
+from nightsift.core.errors import ConfigurationError
+from tasks.retry import run_logger
 
 POOLS = {"night": 4, "backfill": 4, "alert": 4}
 """Runs at the same time by work pool: none starves another."""
@@ -75,15 +91,15 @@ class Deployed:
 
 
 DEPLOYMENTS = (
-    Deployed("nightly", "flows.scheduled.nightly", "night", limit=4),
-    Deployed("plan", "flows.scheduled.plan_nights", "night", cron="0 12 * * *"),
-    Deployed("templates", "flows.scheduled.templates", "backfill"),
-    Deployed("monitoring", "flows.scheduled.monitoring", "backfill", cron="0 10 * * *"),
-    Deployed("training", "flows.scheduled.training", "backfill", parameters=()),
-    Deployed("backfill", "flows.scheduled.backfill", "backfill"),
-    Deployed("backfill-batch", "flows.launching.batch_flow", "backfill", parameters=(), limit=2),
-    Deployed("alert", "flows.alert.alert", "alert", limit=4),
-    Deployed("alert-control", "flows.alert_control.alert_control", "alert", limit=4),
+    Deployed("nightly", "flows.deployments.nightly", "night", limit=4),
+    Deployed("plan", "flows.deployments.plan_nights", "night", cron="0 12 * * *"),
+    Deployed("templates", "flows.deployments.templates", "backfill"),
+    Deployed("monitoring", "flows.deployments.monitoring", "backfill", cron="0 10 * * *"),
+    Deployed("training", "flows.deployments.training", "backfill", parameters=()),
+    Deployed("backfill", "flows.deployments.backfill", "backfill"),
+    Deployed("backfill-batch", "flows.campaign_launch.batch_flow", "backfill", parameters=(), limit=2),
+    Deployed("alert", "flows.skyalert_listener.alert", "alert", limit=4),
+    Deployed("alert-control", "flows.skyalert.alert_control", "alert", limit=4),
 )
 """All deployments; those whose flow needs a package that is not installed are left out."""
 
@@ -97,7 +113,7 @@ def load_flow(entrypoint: str) -> Flow[..., Any] | None:
     Parameters
     ----------
     entrypoint : str
-        Module and flow, as ``flows.scheduled.nightly``.
+        Module and flow, as ``flows.deployments.nightly``.
 
     Returns
     -------
@@ -252,7 +268,7 @@ HEADER = """\
 #
 # Entry points are modules of the installed package, so workers need no sources. Nothing is fetched: a run starts in the
 # empty folder that its worker makes for it. What the world does to a run (a server restarting, a disk away) is tried
-# again: retries stand in flows/scheduled.py.
+# again: retries stand in flows/deployments.py.
 """
 
 
@@ -293,3 +309,152 @@ def _lines(content: dict[str, Any]) -> list[str]:
 
 if __name__ == "__main__":
     Path(sys.argv[1]).write_text(prefect_file(), encoding="utf-8")
+
+
+RETRIES = 3
+PAUSE = 30
+"""Seconds before a run is begun again."""
+
+
+@flow(name="nightly", persist_result=False, log_prints=False, retries=RETRIES, retry_delay_seconds=PAUSE)
+def nightly(survey: str, site: str = "") -> str:
+    """Watch the night of a site from now until after dawn, and close it with its report.
+
+    Parameters
+    ----------
+    survey : str
+        Survey file.
+    site : str
+        Site; may be empty where the survey has one.
+
+    Returns
+    -------
+    str
+        What came out, in one sentence.
+    """
+    from flows.summary import sentence
+
+    return sentence(watch(load_survey(survey), site))
+
+
+@flow(name="plan", persist_result=False, retries=RETRIES, retry_delay_seconds=PAUSE)
+def plan_nights(survey: str, days: int = 3) -> list[str]:
+    """Schedule the coming nights: each begins when it gets dark at its site.
+
+    Parameters
+    ----------
+    survey : str
+        Survey file.
+    days : int
+        How many nights ahead.
+
+    Returns
+    -------
+    list of str
+        Site and time of each.
+    """
+    return plan(load_survey(survey), survey, days)
+
+
+@flow(name="templates", persist_result=False, retries=RETRIES, retry_delay_seconds=PAUSE)
+def templates(survey: str, units: list[str] | None = None, until: str | None = None, redo: bool = False) -> str:
+    """Build and refresh the templates of a survey.
+
+    Parameters
+    ----------
+    survey : str
+        Survey file.
+    units : list of str
+        Only these units.
+    until : str
+        Use frames up to this night only.
+    redo : bool
+        Build again what is up to date.
+
+    Returns
+    -------
+    str
+        Templates by state.
+    """
+    return str(build_templates(load_survey(survey), units, until, redo=redo).states)
+
+
+@flow(name="monitoring", persist_result=False, retries=RETRIES, retry_delay_seconds=PAUSE)
+def monitoring(survey: str, night: str | None = None, units: list[str] | None = None) -> str:
+    """Judge whether each unit is still the one that its model was calibrated on.
+
+    Parameters
+    ----------
+    survey : str
+        Survey file.
+    night : str
+        Only this night.
+    units : list of str
+        Only these units.
+
+    Returns
+    -------
+    str
+        Units that drifted, by night.
+    """
+    drifted = [f"{row['unit']} in {row['night']}" for row in monitor(load_survey(survey), night, units).drifted]
+    return ", ".join(drifted) or "no unit drifted"
+
+
+@flow(name="campaign", persist_result=False, retries=RETRIES, retry_delay_seconds=PAUSE)
+def backfill(
+    survey: str, first: str = "", last: str = "", units: list[str] | None = None, version: str = "", keep: bool = False
+) -> str:
+    """Run a campaign over an archive of years, or go on with it; it pauses while a night goes on.
+
+    Parameters
+    ----------
+    survey : str
+        Survey file.
+    first, last : str
+        First and last night, both included; empty for no limit.
+    units : list of str
+        Only these units.
+    version : str
+        Version of the catalogue to make beside the one that is served.
+    keep : bool
+        Leave what other code, options, models or templates have made.
+
+    Returns
+    -------
+    str
+        Chunks by state.
+    """
+    loaded = load_survey(survey)
+    request = Request(first, last, tuple(units or ()), version, in_place=False, keep=keep)
+    chunks = Counter(row["state"] for row in run_campaign(loaded, request, RunOptions(loaded.runner)).rows)
+    return ", ".join(f"{number} chunks {state}" for state, number in sorted(chunks.items()))
+
+
+@flow(name="training", persist_result=False)
+def training(out: str, workers: int = 2) -> dict[str, Any]:
+    """Train a real/bogus model on simulated nights of random units.
+
+    Parameters
+    ----------
+    out : str
+        Folder of the model, from the root on: a run stands in a folder of its own, which is gone when it ends.
+    workers : int
+        Processes.
+
+    Returns
+    -------
+    dict
+        What its card says.
+
+    Raises
+    ------
+    ConfigurationError
+        If the folder is not given from the root on.
+    """
+    if not Path(out).is_absolute():
+        raise ConfigurationError(
+            file="training", table="parameters", key="out", what=f"'{out}' would be lost with the folder of the run",
+            advice="give it from the root on",
+        )  # fmt: skip
+    return train_model(out, workers=workers)

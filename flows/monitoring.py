@@ -2,7 +2,7 @@
 
 The first nights that a unit's model scored are its calibration set, or those that are named; sources are injected where
 that has not been done; every later night is judged, written to the archive and drawn for people. A verdict stands while
-nothing changes of what it depends on (`tasks.verdict_inputs`): only what is new or changed is judged.
+nothing changes of what it depends on (`tasks.watched_units`): only what is new or changed is judged.
 """
 
 from __future__ import annotations
@@ -15,21 +15,28 @@ from typing import Any
 import numpy as np
 from prefect import flow
 
-from flows.recorded import recorded
-from flows.runner import run_all
-from models.errors import TooFewNights
-from models.judgement import RATE, TOGETHER, WINDOWS, ChannelVerdict, NightVerdict, judge_night, judge_unit, priors
-from models.night_channels import CHANNELS, Reference, learn_reference, night_values
-from models.night_tests import LEAST_NIGHTS, Prior
-from nightsift.io.paths import WITHOUT_NIGHT, Archive
-from nightsift.survey import Survey, load_survey
+from flows.pool import run_all
+from flows.tracking import recorded
+from models.drift.alarm import RATE, TOGETHER, WINDOWS, ChannelVerdict, NightVerdict, judge_night, judge_unit, priors
+from models.drift.control_tests import LEAST_NIGHTS, Prior
+from models.drift.night_channels import CHANNELS, Reference, learn_reference, night_values
+from nightsift.archive.paths import WITHOUT_NIGHT, Archive
+from nightsift.archive.survey import Survey, load_survey
+from nightsift.core.errors import TooFewNights
 from tasks.classify import model_of
-from tasks.injection import inject_exposure, pipeline_of
-from tasks.logs import run_logger
-from tasks.monitor import rows_to_inject, verdict_rows, write_verdict
+from tasks.monitor import inject_exposure, pipeline_of, rows_to_inject, verdict_rows, write_verdict
 from tasks.references import CalibrationSet, current_reference, name_reference, write_completeness
-from tasks.verdict_inputs import UnitInputs, latest_nights, night_key, prior_key
-from tasks.watched_units import StoredReference, Watched, present_in, write_page
+from tasks.retry import run_logger
+from tasks.watched_units import (
+    StoredReference,
+    UnitInputs,
+    Watched,
+    latest_nights,
+    night_key,
+    present_in,
+    prior_key,
+    write_page,
+)
 
 NIGHTS = 10
 """Nights that make a calibration set by themselves, where none are named."""
@@ -48,7 +55,7 @@ class MonitorSummary:
     Attributes
     ----------
     rows : list of dict
-        The rows of all nights that were looked at, of the channel ``all`` (schema `nightsift.tables.MONITORING`).
+        The rows of all nights that were looked at, of the channel ``all`` (schema `MONITORING`).
     pages : dict of str to Path
         Pages by night.
     problems : list of str

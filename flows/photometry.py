@@ -8,11 +8,12 @@ from typing import Any
 import pyarrow as pa
 from prefect import flow
 
-from flows.recorded import recorded
-from flows.runner import run_all
-from nightsift import ledger, tables
-from nightsift.io.paths import Archive
-from nightsift.survey import Runner, Survey
+from flows.pool import run_all
+from flows.tracking import recorded
+from nightsift.archive import ledger
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import Runner, Survey
+from nightsift.core import tables
 from tasks.photometry import Position, may_cover, measure_exposure
 
 IN_PROCESS = Runner(kind="in-process", workers=1, address="")
@@ -53,7 +54,7 @@ def light_curves(
     Returns
     -------
     curves : pyarrow.Table
-        Schema `nightsift.tables.LIGHT_CURVE`, sorted by position and time.
+        Schema `nightsift.core.tables.LIGHT_CURVE`, sorted by position and time.
     problems : list of str
         What kept exposures from being measured.
     """

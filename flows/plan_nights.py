@@ -9,13 +9,13 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed, Scheduled
 
-from nightsift.claims import claims_held
-from nightsift.errors import NightsiftError
-from nightsift.io.paths import Archive
+from nightsift.archive.claims import claims_held
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import Survey
+from nightsift.core.errors import NightsiftError
+from nightsift.core.times import mjd_of, night_of
 from nightsift.site.clock import next_dusk, night_at
-from nightsift.survey import Survey
-from nightsift.times import mjd_of, night_of
-from tasks.logs import run_logger
+from tasks.retry import run_logger
 
 EARLY = timedelta(minutes=10)
 """A run begins so long before dark: the processes are warm when the first frame lands."""

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from httpx import HTTPError
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from nightsift import ledger
-from nightsift.io.paths import WITHOUT_NIGHT, Archive, night_title, sort_nights
-from tasks.logs import run_logger
+from nightsift.archive import ledger
+from nightsift.archive.paths import WITHOUT_NIGHT, Archive, night_title, sort_nights
+from tasks.retry import run_logger
 
 MOST_ROWS = 1000
 """Exposures in a table artifact; the ledger holds all."""

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.recorded import recorded
-from flows.runner import Ended, run_all
-from nightsift.errors import SourceError
-from nightsift.survey import Runner, Survey, load_survey
-from nightsift.units import Unit
+from flows.pool import Outcome, run_all
+from flows.tracking import recorded
+from nightsift.archive.survey import Runner, Survey, load_survey
+from nightsift.core.errors import SourceError
+from nightsift.unit.units import Unit
 from tasks.discover import Exposure, find_exposures
-from tasks.logs import run_logger
+from tasks.retry import run_logger
 from tasks.template import TemplateRow, make_template
 
 Group = tuple[str, str, str]
@@ -153,7 +153,7 @@ def _grouped(
     return {group: list(frames.values()) for group, frames in groups.items()}, problems
 
 
-def _lost(ended: Ended) -> TemplateRow:
+def _lost(ended: Outcome) -> TemplateRow:
     call = ended.call
     message = f"{type(ended.error).__name__}: {ended.error}"
     return TemplateRow(

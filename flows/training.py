@@ -2,12 +2,14 @@
 
 Each random unit is one task; tasks exchange folder names, never pixels. A unit whose examples are on disk is not made
 again, so a run that was stopped goes on where it was.
+
+Make a training set: of simulated nights of random units, or of the exposures of an archive.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,19 +17,174 @@ from typing import Any
 import pyarrow.parquet as pq
 from prefect import flow
 
-from flows.dataset import simulated_examples
-from flows.recorded import recorded
-from models import examples
-from models.dataset import assign_splits, collect, with_test_set
-from models.examples import TrainingSet
-from models.leave_out import leave_out
-from models.release import release
-from models.split import SPLITS
-from models.train import Progress, TrainOptions, train
-from nightsift.errors import ConfigurationError
-from nightsift.io.paths import Archive
-from nightsift.tables import TRUTH
-from tasks.logs import run_logger
+from flows.pool import run_all
+from flows.tracking import recorded
+from models.training import examples
+from models.training.dataset import assign_splits, collect, leave_out, with_test_set
+from models.training.examples import TrainingSet, join
+from models.training.release import release
+from models.training.split import SPLITS, measure_doubt
+from models.training.train import Progress, TrainOptions, train
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import Runner, Survey
+from nightsift.core.errors import ConfigurationError, NoExamples, TooFewGroups, TooFewUnits
+from nightsift.core.tables import TRUTH
+from tasks.examples import Catalogues, exposure_calls, make_examples, make_exposure_examples
+from tasks.retry import run_logger
+
+Told = Callable[[int, int], None]
+LEAST_PART = 0.8  # of the units asked for must have given examples, else something is wrong with the run
+
+
+def make_dataset(
+    out: str | Path,
+    survey: Survey | None = None,
+    catalogues: Catalogues | None = None,
+    seed: int = 1,
+    units: int = 40,
+    work: str | Path | None = None,
+    workers: int = 2,
+    on_part: Told | None = None,
+    track: bool = True,
+    doubt_rounds: int = 0,
+) -> TrainingSet:
+    """Make a training set and write it with its card.
+
+    Parameters
+    ----------
+    out : str or Path
+        Folder of the set.
+    survey : Survey, optional
+        Survey whose exposures are made examples of; random units are simulated without one.
+    catalogues : Catalogues, optional
+        What is known of the sky of the survey.
+    seed : int, optional
+        Everything random depends on it.
+    units : int, optional
+        Random units to simulate.
+    work : str or Path, optional
+        Folder for the parts; ``<out>-parts`` when not given. A second run takes up what is there.
+    workers : int, optional
+        Processes.
+    on_part : callable, optional
+        Called with the number of units or exposures done and of all.
+    track : bool, optional
+        False to run without Prefect.
+    doubt_rounds : int, optional
+        How often networks are trained to find doubtful labels (`models.training.split`); 0 leaves their column empty.
+
+    Returns
+    -------
+    TrainingSet
+        The set, as written.
+
+    Raises
+    ------
+    TooFewUnits
+        If too many simulated units gave no examples.
+    NoExamples
+        If no exposure of the archive gave any.
+    """
+    out = Path(out)
+    parts = Path(work) if work is not None else out.with_name(f"{out.name}-parts")
+    plan = (out, survey, catalogues or Catalogues(), seed, units, parts, workers, on_part, doubt_rounds)
+    return recorded(dataset, f"data set {out.name}", *plan, track=track)
+
+
+def _make(
+    out: Path,
+    survey: Survey | None,
+    catalogues: Catalogues,
+    seed: int,
+    units: int,
+    parts: Path,
+    workers: int,
+    on_part: Told | None,
+    doubt_rounds: int,
+    tracked: bool,
+) -> TrainingSet:
+    logger = run_logger()
+    if survey is None:
+        found = simulated_examples(parts, seed, units, workers, on_part, tracked)
+        made: dict[str, Any] = {"from": "simulated nights of random units", "seed": seed, "units": units}
+    else:
+        folders = _made(
+            make_exposure_examples, exposure_calls(survey, catalogues, parts, seed), workers, on_part, tracked
+        )
+        sets = [part for part in map(examples.read, folders) if len(part)]
+        if not sets:
+            raise NoExamples(survey=survey.name, exposures=len(folders))
+        found = join(sets)
+        made = {
+            "from": f"survey {survey.name}",
+            "archive": str(survey.archive),
+            "seed": seed,
+            **catalogues.to_mapping(),
+        }
+    try:
+        found = assign_splits(found, seed)
+    except TooFewGroups as error:
+        logger.warning("the set has no split: %s", error)
+    found = TrainingSet(found.stamps, found.table, {"made": made, **found.card})
+    if doubt_rounds:
+        found = measure_doubt(found, rounds=doubt_rounds, seed=seed)
+    examples.write(out, found)
+    logger.info("%d examples, %d of them real, written to %s", len(found), int(found.labels.sum()), out)
+    return found
+
+
+dataset = flow(name="dataset", persist_result=False, validate_parameters=False)(_make)
+
+
+def simulated_examples(
+    work: Path, seed: int, units: int, workers: int, on_unit: Told | None, tracked: bool
+) -> TrainingSet:
+    """Examples of random units; those that gave none are logged.
+
+    Parameters
+    ----------
+    work : Path
+        Folder for the examples of each unit.
+    seed, units : int
+        Seed, and number of units.
+    workers : int
+        Processes.
+    on_unit : callable or None
+        Called with the number of units done and of all.
+    tracked : bool
+        Whether Prefect sees the run.
+
+    Returns
+    -------
+    TrainingSet
+        All examples.
+
+    Raises
+    ------
+    TooFewUnits
+        If too many units gave none.
+    """
+    calls = [{"work": str(work), "seed": seed, "index": index} for index in range(units)]
+    parts = [part for part in map(examples.read, _made(make_examples, calls, workers, on_unit, tracked)) if len(part)]
+    if len(parts) < LEAST_PART * units:
+        raise TooFewUnits(found=len(parts), asked=units)
+    return join(parts)
+
+
+def _made(task: Any, calls: Sequence[dict[str, Any]], workers: int, told: Told | None, tracked: bool) -> list[Path]:
+    """Folders of the parts that were made, in order; the others are logged."""
+    runner = Runner(kind="processes" if workers > 1 else "in-process", workers=workers, address="")
+    folders, logger = [], run_logger()
+    for number, ended in enumerate(run_all(task, calls, runner, tracked), start=1):
+        if ended.error is None:
+            folders.append(Path(ended.result))
+        else:
+            name = ended.call.get("label") or f"unit {ended.call.get('index')}"
+            logger.warning("%s gave no examples: %s", name, ended.error)
+        if told is not None:
+            told(number, len(calls))
+    return sorted(folders)
+
 
 UNITS = 40
 SEED = 1
@@ -42,9 +199,9 @@ class Source:
     Attributes
     ----------
     sets : tuple of str
-        Folders of stamp sets (`models.examples`), or folders above them.
+        Folders of stamp sets (`models.training.examples`), or folders above them.
     archive, truth : str or None
-        Archive of reduced nights and their truth (schema `nightsift.tables.TRUTH`).
+        Archive of reduced nights and their truth (schema `nightsift.core.tables.TRUTH`).
     units : int
         Random units to simulate.
     seed : int
@@ -52,7 +209,7 @@ class Source:
     test : tuple of str
         Folders of stamp sets of other units, which become the test part; everything else is learnt from.
     leave_out : tuple of str
-        Sources of examples that are not learnt from, see `models.leave_out`.
+        Sources of examples that are not learnt from, see `models.training.dataset`.
     """
 
     sets: tuple[str, ...] = ()
@@ -103,7 +260,7 @@ def train_model(
     on_unit : callable, optional
         Called with the number of units done and of all units.
     on_epoch : callable, optional
-        Called after each epoch, see `models.train.train`.
+        Called after each epoch, see `models.training.train.train`.
     track : bool, optional
         False to run without Prefect.
 

@@ -13,29 +13,28 @@ from typing import Any
 
 from prefect import flow
 
-from flows.lost import record_lost
-from flows.nightly import _night
-from flows.recorded import recorded
+from flows.night import _night, record_lost
+from flows.pool import Workers
 from flows.summary import NightSummary
-from flows.vigil import Vigil, Wish, memory_of
-from flows.wishes import wishes
-from flows.workers import Workers
-from nightsift import ledger
-from nightsift.claims import claimed
-from nightsift.errors import ConfigurationError
-from nightsift.io.paths import WITHOUT_NIGHT, Archive, Found
-from nightsift.nights.progress import Progress, write_progress
-from nightsift.processes import this_process
+from flows.tracking import recorded
+from flows.watch_state import Priority, WatchState, memory_of, priority_of
+from nightsift.archive import ledger
+from nightsift.archive.claims import claimed
+from nightsift.archive.night_status import Progress, write_progress
+from nightsift.archive.paths import WITHOUT_NIGHT, Archive
+from nightsift.archive.survey import Survey
+from nightsift.core.errors import ConfigurationError
+from nightsift.core.parallel import this_process
+from nightsift.io.sources import Found
 from nightsift.site.clock import Night, night_at
-from nightsift.survey import Survey
-from nightsift.units import Unit
+from nightsift.unit.units import Unit
 from tasks.classify import model_of
 from tasks.discover import reduction_call
-from tasks.logs import run_logger
-from tasks.lookout import Lookout
-from tasks.notify import tell_once
+from tasks.notify import notify_people
 from tasks.record import Work, work_left
 from tasks.reduce import reduce_exposure
+from tasks.retry import run_logger
+from tasks.source_watcher import SourceWatcher
 
 TICK_SECONDS = 1.0
 """Longest wait of the loop: it looks after frames, workers and the clock this often."""
@@ -161,7 +160,7 @@ def _watch(
     logger.info("watching %s %s until %s", site or survey.name, name, "all is done" if once else f"{end:%F %T} UTC")
     with ExitStack() as stack:
         stack.enter_context(claimed(archive, f"watch {survey.name} {site}".strip(), "night watch"))
-        vigil = _vigil(survey, units, archive, night)
+        vigil = _watch_state(survey, units, archive, night)
         try:
             with Workers(reduce_exposure, survey.runner.workers, survey.watch.exposure_timeout, tracked) as workers:
                 workers.start()
@@ -188,7 +187,7 @@ watching = flow(name="watch", persist_result=False, validate_parameters=False)(_
 def _keep_watch(
     survey: Survey,
     units: Mapping[str, Unit],
-    vigil: Vigil,
+    vigil: WatchState,
     workers: Workers,
     progress: Progress,
     end: datetime | None,
@@ -196,7 +195,7 @@ def _keep_watch(
 ) -> None:
     """The loop: take in, begin what is most urgent, take in what ended, write down, tell."""
     archive, written, problems = Archive(survey.archive), 0.0, list[str]()
-    wish: Wish = wishes(archive)
+    wish: Priority = priority_of(archive)
     while not _is_over(vigil, end):
         vigil.take_in()
         while workers.free() and (frame := vigil.next(wish)) is not None:
@@ -208,15 +207,15 @@ def _keep_watch(
                 heard(row)
         if time.monotonic() - written > WRITE_SECONDS:
             written, now = time.monotonic(), datetime.now(UTC)
-            wish = wishes(archive)
+            wish = priority_of(archive)
             _tell_troubles(survey, vigil, progress, now)
             progress.memory = memory_of([os.getpid(), *workers.pids()])
             write_progress(archive, vigil.describe(progress, now))
 
 
-def _tell_troubles(survey: Survey, vigil: Vigil, progress: Progress, now: datetime) -> None:
+def _tell_troubles(survey: Survey, vigil: WatchState, progress: Progress, now: datetime) -> None:
     for trouble in vigil.troubles(now):
-        if tell_once(survey, Archive(survey.archive), progress.night, trouble.key, trouble.what, trouble.advice):
+        if notify_people(survey, Archive(survey.archive), progress.night, trouble.key, trouble.what, trouble.advice):
             progress.troubles.append(trouble.what)
 
 
@@ -229,13 +228,13 @@ def _fates(archive: Archive, summary: NightSummary, units: Mapping[str, Unit], b
     return dict(Counter(row["state"] for row in rows if row["unit"] in units)) | elsewhere
 
 
-def _is_over(vigil: Vigil, end: datetime | None) -> bool:
+def _is_over(vigil: WatchState, end: datetime | None) -> bool:
     if end is None:
         return vigil.is_idle()
     return datetime.now(UTC) >= end and not vigil.has_work()
 
 
-def _vigil(survey: Survey, units: Mapping[str, Unit], archive: Archive, night: Night | None) -> Vigil:
+def _watch_state(survey: Survey, units: Mapping[str, Unit], archive: Archive, night: Night | None) -> WatchState:
     since = (night.begins if night is not None else datetime.now(UTC) - timedelta(hours=18)).timestamp()
     models = {name: model_of(unit) for name, unit in units.items()}
     recent = [WITHOUT_NIGHT, *archive.nights()[-3:]]
@@ -251,8 +250,8 @@ def _vigil(survey: Survey, units: Mapping[str, Unit], archive: Archive, night: N
     lookouts = []
     for source, unit in survey.sources_of(units):
         ask = lambda found, unit=unit: known(found, unit)  # noqa: E731
-        lookouts.append(Lookout(source, unit, survey.watch.poll, survey.watch.settle, since, ask))
-    return Vigil(survey.watch, night, lookouts)
+        lookouts.append(SourceWatcher(source, unit, survey.watch.poll, survey.watch.settle, since, ask))
+    return WatchState(survey.watch, night, lookouts)
 
 
 def _end(night: Night | None, survey: Survey, until: datetime | None, once: bool) -> datetime:

@@ -17,9 +17,9 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from nightsift.errors import SubtractionFailed
-from nightsift.frames import Difference, Pair
-from nightsift.parallel import over_rows
+from nightsift.core.errors import SubtractionFailed
+from nightsift.core.frames import Difference, Pair
+from nightsift.core.parallel import over_rows
 from subtraction.masks.union import HARD
 
 METRICS = ("noise_scale", "sky_pull", "usable_fraction", "coverage", "anchors_used", "star_residual")

@@ -1,6 +1,10 @@
 """From a residual to a Difference: background, variance, score, figures of merit. Common to all methods.
 
 See docs/algorithms.md, section 11.
+
+Difference against a matched frame, for the methods that convolve one frame by a kernel to match the other.
+
+See docs/algorithms.md, section 5.
 """
 
 from __future__ import annotations
@@ -10,21 +14,27 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nightsift.core.frames import Difference, FloatImage, Frame, MaskImage, Pair
+from nightsift.core.psf import Psf
 from nightsift.core.robust import mad_sigma
-from nightsift.frames import Difference, FloatImage, MaskImage, Pair
-from nightsift.psf import Psf
 from subtraction.convolution.convolve import matched_filter
-from subtraction.kernel.spatial import ImageField
-from subtraction.masks.halos import subtract_halos
-from subtraction.masks.union import HARD
-from subtraction.masks.wings import subtract_wings
-from subtraction.sky.background import fit_background, is_sky, sky_blocks, subtract_polynomial
-from subtraction.sky.noise import sky_statistics
-from subtraction.sky.pixels import give_variance, sample_score, settle
-from subtraction.verdict.flux_scale import flux_scale_error
-from subtraction.verdict.quality import depth_metrics, judge, peak_metrics, star_metrics
-from subtraction.verdict.residuals import add_model_error, fit_model_error, star_sums
-from subtraction.verdict.star_faults import fit_star_faults
+from subtraction.convolution.sweep import difference
+from subtraction.kernel.anchors import Anchors
+from subtraction.kernel.spatial import ImageField, sample_grid
+from subtraction.masks.union import HARD, grow_by_kernel, unite
+from subtraction.masks.wings import subtract_halos, subtract_wings
+from subtraction.noise.background import fit_background, is_sky, sky_blocks, subtract_polynomial
+from subtraction.noise.noise import Filters, sky_statistics
+from subtraction.noise.pixels import give_variance, sample_score, settle
+from subtraction.quality.quality import depth_metrics, judge, peak_metrics, star_metrics
+from subtraction.quality.residuals import (
+    add_model_error,
+    fit_model_error,
+    flux_scale_error,
+    flux_scale_metrics,
+    star_sums,
+)
+from subtraction.quality.star_faults import fit_star_faults
 
 Float64 = npt.NDArray[np.float64]
 
@@ -33,7 +43,7 @@ SCALE_RANGE = (0.5, 3.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Raw:
+class UnfinishedDifference:
     """A difference before its background, noise and score are settled.
 
     Attributes
@@ -78,7 +88,12 @@ class Raw:
 
 
 def finish(
-    raw: Raw, pair: Pair, method: str, background_order: int = 2, threads: int = 0, psf: Psf | None = None
+    raw: UnfinishedDifference,
+    pair: Pair,
+    method: str,
+    background_order: int = 2,
+    threads: int = 0,
+    psf: Psf | None = None,
 ) -> Difference:
     """Settle background, noise and score of a raw difference, and judge it.
 
@@ -178,3 +193,86 @@ def _unevenness(data: FloatImage, variance: FloatImage, model: FloatImage, mask:
     sigma = float(np.sqrt(np.median(variance[part][sky]))) if bool(sky.any()) else 1.0
     excess = max((mad_sigma(median, 0.0)) ** 2 - float(np.median(error)) ** 2, 0.0)
     return float(np.sqrt(excess)) / sigma
+
+
+def template_is_convolved(anchors: Anchors, wanted: str) -> bool:
+    """Whether to convolve the template: the sharper frame, the template where both are alike.
+
+    Parameters
+    ----------
+    anchors : Anchors
+        Stars that tell both seeings.
+    wanted : str
+        ``"template"``, ``"science"``, or ``"auto"``.
+
+    Returns
+    -------
+    bool
+        True for the template.
+    """
+    if wanted != "auto":
+        return wanted == "template"
+    return anchors.fwhm_template <= 1.03 * anchors.fwhm_science
+
+
+def subtract_matched(
+    science: Frame,
+    target: Frame,
+    reference: Frame,
+    kernel: ImageField,
+    filters: Filters,
+    anchors: Anchors,
+    freedom: float,
+    metrics: dict[str, float],
+    threads: int = 0,
+) -> UnfinishedDifference:
+    """Subtract, whiten, and propagate variance and mask.
+
+    Parameters
+    ----------
+    science : Frame
+        The science frame, the same object as `target` or `reference`.
+    target, reference : Frame
+        The frame that is matched and the frame that is convolved.
+    kernel : ImageField
+        Kernel that matches them.
+    filters : Filters
+        What `subtraction.noise.noise.make_filters` gives for it.
+    anchors : Anchors
+        Stars on which the residuals are tested.
+    freedom : float
+        Factor on squared residuals there for the freedom of the fit.
+    metrics : dict of str to float
+        Figures of merit of the fit; those of the seeings and of the kernel are added.
+    threads : int, optional
+        Number of threads, 0 for all cores.
+
+    Returns
+    -------
+    Raw
+        What `subtraction.finish.finish` takes.
+    """
+    template_convolved = target is science
+    mask = grow_by_kernel(reference.mask, kernel, threads=threads)
+    hidden = unite(target.mask, mask, template_convolved, threads)
+    # The filter is a spike with a shallow ring, so that a missing neighbour changes little.
+    final = grow_by_kernel(mask, filters.whitening, tail=0.1, threads=threads) if filters.whitening.half else mask
+    centre = float(kernel.total(*(np.array([(n - 1) / 2]) for n in science.shape[::-1]))[0])
+    scale = 0.0 if template_convolved else 1.0 / centre
+    data, variance, model = difference(target, reference, kernel, filters, mask, final, hidden, scale, threads)
+    seeings = {"fwhm_science": anchors.fwhm_science, "fwhm_template": anchors.fwhm_template}
+    return UnfinishedDifference(
+        data=data,
+        variance=variance,
+        model=model,
+        mask=final,
+        hidden=hidden,
+        psf=filters.psf,
+        convolved="template" if template_convolved else "science",
+        kernel_sum=centre if template_convolved else 1.0 / centre,
+        x=anchors.x,
+        y=anchors.y,
+        freedom=freedom,
+        metrics={**seeings, **metrics, **flux_scale_metrics(kernel, anchors.x, anchors.y)},
+        kernel_map=sample_grid(kernel),
+    )

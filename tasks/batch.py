@@ -13,18 +13,20 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from nightsift import campaigns, chunk_ledger, ledger
-from nightsift.campaigns import Campaign
-from nightsift.claims import UnderWayElsewhere, claimed
-from nightsift.errors import ConfigurationError, NightsiftError, ProcessDied
+from nightsift.archive import ledger
+from nightsift.archive.claims import UnderWayElsewhere, claimed
+from nightsift.archive.night_status import DuringNight, nights_going_on
+from nightsift.archive.paths import WITHOUT_NIGHT, Archive
+from nightsift.backfill import campaigns, chunk_ledger
+from nightsift.backfill.campaigns import Campaign
+from nightsift.core.errors import ConfigurationError, NightsiftError, ProcessDied
 from nightsift.io.atomic import TEMPORARY
-from nightsift.io.paths import WITHOUT_NIGHT, Archive, checksum, exposure_identity
-from nightsift.tonight import DuringNight, nights_going_on
-from nightsift.units import Unit, load_unit
+from nightsift.io.sources import checksum, exposure_identity
+from nightsift.unit.units import Unit, load_unit
 from tasks.classify import model_of
-from tasks.logs import run_logger
 from tasks.record import closing_columns, opening_row, recipe_of, verdict_on
 from tasks.reduce import reduce_file
+from tasks.retry import run_logger
 
 DEATHS = 2
 """An exposure that its process died of so often is given up."""

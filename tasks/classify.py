@@ -1,17 +1,30 @@
-"""Stamps to scores."""
+"""Stamps to scores.
+
+An exposure scored again: the stamps and candidates of its reduction lie in the archive, only their scores change.
+"""
 
 from __future__ import annotations
+
+import datetime as dt
+from typing import Any
 
 import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from models.predict import predict
-from models.unit_scoring import calibration_of, scoring_identity
-from nightsift.errors import ConfigurationError, ModelMismatch
-from nightsift.frames import Stamps
-from nightsift.tables import CANDIDATES
-from nightsift.units import Unit
+from models.calibration.unit_scoring import calibration_of, scoring_identity
+from models.network.store import predict
+from nightsift.archive import ledger
+from nightsift.archive.candidates import write_candidates
+from nightsift.archive.paths import Archive
+from nightsift.core.errors import BadTable, ConfigurationError, DiskFull, ModelMismatch
+from nightsift.core.frames import Stamps
+from nightsift.core.tables import CANDIDATES
+from nightsift.io.parquet import read_stamps, read_table
+from nightsift.unit.units import Unit
+from tasks import measure
+from tasks.record import Job, Work, recorded, scoring_of, verdict_on, work_left
+from tasks.retry import Logger, patiently
 
 SEED = 0
 """One seed for all exposures, so that their scores can be compared to the last digit."""
@@ -69,3 +82,92 @@ def model_of(unit: Unit) -> str:
         raise ConfigurationError(
             file=unit.file, table="model", key="name", what=str(error), advice='name = "none" scores nothing'
         ) from error
+
+
+SCORES = ("score", "score_std", "confidence", "model_id")
+"""Columns of candidates that a model fills."""
+
+
+def rescore(job: Job, row: dict[str, Any], logger: Logger, label: str) -> dict[str, Any] | None:
+    """Score a recorded exposure again, where that is all it needs; its process must hold the claim.
+
+    Candidates are written before the ledger row, each atomically: killed in between, it is done once more.
+
+    Parameters
+    ----------
+    job : Job
+        What it is to be scored with.
+    row : dict
+        With night, unit and exposure_id.
+    logger : Logger
+        Where to tell of it.
+    label : str
+        How the exposure is called in logs.
+
+    Returns
+    -------
+    dict or None
+        Its new ledger row, all but scores, counts and time as it was. Where it cannot be written, a row of the state
+        ``"failed"`` that is not recorded: the old scores stay with the old row, and the next run tries again. None
+        where the exposure must be reduced; why its stored stamps do not do is told.
+    """
+    found = recorded(job.archive, row)
+    if job.redo or found is None or work_left(found, job.unit, job.model, job.archive) is not Work.RESCORE:
+        return None
+    where = (found["night"], found["unit"], found["exposure_id"])
+    try:
+        candidates = scored_again(job, where)
+    except (BadTable, ModelMismatch) as error:
+        logger.warning("%s: its stored stamps cannot be scored again, it is reduced: %s", label, error)
+        return None
+    counts = measure.of_candidates(candidates, job.unit.model.threshold)
+    now = {"scoring": scoring_of(job.unit, job.model), "recorded_at": dt.datetime.now(dt.UTC)}
+    fresh = {**found, **counts, **now}
+    try:
+        patiently(lambda: write_candidates(job.archive, *where, candidates))
+        patiently(lambda: ledger.record(job.archive, fresh))
+    except (DiskFull, OSError) as error:
+        logger.error("%s: its new scores cannot be written: %s", label, error)
+        return {**found, **verdict_on(error)}
+    logger.info("%s: scored again by %s", label, job.model)
+    return fresh
+
+
+def scored_again(job: Job, where: tuple[str, str, str]) -> pa.Table:
+    """Candidates of an exposure with the scores that a reduction would give them now.
+
+    Parameters
+    ----------
+    job : Job
+        What they are to be scored with.
+    where : tuple of str
+        Night, unit and exposure_id.
+
+    Returns
+    -------
+    pyarrow.Table
+        Schema `nightsift.core.tables.CANDIDATES`; all other columns are those stored.
+
+    Raises
+    ------
+    BadTable
+        If candidates or stamps are missing, damaged, or do not belong together.
+    ModelMismatch
+        If the stamps lack planes or pixels that the model needs.
+    """
+    candidates = read_table(job.archive.candidates(*where), CANDIDATES)
+    for name in SCORES:
+        field = CANDIDATES.field(name)
+        empty = pa.nulls(candidates.num_rows, field.type)
+        candidates = candidates.set_column(CANDIDATES.get_field_index(name), field, empty)
+    scored = score.fn(_stamps_of(job.archive, where, candidates), candidates, job.unit)
+    return scored.replace_schema_metadata(CANDIDATES.metadata).cast(CANDIDATES)
+
+
+def _stamps_of(archive: Archive, where: tuple[str, str, str], candidates: pa.Table) -> Stamps:
+    path = archive.stamps(*where)
+    ids, stamps = read_stamps(path)
+    places = candidates["stamp_index"].to_pylist()
+    if ids != candidates["candidate_id"].to_pylist() or places != list(range(len(ids))):
+        raise BadTable(path=str(path), what=f"its {len(ids)} stamps are not those of the {len(places)} candidates")
+    return stamps

@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nightsift import ledger
-from nightsift.errors import FrameError, SourceError
-from nightsift.facts import Facts, read_facts
+from nightsift.archive import ledger
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import Source, Survey
+from nightsift.core.errors import FrameError, SourceError
 from nightsift.io.fits import read_header
-from nightsift.io.paths import Archive, Found, checksum, discover, exposure_identity, local_copy
-from nightsift.survey import Source, Survey
-from nightsift.units import Unit
-from tasks.logs import run_logger
+from nightsift.io.sources import Found, checksum, discover, exposure_identity, local_copy
+from nightsift.unit.facts import Facts, read_facts
+from nightsift.unit.units import Unit
 from tasks.record import Work, work_left
+from tasks.retry import run_logger
 
 READERS = 4
 """Files looked at together: disks answer several at once, and hashing leaves Python's lock."""

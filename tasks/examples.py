@@ -1,4 +1,7 @@
-"""Labelled stamps of one random telescope unit, from nothing: simulated, reduced, compared with the truth."""
+"""Labelled stamps of one random telescope unit, from nothing: simulated, reduced, compared with the truth.
+
+Examples of the exposures of an archive: reduced again with synthetic transients, labelled by catalogues.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +9,39 @@ import dataclasses
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from models import examples
-from models.examples import TrainingSet, empty, join
-from models.store import NO_MODEL
+from models.network.store import NO_MODEL
+from models.training import examples
+from models.training.examples import TrainingSet, empty, join
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import Source, Survey, load_survey
+from nightsift.context.orbits import Orbits, read_orbits
+from nightsift.core.errors import FrameError, NoTemplate
+from nightsift.core.provenance import code_version, key
 from nightsift.core.random import generator
-from nightsift.errors import FrameError, NoTemplate
-from nightsift.io.paths import Archive, local_copy
-from nightsift.simulate import SimulationOptions, random_unit, simulate
-from nightsift.survey import Source, Survey, load_survey
-from nightsift.tables import TRUTH
-from nightsift.units import Unit
-from tasks.careless import CAREFUL, changed, draw_carelessness
+from nightsift.core.tables import TRUTH
+from nightsift.io.sources import local_copy
+from nightsift.refcats.catalogues import read_galaxies, read_positions
+from nightsift.simulate.options import SimulationOptions
+from nightsift.simulate.survey import simulate
+from nightsift.simulate.unit_options import random_unit
+from nightsift.unit.units import Unit, load_unit
 from tasks.discover import find_exposures
-from tasks.factory import FactoryOptions, Known, examples_of
-from tasks.ingest import ingest
-from tasks.logs import run_logger
+from tasks.factory import CAREFUL, FactoryOptions, Known, changed, draw_guards, examples_of
+from tasks.retry import run_logger
+from tasks.steps import ingest
 from tasks.template import make_template
 
 FIELDS, VISITS = 2, 2  # many units with few frames teach more than few units with many
@@ -51,7 +65,7 @@ def make_examples(work: str, seed: int, index: int, keep_frames: bool = False) -
     Returns
     -------
     str
-        Folder of the examples, see `models.examples.read`.
+        Folder of the examples, see `models.training.examples.read`.
     """
     folder = Path(work) / f"seed-{seed}" / f"unit-{index:03d}"
     if not (folder / examples.TABLE).is_file():
@@ -89,7 +103,7 @@ def survey_options(seed: int, index: int) -> SimulationOptions:
 def harvest(survey: Survey, name: str, options: FactoryOptions | None = None) -> TrainingSet:
     """Build the templates of a simulated survey, and make examples of its exposures, each reduced twice.
 
-    The second reduction is careless (`tasks.careless`): a good pipeline leaves too few false candidates to learn from,
+    The second reduction is careless (`tasks.factory`): a good pipeline leaves too few false candidates to learn from,
     and real frames hold faults that no simulation has thought of.
 
     Parameters
@@ -190,10 +204,174 @@ def examples_of_file(
             frame = ingest.fn(path, unit, night, url=url)
         except FrameError as error:
             return [], [type(error).__name__] * 2
-        for care in (CAREFUL, draw_carelessness(options.seed, unit.name, frame.meta.exposure_id)):
+        for care in (CAREFUL, draw_guards(options.seed, unit.name, frame.meta.exposure_id)):
             try:
                 parts.append(examples_of(frame, unit, archive, known, survey, care, options))
             except (FrameError, NoTemplate) as error:
                 run_logger().warning("%s gave no %s examples: %s", url, care.name, error)
                 refused.append(type(error).__name__)
     return parts, refused
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogues:
+    """Local files that tell what is known of the sky.
+
+    Attributes
+    ----------
+    truth : str
+        Truth of a simulated survey (schema `nightsift.core.tables.TRUTH`), empty without.
+    orbits : str
+        Orbits of minor planets in the format of ``MPCORB.DAT``, empty without.
+    galaxies : str
+        Galaxies with sizes (`nightsift.refcats.catalogues`), empty to take those of the templates.
+    excluded : tuple of str
+        Positions of variables, active galaxies and, where wished, stars, in parquet or CSV.
+    """
+
+    truth: str = ""
+    orbits: str = ""
+    galaxies: str = ""
+    excluded: tuple[str, ...] = ()
+
+    def to_mapping(self) -> dict[str, Any]:
+        """What was given, as plain values."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value}
+
+
+def exposure_calls(survey: Survey, catalogues: Catalogues, parts: Path, seed: int) -> list[dict[str, Any]]:
+    """One call of `make_exposure_examples` for each exposure of a survey, its templates built.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+    catalogues : Catalogues
+        What is known of its sky.
+    parts : Path
+        Folder of the parts.
+    seed : int
+        Seed of the set.
+
+    Returns
+    -------
+    list of dict
+        Parameters, plain values.
+    """
+    calls: list[dict[str, Any]] = []
+    for source, unit in survey.sources_of(survey.load_units()):
+        options = survey.task_options(unit)
+        build_templates(source, unit, Archive(Path(survey.archive)), options["folders"])
+        shared = {
+            **options, "survey": survey.name, "parts": str(parts),
+            "catalogues": dataclasses.asdict(catalogues), "seed": seed,
+        }  # fmt: skip
+        found = find_exposures(source, unit, source.frames)
+        calls += [{"url": one.url, "night": one.night, "label": one.label, **shared} for one in found]
+    return calls
+
+
+@task(name="exposure examples", task_run_name="{label}", persist_result=False, cache_policy=NO_CACHE)
+def make_exposure_examples(
+    url: str,
+    unit: str,
+    archive: str,
+    night: str | None,
+    survey: str,
+    catalogues: dict[str, Any],
+    parts: str,
+    seed: int,
+    folders: list[str],
+    label: str = "",
+) -> str:
+    """Make the examples of one exposure, unless they are on disk already.
+
+    Parameters
+    ----------
+    url, unit, archive : str
+        Place of the exposure, name of its unit, folder of the archive.
+    night : str or None
+        Night label.
+    survey : str
+        Name of the survey.
+    catalogues : dict
+        Fields of `Catalogues`.
+    parts : str
+        Folder of the parts.
+    seed : int
+        Seed of the set.
+    folders : list of str
+        Folders searched for the unit file.
+    label : str, optional
+        Name of the task run and in logs.
+
+    Returns
+    -------
+    str
+        Folder of the examples, see `models.training.examples.read`.
+    """
+    known_files = Catalogues(**{**catalogues, "excluded": tuple(catalogues["excluded"])})
+    loaded = changed(load_unit(unit, folders), model={"name": NO_MODEL})
+    options = FactoryOptions(seed=seed)
+    identity = key({"url": url, "catalogues": known_files}, {"factory": options, "unit": loaded}, code_version())
+    folder = Path(parts) / f"exposure-{identity[:16]}"
+    if not (folder / examples.TABLE).is_file():
+        known = known_of(known_files, loaded.name, Path(url).name)
+        made, refused = examples_of_file(url, loaded, Archive(Path(archive)), known, survey, options, night)
+        whole = join(made) if made else empty(options.size)
+        counts = {reason: refused.count(reason) for reason in set(refused)}
+        examples.write(folder, examples.TrainingSet(whole.stamps, whole.table, {**whole.card, "refused": counts}))
+    return str(folder)
+
+
+def known_of(catalogues: Catalogues, unit: str, file: str) -> Known:
+    """What the catalogues tell of one exposure; files stay in memory for the next one.
+
+    Parameters
+    ----------
+    catalogues : Catalogues
+        The files.
+    unit, file : str
+        Unit and file name of the exposure, for the truth.
+
+    Returns
+    -------
+    Known
+        What is known of it.
+
+    Raises
+    ------
+    BadTable
+        If a file cannot be read or lacks columns.
+    """
+    truth = TRUTH.empty_table()
+    if catalogues.truth:
+        whole = _truth(catalogues.truth)
+        truth = whole.filter(pc.and_(pc.equal(whole["exposure_file"], file), pc.equal(whole["unit"], unit)))
+    return Known(
+        truth=truth,
+        orbits=_orbits(catalogues.orbits) if catalogues.orbits else None,
+        excluded=_excluded(catalogues.excluded),
+        galaxies=_galaxies(catalogues.galaxies) if catalogues.galaxies else None,
+    )
+
+
+@lru_cache(maxsize=1)
+def _truth(path: str) -> pa.Table:
+    return pq.read_table(path, schema=TRUTH)
+
+
+@lru_cache(maxsize=1)
+def _orbits(path: str) -> Orbits:
+    return read_orbits(path)
+
+
+@lru_cache(maxsize=1)
+def _excluded(paths: tuple[str, ...]) -> npt.NDArray[np.float64]:
+    found = [np.column_stack(read_positions(path)) for path in paths]
+    return np.concatenate(found) if found else np.empty((0, 2))
+
+
+@lru_cache(maxsize=1)
+def _galaxies(path: str) -> pa.Table:
+    return read_galaxies(path)

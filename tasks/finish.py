@@ -1,8 +1,12 @@
-"""What can be told only when all exposures of a night are there: detector pixels that fire again and again."""
+"""What can be told only when all exposures of a night are there: detector pixels that fire again and again.
+
+The report of a night, as one HTML file.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -10,16 +14,21 @@ import pyarrow.compute as pc
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from nightsift import ledger
-from nightsift.claims import UnderWayElsewhere, claimed
-from nightsift.images.repeats import flag_repeated_pixels
-from nightsift.io.parquet import read_tables, write_candidates
-from nightsift.io.paths import Archive
-from nightsift.tables import CANDIDATES
-from nightsift.units import Unit
-from tasks.logs import run_logger
+from nightsift.archive import ledger
+from nightsift.archive.candidates import write_candidates
+from nightsift.archive.claims import UnderWayElsewhere, claimed
+from nightsift.archive.paths import Archive
+from nightsift.core.errors import BadTable
+from nightsift.core.frames import Stamps
+from nightsift.core.tables import CANDIDATES
+from nightsift.images.photometry.candidate_flags import flag_repeated_pixels
+from nightsift.io.atomic import atomic
+from nightsift.io.parquet import read_stamps, read_tables
+from nightsift.report.night import Choice, choose, render
+from nightsift.unit.units import Unit
 from tasks.measure import of_candidates
 from tasks.record import recorded
+from tasks.retry import run_logger
 
 
 @task(name="finish", task_run_name="finish {night}", persist_result=False, cache_policy=NO_CACHE)
@@ -56,7 +65,7 @@ def committed(archive: Archive, rows: list[dict[str, Any]]) -> pa.Table:
     Returns
     -------
     pyarrow.Table
-        Schema `nightsift.tables.CANDIDATES`.
+        Schema `nightsift.core.tables.CANDIDATES`.
     """
     places = [(row["night"], row["unit"], row["exposure_id"]) for row in rows if row["state"] == "done"]
     return read_tables([archive.candidates(*place) for place in places], CANDIDATES)
@@ -111,3 +120,67 @@ def _is_behind(row: dict[str, Any], candidates: pa.Table, unit: Unit) -> bool:
     """Whether a ledger row counts other candidates than there are: a run was killed between both."""
     of_exposure = candidates.filter(pc.equal(candidates["exposure_id"], row["exposure_id"]))
     return any(row[name] != value for name, value in of_candidates(of_exposure, unit.model.threshold).items())
+
+
+MOST = 200
+"""Candidates shown in a report."""
+
+
+@task(name="report", task_run_name="report {night}", persist_result=False, cache_policy=NO_CACHE)
+def write_report(archive: Archive, night: str, thresholds: Mapping[str, float], problems: tuple[str, ...] = ()) -> Path:
+    """Write the report of a night from what the archive holds.
+
+    Parameters
+    ----------
+    archive : Archive
+        The archive.
+    night : str
+        Night label.
+    thresholds : mapping of str to float
+        Score from which a candidate counts as accepted, by unit name.
+    problems : tuple of str, optional
+        What went wrong outside of any exposure.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    rows = ledger.read(archive, night)
+    candidates = committed(archive, rows.to_pylist())
+    choice = choose(candidates, thresholds, MOST)
+    stamps = stamps_of(archive, choice, night)
+    path = archive.report(night)
+    with atomic(path) as temporary:
+        temporary.write_text(render(night, rows, candidates, choice, stamps, thresholds, problems), encoding="utf-8")
+    return path
+
+
+def stamps_of(archive: Archive, choice: Choice, night: str) -> dict[str, Stamps]:
+    """Stamps of the chosen candidates, read file by file.
+
+    Parameters
+    ----------
+    archive : Archive
+        The archive.
+    choice : Choice
+        The candidates to be shown.
+    night : str
+        Night label.
+
+    Returns
+    -------
+    dict of str to Stamps
+        One stamp each, by candidate identity; those that cannot be read are left out.
+    """
+    files: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in pa.concat_tables([choice.best, choice.flagged]).to_pylist():
+        files.setdefault((row["unit"], row["exposure_id"]), []).append(row)
+    stamps: dict[str, Stamps] = {}
+    for (unit, exposure_id), rows in files.items():
+        try:
+            ids, found = read_stamps(archive.stamps(night, unit, exposure_id), [row["stamp_index"] for row in rows])
+        except BadTable:
+            continue
+        stamps |= {one: Stamps(found.data[i : i + 1], found.mask[i : i + 1]) for i, one in enumerate(ids)}
+    return stamps

@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightsift.core.errors import PoorCoverage
+from nightsift.core.frames import Difference, Frame, Pair, StarTable
 from nightsift.core.robust import mad_sigma
-from nightsift.errors import PoorCoverage
-from nightsift.frames import Difference, Frame, Pair
-from nightsift.images.align import Alignment
-from nightsift.images.photometry import ZeroPoint, limiting_magnitude, searched_area
-from nightsift.images.star_shapes import star_shapes
-from nightsift.images.stars import StarTable, typical_fwhm
-from nightsift.units import Unit
+from nightsift.images.photometry.photometry import ZeroPoint, limiting_magnitude, searched_area
+from nightsift.images.registration.align import Alignment
+from nightsift.images.stars.shapes import star_shapes
+from nightsift.images.stars.stars import typical_fwhm
+from nightsift.unit.units import Unit
 
 
 def of_frame(frame: Frame) -> dict[str, Any]:

@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote
 
-from nightsift.errors import NightsiftError
-from nightsift.io.atomic import atomic
-from nightsift.io.exclusive import create_exclusively
-from nightsift.io.paths import Archive
-from nightsift.survey import Survey
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import Survey
+from nightsift.core.errors import NightsiftError
+from nightsift.io.atomic import atomic, create_exclusively
 
 if TYPE_CHECKING:
     from apprise import NotifyBase
@@ -43,7 +42,7 @@ class NotSent(NightsiftError):
     hint = "check address, account and network"
 
 
-def tell_once(survey: Survey, archive: Archive, night: str, key: str, what: str, advice: str) -> bool:
+def notify_people(survey: Survey, archive: Archive, night: str, key: str, what: str, advice: str) -> bool:
     """Tell people of a trouble, unless they were told of it this night, by whatever process.
 
     Parameters

@@ -13,13 +13,15 @@ import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from nightsift import __version__, tables
-from nightsift.frames import Frame
-from nightsift.images.forced import forced_photometry
-from nightsift.io.paths import Archive, checksum, local_copy
-from nightsift.provenance import code_of
+from nightsift import __version__
+from nightsift.archive.paths import Archive
+from nightsift.core import tables
+from nightsift.core.frames import Frame
+from nightsift.core.provenance import code_of
+from nightsift.images.photometry.forced import forced_photometry
+from nightsift.io.sources import checksum, local_copy
 from nightsift.sky.sphere import separation
-from nightsift.units import Unit
+from nightsift.unit.units import Unit
 from tasks.record import key_of, opening_row
 from tasks.reduce import Reduction, to_difference
 
@@ -83,12 +85,12 @@ def measure_exposure(
     positions : sequence of Position
         Positions to measure.
     recentre : float, optional
-        How far (pixel) each may move to a certain peak (`nightsift.images.forced.forced_photometry`).
+        How far (pixel) each may move to a certain peak (`nightsift.images.photometry.forced.forced_photometry`).
 
     Returns
     -------
     pyarrow.Table
-        Schema `nightsift.tables.LIGHT_CURVE`: one row for each position that lies on the frame.
+        Schema `nightsift.core.tables.LIGHT_CURVE`: one row for each position that lies on the frame.
 
     Raises
     ------

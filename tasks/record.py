@@ -1,20 +1,39 @@
-"""The ledger row of an exposure while it is reduced: it grows by stages, so that a refusal keeps what was known."""
+"""The ledger row of an exposure while it is reduced: it grows by stages, so that a refusal keeps what was known.
+
+One exposure is reduced once, however many processes are told to: by its ledger row, and by a claim.
+
+Results to the archive: products first, the ledger row last, because that row is the commit point.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
 import json
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from nightsift import __version__, provenance
-from nightsift.errors import FrameError, NightsiftError, NoTemplate
-from nightsift.io.parquet import read_table
-from nightsift.io.paths import WITHOUT_NIGHT, Archive, exposure_identity
-from nightsift.ledger import FINAL
-from nightsift.tables import LEDGER
-from nightsift.units import Unit
+import pyarrow as pa
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from nightsift import __version__
+from nightsift.archive import ledger
+from nightsift.archive.candidates import write_candidates
+from nightsift.archive.claims import UnderWayElsewhere, claimed
+from nightsift.archive.ledger import FINAL
+from nightsift.archive.paths import WITHOUT_NIGHT, Archive
+from nightsift.core import provenance
+from nightsift.core.errors import FrameError, NightsiftError, NoTemplate
+from nightsift.core.frames import Stamps
+from nightsift.core.tables import CANDIDATES, LEDGER
+from nightsift.io.parquet import read_table, write_stamps
+from nightsift.io.sources import exposure_identity
+from nightsift.unit.units import Unit
 
 NOT_IN_PIXELS: dict[str, Any] = {
     **dict.fromkeys(("description", "file", "extends", "model"), True),
@@ -35,7 +54,7 @@ def opening_row(unit: str, night: str | None, url: str) -> dict[str, Any]:
     unit : str
         Telescope unit.
     night : str or None
-        Night label; `nightsift.io.paths.WITHOUT_NIGHT` where it cannot be told.
+        Night label; `nightsift.archive.paths.WITHOUT_NIGHT` where it cannot be told.
     url : str
         Where the exposure lies.
 
@@ -78,7 +97,7 @@ def key_of(checksum: str, template_id: str, unit: Unit, code: str = "") -> str:
     unit : Unit
         The unit, with every option that changes results.
     code : str, optional
-        Version of the code (`nightsift.provenance.code_of`); that of the reduction if not given.
+        Version of the code (`nightsift.core.provenance.code_of`); that of the reduction if not given.
 
     Returns
     -------
@@ -236,3 +255,132 @@ def _newest_template(archive: Archive, row: dict[str, Any]) -> str | None:
     folder = archive.templates(row["unit"], row["field"], row["band"])
     files = [one for one in folder.glob("*.fits") if not one.name.startswith(".")]
     return max(files, key=lambda one: (one.stat().st_mtime_ns, one.name)).name if files else None
+
+
+PATIENCE = 240.0
+"""Seconds to wait for another process: it ends, or its claim has become stale long before."""
+
+LOOK_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What an exposure is to be reduced with.
+
+    Attributes
+    ----------
+    unit : Unit
+        The telescope unit.
+    model : str
+        Identity of its model.
+    archive : Archive
+        Where to.
+    redo : bool
+        Whether to reduce it even if it is finished.
+    wait : float
+        Seconds to wait for another process that is at it.
+    """
+
+    unit: Unit
+    model: str
+    archive: Archive
+    redo: bool = False
+    wait: float = PATIENCE
+
+
+def known_row(job: Job, row: dict[str, Any], stack: ExitStack) -> dict[str, Any] | None:
+    """Claim an exposure, unless its fate is known already.
+
+    Parameters
+    ----------
+    job : Job
+        What it is to be reduced with.
+    row : dict
+        Its ledger row so far, with night, unit, exposure_id and checksum.
+    stack : ExitStack
+        Holds the claim, to be released when the new row is committed.
+
+    Returns
+    -------
+    dict or None
+        The row that says that nothing is left to do; one of the state ``"elsewhere"`` where another process has
+        been at it for all the time that was waited; None when this process has the claim and shall do it.
+    """
+    began, deadline = recorded(job.archive, row), time.monotonic() + job.wait
+    while True:
+        if (found := _finished(job, row, began)) is not None:
+            return found
+        try:
+            stack.enter_context(claimed(job.archive, row["exposure_id"]))
+        except UnderWayElsewhere as error:
+            if time.monotonic() >= deadline:
+                told = {"state": "elsewhere", "reason": error.reason, "message": str(error)}
+                return {**row, **told, "seconds": 0.0, "stage_seconds": "{}"}
+            time.sleep(min(LOOK_SECONDS, max(deadline - time.monotonic(), 0.0)))
+            continue
+        # between the look at the ledger and the claim another may have finished it
+        found = _finished(job, row, began)
+        if found is not None:
+            stack.close()
+        return found
+
+
+def _finished(job: Job, row: dict[str, Any], began: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The row of the ledger where it is final and current; one to be redone counts if it is newer than at the start."""
+    found = recorded(job.archive, row)
+    if found is None or work_left(found, job.unit, job.model, job.archive) is not Work.NOTHING:
+        return None
+    if job.redo and began is not None and found["recorded_at"] == began["recorded_at"]:
+        return None
+    return found
+
+
+@task(name="publish", persist_result=False, cache_policy=NO_CACHE)
+def publish(archive: Archive, row: Mapping[str, Any], candidates: pa.Table, stamps: Stamps | None) -> None:
+    """Write stamps and candidates of one exposure; a table without rows is written too, typed and empty.
+
+    Parameters
+    ----------
+    archive : Archive
+        Where to.
+    row : mapping of str to object
+        Ledger row of the exposure, not yet written.
+    candidates : pyarrow.Table
+        Its candidates.
+    stamps : Stamps or None
+        Their stamps.
+    """
+    where = (row["night"], row["unit"], row["exposure_id"])
+    if stamps is not None:
+        write_stamps(archive.stamps(*where), candidates["candidate_id"].to_pylist(), stamps)
+    write_candidates(archive, *where, candidates)
+
+
+@task(name="commit", persist_result=False, cache_policy=NO_CACHE)
+def commit(archive: Archive, row: Mapping[str, Any]) -> None:
+    """Write the ledger row of one exposure: from here on it counts.
+
+    Parameters
+    ----------
+    archive : Archive
+        Where to.
+    row : mapping of str to object
+        The complete row.
+    """
+    ledger.record(archive, row)
+
+
+def withdraw(archive: Archive, row: Mapping[str, Any]) -> None:
+    """Empty the candidates of an exposure that failed now but had some from an earlier run or a half-written one.
+
+    Parameters
+    ----------
+    archive : Archive
+        The archive.
+    row : mapping of str to object
+        Ledger row of the exposure, not yet written.
+    """
+    where = (row["night"], row["unit"], row["exposure_id"])
+    if archive.candidates(*where).exists():
+        write_candidates(archive, *where, CANDIDATES.empty_table())
+    archive.stamps(*where).unlink(missing_ok=True)

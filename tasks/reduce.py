@@ -13,29 +13,46 @@ import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from nightsift.errors import FrameError
-from nightsift.frames import Difference, Frame, Pair, Stamps
-from nightsift.images.photometry import ZeroPoint
-from nightsift.io.paths import Archive, checksum, exposure_identity, local_copy
-from nightsift.io.templates import find_template
-from nightsift.memory import keep_freed_memory
-from nightsift.tables import CANDIDATES
-from nightsift.units import Unit, load_unit
+from nightsift.archive.paths import Archive
+from nightsift.archive.templates import find_template
+from nightsift.core.errors import FrameError
+from nightsift.core.frames import Difference, Frame, Pair, Stamps
+from nightsift.core.parallel import keep_freed_memory
+from nightsift.core.tables import CANDIDATES
+from nightsift.images.photometry.photometry import ZeroPoint
+from nightsift.io.sources import checksum, exposure_identity, local_copy
+from nightsift.unit.units import Unit, load_unit
 from tasks import measure
-from tasks.align import align_to, background, psf, stars, warp
-from tasks.classify import model_of, score
+from tasks.classify import model_of, rescore, score
 from tasks.discover import facts_of
-from tasks.extract import calibrate, find_candidates
-from tasks.ingest import artefacts, ingest
-from tasks.logs import Logger, run_logger
-from tasks.once import PATIENCE, Job, known_row
-from tasks.publish import commit, publish, withdraw
-from tasks.record import closing_columns, key_of, opening_row, scoring_of, verdict_on
-from tasks.rescore import rescore
-from tasks.retry import patiently
-from tasks.stages import Stopwatch
-from tasks.stamp import cut_stamps
-from tasks.subtract import subtract_pair
+from tasks.record import (
+    PATIENCE,
+    Job,
+    closing_columns,
+    commit,
+    key_of,
+    known_row,
+    opening_row,
+    publish,
+    scoring_of,
+    verdict_on,
+    withdraw,
+)
+from tasks.retry import Logger, patiently, run_logger
+from tasks.steps import (
+    Stopwatch,
+    align_to,
+    artefacts,
+    background,
+    calibrate,
+    cut_stamps,
+    find_candidates,
+    ingest,
+    psf,
+    stars,
+    subtract_pair,
+    warp,
+)
 
 
 @dataclass(slots=True)
@@ -83,7 +100,7 @@ def reduce_exposure(
 ) -> dict[str, Any]:
     """Reduce one exposure and commit its products (see `reduce_file`): plain values in, its ledger row out.
 
-    From then on its process keeps the memory that it frees for the next exposure (`nightsift.memory`).
+    From then on its process keeps the memory that it frees for the next exposure (`nightsift.core.parallel`).
 
     Parameters
     ----------

@@ -21,14 +21,15 @@ import pyarrow.compute as pc
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from models.store import NO_MODEL, find
+from models.network.store import NO_MODEL, find
 from nightsift import __version__
-from nightsift.errors import BadTable
+from nightsift.archive.paths import Archive
+from nightsift.core.errors import BadTable
+from nightsift.core.monitoring_tables import INJECTIONS
+from nightsift.core.tables import Column, schema, table
 from nightsift.io.atomic import atomic
 from nightsift.io.parquet import read_tables, write_table
-from nightsift.io.paths import Archive
-from nightsift.tables import INJECTIONS, Column, schema, table
-from nightsift.units import Unit
+from nightsift.unit.units import Unit
 
 _R = "tasks.references"
 COMPLETENESS = schema(
@@ -186,7 +187,7 @@ def write_completeness(archive: Archive, unit: str, model: str, pipeline: str) -
     model : str
         Identity of model and calibration.
     pipeline : str
-        From `tasks.injection.pipeline_of`; what others recovered does not count.
+        From `tasks.monitor.pipeline_of`; what others recovered does not count.
 
     Returns
     -------
@@ -208,7 +209,7 @@ def completeness(injected: pa.Table, unit: str, model: str, width: float = WIDTH
     Parameters
     ----------
     injected : pyarrow.Table
-        Schema `nightsift.tables.INJECTIONS`, of one unit and pipeline.
+        Schema `nightsift.core.monitoring_tables.INJECTIONS`, of one unit and pipeline.
     unit, model : str
         Which.
     width : float, optional

@@ -1,4 +1,7 @@
-"""Patience with the world: the network and busy disks get another chance, frames and full disks do not."""
+"""Patience with the world: the network and busy disks get another chance, frames and full disks do not.
+
+Where a step tells what it did: the log of its task run, or a plain logger when nothing is tracked.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,10 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
 
 R = TypeVar("R")
 
@@ -50,3 +56,20 @@ def patiently(step: Callable[[], R], pauses: Sequence[float] = PAUSES) -> R:
             logging.getLogger(__name__).warning("%s; trying again in %.1f s", error, pause)
             time.sleep(pause)
     return step()
+
+
+Logger = logging.Logger | logging.LoggerAdapter[Any]
+
+
+def run_logger() -> Logger:
+    """Logger of the run that is going on.
+
+    Returns
+    -------
+    Logger or LoggerAdapter
+        The one of the task or flow run, which also goes to the Prefect server; ``nightsift`` outside of a run.
+    """
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return logging.getLogger("nightsift")

@@ -13,20 +13,20 @@ from typing import Any, overload
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from nightsift.errors import AlignmentFailed, FrameError, NightsiftError
-from nightsift.frames import Frame
-from nightsift.images.background import subtract_background
-from nightsift.images.stars import StarTable, find_stars
-from nightsift.io.catalogue import read_positions
+from nightsift.archive.paths import Archive
+from nightsift.archive.templates import write_template
+from nightsift.core.errors import AlignmentFailed, FrameError, NightsiftError
+from nightsift.core.frames import Frame, StarTable, Template
+from nightsift.images.background.background import subtract_background
+from nightsift.images.stars.stars import find_stars
+from nightsift.images.templates import build_template, solved, template_identity
 from nightsift.io.fits import open_fits
-from nightsift.io.paths import Archive, checksum, exposure_identity, local_copy
-from nightsift.io.templates import write_template
-from nightsift.templates import Template, build_template, solved, template_identity
-from nightsift.units import Unit, load_unit
+from nightsift.io.sources import checksum, exposure_identity, local_copy
+from nightsift.refcats.catalogues import read_positions
+from nightsift.unit.units import Unit, load_unit
 from tasks.discover import facts_of
-from tasks.ingest import artefacts, ingest
-from tasks.logs import run_logger
-from tasks.stages import Stopwatch
+from tasks.retry import run_logger
+from tasks.steps import Stopwatch, artefacts, ingest
 
 MEMORY = 3_000_000_000
 """Bytes of prepared frames kept in memory while a template is built; frames beyond are read again when needed."""

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from nightsift.cli.console import show_table
-from nightsift.cli.place import RunnerKind, runner_asked, units_asked
+from nightsift.cli.console import RunnerKind, runner_asked, show_table, units_asked
 
 if TYPE_CHECKING:
     from flows.backfill import Advance, BackfillSummary
     from flows.campaign_plan import Draft
-    from nightsift.survey import Runner, Survey
+    from nightsift.archive.survey import Runner, Survey
 
 MANY = 200
 
@@ -57,19 +56,19 @@ def backfill(
     ] = False,
 ) -> None:
     """Reduce an archive of years in chunks, less urgent than tonight; started again it goes on where it was."""
-    from nightsift.survey import load_survey
+    from nightsift.archive.survey import load_survey
 
     survey = load_survey(where)
     if list_all:
         _list(survey)
         return
     from flows.backfill import backfill as run
+    from flows.campaign_launch import RunOptions, lower_priority
     from flows.campaign_plan import Request, draft
-    from flows.launching import How, lower_priority
 
     units = tuple(units_asked(str(where), unit or []) or ())
     request = Request(first, last, units, version, in_place, keep, batch, order)
-    how = How(runner_asked(survey, runner, at_most), during_night, retry_failed, through_workers)
+    how = RunOptions(runner_asked(survey, runner, at_most), during_night, retry_failed, through_workers)
     plan = draft(survey, request, look_again)
     _tell_plan(survey, plan, how.runner)
     if dry_run:
@@ -83,9 +82,9 @@ def backfill(
 
 def _tell_plan(survey: Survey, plan: Draft, runner: Runner) -> None:
     """What there is to do and what it will cost."""
-    from nightsift import chunk_ledger
-    from nightsift.campaign_cost import estimate
-    from nightsift.io.paths import Archive
+    from nightsift.archive.paths import Archive
+    from nightsift.backfill import chunk_ledger
+    from nightsift.backfill.chunk_ledger import estimate
 
     archive, campaign = Archive(survey.archive), plan.campaign
     units = [one.unit for chunk in plan.chunks for one in chunk]
@@ -120,7 +119,7 @@ def _tell_plan(survey: Survey, plan: Draft, runner: Runner) -> None:
 
 
 def _tell(summary: BackfillSummary) -> None:
-    from nightsift.io.paths import night_title
+    from nightsift.archive.paths import night_title
 
     counts = ", ".join(f"{summary.count(name)} {name}" for name in ("done", "refused", "failed", "waiting"))
     typer.echo(
@@ -139,8 +138,8 @@ def _tell(summary: BackfillSummary) -> None:
 
 
 def _list(survey: Survey) -> None:
-    from nightsift import campaigns, chunk_ledger
-    from nightsift.io.paths import Archive
+    from nightsift.archive.paths import Archive
+    from nightsift.backfill import campaigns, chunk_ledger
 
     archive = Archive(survey.archive)
     lines = []
@@ -199,7 +198,7 @@ class _Progress:
             self._bar.stop()
 
     def __call__(self, row: dict[str, Any], advance: Advance) -> None:
-        from nightsift.io.paths import night_title
+        from nightsift.archive.paths import night_title
 
         counts = ", ".join(f"{row[name]} {name}" for name in ("done", "refused", "failed", "waiting") if row[name])
         left = "" if math.isnan(advance.seconds_left) else f"{duration(advance.seconds_left)} left"

@@ -1,4 +1,7 @@
-"""``nightsift evaluate``: all that is to be known of a model on labelled sets, as one page."""
+"""``nightsift evaluate``: all that is to be known of a model on labelled sets, as one page.
+
+``nightsift monitor``: whether each unit is still the one that its scores were calibrated on.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nightsift.errors import ConfigurationError
+from nightsift.cli.console import show_table
+from nightsift.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from models.examples import TrainingSet
+    from models.training.examples import TrainingSet
 
 PARTS = ("auto", "all", "train", "validation", "test")
 
@@ -44,9 +48,9 @@ def evaluate(
     """Evaluate a model on labelled stamps that it was not trained on: one HTML page with figures and worst errors."""
     import json
 
-    from models.store import load
+    from models.network.store import load
     from nightsift.io.atomic import atomic
-    from nightsift.report.evaluation import render
+    from nightsift.report.model_pages import render_evaluation
 
     whole = read_sets(sets)
     chosen, told = choose_part(whole, part)
@@ -66,7 +70,7 @@ def evaluate(
     real = int(chosen.labels.sum())
     about = f"{len(chosen)} examples ({real} real, {len(chosen) - real} bogus) of {told}."
     with atomic(out) as temporary:
-        temporary.write_text(render(models, chosen.stamps, about, notes_on(chosen, told)), encoding="utf-8")
+        temporary.write_text(render_evaluation(models, chosen.stamps, about, notes_on(chosen, told)), encoding="utf-8")
     numbers = [
         {key: one[key] for key in ("name", "model_id", "threshold", "headline", "units", "learning")} for one in models
     ]
@@ -77,7 +81,7 @@ def evaluate(
 
 def read_sets(folders: list[Path]) -> TrainingSet:
     """All sets of some folders as one."""
-    from models import examples
+    from models.training import examples
 
     found = []
     for folder in folders:
@@ -116,8 +120,8 @@ def notes_on(chosen: TrainingSet, told: str) -> list[str]:
 
 def describe(classifier: Any, chosen: TrainingSet, threshold: float | None, samples: int) -> dict[str, Any]:
     """Everything that the page shows of one model."""
-    from models import evaluation as e
-    from models import evaluation_curves as curves
+    from models.calibration import evaluation as curves
+    from models.calibration import evaluation as e
 
     one = e.evaluate(classifier, chosen, threshold, samples)
     return {
@@ -136,9 +140,9 @@ def describe(classifier: Any, chosen: TrainingSet, threshold: float | None, samp
 
 def classifier_options(model: str) -> Any:
     """How the model was trained, by its card."""
-    from models.inputs import Recipe
-    from models.store import load
-    from models.train import TrainOptions
+    from models.network.inputs import Recipe
+    from models.network.store import load
+    from models.training.train import TrainOptions
 
     told = load(model).card["training"]
     return TrainOptions(
@@ -150,8 +154,8 @@ def classifier_options(model: str) -> Any:
 def _learn(whole: TrainingSet, options: Any, epochs: int) -> list[dict[str, float]]:
     import dataclasses
 
-    from models.dataset import assign_splits
-    from models.learning_curve import learning_curve
+    from models.calibration.evaluation import learning_curve
+    from models.training.dataset import assign_splits
 
     if len(set(whole.table["split"].to_pylist())) < 3:
         whole = assign_splits(whole, options.seed)
@@ -164,3 +168,60 @@ def _learn(whole: TrainingSet, options: Any, epochs: int) -> list[dict[str, floa
 
 def _wrong(key: str, what: str, advice: str) -> ConfigurationError:
     return ConfigurationError(file="nightsift evaluate", table="command line", key=key, what=what, advice=advice)
+
+
+VIEW = ("night", "unit", "state", "message", "p_value", "q_value", "exposures", "candidates")
+
+
+def monitor(
+    where: Annotated[Path, typer.Argument(metavar="SURVEY.toml", help="Survey file.")],
+    night: Annotated[str | None, typer.Option(help="One night only, as 2026-11-20; all by default.")] = None,
+    unit: Annotated[list[str] | None, typer.Option(help="Unit to judge; may be given several times.")] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="FIRST:LAST", help="Nights of a new calibration set; the first ten by default."),
+    ] = None,
+    inject: Annotated[
+        int, typer.Option(min=0, help="Exposures of each night that sources are injected into and reduced again.")
+    ] = 1,
+    rate: Annotated[
+        float, typer.Option(min=1e-6, max=0.5, help="False alarms a unit-night that are accepted.")
+    ] = 0.005,
+    track: Annotated[bool, typer.Option(help="Let Prefect see the run.")] = True,
+) -> None:
+    """Judge what is new or changed against each unit's calibration set; exit code 1 when something drifted."""
+    nights = _span(reference) if reference is not None else None
+    from flows.monitoring import monitor as run
+
+    summary = run(where, night, unit, nights, inject, rate, _tell, track)
+    left = {row["unit"]: row["message"] for row in summary.rows if row["state"] == "unjudged"}
+    made = set(summary.judged)
+    judged = sum(row["state"] != "unjudged" for row in summary.rows if (row["unit"], row["night"]) in made)
+    before = len(summary.rows) - len(made)
+    more = f", {before} stand as they were" if before else ""
+    typer.echo(f"{judged} unit-nights judged{more}, {len(summary.drifted)} drifted")
+    if summary.undated:
+        typer.echo(f"  not judged: {summary.undated} exposures without a night")
+    for name, why in left.items():  # the latest reason of each unit
+        typer.echo(f"  not judged: {name}{f', {why}' if why else ''}")
+    if summary.drifted:
+        show_table("Drifted", VIEW, [[row.get(name) for name in VIEW] for row in summary.drifted], right=VIEW[4:])
+    for problem in summary.problems:
+        typer.echo(f"problem: {problem}", err=True)
+    for one, path in list(summary.pages.items())[-1:]:
+        typer.echo(f"page of {one}: {path}")
+    raise typer.Exit(summary.exit_code)
+
+
+def _span(text: str) -> tuple[str, str]:
+    first, colon, last = text.partition(":")
+    if not colon or not first or not last or first > last:
+        raise ConfigurationError(
+            file="nightsift monitor", table="command line", key="--reference", what=f"'{text}' is no span of nights",
+            advice="give it as 2026-11-01:2026-11-14",
+        )  # fmt: skip
+    return first, last
+
+
+def _tell(unit: str, night: str, state: str) -> None:
+    typer.echo(f"{night} {unit}: {state}")

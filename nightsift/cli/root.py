@@ -10,29 +10,19 @@ import typer
 
 from nightsift import __version__
 from nightsift.cli import (
-    alert,
-    asking,
+    archive,
     backfill,
-    calibration,
-    catalog,
-    compilation,
-    dataset,
-    deploying,
-    doctor,
     evaluation,
-    monitoring,
+    installation,
+    labels,
     night,
-    photometry,
     serving,
     show,
+    skyalert,
     survey,
-    tonight,
     training,
-    transferring,
-    unit,
-    watching,
 )
-from nightsift.errors import ConfigurationError, NightsiftError
+from nightsift.core.errors import ConfigurationError, NightsiftError
 
 EPILOG = "Exit codes: 0 done, 1 some exposures refused or failed, 2 wrong configuration or arguments."
 
@@ -58,30 +48,30 @@ app = typer.Typer(
 )
 
 app.command("night")(night.night)
-app.command("watch")(watching.watch)
+app.command("watch")(serving.watch)
 app.command("serve")(serving.serve)
-app.command("status")(tonight.status)
-app.command("deploy")(deploying.deploy)
+app.command("status")(night.status)
+app.command("deploy")(serving.deploy)
 app.command("frame")(night.frame)
 app.command("backfill")(backfill.backfill)
 app.command("simulate")(survey.simulate)
 app.command("template")(survey.template)
 app.command("score")(survey.score)
 app.command("report")(survey.report)
-app.command("photometry")(photometry.photometry)
+app.command("photometry")(archive.photometry)
 app.command("show")(show.show)
 app.command("train")(training.train)
-app.command("transfer")(transferring.transfer)
-app.command("dataset")(dataset.dataset)
-app.command("calibrate")(calibration.calibrate)
-app.command("monitor")(monitoring.monitor)
-app.command("ask")(asking.ask)
+app.command("transfer")(training.transfer)
+app.command("dataset")(training.dataset)
+app.command("calibrate")(labels.calibrate)
+app.command("monitor")(evaluation.monitor)
+app.command("ask")(labels.ask)
 app.command("evaluate")(evaluation.evaluate)
-app.add_typer(unit.app, name="unit")
-app.add_typer(catalog.app, name="catalog")
-app.add_typer(alert.app, name="alert")
-app.command("compile")(compilation.compile_now)
-app.command("doctor")(doctor.doctor)
+app.add_typer(survey.app, name="unit")
+app.add_typer(archive.app, name="catalog")
+app.add_typer(skyalert.app, name="alert")
+app.command("compile")(installation.compile_now)
+app.command("doctor")(installation.doctor)
 
 
 def _version(asked: bool) -> None:

@@ -1,15 +1,28 @@
-"""``nightsift serve``: everything that runs nights by itself, on one machine."""
+"""``nightsift serve``: everything that runs nights by itself, on one machine.
+
+``nightsift deploy``: tell a Prefect server that is run for itself what ``nightsift serve`` tells its own.
+
+Commands around a night that goes on: watch it, and see how it stands.
+"""
 
 from __future__ import annotations
 
 import logging
 import signal
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+from zoneinfo import ZoneInfo
 
 import typer
+
+from nightsift.cli.console import row_line
+from nightsift.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from nightsift.archive.survey import Survey
 
 
 def serve(
@@ -22,11 +35,11 @@ def serve(
     auth: Annotated[bool, typer.Option(help="Ask for a password; without, only on this machine.")] = True,
 ) -> None:
     """Run nights by schedule: Prefect server with its pages, workers and deployments, until Ctrl-C or SIGTERM."""
-    from nightsift.survey import load_survey
+    from nightsift.archive.survey import load_survey
 
     survey = load_survey(where)
-    from flows.serve import Serving, check_binding
-    from flows.serve import serve as run
+    from flows.service import Serving, check_binding
+    from flows.service import serve as run
 
     serving = Serving((home or where.absolute().parent / "serve").absolute(), host, port, auth)
     check_binding(serving, survey)
@@ -44,3 +57,85 @@ def serve(
     tell(f"pages: http://{host}:{port}" + (f", password in {serving.home / 'password'}" if auth else ""))
     tell(f"how the night stands: nightsift status {where}")
     run(survey, where, serving, stop, tell)
+
+
+ANSWER_SECONDS = 60.0
+
+
+def deploy(
+    where: Annotated[Path, typer.Argument(metavar="SURVEY.toml", help="Survey file, at its path on the workers.")],
+) -> None:
+    """Make work pools, deployments and the watch over silent runs on the server of PREFECT_API_URL."""
+    from nightsift.archive.survey import load_survey
+
+    survey = load_survey(where)
+    from flows.deployments import declare, server_address
+    from nightsift.cli.console import console
+
+    address = server_address(ANSWER_SECONDS)
+    zone = next((survey.sites[one.site].timezone for one in survey.sources if one.site), "UTC")
+    names = declare(str(where.absolute()), zone)
+    console().print(f"{address} knows {len(names)} deployments: {', '.join(names)}", highlight=False)
+
+
+SURVEY = Annotated[Path, typer.Argument(metavar="SURVEY.toml", help="Survey file.")]
+
+
+def watch(
+    where: SURVEY,
+    site: Annotated[str, typer.Option(help="Site to watch, where the survey has several.")] = "",
+    unit: Annotated[list[str] | None, typer.Option(help="Unit; may be given several times; all by default.")] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(help="When to close the night, as 06:30 in the clock of the site, or 2026-11-21T06:30."),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Reduce what is there, close the night, and end.")] = False,
+    track: Annotated[bool, typer.Option(help="Let Prefect see the run; without, nothing is started or asked.")] = True,
+) -> None:
+    """Watch the night: reduce frames as they land, and close the night with its report after dawn."""
+    from nightsift.archive.survey import load_survey
+
+    survey = load_survey(where)
+    end = _moment(until, survey, site) if until else None
+    from flows.summary import sentence
+    from flows.watch import watch as keep_watch
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        summary = keep_watch(
+            survey, site=site, units=unit or (), until=end, once=once, track=track,
+            heard=lambda row: typer.echo(f"{datetime.now(UTC):%H:%M:%S} {row_line(row)}"),
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        typer.echo("stopped; started again, it goes on where it was", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(sentence(summary))
+    for problem in summary.problems:
+        typer.echo(f"problem: {problem}", err=True)
+    for path in summary.reports.values():
+        typer.echo(f"report: {path}")
+    raise typer.Exit(summary.exit_code)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _moment(text: str, survey: Survey, site: str) -> datetime:
+    """A moment in the clock of the site; a time of day is the next one."""
+    named = site or next((source.site for source in survey.sources), "")
+    zone = survey.sites[named].zone if named in survey.sites else ZoneInfo("UTC")
+    now = datetime.now(zone)
+    from nightsift.core.times import moment_of
+
+    try:
+        if ":" in text and "-" not in text:
+            clock = datetime.strptime(text, "%H:%M").time()
+            found = datetime.combine(now.date(), clock, zone)
+            return found if found > now else datetime.combine(now.date() + timedelta(days=1), clock, zone)
+        return moment_of(text, zone)
+    except ValueError as error:
+        raise ConfigurationError(
+            file=survey.file, table="command line", key="--until", what=f"'{text}' is no time",
+            advice="write 06:30, or 2026-11-21T06:30, with an offset or in the clock of the site",
+        ) from error  # fmt: skip

@@ -1,4 +1,7 @@
-"""``nightsift show``: nights, ledger and candidates of an archive as tables, or what a FITS file holds."""
+"""``nightsift show``: nights, ledger and candidates of an archive as tables, or what a FITS file holds.
+
+``nightsift show --exposure``: subtract one exposure of an archive once more, in memory, and draw it.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nightsift.cli.console import show_table, text
-from nightsift.errors import ConfigurationError
+from nightsift.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from nightsift.unit.units import Unit
 
 FITS_SUFFIXES = (".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fits.fz", ".fz")
 LEDGER_VIEW = (
@@ -54,15 +59,13 @@ def show(
 ) -> None:
     """Show the nights, ledger and candidates of an archive, draw one subtraction, or describe a FITS file."""
     if exposure is not None:
-        from nightsift.cli.pair import draw
-
         draw(where, exposure, out, night, unit, method, at, size)
         return
     if where.name.lower().endswith(FITS_SUFFIXES):
         _show_fits(where)
         return
-    from nightsift import ledger
-    from nightsift.io.parquet import read_candidates
+    from nightsift.archive import ledger
+    from nightsift.archive.candidates import read_candidates
 
     archive = open_archive(where)
     rows = ledger.read(archive, night, unit).to_pylist()
@@ -77,10 +80,10 @@ def show(
 
 def open_archive(where: Path) -> Any:
     """Archive of a survey file, or the archive that a folder is; a folder without a ledger is an error."""
-    from nightsift.io.paths import Archive
+    from nightsift.archive.paths import Archive
 
     if where.suffix == ".toml":
-        from nightsift.survey import load_survey
+        from nightsift.archive.survey import load_survey
 
         return Archive(load_survey(where).archive)
     if not where.is_dir():
@@ -93,7 +96,7 @@ def open_archive(where: Path) -> Any:
 
 def show_nights(rows: list[dict[str, Any]]) -> None:
     """One line for each night and unit: how many exposures ended how; those without a night come first."""
-    from nightsift.io.paths import night_title, sort_nights
+    from nightsift.archive.paths import night_title, sort_nights
 
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
@@ -124,7 +127,7 @@ def show_row(row: Mapping[str, Any]) -> None:
 
 def show_candidates(candidates: pa.Table, best: int) -> None:
     """Print the best candidates: those without a flag first, by score, then by signal to noise."""
-    from nightsift.flags import names
+    from nightsift.core.flags import names
 
     rows = candidates.select(CANDIDATE_VIEW).to_pylist()
     rows.sort(key=lambda row: (row["flags"] != 0, -(row["score"] or 0.0), -row["snr"]))
@@ -143,7 +146,7 @@ def _show_fits(path: Path) -> None:
     from astropy.io import fits
     from astropy.utils.exceptions import AstropyWarning
 
-    from nightsift.errors import UnreadableFits
+    from nightsift.core.errors import UnreadableFits
 
     try:
         with warnings.catch_warnings(), fits.open(path, memmap=False) as hdus:
@@ -171,3 +174,74 @@ def _show_fits(path: Path) -> None:
         str(path), ("hdu", "name", "kind", "shape (y, x)", "bits", "cards"), lines, right=("hdu", "bits", "cards")
     )
     show_table("Header", ("card", "value", "comment"), cards)
+
+
+def draw(
+    where: Path,
+    exposure: str,
+    out: Path,
+    night: str | None,
+    unit: str | None,
+    method: str | None,
+    at: str | None,
+    size: int,
+) -> None:
+    """Draw science, template, difference, score, mask, anchors, kernel and PSF of one exposure; nothing is stored."""
+    from nightsift.archive import ledger
+    from nightsift.io.sources import local_copy
+    from nightsift.report.pair_figure import draw_pair
+    from tasks.reduce import Reduction, run_steps
+
+    centre = _centre(at)
+    archive = open_archive(where)
+    row = _find(ledger.read(archive, night, unit).to_pylist(), exposure, where)
+    loaded = _unit(where, row["unit"], method)
+    reduction = Reduction({**row})
+    with local_copy(row["url"]) as path:
+        run_steps(reduction, path, loaded, archive)
+    assert reduction.pair is not None
+    assert reduction.difference is not None
+    title = f"{row['unit']}  {Path(row['url']).name}  night {row['night']}"
+    drawn = draw_pair(out, reduction.pair, reduction.difference, reduction.candidates, title, centre, size)
+    difference = reduction.difference
+    typer.echo(f"{difference.method}: {difference.verdict}, {reduction.candidates.num_rows} candidates")
+    for reason in difference.reasons:
+        typer.echo(f"  {reason}")
+    typer.echo(f"drawn: {drawn}")
+
+
+def _centre(at: str | None) -> tuple[float, float] | None:
+    if at is None:
+        return None
+    try:
+        x, y = (float(part) for part in at.split(","))
+    except ValueError as error:
+        raise _wrong("--at", f"{at!r} is no position", "give two pixel coordinates, as --at 812,1040") from error
+    return x, y
+
+
+def _find(rows: list[dict[str, Any]], exposure: str, where: Path) -> dict[str, Any]:
+    """The one exposure with this identity or file name."""
+    found = [row for row in rows if exposure in (row["exposure_id"], row["url"], Path(row["url"]).name)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise _wrong(str(where), f"no exposure {exposure!r} is recorded", f"nightsift show {where} lists them")
+    names = ", ".join(row["exposure_id"] for row in found)
+    raise _wrong(str(where), f"{len(found)} exposures are called {exposure!r}", f"name one of {names}")
+
+
+def _unit(where: Path, name: str, method: str | None) -> Unit:
+    """The unit as the survey knows it, perhaps with another method (at that method's own options)."""
+    from nightsift.archive.survey import load_survey
+    from nightsift.unit.units import load_unit
+
+    unit = load_survey(where).load_unit(name) if where.suffix == ".toml" else load_unit(name)
+    if method is None or method == unit.subtraction.method:
+        return unit
+    chosen = unit.subtraction.model_copy(update={"method": method, "options": {}})
+    return unit.model_copy(update={"subtraction": chosen})
+
+
+def _wrong(key: str, what: str, advice: str) -> ConfigurationError:
+    return ConfigurationError(file="command line", table="show", key=key, what=what, advice=advice)

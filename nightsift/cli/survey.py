@@ -1,4 +1,7 @@
-"""Commands around a survey: simulate one, build its templates, score it against the truth, report a night."""
+"""Commands around a survey: simulate one, build its templates, score it against the truth, report a night.
+
+``nightsift unit``: which telescope units there are, and what a unit finds in a header.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nightsift.cli.console import LineProgress, show_table
-from nightsift.cli.place import RunnerKind, runner_asked, survey_at, units_asked
-from nightsift.errors import ConfigurationError
+from nightsift.cli.console import LineProgress, RunnerKind, runner_asked, show_table, survey_at, units_asked
+from nightsift.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from tasks.template import TemplateRow
@@ -30,8 +32,8 @@ def simulate(
     workers: Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")] = 2,
 ) -> None:
     """Simulate a survey of several unlike units, with the truth in a table; done already, it is left as it is."""
-    from nightsift.simulate import simulate as write_survey
-    from nightsift.simulate.presets import preset as named
+    from nightsift.simulate.options import preset as named
+    from nightsift.simulate.survey import simulate as write_survey
 
     given = {
         "fields": fields,
@@ -113,12 +115,14 @@ def score(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything as JSON, too.")] = None,
 ) -> None:
     """Score the nights of a simulated survey against its truth: recovered transients and false candidates."""
-    from nightsift import ledger, tables
+    from nightsift.archive import ledger
+    from nightsift.archive.candidates import read_candidates
+    from nightsift.archive.paths import Archive
+    from nightsift.archive.survey import load_survey
+    from nightsift.core import tables
     from nightsift.io.atomic import atomic
-    from nightsift.io.parquet import read_candidates, read_table
-    from nightsift.io.paths import Archive
-    from nightsift.simulate.score import ALL, score_night
-    from nightsift.survey import load_survey
+    from nightsift.io.parquet import read_table
+    from nightsift.report.score import ALL, score_night
 
     one = load_survey(survey)
     archive = Archive(one.archive)
@@ -144,10 +148,10 @@ def report(
     night: Annotated[str | None, typer.Option(help="Night, as 2026-11-20; the latest recorded by default.")] = None,
 ) -> None:
     """Write the report of a night as one HTML file that opens offline."""
-    from nightsift import ledger
-    from nightsift.io.paths import WITHOUT_NIGHT, Archive
-    from nightsift.survey import load_survey
-    from tasks.report import write_report
+    from nightsift.archive import ledger
+    from nightsift.archive.paths import WITHOUT_NIGHT, Archive
+    from nightsift.archive.survey import load_survey
+    from tasks.finish import write_report
 
     one = load_survey(survey)
     archive = Archive(one.archive)
@@ -165,3 +169,50 @@ def report(
     typer.echo(f"report: {write_report.fn(archive, chosen, thresholds)}")
     if undated and chosen != WITHOUT_NIGHT:
         typer.echo(f"{undated} exposures without a night are in no report but their own: --night {WITHOUT_NIGHT}")
+
+
+app = typer.Typer(help="Telescope units: list them, check one against a header.", no_args_is_help=True)
+
+FOLDER_HELP = "Folder of unit files, searched before those shipped; may be given several times."
+
+
+@app.command("list")
+def list_all(folder: Annotated[list[Path] | None, typer.Option(help=FOLDER_HELP)] = None) -> None:
+    """List the units that can be named, with the method and model that each uses."""
+    from nightsift.unit.units import list_units, load_unit
+
+    folders = tuple(folder or ())
+    lines = []
+    for name, path in list_units(folders).items():
+        one = load_unit(name, folders)
+        lines.append([name, one.description, one.subtraction.method, one.model.name, str(path)])
+    show_table("Units", ("unit", "description", "method", "model", "file"), lines)
+
+
+@app.command("check")
+def check(
+    unit: Annotated[str, typer.Argument(help="Name of a unit, or the path of its TOML file.")],
+    file: Annotated[str, typer.Argument(help="FITS file that the unit took, or its URL.")],
+    folder: Annotated[list[Path] | None, typer.Option(help=FOLDER_HELP)] = None,
+) -> None:
+    """Print every fact that a unit finds in a header, and what is missing; exit code 1 when something is."""
+    from nightsift.io.fits import read_header
+    from nightsift.io.sources import local_copy
+    from nightsift.unit.facts import check_header
+    from nightsift.unit.units import load_unit
+
+    one = load_unit(unit, tuple(folder or ()))
+    with local_copy(file) as path:
+        header = read_header(path, one.image.hdu)
+    reports = check_header(one, header, file)
+    lines = [
+        (report.fact, report.value, report.unit, report.source, "ok" if report.ok else "wrong") for report in reports
+    ]
+    show_table(f"{one.name} ({one.file})", ("fact", "value", "unit", "from", ""), lines)
+    wrong = [report for report in reports if not report.ok]
+    for report in wrong:
+        typer.echo(f"{report.fact}: {report.problem}")
+        if report.hint:
+            typer.echo(f"  -> {report.hint}")
+    typer.echo(f"{len(wrong)} of {len(reports)} facts are missing or wrong" if wrong else "all facts are good")
+    raise typer.Exit(1 if wrong else 0)

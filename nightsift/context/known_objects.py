@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from nightsift.context.movers import Predicted, movers_in_field
 from nightsift.context.orbits import Orbits
-from nightsift.frames import Frame
+from nightsift.core.frames import Frame
+from nightsift.core.tables import TRUTH, table
 from nightsift.site.site import Site
 from nightsift.sky.sphere import separation
-from nightsift.tables import TRUTH, table
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
@@ -42,8 +42,8 @@ def predicted_truth(frame: Frame, wcs: WCS, orbits: Orbits, *, site: Site | None
     Returns
     -------
     pyarrow.Table
-        Schema `nightsift.tables.TRUTH`, kind ``"asteroid"``; fluxes are NaN, because absolute magnitudes are uncertain:
-        what is detected there must be brighter than the template, that is all.
+        Schema `nightsift.core.tables.TRUTH`, kind ``"asteroid"``; fluxes are NaN, because absolute magnitudes are
+        uncertain: what is detected there must be brighter than the template, that is all.
     """
     ny, nx = frame.shape
     corners = wcs.all_pix2world([0.0, nx - 1.0, 0.0, nx - 1.0], [0.0, 0.0, ny - 1.0, ny - 1.0], 0)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nightsift.errors import BadTable
+from nightsift.core.errors import BadTable
 
 Values = npt.NDArray[np.float64]
 # Columns of MPCORB.DAT, counted from 0: the export format of the Minor Planet Center.

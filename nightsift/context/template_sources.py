@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from nightsift.flags import Mask
-from nightsift.images.stars import typical_fwhm
+from nightsift.core.flags import Mask
+from nightsift.images.stars.stars import typical_fwhm
 
 if TYPE_CHECKING:
-    from nightsift.images.align import Alignment
-    from nightsift.templates import Template
+    from nightsift.core.frames import Template
+    from nightsift.images.registration.align import Alignment
 
 Values = npt.NDArray[np.float64]
 _HALFWAY = 0.18  # relative excess of the width over that of stars at which a source is as likely a galaxy as a star

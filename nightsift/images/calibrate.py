@@ -11,10 +11,10 @@ import numpy.typing as npt
 from astropy.wcs import WCS
 from numba import njit
 
-from nightsift.errors import BlankFrame
-from nightsift.flags import Mask
-from nightsift.frames import FloatImage, Frame, MaskImage, Meta
-from nightsift.parallel import over_rows
+from nightsift.core.errors import BlankFrame
+from nightsift.core.flags import Mask
+from nightsift.core.frames import FloatImage, Frame, MaskImage, Meta
+from nightsift.core.parallel import over_rows
 
 # plain numbers for the compiled pass
 SATURATED, NONFINITE, DEFECT = int(Mask.SATURATED), int(Mask.NONFINITE), int(Mask.DEFECT)

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from nightsift.errors import BadFact, ConfigurationError
-from nightsift.facts import Facts, read_facts
-from nightsift.frames import FloatImage, Frame, Meta
+from nightsift.core.errors import BadFact, ConfigurationError
+from nightsift.core.frames import FloatImage, Frame, Meta
 from nightsift.images.calibrate import Masters, make_frame
 from nightsift.io.fits import read_image
-from nightsift.io.paths import checksum, exposure_identity, local_copy
-from nightsift.io.wcs import celestial_wcs
-from nightsift.units import Unit
+from nightsift.io.headers import celestial_wcs
+from nightsift.io.sources import checksum, exposure_identity, local_copy
+from nightsift.unit.facts import Facts, read_facts
+from nightsift.unit.units import Unit
 
 FOLDER_VARIABLE = "NIGHTSIFT_CALIBRATION"
 

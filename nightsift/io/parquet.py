@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from nightsift.errors import BadTable
-from nightsift.frames import Stamps
-from nightsift.io.paths import Archive, atomic
-from nightsift.tables import CANDIDATES
+from nightsift.core.errors import BadTable
+from nightsift.core.frames import Stamps
+from nightsift.io.atomic import atomic
+from nightsift.sky.sphere import Values
 
 ROW_GROUP = 65536
 STAMP_ROW_GROUP = 256  # single stamps are looked up: small groups
@@ -90,53 +92,6 @@ def read_tables(paths: Sequence[Path], schema: pa.Schema) -> pa.Table:
     except (OSError, pa.ArrowException) as error:
         where = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files under {Path(paths[0]).parent}"
         raise BadTable(path=where, what=" ".join(str(error).split())[:300]) from error
-
-
-def read_candidates(archive: Archive, night: str | None = None, unit: str | None = None) -> pa.Table:
-    """Read the candidates of a night.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    night, unit : str, optional
-        Only these; all when None.
-
-    Returns
-    -------
-    pyarrow.Table
-        Schema `nightsift.tables.CANDIDATES`.
-    """
-    return read_tables(archive.tables("candidates", night, unit), CANDIDATES)
-
-
-def write_candidates(archive: Archive, night: str, unit: str, exposure_id: str, table: pa.Table) -> Path:
-    """Write the candidates of an exposure.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    night, unit, exposure_id : str
-        The exposure.
-    table : pyarrow.Table
-        Schema `nightsift.tables.CANDIDATES`; may be empty.
-
-    Returns
-    -------
-    Path
-        The file written.
-
-    Raises
-    ------
-    BadTable
-        If the table has another schema.
-    """
-    path = archive.candidates(night, unit, exposure_id)
-    if not table.schema.equals(CANDIDATES):
-        raise BadTable(path=str(path), what="its schema is not that of candidates")
-    write_table(path, table)
-    return path
 
 
 def write_stamps(path: str | Path, candidate_ids: Sequence[str], stamps: Stamps) -> None:
@@ -256,3 +211,37 @@ def _bytes(column: pa.ChunkedArray, n: int) -> npt.NDArray[np.uint8]:
         return np.zeros((0, width), dtype=np.uint8)
     buffer = array.buffers()[1]
     return np.frombuffer(buffer, dtype=np.uint8, count=n * width, offset=array.offset * width).reshape(n, width)
+
+
+def numbers(table: pa.Table, name: str) -> Values:
+    """Return a column as an array.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Table.
+    name : str
+        Column of numbers.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        Its values, NaN where they are null.
+    """
+    return np.asarray(pc.fill_null(table[name].cast(pa.float64()), np.nan).to_numpy(), dtype=np.float64)
+
+
+def nullable(values: npt.NDArray[Any]) -> pa.Array:
+    """Return numbers as an Arrow column.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+        Numbers.
+
+    Returns
+    -------
+    pyarrow.Array
+        The same, null where they are not finite.
+    """
+    return pa.array(values, mask=~np.isfinite(values))

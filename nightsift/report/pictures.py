@@ -1,15 +1,31 @@
-"""Stamps as small PNG pictures inside HTML."""
+"""Stamps as small PNG pictures inside HTML.
+
+What the pages share: stylesheet, template, and how numbers and times are written.
+
+A page on which a person labels candidates by looking at their stamps; what is answered is saved as a table.
+"""
 
 from __future__ import annotations
 
 import base64
+import datetime as dt
+import hashlib
 import io
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from nightsift import __version__
+from nightsift.core.frames import Stamps
 from nightsift.core.robust import mad_sigma
-from nightsift.frames import Stamps
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 GAP = 1
 """Pixels between the planes of a picture."""
@@ -93,3 +109,116 @@ def _level(good: npt.NDArray[np.float32]) -> tuple[float, float]:
 
 def _bytes(values: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
     return np.asarray(np.clip(np.nan_to_num(values), 0.0, 1.0) * 255.0 + 0.5, dtype=np.uint8)
+
+
+def stylesheet() -> str:
+    """Return the stylesheet of the pages, to stand in a ``<style>`` element."""
+    return (files("nightsift.report") / "page.css").read_text(encoding="utf-8")
+
+
+def page_template(name: str, package: str = "nightsift.report", **filters: Callable[..., str]) -> Template:
+    """Read the template of a page, in which values are escaped and none may be missing.
+
+    Parameters
+    ----------
+    name : str
+        File of the template.
+    package : str, optional
+        Package that it lies in.
+    **filters : callable
+        Its filters by name.
+
+    Returns
+    -------
+    jinja2.Template
+        To be rendered.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= filters
+    return environment.from_string((files(package) / name).read_text(encoding="utf-8"))
+
+
+def utc_minute(moment: dt.datetime | None) -> str:
+    """When a page was made.
+
+    Parameters
+    ----------
+    moment : datetime or None
+        The moment; now when None.
+
+    Returns
+    -------
+    str
+        Date and time to the minute.
+    """
+    return (moment or dt.datetime.now(dt.UTC)).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def number(value: float | None, form: str) -> str:
+    """Number for a table cell, a dash where there is none.
+
+    Parameters
+    ----------
+    value : float or None
+        The number.
+    form : str
+        How it is written, as `format` understands it.
+
+    Returns
+    -------
+    str
+        The text, with a minus sign of the width of a plus.
+    """
+    return "–" if value is None or not math.isfinite(value) else format(value, form).replace("-", "−")
+
+
+TEMPLATE = "labelling.html.j2"
+
+
+def render(unit: str, rows: Sequence[Mapping[str, Any]], stamps: Stamps, table: str, next_step: str) -> str:
+    """Write the page.
+
+    The scores are not shown: who sees them agrees with them, and the labels then teach nothing.
+
+    Parameters
+    ----------
+    unit : str
+        The unit.
+    rows : sequence of mapping
+        Rows of `models.transfer.active.QUESTIONS`.
+    stamps : Stamps
+        Their stamps.
+    table : str
+        Name of the table that the page saves.
+    next_step : str
+        Command that reads it.
+
+    Returns
+    -------
+    str
+        A complete HTML document that needs no other file.
+
+    Raises
+    ------
+    ValueError
+        If stamps and rows differ in number.
+    """
+    if len(rows) != len(stamps):
+        raise ValueError(f"a stamp is needed for each of {len(rows)} rows, got {len(stamps)}")
+    page = page_template(TEMPLATE)
+    names = [row["candidate_id"] for row in rows]
+    cards = [
+        {
+            **row,
+            "rule": row["rule"] or "",
+            "picture": strip(Stamps(stamps.data[place : place + 1], stamps.mask[place : place + 1])),
+        }
+        for place, row in enumerate(rows)
+    ]
+    return page.render(
+        unit=unit, cards=cards, table=table, next_step=next_step, style=stylesheet(), version=__version__,
+        width=3 * stamps.data.shape[1] + 2, height=stamps.data.shape[1],
+        key="nightsift-" + hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16],
+    )  # fmt: skip

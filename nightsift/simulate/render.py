@@ -1,10 +1,16 @@
-"""Stars drawn into a frame, in compiled loops."""
+"""Stars drawn into a frame, in compiled loops.
+
+What spoils frames: streaks, cosmic rays, ghosts, aureoles, clouds and gradients.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
+from scipy.ndimage import zoom
 
 from nightsift.simulate.optics import FramePsf
 
@@ -162,3 +168,282 @@ def draw_wings(image, xs, ys, fluxes, reach, wing, width, beta, radius):  # type
                 if r2 > inner2 and r2 <= r * r:
                     part = 1.0 - _taper(r2, radius)
                     out[i] += np.float32(part * fluxes[star] * wing * (1.0 + r2 / width**2) ** -beta)
+
+
+Values = npt.NDArray[np.float64]
+
+CLOUD_GRID = 9  # nodes a side: structures down to an eighth of the frame
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clouds:
+    """Extinction over a frame.
+
+    Attributes
+    ----------
+    extinction : ndarray of float64, shape (9, 9)
+        Extinction (mag) on nodes from corner to corner.
+    shape : tuple of int
+        ``(ny, nx)`` of the frame.
+    """
+
+    extinction: Values
+    shape: tuple[int, int]
+
+    def transmission(self, x: Values, y: Values) -> Values:
+        """Transmission at positions, interpolated linearly between the nodes.
+
+        Parameters
+        ----------
+        x, y : ndarray, shape (n,)
+            Positions (pixel).
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+            Fraction of the light that passes.
+        """
+        u = np.clip(x / (self.shape[1] - 1), 0, 1) * (CLOUD_GRID - 1)
+        v = np.clip(y / (self.shape[0] - 1), 0, 1) * (CLOUD_GRID - 1)
+        i, j = np.minimum(u.astype(int), CLOUD_GRID - 2), np.minimum(v.astype(int), CLOUD_GRID - 2)
+        fu, fv = u - i, v - j
+        e = self.extinction
+        low = e[j, i] * (1 - fu) + e[j, i + 1] * fu
+        high = e[j + 1, i] * (1 - fu) + e[j + 1, i + 1] * fu
+        return np.asarray(10 ** (-0.4 * (low * (1 - fv) + high * fv)))
+
+    def image(self) -> Image:
+        """Transmission of every pixel.
+
+        Returns
+        -------
+        ndarray of float32, shape (ny, nx)
+            Fraction of the light that passes.
+        """
+        factors = (self.shape[0] / CLOUD_GRID, self.shape[1] / CLOUD_GRID)
+        full = zoom(self.extinction.astype(np.float32), factors, order=1, grid_mode=False)
+        return np.asarray(np.power(np.float32(10), np.float32(-0.4) * full), dtype=np.float32)
+
+
+def draw_clouds(rng: np.random.Generator, shape: tuple[int, int], extinction: float, patchy: bool) -> Clouds:
+    """Draw the extinction over a frame.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness.
+    shape : tuple of int
+        ``(ny, nx)``.
+    extinction : float
+        Mean extinction (mag).
+    patchy : bool
+        Whether it varies over the frame.
+
+    Returns
+    -------
+    Clouds
+        The extinction.
+    """
+    nodes = np.full((CLOUD_GRID, CLOUD_GRID), extinction)
+    if patchy:
+        waves = zoom(rng.standard_normal((4, 4)), CLOUD_GRID / 4, order=3)
+        nodes = extinction * np.clip(1.0 + 0.35 * waves, 0.1, 2.5)
+    return Clouds(nodes, shape)
+
+
+def sky_shape(rng: np.random.Generator, shape: tuple[int, int], gradient: float) -> Image:
+    """Draw the relative brightness of the sky over a frame.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness.
+    shape : tuple of int
+        ``(ny, nx)``.
+    gradient : float
+        Largest relative difference between opposite edges.
+
+    Returns
+    -------
+    ndarray of float32, shape (ny, nx)
+        Brightness relative to the centre: a tilted and slightly bent plane.
+    """
+    slope, angle, bend = rng.uniform(0, gradient), rng.uniform(0, 2 * np.pi), rng.uniform(-0.3, 0.3)
+    u = np.linspace(-0.5, 0.5, shape[1], dtype=np.float32)[None, :]
+    v = np.linspace(-0.5, 0.5, shape[0], dtype=np.float32)[:, None]
+    along = np.float32(np.cos(angle)) * u + np.float32(np.sin(angle)) * v
+    return np.asarray(1.0 + np.float32(slope) * (along + np.float32(bend) * along**2), dtype=np.float32)
+
+
+def add_streak(rng: np.random.Generator, light: Image, psf: FramePsf, noise: float) -> npt.NDArray[np.bool_]:
+    """Add the streak of a satellite.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness.
+    light : ndarray of float32, shape (ny, nx)
+        Image to add to.
+    psf : FramePsf
+        Gives the streak its width.
+    noise : float
+        Noise of a pixel; the streak's peak is 1.5 to 80 times that.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+        Pixels that it brightens by more than a half of the noise.
+    """
+    ny, nx = light.shape
+    x0, y0, angle = rng.uniform(0, nx), rng.uniform(0, ny), rng.uniform(0, np.pi)
+    long = 2.0 * float(np.hypot(nx, ny))
+    # Most cross the whole frame; some begin or end on it.
+    start, end = (-long, long) if rng.random() < 0.7 else (-rng.uniform(0.05, 0.8) * nx, rng.uniform(0.05, 0.8) * nx)
+    peak = noise * np.exp(rng.uniform(np.log(1.5), np.log(80.0)))
+    sigma = psf.fwhm / 2.3548 * rng.uniform(1.0, 1.4)
+    flashing = rng.uniform(0.3, 1.0) if rng.random() < 0.25 else 0.0
+    wavelength, phase = rng.uniform(40, 400), rng.uniform(0, 2 * np.pi)
+    hit = np.zeros(light.shape, dtype=bool)
+    _draw_streak(light, hit, x0, y0, angle, start, end, peak, sigma, flashing, wavelength, phase, 0.5 * noise)
+    return hit
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _draw_streak(  # type: ignore[no-untyped-def]
+    light, hit, x0, y0, angle, start, end, peak, sigma, flashing, wavelength, phase, threshold
+):
+    ny, nx = light.shape
+    c, s = np.cos(angle), np.sin(angle)
+    reach = 5.0 * sigma
+    for j in range(ny):
+        for i in range(nx):
+            across = (j - y0) * c - (i - x0) * s
+            if abs(across) > reach:
+                continue
+            along = (i - x0) * c + (j - y0) * s
+            beyond = max(start - along, along - end, 0.0)
+            if beyond > reach:
+                continue
+            value = peak * np.exp(-(across * across + beyond * beyond) / (2 * sigma * sigma))
+            if flashing > 0:
+                value *= 1.0 - flashing * (0.5 + 0.5 * np.sin(2 * np.pi * along / wavelength + phase))
+            light[j, i] += np.float32(value)
+            if value > threshold:
+                hit[j, i] = True
+
+
+def cosmic_rays(rng: np.random.Generator, shape: tuple[int, int], number: float) -> Image | None:
+    """Draw the charge left by cosmic rays: straight muon tracks, scattered electrons ("worms") and spots.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness.
+    shape : tuple of int
+        ``(ny, nx)``.
+    number : float
+        Expected number of hits.
+
+    Returns
+    -------
+    ndarray of float32, shape (ny, nx), or None
+        Charge (electron); None when nothing was hit.
+    """
+    n = int(rng.poisson(number))
+    if n == 0:
+        return None
+    charge = np.zeros(shape, dtype=np.float32)
+    x, y = rng.uniform(0, shape[1], n), rng.uniform(0, shape[0], n)
+    angle = rng.uniform(0, 2 * np.pi, n)
+    # Inclinations to the normal ~ cos^2: mostly short tracks, some long ones, over about two pixels of depth.
+    length = 0.5 + 2.0 * np.tan(np.arccos(np.clip(rng.random(n) ** (1 / 3), 0.04, 1.0)))
+    per_pixel = 250.0 + 600.0 * rng.gamma(1.5, 1.0, n)
+    worm = rng.random(n) < 0.2
+    length = np.where(worm, rng.uniform(5, 25, n), np.minimum(length, 60.0))
+    steps = np.ceil(2 * length).astype(np.int64) + 1
+    turns = rng.normal(0.0, 1.0, int(steps.sum())) * np.repeat(np.where(worm, 0.35, 0.0), steps)
+    _draw_tracks(charge, x, y, angle, per_pixel, steps, turns)
+    return charge
+
+
+@njit(cache=True, nogil=True)
+def _draw_tracks(charge, x, y, angle, per_pixel, steps, turns):  # type: ignore[no-untyped-def]
+    ny, nx = charge.shape
+    turn = 0
+    for k in range(len(x)):
+        px, py, direction = x[k], y[k], angle[k]
+        for _ in range(steps[k]):
+            direction += turns[turn]
+            turn += 1
+            px += 0.5 * np.cos(direction)
+            py += 0.5 * np.sin(direction)
+            i, j = int(np.floor(px)), int(np.floor(py))
+            for dj in range(2):
+                for di in range(2):
+                    if 0 <= i + di < nx and 0 <= j + dj < ny:
+                        # Charge diffuses by a fraction of a pixel: sharper than any point-spread function.
+                        part = (1 - abs(px - i - di)) * (1 - abs(py - j - dj))
+                        charge[j + dj, i + di] += np.float32(0.5 * per_pixel[k] * part)
+
+
+def add_ghosts(light: Image, x: Values, y: Values, flux: Values, fraction: float, noise: float) -> int:
+    """Add ghosts: out-of-focus images of bright stars, mirrored through the centre of the frame.
+
+    Parameters
+    ----------
+    light : ndarray of float32, shape (ny, nx)
+        Image to add to.
+    x, y, flux : ndarray, shape (n,)
+        Stars.
+    fraction : float
+        Flux of a ghost over that of its star.
+    noise : float
+        Noise of a pixel: ghosts below a twentieth of it are left out.
+
+    Returns
+    -------
+    int
+        Number of ghosts drawn.
+    """
+    ny, nx = light.shape
+    outer = 0.035 * (nx + ny) / 2.0 + 8.0
+    area = np.pi * outer**2 * (1 - 0.4**2)
+    number = 0
+    for star in np.flatnonzero(flux * fraction / area > 0.05 * noise):
+        gx, gy = (nx - 1) - 0.92 * x[star] - 0.04 * nx, (ny - 1) - 0.92 * y[star] - 0.04 * ny
+        left, right = max(int(gx - outer) - 2, 0), min(int(gx + outer) + 3, nx)
+        low, high = max(int(gy - outer) - 2, 0), min(int(gy + outer) + 3, ny)
+        if left >= right or low >= high:
+            continue
+        radius = np.hypot(np.arange(low, high)[:, None] - gy, np.arange(left, right)[None, :] - gx)
+        ring = np.clip((outer - radius) / 2 + 0.5, 0, 1) * np.clip((radius - 0.4 * outer) / 2 + 0.5, 0, 1)
+        light[low:high, left:right] += (flux[star] * fraction / area * ring).astype(np.float32)
+        number += 1
+    return number
+
+
+def add_aureoles(
+    light: Image, x: Values, y: Values, flux: Values, psf: FramePsf, fraction: float, noise: float
+) -> None:
+    """Add the wide aureole of bright stars, light scattered by dust and optics (King 1971).
+
+    Parameters
+    ----------
+    light : ndarray of float32, shape (ny, nx)
+        Image to add to.
+    x, y, flux : ndarray, shape (n,)
+        Stars.
+    psf : FramePsf
+        Point-spread function; the aureole is six times as wide.
+    fraction : float
+        Flux of the aureole over that of the star.
+    noise : float
+        Noise of a pixel: aureoles are drawn where above a twentieth of it.
+    """
+    width, beta = 6.0 * psf.fwhm, 1.6
+    wing = (beta - 1.0) / (np.pi * width**2)
+    level = flux * fraction * wing / (0.05 * noise)
+    bright = level > 1.0
+    reach = width * np.sqrt(np.maximum(level[bright], 1.0) ** (1.0 / beta) - 1.0)
+    reach = np.minimum(reach, 0.5 * max(light.shape))
+    draw_wings(light, x[bright], y[bright], fraction * flux[bright], reach, wing, width, beta, 1e-3)

@@ -1,7 +1,8 @@
 """The night's clock: when it gets dark at a site, what the night is called, and when the next one begins.
 
 A night goes from noon to noon of mean solar time at the site, and is named by the date of its evening, as
-`nightsift.times.night_of` names the night of an exposure. Sunset and sunrise are those of almanacs: the upper limb on
+`nightsift.core.times.night_of` names the night of an exposure. Sunset and sunrise are those of almanacs: the upper
+limb on
 a flat horizon with the usual refraction, the Sun's centre at -50'; they are good to a second of time, the difference of
 UT1 and UTC.
 """
@@ -14,9 +15,9 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
+from nightsift.core.times import MJD_ZERO, mjd_of, night_of
 from nightsift.site.ephemeris import sun_altitude
 from nightsift.site.site import Site
-from nightsift.times import MJD_ZERO, mjd_of, night_of
 
 HORIZON = -50.0 / 60.0
 """Altitude of the Sun's centre at sunset and sunrise (deg)."""

@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator
 
-from nightsift.configuration import Section
-from nightsift.errors import NightsiftError
+from nightsift.core.configuration import Section
+from nightsift.core.errors import NightsiftError
 
 if TYPE_CHECKING:
     from astropy.coordinates import EarthLocation

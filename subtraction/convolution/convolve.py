@@ -11,9 +11,9 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from nightsift.frames import FloatImage, MaskImage
-from nightsift.parallel import over_rows
-from nightsift.psf import polynomial_terms
+from nightsift.core.frames import FloatImage, MaskImage
+from nightsift.core.parallel import over_rows
+from nightsift.core.psf import polynomial_terms
 from subtraction.convolution.tiles import BUFFER, EDGE, SIDE, fill, kernel_at, pad_kernel, sum_tile
 from subtraction.kernel.spatial import ImageField
 from subtraction.masks.union import widest_radius

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from nightsift.frames import Frame
-from nightsift.parallel import over_rows, thread_count
+from nightsift.core.frames import Frame
+from nightsift.core.parallel import over_rows, thread_count
 from subtraction.kernel.basis import Basis
 from subtraction.masks.union import HARD
 

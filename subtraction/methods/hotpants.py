@@ -10,17 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nightsift.frames import Difference, Frame, Pair
-from nightsift.images.stars import find_stars
-from subtraction.finish import finish
+from nightsift.core.frames import Difference, Frame, Pair
+from nightsift.images.stars.stars import find_stars
+from subtraction.finish import finish, subtract_matched, template_is_convolved
 from subtraction.kernel.anchor_stamps import cut_stamps
 from subtraction.kernel.anchors import Anchors, choose_anchors
 from subtraction.kernel.basis import WINGED, gauss_hermite, wing_half
 from subtraction.kernel.solve import KernelFit, fit_kernel
 from subtraction.masks.union import grow_saturated
-from subtraction.matched import subtract_matched, template_is_convolved
+from subtraction.noise.noise import make_filters
 from subtraction.psf.fit import fit_psf
-from subtraction.sky.noise import make_filters
 
 
 @dataclass(frozen=True, slots=True)

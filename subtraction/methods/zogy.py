@@ -2,6 +2,10 @@
 
 Zackay, Ofek and Gal-Yam 2016 (ApJ 830, 27) with PSFs that vary over the frame, as filters on the pixels instead of
 transforms of the frame, and with what the PSF models leave at stars fitted away. See docs/algorithms.md, section 13.
+
+Flux ratio of two frames and variances of their skies: what proper subtraction has to know beside the PSFs.
+
+See docs/algorithms.md, section 13.1.
 """
 
 from __future__ import annotations
@@ -12,24 +16,120 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from nightsift.frames import Difference, Frame, Pair
-from nightsift.images.stars import StarTable, find_stars
-from nightsift.parallel import thread_count
-from nightsift.psf import Psf
-from subtraction.finish import Raw, finish
+from nightsift.core.errors import SubtractionFailed
+from nightsift.core.frames import Difference, Frame, Pair, StarTable
+from nightsift.core.parallel import thread_count
+from nightsift.core.psf import Psf
+from nightsift.images.stars.stars import find_stars
+from subtraction.finish import UnfinishedDifference, finish
 from subtraction.kernel.anchors import Anchors, choose_anchors
 from subtraction.kernel.basis import FWHM_PER_SIGMA
 from subtraction.kernel.spatial import sample_grid
-from subtraction.masks.union import grow_by_kernel, grow_saturated
-from subtraction.proper.correction import Correction, fit_correction
-from subtraction.proper.filters import CrossFilters, correct, make_cross_filters, variance_kernel
-from subtraction.proper.flux_ratio import flux_ratio, sky_levels
-from subtraction.proper.stamps import column_noise, correction_basis, cut_cross_stamps
-from subtraction.proper.sweep import cross_difference
+from subtraction.masks.union import HARD, grow_by_kernel, grow_saturated
 from subtraction.psf.fit import fit_psf
-from subtraction.verdict.flux_scale import flux_scale_metrics
+from subtraction.quality.residuals import flux_scale_metrics
+from subtraction.zogy.correction import Correction, fit_correction
+from subtraction.zogy.filters import (
+    CrossFilters,
+    column_noise,
+    correct,
+    correction_basis,
+    cut_cross_stamps,
+    make_cross_filters,
+    variance_kernel,
+)
+from subtraction.zogy.sweep import cross_difference
+
+Float64 = npt.NDArray[np.float64]
+
+
+def flux_ratio(science: Frame, template: Frame, psfs: tuple[Psf, Psf], x: Float64, y: Float64) -> float:
+    """Median ratio of the PSF fluxes of stars, science over template.
+
+    Parameters
+    ----------
+    science, template : Frame
+        Both frames.
+    psfs : tuple of Psf
+        Their PSFs.
+    x, y : ndarray of float64, shape (n,)
+        Positions of stars (pixel).
+
+    Returns
+    -------
+    float
+        The ratio.
+
+    Raises
+    ------
+    SubtractionFailed
+        If no star has a positive flux on both frames.
+    """
+    fluxes = [_psf_flux(frame, psf, x, y) for frame, psf in zip((science, template), psfs, strict=True)]
+    good = np.isfinite(fluxes[0]) & np.isfinite(fluxes[1]) & (fluxes[0] > 0) & (fluxes[1] > 0)
+    if not bool(good.any()):
+        where = science.meta.path or science.meta.exposure_id
+        raise SubtractionFailed(
+            where=where, method="flux ratio", what=f"none of {len(x)} anchors shines on both frames"
+        )
+    return float(np.median(fluxes[0][good] / fluxes[1][good]))
+
+
+def _psf_flux(frame: Frame, psf: Psf, x: Float64, y: Float64) -> Float64:
+    """Least-squares fluxes with the PSF on each star's nearest pixel; NaN at edges and where little is left."""
+    half = min(psf.size // 2, max(2, int(np.ceil(psf.fwhm))))
+    middle = psf.size // 2
+    part = slice(middle - half, middle + half + 1)
+    flux = np.full(len(x), np.nan)
+    for s, (a, b) in enumerate(zip(x, y, strict=True)):
+        row, column = int(np.rint(b)), int(np.rint(a))
+        if row < half or column < half or row + half >= frame.shape[0] or column + half >= frame.shape[1]:
+            continue
+        window = (slice(row - half, row + half + 1), slice(column - half, column + half + 1))
+        image = psf.at(float(a), float(b))[part, part].astype(np.float64)
+        image[(frame.mask[window] & HARD) != 0] = 0.0
+        power = float((image**2).sum())
+        if power > 0:
+            flux[s] = float((image * np.where(image > 0, frame.data[window], 0.0)).sum()) / power
+    return flux
+
+
+def sky_levels(science: Frame, template: Frame, box: int) -> Callable[[float, float], tuple[float, float]]:
+    """Median variances of both frames around positions.
+
+    Parameters
+    ----------
+    science, template : Frame
+        Both frames.
+    box : int
+        Half width of the surroundings (pixel).
+
+    Returns
+    -------
+    callable
+        ``levels(x, y)``; where little is unmasked around a position, the medians of the whole frames.
+    """
+
+    def whole(frame: Frame) -> float:
+        step = max(1, max(frame.shape) // 500)
+        values = frame.variance[::step, ::step][(frame.mask[::step, ::step] & HARD) == 0]
+        return float(np.median(values)) if len(values) else 1.0
+
+    usual = (whole(science), whole(template))
+
+    def around(x: float, y: float) -> tuple[float, float]:
+        step = max(1, box // 50)
+        window = tuple(slice(max(0, int(c) - box), int(c) + box, step) for c in (y, x))
+        good = ((science.mask[window] | template.mask[window]) & HARD) == 0
+        if int(good.sum()) < 50:
+            return usual
+        return float(np.median(science.variance[window][good])), float(np.median(template.variance[window][good]))
+
+    return around
+
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -170,7 +270,7 @@ def _fit_correction(
 
 def _apply(
     science: Frame, template: Frame, filters: CrossFilters, fit: Correction, anchors: Anchors, threads: int
-) -> Raw:
+) -> UnfinishedDifference:
     """Subtract, and propagate variance and mask."""
     grown = tuple(
         grow_by_kernel(frame.mask, field, threads=threads)
@@ -191,7 +291,7 @@ def _apply(
         "kernel_order": float(fit.order),
         **flux_scale_metrics(filters.template, anchors.x, anchors.y),
     }
-    return Raw(
+    return UnfinishedDifference(
         data=data,
         variance=variance,
         model=model,

@@ -9,8 +9,8 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from nightsift.parallel import over_rows
-from nightsift.psf import polynomial_terms
+from nightsift.core.parallel import over_rows
+from nightsift.core.psf import polynomial_terms
 from subtraction.kernel.spatial import n_terms
 from subtraction.psf.moffat import NODES, SHAPES, WEIGHTS, bounded, moffat_pixel
 from subtraction.psf.stars import Cutouts

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from nightsift.errors import TooFewStars
-from nightsift.frames import Frame
-from nightsift.images.stars import StarTable, clean_stars
+from nightsift.core.errors import TooFewStars
+from nightsift.core.frames import Frame, StarTable
+from nightsift.images.stars.stars import clean_stars
 from subtraction.masks.union import HARD
 
 Float64 = npt.NDArray[np.float64]

@@ -62,7 +62,7 @@ def test_faults_change_one_thing(drift) -> None:
 
 
 def test_nights_that_were_kept_are_the_same(drift, tmp_path: Path) -> None:
-    from models.night_channels import NightData
+    from models.drift.night_channels import NightData
 
     def night(name: str, n: int) -> NightData:
         draw = np.random.default_rng(n)

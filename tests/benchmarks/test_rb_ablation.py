@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from models.evaluate import missed_and_fpr, threshold_at_fpr, threshold_at_missed
-from models.examples import EXAMPLES, TrainingSet
-from nightsift.frames import Stamps
-from nightsift.tables import table
+from models.calibration.metrics import missed_and_fpr, threshold_at_fpr, threshold_at_missed
+from models.training.examples import EXAMPLES, TrainingSet
+from nightsift.core.frames import Stamps
+from nightsift.core.tables import table
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 KINDS = ("asteroid", "supernova", "nuclear", "injected", "bogus")

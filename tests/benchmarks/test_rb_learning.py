@@ -10,12 +10,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from models import examples
-from models.examples import EXAMPLES, TrainingSet
-from models.predict import predict
-from models.store import load
-from nightsift.frames import Stamps
-from nightsift.tables import table
+from models.network.store import load, predict
+from models.training import examples
+from models.training.examples import EXAMPLES, TrainingSet
+from nightsift.core.frames import Stamps
+from nightsift.core.tables import table
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TINY = {"filters": [4, 6], "dense": 8}

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from models.examples import EXAMPLES, TrainingSet
-from nightsift.frames import Stamps
+from models.training.examples import EXAMPLES, TrainingSet
+from nightsift.core.frames import Stamps
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

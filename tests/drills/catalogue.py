@@ -8,9 +8,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from nightsift import ledger, tables
+from nightsift.archive import ledger
+from nightsift.archive.paths import Archive
+from nightsift.core import tables
 from nightsift.io.parquet import read_stamps, read_tables
-from nightsift.io.paths import Archive
 
 TIMES = ("seconds", "stage_seconds", "recorded_at")
 """Columns of the ledger that differ between equal runs: how long it took, and when it was written."""

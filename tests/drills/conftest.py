@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from flows.nightly import night
+from flows.night import night
 from flows.templates import build_templates
-from nightsift.io.paths import Archive
-from nightsift.simulate import SimulationOptions, simulate
-from nightsift.survey import Runner, load_survey
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import Runner, load_survey
+from nightsift.simulate.options import SimulationOptions
+from nightsift.simulate.survey import simulate
 from tests.drills.catalogue import candidate_rows, same_catalogue
 from tests.drills.engine import Engine, binaries, engine_on
 from tests.drills.runs import Runs

@@ -9,10 +9,10 @@ from pathlib import Path
 from prefect import flow
 from prefect.concurrency import _leases
 
-from flows.nightly import night
+from flows.night import night
 from flows.summary import sentence
 from flows.watch import watch
-from nightsift.survey import Runner, load_survey
+from nightsift.archive.survey import Runner, load_survey
 
 if "DRILL_RENEWAL" in os.environ:  # leases of 300 s are renewed after 225 s: a drill does not wait so long
     _leases._RENEWAL_FRACTION = float(os.environ["DRILL_RENEWAL"])

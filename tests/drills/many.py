@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from flows.nightly import night
-from nightsift.io.paths import discover
-from nightsift.survey import Runner, Survey, load_survey
+from flows.night import night
+from nightsift.archive.survey import Runner, Survey, load_survey
+from nightsift.io.sources import discover
 
 HERE = Runner(kind="in-process", workers=1, address="")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.nightly import night
-from nightsift.survey import Runner, load_survey
+from flows.night import night
+from nightsift.archive.survey import Runner, load_survey
 from tests.drills.catalogue import same_catalogue
 from tests.drills.conftest import VISITS
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from nightsift import ledger
-from nightsift.io.paths import Archive
-from nightsift.survey import load_survey
+from nightsift.archive import ledger
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import load_survey
 from tests.drills.conftest import NIGHT, VISITS
 from tests.drills.engine import wait_for
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.serve import Serving, settings
+from flows.service import Serving, settings
 from tests.drills.engine import ROOT, Engine, engine_on, processes_of, wait_for
 from tests.drills.runs import POOL, Runs
 

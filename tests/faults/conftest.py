@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from flows.templates import build_templates
-from nightsift.simulate import SimulationOptions, simulate
-from nightsift.survey import Runner
+from nightsift.archive.survey import Runner
+from nightsift.simulate.options import SimulationOptions
+from nightsift.simulate.survey import simulate
 from tests.forked import Forks
 
 IN_PROCESS = Runner(kind="in-process", workers=1, address="")
@@ -31,7 +32,7 @@ def made_survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
     """Starts processes that have imported all that reduces a night or a campaign."""
-    with Forks(tmp_path_factory.mktemp("forks"), "flows.nightly", "flows.backfill", "tasks.reduce") as one:
+    with Forks(tmp_path_factory.mktemp("forks"), "flows.night", "flows.backfill", "tasks.reduce") as one:
         yield one
 
 

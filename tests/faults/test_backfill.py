@@ -14,26 +14,27 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.backfill import BackfillSummary, backfill
+from flows.campaign_launch import RunOptions
 from flows.campaign_plan import Request, begin, draft
-from flows.launching import How
-from nightsift import campaigns, chunk_ledger, ledger, versions
+from nightsift.archive import ledger, versions
+from nightsift.archive.candidates import read_candidates
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import Runner, load_survey
+from nightsift.backfill import campaigns, chunk_ledger
 from nightsift.cli.root import app
-from nightsift.errors import ConfigurationError
-from nightsift.io.parquet import read_candidates
-from nightsift.io.paths import Archive
-from nightsift.survey import Runner, load_survey
+from nightsift.core.errors import ConfigurationError
 from tasks.batch import note_death, reduce_batch
 from tests.faults.test_kills import children_of, wait_for
 from tests.forked import Forks
 
-IN_PROCESS = How(Runner(kind="in-process", workers=1, address=""))
+IN_PROCESS = RunOptions(Runner(kind="in-process", workers=1, address=""))
 REQUEST = Request("2026-11-20", "2026-11-20", batch=2)
 RUN = """
 import sys
 from flows.backfill import backfill
 from flows.campaign_plan import Request
-from flows.launching import How
-from nightsift.survey import Runner
+from flows.campaign_launch import How
+from nightsift.archive.survey import Runner
 if __name__ == "__main__":
     how = How(Runner(kind=sys.argv[2], workers=2, address=""))
     summary = backfill(sys.argv[1], Request("2026-11-20", "2026-11-20", batch=2), how, track=False)
@@ -43,7 +44,7 @@ CHANGING = {"seconds", "stage_seconds", "recorded_at"}
 CHANGING_OF_CHUNKS = {"seconds", "started_at", "ended_at", "host", "attempt", "skipped"}
 
 
-def run(survey: Path, request: Request = REQUEST, how: How = IN_PROCESS, **given: Any) -> BackfillSummary:
+def run(survey: Path, request: Request = REQUEST, how: RunOptions = IN_PROCESS, **given: Any) -> BackfillSummary:
     return backfill(survey, request, how, track=False, **given)
 
 

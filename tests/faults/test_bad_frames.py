@@ -10,12 +10,13 @@ import pyarrow.compute as pc
 import pytest
 from astropy.io import fits
 
-from flows.nightly import night
-from nightsift import ledger
-from nightsift.io.parquet import read_candidates, read_table
-from nightsift.io.paths import Archive
-from nightsift.survey import Runner, load_survey
-from nightsift.tables import CANDIDATES
+from flows.night import night
+from nightsift.archive import ledger
+from nightsift.archive.candidates import read_candidates
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import Runner, load_survey
+from nightsift.core.tables import CANDIDATES
+from nightsift.io.parquet import read_table
 
 IN_PROCESS = Runner(kind="in-process", workers=1, address="")
 

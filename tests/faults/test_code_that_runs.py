@@ -10,14 +10,15 @@ from pathlib import Path
 from types import FrameType
 
 import nightsift
-from nightsift import provenance
-from nightsift.import_closure import PACKAGES, import_closure
-from nightsift.io.paths import Archive, checksum
-from nightsift.survey import load_survey
-from nightsift.units import Unit
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import load_survey
+from nightsift.core import provenance
+from nightsift.core.import_closure import PACKAGES, import_closure
+from nightsift.io.sources import checksum
+from nightsift.unit.units import Unit
 from tasks import reduce, template
 from tasks.record import opening_row
-from tasks.stages import Stopwatch
+from tasks.steps import Stopwatch
 
 ROOT = Path(str(nightsift.__file__)).resolve().parent.parent
 
@@ -65,7 +66,7 @@ def test_every_function_that_makes_candidates_and_scores_is_hashed(survey: Path,
     assert reduction.candidates.num_rows
     assert reduction.candidates["score"].null_count < reduction.candidates.num_rows
     all_known(called, "reduction", "scoring")
-    assert {"tasks.reduce.to_difference", "tasks.classify.score", "models.predict.predict"} <= called
+    assert {"tasks.reduce.to_difference", "tasks.classify.score", "models.network.store.predict"} <= called
 
 
 def test_every_function_that_makes_a_template_is_hashed(survey: Path, frames: list[Path]) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.nightly import night
-from nightsift import ledger
-from nightsift.io.parquet import read_candidates
-from nightsift.io.paths import Archive
-from nightsift.survey import Runner, load_survey
+from flows.night import night
+from nightsift.archive import ledger
+from nightsift.archive.candidates import read_candidates
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import Runner, load_survey
 
 IN_PROCESS = Runner(kind="in-process", workers=1, address="")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.nightly import night
-from nightsift import ledger
-from nightsift.io.paths import Archive
-from nightsift.survey import Runner, load_survey
+from flows.night import night
+from nightsift.archive import ledger
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import Runner, load_survey
 
 POOL = Runner(kind="processes", workers=2, address="")
 HANG = """
@@ -40,7 +40,7 @@ def test_hang_in_c_code(survey: Path, frames: list[Path], monkeypatch: pytest.Mo
     monkeypatch.setenv("HANGS", frames[1].name)
     import reduces_and_hangs
 
-    monkeypatch.setattr("flows.nightly.reduce_exposure", reduces_and_hangs.reduce_exposure)
+    monkeypatch.setattr("flows.night.reduce_exposure", reduces_and_hangs.reduce_exposure)
     text = survey.read_text()
     survey.write_text(f"{text}\n[watch]\nexposure_timeout = 25.0\n")
     summary = night(survey, runner=POOL, track=False)

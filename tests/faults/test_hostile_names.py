@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from astropy.io import fits
 
-from flows.nightly import night
+from flows.night import night
 from flows.templates import build_templates
-from nightsift import ledger
-from nightsift.alerts.targets import folder_of
-from nightsift.io.paths import Archive
-from nightsift.survey import Runner, load_survey
+from nightsift.archive import ledger
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import Runner, load_survey
+from nightsift.skyalerts.event_store.targets import folder_of
 
 IN_PROCESS = Runner(kind="in-process", workers=1, address="")
 HOSTILE = {

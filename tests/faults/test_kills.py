@@ -13,19 +13,19 @@ from typing import Any
 
 import pytest
 
-from flows.nightly import night
-from nightsift import ledger
-from nightsift.io.parquet import read_candidates
-from nightsift.io.paths import Archive
-from nightsift.survey import Runner, load_survey
+from flows.night import night
+from nightsift.archive import ledger
+from nightsift.archive.candidates import read_candidates
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import Runner, load_survey
 from tests.forked import Forks
 
 IN_PROCESS = Runner(kind="in-process", workers=1, address="")
 POOL = Runner(kind="processes", workers=2, address="")
 RUN = """
 import sys
-from flows.nightly import night
-from nightsift.survey import Runner
+from flows.night import night
+from nightsift.archive.survey import Runner
 if __name__ == "__main__":
     summary = night(sys.argv[1], runner=Runner(kind=sys.argv[2], workers=2, address=""), track=False)
     print(summary.states)

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from nightsift import ledger
-from nightsift.io.paths import Archive
-from nightsift.survey import load_survey
+from nightsift.archive import ledger
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import load_survey
 from tests.forked import Forked, Forks
 
 WORKER = """
 import json, sys, time
 from pathlib import Path
-from nightsift.survey import load_survey
-from nightsift.io.paths import Archive
+from nightsift.archive.survey import load_survey
+from nightsift.archive.paths import Archive
 from tasks.reduce import reduce_file
 
 survey, url, me, other, wait = load_survey(sys.argv[1]), *sys.argv[2:5], float(sys.argv[5])

@@ -12,18 +12,20 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from flows.nightly import look, night
-from models.calibrate import Calibration
-from models.store import model_id
-from nightsift import ledger, provenance
-from nightsift.claims import claimed
+from flows.night import look, night
+from models.calibration.calibrate import Calibration
+from models.network.store import model_id
+from nightsift.archive import ledger
+from nightsift.archive.candidates import read_candidates
+from nightsift.archive.claims import claimed
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import Runner, Survey, load_survey
 from nightsift.cli import app
-from nightsift.errors import BadTable, DiskFull
-from nightsift.io.parquet import read_candidates, read_stamps, write_stamps
-from nightsift.io.paths import Archive
-from nightsift.survey import Runner, Survey, load_survey
-from nightsift.units import Unit
-from tasks import rescore
+from nightsift.core import provenance
+from nightsift.core.errors import BadTable, DiskFull
+from nightsift.io.parquet import read_stamps, write_stamps
+from nightsift.unit.units import Unit
+from tasks import classify
 from tasks.classify import model_of
 from tasks.record import Work, work_left
 from tasks.reduce import Reduction, reduce_file
@@ -124,7 +126,7 @@ def test_killed_between_candidates_and_row_it_is_done_once_more(
     temperature(scored, 0.8)
     known = rows(scored)[0]
     with monkeypatch.context() as patch:
-        patch.setattr(rescore.ledger, "record", dies)
+        patch.setattr(classify.ledger, "record", dies)
         with pytest.raises(Killed):
             first(scored)
     assert rows(scored)[0] == known
@@ -139,7 +141,7 @@ def test_a_full_disk_leaves_the_old_scores_and_says_so(scored: Survey, monkeypat
     temperature(scored, 2.2)
     known, candidates = rows(scored)[0], files(scored, "candidates")
     with monkeypatch.context() as patch:
-        patch.setattr(rescore, "write_candidates", full)
+        patch.setattr(classify, "write_candidates", full)
         ended = first(scored)
     assert (ended.row["state"], ended.row["reason"]) == ("failed", "DiskFull")
     assert (rows(scored)[0], files(scored, "candidates")) == (known, candidates)
@@ -160,7 +162,7 @@ def test_stamps_that_are_gone_or_too_small_mean_a_reduction(scored: Survey, capl
     path = archive.stamps(row["night"], row["unit"], row["exposure_id"])
     ids, stamps = read_stamps(path)
     temperature(scored, 3.0)
-    job = rescore.Job(unit_of(scored), model_of(unit_of(scored)), archive)
+    job = classify.Job(unit_of(scored), model_of(unit_of(scored)), archive)
     small = type(stamps)(stamps.data[:, 12:19, 12:19], stamps.mask[:, 12:19, 12:19])
     others = type(stamps)(stamps.data[1:], stamps.mask[1:])
     logger = logging.getLogger("nightsift.test")
@@ -173,11 +175,11 @@ def test_stamps_that_are_gone_or_too_small_mean_a_reduction(scored: Survey, capl
         if stored is not None:
             write_stamps(path, names, stored)
         caplog.clear()
-        assert rescore.rescore(job, row, logger, "frame") is None
+        assert classify.rescore(job, row, logger, "frame") is None
         assert "it is reduced" in caplog.text
         assert why in caplog.text
     with pytest.raises(BadTable):
-        rescore.scored_again(job, (str(row["night"]), str(row["unit"]), str(row["exposure_id"])))
+        classify.scored_again(job, (str(row["night"]), str(row["unit"]), str(row["exposure_id"])))
     ended = first(scored)
     assert (ended.row["state"], ended.rescored, ended.skipped) == ("done", False, False)
     assert path.is_file()

@@ -9,15 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from flows.dataset import make_dataset
-from models import examples
-from models.examples import identity_of
-from nightsift.cli.dataset import _poor_in_hosts
+from flows.training import make_dataset
+from models.training import examples
+from models.training.examples import identity_of
+from nightsift.archive.survey import load_survey
 from nightsift.cli.root import app
-from nightsift.errors import BadTable
-from nightsift.simulate import SimulationOptions, simulate
-from nightsift.survey import load_survey
-from tasks.archive_examples import Catalogues, known_of
+from nightsift.cli.training import _poor_in_hosts
+from nightsift.core.errors import BadTable
+from nightsift.simulate.options import SimulationOptions
+from nightsift.simulate.survey import simulate
+from tasks.examples import Catalogues, known_of
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from prefect import Flow
 
 from flows.deployments import DEPLOYMENTS, POOLS, Deployed, load_flow, prefect_file
-from nightsift.errors import ConfigurationError
+from nightsift.core.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,8 +75,8 @@ def test_a_misspelt_flow_is_an_error_and_not_a_missing_package(tmp_path: Path, m
     for entrypoint, what in {
         "flows.scheduldes.nightly": "no module flows.scheduldes",
         "flwos.scheduled.nightly": "no module flwos",
-        "flows.scheduled.nihgtly": "the module flows.scheduled has no flow nihgtly",
-        "flows.scheduled.RETRIES": "the module flows.scheduled has no flow RETRIES",
+        "flows.deployments.nihgtly": "the module flows.deployments has no flow nihgtly",
+        "flows.deployments.RETRIES": "the module flows.deployments has no flow RETRIES",
         "flow_that_errs.flow": "no module flows.nihgtly",
     }.items():
         with pytest.raises(ConfigurationError, match=what):

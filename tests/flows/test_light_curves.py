@@ -12,15 +12,16 @@ from astropy.wcs import WCS
 from pyarrow import csv
 from typer.testing import CliRunner
 
-from nightsift import ledger, tables
+from nightsift.archive import ledger
+from nightsift.archive.paths import Archive
 from nightsift.cli import app
-from nightsift.errors import BadTable, ConfigurationError, TooFewStars
-from nightsift.flags import Flag
-from nightsift.frames import Difference, Frame, Meta, Pair
-from nightsift.images.inject import inject_stars
-from nightsift.images.photometry import ZeroPoint
-from nightsift.io.paths import Archive
-from nightsift.psf import Psf
+from nightsift.core import tables
+from nightsift.core.errors import BadTable, ConfigurationError, TooFewStars
+from nightsift.core.flags import Flag
+from nightsift.core.frames import Difference, Frame, Meta, Pair
+from nightsift.core.psf import Psf
+from nightsift.images.injection import inject_stars
+from nightsift.images.photometry.photometry import ZeroPoint
 from nightsift.sky.sphere import separation
 from tasks import photometry
 from tasks.photometry import Position, may_cover

@@ -15,23 +15,26 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from flows import monitoring, nightly
+from flows import monitoring, night
 from flows.monitoring import NIGHTS, monitor
-from models.errors import TooFewNights
-from models.store import load, model_id
-from nightsift import ledger, tables
+from models.network.store import load, model_id
+from nightsift.archive import ledger
+from nightsift.archive.candidates import write_candidates
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import load_survey
 from nightsift.cli.root import app
-from nightsift.frames import Stamps
-from nightsift.io.parquet import write_candidates, write_stamps, write_table
-from nightsift.io.paths import Archive
-from nightsift.provenance import closure_of
-from nightsift.simulate import SimulationOptions
-from nightsift.simulate.unit_file import unit_toml
-from nightsift.survey import load_survey
-from nightsift.tables import CANDIDATES, INJECTIONS, MONITORING
-from nightsift.units import load_unit
-from tasks import verdict_inputs, watched_units
-from tasks.injection import pipeline_of
+from nightsift.core import tables
+from nightsift.core.errors import TooFewNights
+from nightsift.core.frames import Stamps
+from nightsift.core.monitoring_tables import INJECTIONS, MONITORING
+from nightsift.core.provenance import closure_of
+from nightsift.core.tables import CANDIDATES
+from nightsift.io.parquet import write_stamps, write_table
+from nightsift.simulate.options import SimulationOptions
+from nightsift.simulate.survey import unit_toml
+from nightsift.unit.units import load_unit
+from tasks import watched_units
+from tasks.monitor import pipeline_of
 from tasks.references import COMPLETENESS
 
 UNITS = ("north", "south")
@@ -157,8 +160,8 @@ def test_a_night_keeps_the_model_that_scored_it_and_goes_on_where_it_cannot(
     archive, problems = Archive(load_survey(survey).archive), []
     shutil.rmtree(archive.home / "models", ignore_errors=True)
     units = list(load_survey(survey).load_units().values())
-    nightly._keep_models(archive, units, problems)
-    nightly._keep_models(archive, units, problems)
+    night._keep_models(archive, units, problems)
+    night._keep_models(archive, units, problems)
     kept = archive.kept_model(load("base").model_id)
     assert model_id(kept) == load("base").model_id, "named in a unit file it gives the same scores again"
     assert [one.name for one in kept.parent.iterdir()] == [kept.name]
@@ -166,8 +169,8 @@ def test_a_night_keeps_the_model_that_scored_it_and_goes_on_where_it_cannot(
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(nightly, "keep_model", full)
-    nightly._keep_models(archive, units[:1], problems)
+    monkeypatch.setattr(night, "keep_model", full)
+    night._keep_models(archive, units[:1], problems)
     assert problems == [f"the model of {units[0].name} could not be kept: no space left on device"]
 
 
@@ -271,18 +274,17 @@ def test_rate_code_and_a_lost_page_make_verdicts_due(judged: Path, monkeypatch: 
     assert judged_nights(monitor(judged, inject=0, track=False)) == ["2026-10-12"]
     assert len(judged_nights(monitor(judged, inject=0, rate=0.01, track=False))) == 14 - NIGHTS
     assert judged_nights(monitor(judged, inject=0, rate=0.01, track=False)) == []
-    monkeypatch.setattr(verdict_inputs, "code_of", lambda product: "another")
+    monkeypatch.setattr(watched_units, "code_of", lambda product: "another")
     assert len(judged_nights(monitor(judged, inject=0, rate=0.01, track=False))) == 14 - NIGHTS
 
 
 def test_the_code_that_judges_is_all_that_judges() -> None:
     judging = {name.rpartition(".")[0] for name in closure_of("monitoring")}
     for module in (
-        "models.night_tests", "models.clear_sky", "models.false_discovery", "models.drift", "models.input_model",
-        "models.exposure_inputs", "models.night_channels", "models.judgement",
+        "models.drift.control_tests", "models.drift.channels", "models.drift.alarm", "models.drift.night_channels",
     ):  # fmt: skip
         assert any(name.startswith(module) for name in judging), module
-    assert not any(name.startswith("models.train") for name in judging)
+    assert not any(name.startswith("models.training.train") for name in judging)
 
 
 def test_exposures_without_a_night_are_counted_and_raise_no_alarm(judged: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from flows.plan_nights import EARLY, NotDeployed, plan
-from nightsift.claims import claimed
-from nightsift.io.paths import Archive
+from nightsift.archive.claims import claimed
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import Survey, load_survey
 from nightsift.site.clock import night_at
-from nightsift.survey import Survey, load_survey
 
 SURVEY = """
 name = "{name}"

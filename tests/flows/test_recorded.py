@@ -20,26 +20,24 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-import flows.alert
-import flows.alert_listener
 import flows.backfill
-import flows.dataset
 import flows.monitoring
-import flows.nightly
+import flows.night
 import flows.photometry
-import flows.recorded
-import flows.server
+import flows.skyalert
+import flows.skyalert_listener
 import flows.templates
+import flows.tracking
 import flows.training
 import flows.watch
 from flows.campaign_plan import Request
-from nightsift.alerts.desk import Desk
-from nightsift.alerts.inbox import receive
-from nightsift.errors import NoExamples
-from nightsift.survey import load_survey
+from nightsift.archive.survey import load_survey
+from nightsift.core.errors import NoExamples
+from nightsift.skyalerts.alert_session import AlertSession
+from nightsift.skyalerts.event_store.inbox import receive
 from tasks.photometry import Position
-from tests.nightsift.alerts.conftest import blob, notice  # noqa: F401
-from tests.nightsift.alerts.small_survey import EVENT, survey  # noqa: F401
+from tests.nightsift.skyalerts.conftest import blob, notice  # noqa: F401
+from tests.nightsift.skyalerts.small_survey import EVENT, survey  # noqa: F401
 
 
 @dataclass
@@ -94,7 +92,7 @@ def _one_alert(place: Place, track: bool) -> Any:
 
 def _listener(place: Place, track: bool) -> Any:
     """The listener goes on with an alert that runs, and ends."""
-    receive(Desk(place.survey, {}).archive, place.content)
+    receive(AlertSession(place.survey, {}).archive, place.content)
     lines: list[str] = []
     flows.alert_listener.listen(place.survey, [], track, lines.append, over=lambda: True)
     assert any(line.startswith(f"{EVENT}: active") for line in lines), lines
@@ -170,7 +168,7 @@ def server_process() -> int:
             command = (entry.parent / "cmdline").read_bytes().split(b"\0")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if parent == os.getpid() and b"flows.server" in command:
+        if parent == os.getpid() and b"flows.tracking" in command:
             return int(entry.parent.name)
     raise AssertionError("there is no server")
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.kept import Kept, environment
-from nightsift.simulate import SimulationOptions, simulate
+from flows.service import SupervisedProcess, environment
+from nightsift.simulate.options import SimulationOptions
+from nightsift.simulate.survey import simulate
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = sorted(file for package in ("nightsift", "models", "tasks", "flows") for file in (ROOT / package).rglob("*.py"))
@@ -47,9 +48,9 @@ def test_a_night_with_worker_processes(start: list[str], folder: Path, tmp_path:
     assert "NoTemplate" in done.stdout
 
 
-@pytest.mark.parametrize("module", ["flows.pool_worker", "flows.server", "nightsift"])
+@pytest.mark.parametrize("module", ["flows.service", "flows.tracking", "nightsift"])
 def test_what_serve_keeps_alive_starts_there(module: str, folder: Path, tmp_path: Path) -> None:
-    kept = Kept("one", (module, "--help"), environment(**OURS), tmp_path / "log")
+    kept = SupervisedProcess("one", (module, "--help"), environment(**OURS), tmp_path / "log")
     before = Path.cwd()
     os.chdir(folder)
     try:

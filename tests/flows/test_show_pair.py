@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from flows.nightly import night
+from flows.night import night
 from flows.templates import build_templates
+from nightsift.archive.survey import Runner
 from nightsift.cli import app
-from nightsift.errors import ConfigurationError
-from nightsift.simulate import SimulationOptions, simulate
-from nightsift.survey import Runner
+from nightsift.core.errors import ConfigurationError
+from nightsift.simulate.options import SimulationOptions
+from nightsift.simulate.survey import simulate
 
 IN_PROCESS = Runner(kind="in-process", workers=1, address="")
 

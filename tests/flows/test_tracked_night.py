@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from flows.nightly import night
+from flows.night import night
 from flows.templates import build_templates
-from nightsift.simulate import SimulationOptions, simulate
-from nightsift.survey import Runner
+from nightsift.archive.survey import Runner
+from nightsift.simulate.options import SimulationOptions
+from nightsift.simulate.survey import simulate
 
 IN_PROCESS = Runner(kind="in-process", workers=1, address="")
 

@@ -6,24 +6,26 @@ from pathlib import Path
 import pytest
 
 from flows.training import Source, train_model
-from models import examples
-from models.errors import OneClassOnly
-from models.store import NO_MODEL, load
-from models.train import TrainOptions
-from nightsift.errors import ConfigurationError
-from nightsift.io.paths import Archive
-from nightsift.simulate import SimulationOptions, simulate
-from nightsift.survey import Survey, load_survey
-from tasks.careless import Care, changed, lowered
+from models.network.store import NO_MODEL, load
+from models.training import examples
+from models.training.train import TrainOptions
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import Survey, load_survey
+from nightsift.core.errors import ConfigurationError, OneClassOnly
+from nightsift.simulate.options import SimulationOptions
+from nightsift.simulate.survey import simulate
 from tasks.discover import find_exposures
 from tasks.examples import build_templates, harvest
+from tasks.factory import ReductionGuards, changed, lowered
 from tasks.reduce import reduce_file
 
 
 def reduced(survey: Survey) -> Path:
     """The nights of the survey, reduced carelessly and without a classifier: enough false candidates to learn from."""
     source, archive = survey.sources[0], Archive(Path(survey.archive))
-    unit = lowered(changed(survey.load_unit(source.unit), model={"name": NO_MODEL}), Care("careless", False, False))
+    unit = lowered(
+        changed(survey.load_unit(source.unit), model={"name": NO_MODEL}), ReductionGuards("careless", False, False)
+    )
     build_templates(source, unit, archive, [str(survey.units)])
     for exposure in find_exposures(source, unit, source.frames):
         reduce_file(exposure.url, unit, archive, exposure.night)

@@ -15,14 +15,16 @@ from typing import Any
 
 import pytest
 
-from flows import vigil
-from flows.nightly import night
+from flows import watch_state
+from flows.night import night
 from flows.templates import build_templates
 from flows.watch import watch
-from nightsift import ledger
-from nightsift.io.paths import Archive, checksum, exposure_identity
-from nightsift.simulate import SimulationOptions, simulate
-from nightsift.survey import Runner, load_survey
+from nightsift.archive import ledger
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import Runner, load_survey
+from nightsift.io.sources import checksum, exposure_identity
+from nightsift.simulate.options import SimulationOptions
+from nightsift.simulate.survey import simulate
 
 HERE = Runner(kind="in-process", workers=1, address="")
 NIGHTSIFT = (sys.executable, "-c", "from nightsift.cli import main; main()")
@@ -141,8 +143,8 @@ def test_second_watch_of_the_same_night_says_so(survey: Path, taken: list[Path],
 HOLD = """
 import sys, time
 from pathlib import Path
-from nightsift.claims import claimed
-from nightsift.io.paths import Archive
+from nightsift.archive.claims import claimed
+from nightsift.archive.paths import Archive
 with claimed(Archive(Path(sys.argv[1])), sys.argv[2]):
     print("held", flush=True)
     time.sleep(900)
@@ -155,8 +157,8 @@ def test_a_night_is_closed_although_a_process_elsewhere_hangs_with_an_exposure(
     survey.write_text(survey.read_text().replace("exposure_timeout = 200.0", "exposure_timeout = 30.0"))
     one = load_survey(survey)
     held = land(survey, taken[0])
-    monkeypatch.setattr(vigil, "AGAIN_SECONDS", 0.2, raising=False)
-    monkeypatch.setattr(vigil, "ELSEWHERE_MARGIN", 3.0 - one.watch.exposure_timeout, raising=False)
+    monkeypatch.setattr(watch_state, "AGAIN_SECONDS", 0.2, raising=False)
+    monkeypatch.setattr(watch_state, "ELSEWHERE_MARGIN", 3.0 - one.watch.exposure_timeout, raising=False)
     looks: list[str] = []
 
     def heard(row: Any) -> None:

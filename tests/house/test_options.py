@@ -16,13 +16,15 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from nightsift.survey import Survey
-from nightsift.units import Unit
+from nightsift.archive.survey import Survey
+from nightsift.unit.units import Unit
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("nightsift", "subtraction", "models", "tasks", "flows")
 
-READ_OTHERWISE = {("Unit", "extends"): "followed in the text of the file, before there is a unit (nightsift.units)"}
+READ_OTHERWISE = {
+    ("Unit", "extends"): "followed in the text of the file, before there is a unit (nightsift.unit.units)"
+}
 """Options that no code reads as an attribute, with the reason why that is right."""
 
 Type = tuple[str, ast.expr]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from nightsift import tables
-from nightsift.flags import Flag, Mask
-from nightsift.schema_docs import schema_page
+from nightsift.cli.schema_docs import schema_page
+from nightsift.core import tables
+from nightsift.core.flags import Flag, Mask
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")])

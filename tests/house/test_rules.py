@@ -23,8 +23,8 @@ OUR_TEXT = sorted(
 MAY_CATCH_EVERYTHING: dict[str, str] = {
     "tasks/reduce.py": "whatever happens to one exposure becomes its row in the ledger",
     "flows/worker_process.py": "whatever ends a call is handed to the parent, who records it",
-    "flows/recorded.py": "whatever Prefect raises without its server, the work goes on; its own error is raised",
-    "flows/runner.py": "whatever ends a call in a worker process is handed to the caller, who records it",
+    "flows/tracking.py": "whatever Prefect raises without its server, the work goes on; its own error is raised",
+    "flows/pool.py": "whatever ends a call in a worker process is handed to the caller, who records it",
 }
 # A path that exists on one machine only; POSIX folders in prose (/tmp) are caught in code, not in documents.
 MACHINE_PATH = re.compile(r"""["'\s(](/wor[k]/|/home/\w|/Users/\w|/root/|/mnt/\w|[A-Z]:\\\\)""")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.serve import Serving, check_binding, password, settings
-from nightsift.errors import ConfigurationError
-from nightsift.survey import Survey
+from flows.service import Serving, check_binding, password, settings
+from nightsift.archive.survey import Survey
+from nightsift.core.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = sorted(f for p in ("nightsift", "subtraction", "models", "tasks", "flows") for f in (ROOT / p).rglob("*.py"))

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from flows.server import LEASES_ON_DISK
+from flows.tracking import LEASES_ON_DISK
 from nightsift.cli import app
 
 POOLS = {"night", "backfill", "alert"}

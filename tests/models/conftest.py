@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.classifier import Classifier
-from models.contract import build
-from models.examples import EXAMPLES, TrainingSet
-from models.inputs import Recipe, prepare
-from models.store import save
-from nightsift.frames import Stamps
-from nightsift.tables import table
+from models.network.classifier import Classifier
+from models.network.contract import build
+from models.network.inputs import Recipe, prepare
+from models.network.store import save
+from models.training.examples import EXAMPLES, TrainingSet
+from nightsift.core.frames import Stamps
+from nightsift.core.tables import table
 
 
 def make_examples(n: int, seed: int, size: int = 31) -> TrainingSet:

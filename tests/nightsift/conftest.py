@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from scipy.special import erf
 
-from nightsift.frames import Frame, Meta
+from nightsift.core.frames import Frame, Meta
 
 Array = npt.NDArray[Any]
 MakeFrame = Callable[..., Frame]

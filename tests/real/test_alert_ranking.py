@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nightsift.alerts.products.footprint import footprint_of
-from nightsift.alerts.products.gather import gather
-from nightsift.alerts.products.hosts import HostCatalogue, load_hosts, nearest_hosts
-from nightsift.alerts.products.known import load_known
-from nightsift.alerts.products.options import default_ranking
-from nightsift.alerts.products.rank import Catalogues, rank_again, rank_candidates
-from nightsift.alerts.products.sky_part import part_of
-from nightsift.alerts.skymap import SkyMap
-from nightsift.alerts.skymap_file import read_skymap
-from nightsift.io.paths import Archive
-from tests.nightsift.alerts.made_up_alert import T0, MadeUp, at
+from nightsift.archive.paths import Archive
+from nightsift.archive.skyalert_options import default_ranking
+from nightsift.context.hosts import HostCatalogue, load_hosts, nearest_hosts
+from nightsift.context.known_positions import load_known
+from nightsift.skyalerts.products.gather import footprint_of, gather
+from nightsift.skyalerts.products.rank import Catalogues, rank_again, rank_candidates
+from nightsift.skyalerts.products.sky_figure import part_of
+from nightsift.skyalerts.skymaps.skymap import SkyMap
+from nightsift.skyalerts.skymaps.skymap_file import read_skymap
+from tests.nightsift.skyalerts.made_up_alert import T0, MadeUp, at
 
 pytestmark = pytest.mark.real
 OPTIONS = default_ranking()

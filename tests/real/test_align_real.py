@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nightsift.errors import AlignmentFailed
-from nightsift.images.align import align
-from nightsift.images.background import subtract_background
-from nightsift.images.stars import find_stars, typical_fwhm
-from nightsift.images.warp import make_pair
+from nightsift.core.errors import AlignmentFailed
+from nightsift.core.frames import Template
+from nightsift.images.background.background import subtract_background
+from nightsift.images.registration.align import align
+from nightsift.images.resampling.warp import make_pair
+from nightsift.images.stars.stars import find_stars, typical_fwhm
+from nightsift.images.templates import build_template
 from nightsift.io.exposures import load_exposure
-from nightsift.templates import Template, build_template
-from nightsift.units import load_unit
+from nightsift.unit.units import load_unit
 
 
 def prepared(paths, unit_name):

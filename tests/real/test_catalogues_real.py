@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nightsift.io.catalogue import read_positions
-from nightsift.io.galaxy_catalogue import read_galaxies
+from nightsift.refcats.catalogues import read_galaxies, read_positions
 
 pytestmark = pytest.mark.real
 

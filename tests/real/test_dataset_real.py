@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.dataset import make_dataset
-from models import examples
+from flows.training import make_dataset
+from models.training import examples
 from tests.real.test_nights_real import link, survey_of
 
 pytestmark = pytest.mark.real

@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from flows.nightly import night
+from flows.night import night
 from flows.templates import build_templates
-from nightsift import ledger
-from nightsift.images.background import subtract_background
-from nightsift.images.inject import inject_stars
-from nightsift.images.stars import find_stars
-from nightsift.io.catalogue import read_positions
+from nightsift.archive import ledger
+from nightsift.archive.candidates import read_candidates
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import load_survey
+from nightsift.archive.templates import read_template
+from nightsift.images.background.background import subtract_background
+from nightsift.images.injection import inject_stars
+from nightsift.images.stars.stars import find_stars
 from nightsift.io.exposures import load_exposure
-from nightsift.io.parquet import read_candidates
-from nightsift.io.paths import Archive
-from nightsift.io.templates import read_template
-from nightsift.survey import load_survey
-from nightsift.units import load_unit
+from nightsift.refcats.catalogues import read_positions
+from nightsift.unit.units import load_unit
 from subtraction.psf.fit import fit_psf
-from tasks.ingest import artefacts
+from tasks.steps import artefacts
 
 STEPS = (10.0, 15.0, 25.0, 50.0, 100.0)  # nominal signal-to-noise ratios of injected transients
 EACH = 8

@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nightsift.flags import Mask
-from nightsift.images.align import align
-from nightsift.images.artefacts import mask_artefacts
-from nightsift.images.background import subtract_background
-from nightsift.images.extract import extract
-from nightsift.images.inject import inject_stars
-from nightsift.images.photometry import ZeroPoint
-from nightsift.images.stars import find_stars
-from nightsift.images.warp import make_pair
+from nightsift.core.flags import Mask
+from nightsift.core.frames import Template
+from nightsift.images.artefacts.artefacts import mask_artefacts
+from nightsift.images.background.background import subtract_background
+from nightsift.images.detection.extract import extract
+from nightsift.images.injection import inject_stars
+from nightsift.images.photometry.photometry import ZeroPoint
+from nightsift.images.registration.align import align
+from nightsift.images.resampling.warp import make_pair
+from nightsift.images.stars.stars import find_stars
 from nightsift.io.exposures import load_exposure
-from nightsift.templates import Template
-from nightsift.units import load_unit
+from nightsift.unit.units import load_unit
 from subtraction import subtract
 from subtraction.psf.fit import fit_psf
 

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from nightsift.images.align import align
-from nightsift.images.artefacts import mask_artefacts
-from nightsift.images.background import subtract_background
-from nightsift.images.stars import find_stars
-from nightsift.images.warp import make_pair
+from nightsift.core.frames import Template
+from nightsift.images.artefacts.artefacts import mask_artefacts
+from nightsift.images.background.background import subtract_background
+from nightsift.images.registration.align import align
+from nightsift.images.resampling.warp import make_pair
+from nightsift.images.stars.stars import find_stars
+from nightsift.images.templates import build_template
 from nightsift.io.exposures import load_exposure
-from nightsift.templates import Template, build_template
-from nightsift.units import load_unit
+from nightsift.unit.units import load_unit
 from subtraction import subtract
 from subtraction.psf.fit import fit_psf
 

@@ -9,16 +9,16 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from nightsift.flags import Mask
-from nightsift.frames import Frame, Meta, Pair
-from nightsift.images.align import node_grid, register
-from nightsift.images.artefacts import mask_artefacts
-from nightsift.images.background import subtract_background
-from nightsift.images.inject import inject_stars
-from nightsift.images.stars import find_stars
-from nightsift.images.warp import resample
+from nightsift.core.flags import Mask
+from nightsift.core.frames import Frame, Meta, Pair
+from nightsift.images.artefacts.artefacts import mask_artefacts
+from nightsift.images.background.background import subtract_background
+from nightsift.images.injection import inject_stars
+from nightsift.images.registration.align import node_grid, register
+from nightsift.images.resampling.warp import resample
+from nightsift.images.stars.stars import find_stars
 from nightsift.io.exposures import load_exposure
-from nightsift.units import load_unit
+from nightsift.unit.units import load_unit
 from subtraction import subtract
 from subtraction.masks.union import HARD
 from subtraction.psf.fit import fit_psf

@@ -12,8 +12,8 @@ import pytest
 from scipy import ndimage
 
 import subtraction
-from nightsift.flags import Mask
-from nightsift.frames import Difference, Frame, Meta, Pair
+from nightsift.core.flags import Mask
+from nightsift.core.frames import Difference, Frame, Meta, Pair
 from subtraction.masks.union import HARD
 
 

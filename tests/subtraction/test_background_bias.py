@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from subtraction.sky.background import noise_share, sky_blocks
+from subtraction.noise.background import noise_share, sky_blocks
 
 SHAPE = (600, 640)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import subtraction
-from nightsift.errors import ConfigurationError
-from nightsift.frames import Pair
-from subtraction.choice import choose, traits
+from nightsift.core.errors import ConfigurationError
+from nightsift.core.frames import Pair
+from subtraction.api import choose, traits
 
 
 def test_alike_and_well_sampled_frames_take_the_quickest(make_pair) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import subtraction
-from nightsift.errors import ConfigurationError, FrameError, SubtractionFailed, TooFewStars
-from nightsift.flags import Mask
-from nightsift.frames import Pair
+from nightsift.core.errors import ConfigurationError, FrameError, SubtractionFailed, TooFewStars
+from nightsift.core.flags import Mask
+from nightsift.core.frames import Pair
 from subtraction.contract import METRICS, check
 
 METHODS = subtraction.method_names()

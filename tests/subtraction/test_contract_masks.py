@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import subtraction
-from nightsift.flags import Mask
-from nightsift.frames import Pair
-from subtraction.masks.halos import subtract_halos
+from nightsift.core.flags import Mask
+from nightsift.core.frames import Pair
 from subtraction.masks.union import HARD
+from subtraction.masks.wings import subtract_halos
 
 
 def spoil(frame, window, bit):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from subtraction.kernel.spatial import ImageField
-from subtraction.verdict.flux_scale import flux_scale_error, flux_scale_metrics
-from subtraction.verdict.star_faults import StarFaults
+from subtraction.quality.residuals import flux_scale_error, flux_scale_metrics
+from subtraction.quality.star_faults import StarFaults
 
 SHAPE = (800, 1000)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nightsift.errors import TooFewStars
-from nightsift.frames import Pair
+from nightsift.core.errors import TooFewStars
+from nightsift.core.frames import Pair
 from subtraction import subtract
 from subtraction.masks.union import HARD
 

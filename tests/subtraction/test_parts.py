@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from scipy import ndimage, signal
 
-from nightsift.images.stars import find_stars
-from nightsift.psf import Psf
+from nightsift.core.psf import Psf
+from nightsift.images.stars.stars import find_stars
 from subtraction.convolution.convolve import convolve, correlate, matched_filter
 from subtraction.kernel.basis import gauss_hermite
 from subtraction.kernel.spatial import ImageField, affordable_order, fit_field, nodes, sample_field
 from subtraction.masks.union import HARD, effective_radius, grow, grow_saturated
+from subtraction.noise.background import fit_background, subtract_polynomial
 from subtraction.psf.fit import fit_psf
-from subtraction.psf.profiles import half_width
-from subtraction.sky.background import fit_background, subtract_polynomial
-from subtraction.verdict.quality import LIMITS, judge
-from subtraction.verdict.residuals import excess_scatter, fit_model_error
-from subtraction.verdict.star_faults import StarFaults
+from subtraction.psf.moffat import half_width
+from subtraction.quality.quality import LIMITS, judge
+from subtraction.quality.residuals import excess_scatter, fit_model_error
+from subtraction.quality.star_faults import StarFaults
 
 
 def field_of(kernel, shape):

@@ -11,12 +11,12 @@ from astropy.nddata import NDData
 from astropy.table import Table
 from photutils.psf import EPSFBuilder, extract_stars
 
-from nightsift.errors import TooFewStars
-from nightsift.flags import Mask
-from nightsift.frames import Frame, Meta
-from nightsift.images.inject import inject_stars
-from nightsift.images.psf_photometry import psf_fluxes
-from nightsift.images.stars import find_stars
+from nightsift.core.errors import TooFewStars
+from nightsift.core.flags import Mask
+from nightsift.core.frames import Frame, Meta
+from nightsift.images.injection import inject_stars
+from nightsift.images.photometry.psf_photometry import psf_fluxes
+from nightsift.images.stars.stars import find_stars
 from subtraction.psf.fit import fit_model, fit_psf
 
 NODES, WEIGHTS = (0.5 * a for a in np.polynomial.legendre.leggauss(5))

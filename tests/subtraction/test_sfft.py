@@ -6,17 +6,15 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from nightsift.errors import TooFewStars
-from nightsift.flags import Mask
-from nightsift.frames import Pair
+from nightsift.core.errors import TooFewStars
+from nightsift.core.flags import Mask
+from nightsift.core.frames import Pair
 from subtraction import subtract
-from subtraction.delta.basis import make_support, roughness
-from subtraction.delta.cell_equations import Planes, sum_cells
-from subtraction.delta.changed_pixels import Clip
-from subtraction.delta.legendre import legendre_terms
-from subtraction.delta.modes import SmearedNoise, cell_normal
-from subtraction.delta.smooth_kernel import Choice, fit_smooth
-from subtraction.delta.source_pixels import SourcePixels, list_pixels
+from subtraction.delta_basis.basis import make_support, roughness
+from subtraction.delta_basis.cell_equations import Planes, sum_cells
+from subtraction.delta_basis.modes import SmearedNoise, cell_normal
+from subtraction.delta_basis.smooth_kernel import Choice, fit_smooth, legendre_terms
+from subtraction.delta_basis.source_pixels import Clip, SourcePixels, list_pixels
 from subtraction.masks.union import HARD
 
 SHAPE = (480, 480)

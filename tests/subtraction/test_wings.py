@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nightsift.flags import Mask
+from nightsift.core.flags import Mask
 from subtraction.masks.wings import subtract_wings
 
 SHAPE, FWHM, BETA = (500, 500), 3.0, 3.0

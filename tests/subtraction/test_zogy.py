@@ -7,20 +7,27 @@ import dataclasses
 import numpy as np
 import pytest
 
-from nightsift.flags import Mask
-from nightsift.frames import Frame, Pair
-from nightsift.psf import Psf
+from nightsift.core.flags import Mask
+from nightsift.core.frames import Frame, Pair
+from nightsift.core.psf import Psf
 from subtraction import subtract
 from subtraction.convolution.convolve import convolve
 from subtraction.kernel.basis import gauss_hermite
 from subtraction.kernel.spatial import ImageField
 from subtraction.masks.union import HARD
-from subtraction.proper.correction import fit_correction
-from subtraction.proper.filters import correct, cross_transforms, make_cross_filters
-from subtraction.proper.flux_ratio import flux_ratio
-from subtraction.proper.stamps import column_noise, correction_basis, cut_cross_stamps
-from subtraction.proper.sweep import cross_difference
-from subtraction.proper.transforms import image, transform
+from subtraction.methods.zogy import flux_ratio
+from subtraction.zogy.correction import fit_correction
+from subtraction.zogy.filters import (
+    column_noise,
+    correct,
+    correction_basis,
+    cross_transforms,
+    cut_cross_stamps,
+    image,
+    make_cross_filters,
+    transform,
+)
+from subtraction.zogy.sweep import cross_difference
 
 SHAPE = (480, 480)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nightsift.survey import Survey
+from nightsift.archive.survey import Survey
 from tasks.discover import Exposure, find_in_sources, reduction_call
 from tasks.reduce import reduce_exposure
 

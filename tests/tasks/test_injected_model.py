@@ -8,13 +8,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from nightsift import ledger, provenance
+from nightsift.archive import ledger
+from nightsift.archive.paths import Archive
+from nightsift.core import provenance
+from nightsift.core.monitoring_tables import INJECTIONS
+from nightsift.core.tables import table
 from nightsift.io.parquet import read_table, write_table
-from nightsift.io.paths import Archive
-from nightsift.tables import INJECTIONS, table
-from nightsift.units import load_unit
-from tasks.injection import pipeline_of
-from tasks.monitor import injected_by, rows_to_inject, scored_above
+from nightsift.unit.units import load_unit
+from tasks.monitor import injected_by, pipeline_of, rows_to_inject, scored_above
 from tasks.references import COMPLETENESS, write_completeness
 
 NIGHT = "2026-11-20"

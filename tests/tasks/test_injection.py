@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from nightsift.tables import CANDIDATES
-from tasks.injection import APART, SNR, draw_places, draw_snr, match_injected
+from nightsift.core.tables import CANDIDATES
+from tasks.monitor import APART, SNR, draw_places, draw_snr, match_injected
 
 
 def test_places_are_good_and_apart() -> None:

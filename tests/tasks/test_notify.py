@@ -21,10 +21,10 @@ from typing import Any
 
 import pytest
 
-from nightsift.errors import ConfigurationError
-from nightsift.io.paths import Archive
-from nightsift.survey import Survey, load_survey
-from tasks.notify import tell, tell_once
+from nightsift.archive.paths import Archive
+from nightsift.archive.survey import Survey, load_survey
+from nightsift.core.errors import ConfigurationError
+from tasks.notify import notify_people, tell
 
 SURVEY = """
 name = "demo"
@@ -111,9 +111,9 @@ urls_env = ["MAIL", "HOOK"]
 """
         one, archive = survey(tmp_path, text), Archive(tmp_path / "archive")
         trouble = ("silent north", "north has delivered no frame for 30 minutes", "check the dome")
-        assert tell_once(one, archive, "2026-11-20", *trouble)
-        assert not tell_once(one, archive, "2026-11-20", *trouble), "once"
-        assert tell_once(one, archive, "2026-11-21", *trouble), "another night"
+        assert notify_people(one, archive, "2026-11-20", *trouble)
+        assert not notify_people(one, archive, "2026-11-20", *trouble), "once"
+        assert notify_people(one, archive, "2026-11-21", *trouble), "another night"
         assert len(mails) == len(hooks) == 4, "two addresses each, two nights"
         messages = [message_of(one) for one in mails]
         assert sorted(str(message["To"]) for message, _ in messages[:2]) == ["ann@example.org", "bob@example.org"]
@@ -238,14 +238,14 @@ def test_no_address_in_the_file(tmp_path: Path) -> None:
         survey(tmp_path, 'urls = ["mailto://ann:secret@example.org"]\n')
 
 
-def test_many_processes_tell_once(tmp_path: Path) -> None:
+def test_many_processes_notify_people(tmp_path: Path) -> None:
     log = tmp_path / "told"
     survey(tmp_path, f'command = ["sh", "-c", "echo told >> {log}"]\n')
     code = (
-        "import sys, time; from tasks.notify import tell_once; from nightsift.survey import load_survey\n"
-        "from nightsift.io.paths import Archive\n"
+        "import sys, time; from tasks.notify import notify_people; from nightsift.archive.survey import load_survey\n"
+        "from nightsift.archive.paths import Archive\n"
         "one = load_survey(sys.argv[1])\n"
-        "tell_once(one, Archive(one.archive), '2026-11-20', 'lag', 'what', 'advice')\n"
+        "notify_people(one, Archive(one.archive), '2026-11-20', 'lag', 'what', 'advice')\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "survey.toml")]
     both = [subprocess.Popen(command, env=dict(os.environ)) for _ in range(3)]

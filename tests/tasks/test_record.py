@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nightsift.units import Unit, load_unit
+from nightsift.unit.units import Unit, load_unit
 from tasks.record import key_of
 
 

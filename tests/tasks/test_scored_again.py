@@ -10,16 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from nightsift import ledger, tables
-from nightsift.frames import Stamps
-from nightsift.io.parquet import read_candidates, write_candidates, write_stamps
-from nightsift.io.paths import Archive
-from nightsift.units import Unit, load_unit
-from tasks.classify import model_of, score
+from nightsift.archive import ledger
+from nightsift.archive.candidates import read_candidates, write_candidates
+from nightsift.archive.paths import Archive
+from nightsift.core import tables
+from nightsift.core.frames import Stamps
+from nightsift.io.parquet import write_stamps
+from nightsift.unit.units import Unit, load_unit
+from tasks.classify import model_of, rescore, score
 from tasks.measure import of_candidates
-from tasks.once import Job
-from tasks.record import Work, key_of, scoring_of, work_left
-from tasks.rescore import rescore
+from tasks.record import Job, Work, key_of, scoring_of, work_left
 
 NIGHT, N = "2026-11-20", 6
 LOGGER = logging.getLogger("nightsift.test")

@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from nightsift.errors import AlignmentFailed, DiskFull, NoTemplate, SourceError
+from nightsift.core.errors import AlignmentFailed, DiskFull, NoTemplate, SourceError
 from tasks.record import opening_row, verdict_on
 from tasks.retry import patiently
-from tasks.stages import Stopwatch
+from tasks.steps import Stopwatch
 
 
 def fail() -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nightsift.context.movers import movers_in_field
+from nightsift.context.movers import earth, eccentric_anomaly, movers_in_field, propagate, two_body
 from nightsift.context.orbits import Orbits, packed_epoch, read_orbits
-from nightsift.context.propagate import earth, eccentric_anomaly, propagate, two_body
-from nightsift.errors import BadTable
+from nightsift.core.errors import BadTable
 from nightsift.site.site import Site
 
 EPOCH = 61000.0
@@ -134,7 +133,7 @@ def test_packed_dates(text: str, mjd: float) -> None:
 
 def test_movers_on_a_frame_become_rows_without_fluxes(orbits: Orbits) -> None:
     from nightsift.context.known_objects import on_frame, predicted_truth
-    from nightsift.frames import Frame
+    from nightsift.core.frames import Frame
     from tests.nightsift.conftest import make_meta
     from tests.nightsift.context.test_galaxies import camera
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nightsift.flags import Mask
-from nightsift.frames import Frame, Meta
-from nightsift.images.inject import inject_stars
-from nightsift.psf import Psf
+from nightsift.core.flags import Mask
+from nightsift.core.frames import Frame, Meta
+from nightsift.core.psf import Psf
+from nightsift.images.injection import inject_stars
 
 
 def make_frame(level=0.0, gain=2.0, saturation=60000.0, sky=np.nan, shape=(200, 220)):

@@ -12,15 +12,14 @@ from photutils.psf import ImagePSF, PSFPhotometry
 from reproject import reproject_adaptive, reproject_interp
 from scipy.spatial import cKDTree
 
-from nightsift.frames import Difference
-from nightsift.images.align import node_grid
-from nightsift.images.apertures import aperture_fluxes
-from nightsift.images.background import subtract_background
-from nightsift.images.psf_photometry import psf_fluxes
-from nightsift.images.star_fluxes import circle_fluxes
-from nightsift.images.stars import find_stars
-from nightsift.images.warp import resample
-from nightsift.psf import Psf
+from nightsift.core.frames import Difference
+from nightsift.core.psf import Psf
+from nightsift.images.background.background import subtract_background
+from nightsift.images.photometry.photometry import aperture_fluxes
+from nightsift.images.photometry.psf_photometry import psf_fluxes
+from nightsift.images.registration.align import node_grid
+from nightsift.images.resampling.warp import resample
+from nightsift.images.stars.stars import circle_fluxes, find_stars
 
 SHAPE = (220, 240)
 

@@ -7,11 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from nightsift.flags import Mask
-from nightsift.frames import Pair
-from nightsift.images.inject import inject_stars
-from nightsift.images.psf_photometry import psf_fluxes
-from nightsift.images.transplant import cut_movers, transplant
+from nightsift.core.flags import Mask
+from nightsift.core.frames import Pair
+from nightsift.images.injection import cut_movers, inject_stars, transplant
+from nightsift.images.photometry.psf_photometry import psf_fluxes
 from tests.nightsift.images.test_inject import gaussian_psf, make_frame
 
 SHAPE, SMALL = (240, 640), (120, 240)

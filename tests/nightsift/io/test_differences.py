@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from nightsift.frames import Difference, Frame, Meta, Pair
-from nightsift.io.differences import write_difference
-from nightsift.io.fits import open_fits, read_image
-from nightsift.psf import Psf
+from nightsift.core.frames import Difference, Frame, Meta, Pair
+from nightsift.core.psf import Psf
+from nightsift.io.fits import open_fits, read_image, write_difference
 
 
 def test_all_planes_are_kept(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from nightsift.errors import BadFact, BlankFrame, ConfigurationError, MissingFact, SourceError, UnreadableFits
+from nightsift.core.errors import BadFact, BlankFrame, ConfigurationError, MissingFact, SourceError, UnreadableFits
 from nightsift.io.exposures import load_exposure
-from nightsift.io.paths import checksum
-from nightsift.units import Unit, load_unit
+from nightsift.io.sources import checksum
+from nightsift.unit.units import Unit, load_unit
 
 UNIT = """
 [facts]

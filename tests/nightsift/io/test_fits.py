@@ -14,7 +14,7 @@ from astropy.io.fits.verify import VerifyWarning
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from nightsift.errors import NightsiftError, UnreadableFits
+from nightsift.core.errors import NightsiftError, UnreadableFits
 from nightsift.io.fits import open_fits, read_header, read_image
 
 RAMP = np.arange(48, dtype=np.float64).reshape(6, 8)

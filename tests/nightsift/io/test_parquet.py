@@ -9,19 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nightsift.errors import BadTable
-from nightsift.frames import Stamps
-from nightsift.io.parquet import (
-    read_candidates,
-    read_stamps,
-    read_table,
-    read_tables,
-    write_candidates,
-    write_stamps,
-    write_table,
-)
-from nightsift.io.paths import Archive
-from nightsift.tables import CANDIDATES, LEDGER
+from nightsift.archive.candidates import read_candidates, write_candidates
+from nightsift.archive.paths import Archive
+from nightsift.core.errors import BadTable
+from nightsift.core.frames import Stamps
+from nightsift.core.tables import CANDIDATES, LEDGER
+from nightsift.io.parquet import read_stamps, read_table, read_tables, write_stamps, write_table
 
 
 def candidates(n: int, prefix: str = "c") -> pa.Table:

@@ -11,7 +11,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from nightsift.io.fits import read_header
-from nightsift.io.wcs import celestial_wcs
+from nightsift.io.headers import celestial_wcs
 
 
 def header(ctype: str = "TAN", **cards: float | str) -> fits.Header:

@@ -10,18 +10,11 @@ import pytest
 from astropy.wcs import WCS
 from numpy.testing import assert_array_equal
 
-from nightsift.simulate import (
-    ArtefactOptions,
-    DetectorOptions,
-    SimulationOptions,
-    SkyOptions,
-    TransientOptions,
-    UnitOptions,
-    random_unit,
-    simulate_frame,
-)
 from nightsift.simulate.detector import expose, make_detector, saturation_level
+from nightsift.simulate.frame import simulate_frame
+from nightsift.simulate.options import ArtefactOptions, SimulationOptions, SkyOptions, TransientOptions
 from nightsift.simulate.plan import plan_exposures, plan_fields
+from nightsift.simulate.unit_options import DetectorOptions, UnitOptions, random_unit
 
 QUIET = ArtefactOptions(cosmic_rays=0, streak_probability=0, cloud_probability=0, gradient=0, moon=0, ghost_flux=0)
 CLEAN = DetectorOptions(hot_pixels=0, dead_pixels=0, hot_columns=0, flat_error=0, vignetting=0)

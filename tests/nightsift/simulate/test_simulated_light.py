@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nightsift.simulate import OpticsOptions, render_stars
 from nightsift.simulate.galaxies import draw_radii, render_galaxies
 from nightsift.simulate.optics import make_psf
+from nightsift.simulate.render import render_stars
+from nightsift.simulate.unit_options import OpticsOptions
 
 SHAPE = (220, 240)
 PLAIN = OpticsOptions(ellipticity=0.0, defocus=0.0, coma=0.0, curvature=0.0, astigmatism=0.0, beta=3.5)

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from nightsift import tables
-from nightsift.flags import Flag
-from nightsift.simulate import score_night
+from nightsift.core import tables
+from nightsift.core.flags import Flag
+from nightsift.report.score import score_night
 
 DEFAULTS: dict[str, Any] = {"string": "", "double": 0.0, "float": 0.0, "int32": 0, "int8": 1}
 

@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
 
-from nightsift import tables
-from nightsift.errors import ConfigurationError
+from nightsift.archive.survey import load_survey
+from nightsift.core import tables
+from nightsift.core.errors import ConfigurationError
 from nightsift.io.exposures import load_exposure
-from nightsift.simulate import SimulationOptions, simulate
-from nightsift.survey import load_survey
-from nightsift.units import load_unit
+from nightsift.simulate.options import SimulationOptions
+from nightsift.simulate.survey import simulate
+from nightsift.unit.units import load_unit
 
 OPTIONS = SimulationOptions.preset("tiny", seed=6)
 

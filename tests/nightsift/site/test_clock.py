@@ -11,10 +11,10 @@ import pytest
 from astropy.time import Time
 from astropy.utils import iers
 
+from nightsift.core.times import mjd_of, night_of
 from nightsift.site.clock import HORIZON, next_dusk, night_at, night_named
 from nightsift.site.ephemeris import sun_altitude
 from nightsift.site.site import Site, SurveySite
-from nightsift.times import mjd_of, night_of
 
 LA_PALMA = SurveySite(latitude=28.7606, longitude=-17.8816, height=2396.0, timezone="Atlantic/Canary")
 SIDING_SPRING = SurveySite(latitude=-31.2733, longitude=149.0617, height=1165.0, timezone="Australia/Sydney")

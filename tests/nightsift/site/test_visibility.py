@@ -8,8 +8,8 @@ from astropy.coordinates import AltAz, EarthLocation, SkyCoord, get_body
 from astropy.time import Time
 from astropy.utils import iers
 
+from nightsift.site.ephemeris import Limits, visibility
 from nightsift.site.site import Site
-from nightsift.site.visibility import Limits, visibility
 
 LA_PALMA = Site(latitude=28.76, longitude=-17.88, height=2300.0)
 

@@ -1,1 +1,0 @@
-"""Architectures of networks; the file is the registration (see `models.contract`)."""

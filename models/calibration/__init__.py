@@ -1,0 +1,1 @@
+"""What scores mean: calibration for each unit, thresholds, measures of quality."""

@@ -1,0 +1,513 @@
+"""Everything that is to be known of a model on a labelled set, as plain numbers: what `nightsift evaluate` draws.
+
+What is judged must not have been learnt from: the part ``test`` of a set, or a set of units that training never saw.
+
+Curves of an evaluation: rates against the threshold, recovery, reliability, risk against coverage.
+
+What more data bring: the same network trained on growing parts of a set, judged on the same test part.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.calibration.calibrate import fit_calibration, mean_probability
+from models.calibration.metrics import (
+    auc,
+    brier,
+    ece,
+    grouped_bootstrap,
+    missed_and_fpr,
+    nll,
+    risk_coverage,
+    threshold_at_fpr,
+    threshold_at_missed,
+)
+from models.network.classifier import Classifier, of_network
+from models.network.store import predict, sample_logits, summarise
+from models.training.examples import SYNTHETIC, TrainingSet
+from models.training.train import TrainOptions, train
+
+Float64 = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+DRAWS = 200
+"""Draws of the bootstrap over fields and nights."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluated:
+    """A model's scores on a set.
+
+    Attributes
+    ----------
+    name, model_id : str
+        The model.
+    threshold : float
+        The threshold that it is judged at, chosen on other examples.
+    labels : ndarray of int, shape (n,)
+        1 real, 0 bogus.
+    scores, spread, confidence, calibrated : ndarray, shape (n,)
+        Mean over the samples, their standard deviation, 1 - mean entropy, and the scores after calibration, each field
+        and night by a map that was learnt on the others.
+    columns : dict of str to ndarray
+        Columns of the set; those that it lacks are absent.
+    groups : ndarray of str, shape (n,)
+        Field and night of each example.
+    """
+
+    name: str
+    model_id: str
+    threshold: float
+    labels: npt.NDArray[np.int64]
+    scores: Float64
+    spread: Float64
+    confidence: Float64
+    calibrated: Float64
+    columns: Mapping[str, npt.NDArray[Any]]
+    groups: npt.NDArray[np.str_]
+
+
+def evaluate(
+    classifier: Classifier, examples: TrainingSet, threshold: float | None = None, samples: int = 20, seed: int = 0
+) -> Evaluated:
+    """Score a labelled set.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        A loaded model.
+    examples : TrainingSet
+        Labelled stamps.
+    threshold : float, optional
+        Threshold to judge at; the one that the model's card recommends when not given.
+    samples : int, optional
+        Dropout samples.
+    seed : int, optional
+        Seed of the samples and of the folds.
+
+    Returns
+    -------
+    Evaluated
+        The scores and what is known of the examples.
+    """
+    logits = sample_logits(examples.stamps, examples.sign, classifier, samples, seed)
+    told = summarise(logits)
+    labels = examples.labels.astype(np.int64)
+    columns = {name: np.array(examples.table[name].to_pylist(), dtype=object) for name in examples.table.column_names}
+    groups = np.array([f"{f}/{n}" for f, n in zip(columns["field"], columns["night"], strict=True)], dtype=np.str_)
+    given = float(classifier.card.get("threshold", 0.5)) if threshold is None else threshold
+    return Evaluated(
+        classifier.name, classifier.model_id, given, labels, told["score"].astype(np.float64),
+        told["score_std"].astype(np.float64), told["confidence"].astype(np.float64),
+        calibrated_elsewhere(logits, labels, groups, seed), columns, groups,
+    )  # fmt: skip
+
+
+def calibrated_elsewhere(
+    logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int64], groups: npt.NDArray[np.str_], seed: int = 0
+) -> Float64:
+    """Scores after calibration, each half of the fields and nights by a map that was learnt on the other half.
+
+    Parameters
+    ----------
+    logits : ndarray, shape (samples, n)
+        Sampled logits.
+    labels : ndarray of int, shape (n,)
+        1 real, 0 bogus.
+    groups : ndarray of str, shape (n,)
+        Field and night of each example.
+    seed : int, optional
+        Seed of the halves.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        The scores; as they were where a half holds one class only.
+    """
+    names, code = np.unique(groups, return_inverse=True)
+    half = (np.random.default_rng(seed).permutation(len(names)) % 2)[code]
+    out = mean_probability(logits)
+    for held in (0, 1):
+        learnt, judged = half != held, half == held
+        if judged.any() and len(set(labels[learnt].tolist())) == 2:
+            found = fit_calibration(logits[:, learnt], labels[learnt], groups[learnt], seed=seed)
+            out[judged] = mean_probability(logits[:, judged], found)
+    return out
+
+
+def headline(one: Evaluated, draws: int = DRAWS) -> list[dict[str, Any]]:
+    """The figures by which models are compared, with their ranges when fields and nights are drawn again.
+
+    Parameters
+    ----------
+    one : Evaluated
+        Scores.
+    draws : int, optional
+        Draws of the bootstrap.
+
+    Returns
+    -------
+    list of dict
+        ``name``, ``value``, ``low``, ``high`` (95 %) and ``note``: a rate that the set cannot tell is noted.
+    """
+
+    def at_missed(rows: Rows) -> float:
+        s, y = one.scores[rows], one.labels[rows]
+        return missed_and_fpr(s, y, threshold_at_missed(s, y, 0.01))[1]
+
+    def at_fpr(rate: float) -> Any:
+        def found(rows: Rows) -> float:
+            s, y = one.scores[rows], one.labels[rows]
+            return 1.0 - missed_and_fpr(s, y, threshold_at_fpr(s, y, rate))[0]
+
+        return found
+
+    bogus = int((one.labels == 0).sum())
+    figures: list[tuple[str, Any, str]] = [
+        ("AUC", lambda rows: auc(one.scores[rows], one.labels[rows]), ""),
+        (
+            "missed at the threshold",
+            lambda rows: missed_and_fpr(one.scores[rows], one.labels[rows], one.threshold)[0],
+            "",
+        ),
+        ("FPR at the threshold", lambda rows: missed_and_fpr(one.scores[rows], one.labels[rows], one.threshold)[1], ""),
+        ("FPR at 1 % missed", at_missed, ""),
+        *((f"TPR at FPR {rate:g}", at_fpr(rate), _too_few(bogus, rate)) for rate in (1e-2, 1e-3, 1e-4)),
+        ("NLL", lambda rows: nll(one.scores[rows], one.labels[rows]), ""),
+        ("Brier", lambda rows: brier(one.scores[rows], one.labels[rows]), ""),
+        ("ECE, equal mass", lambda rows: ece(one.scores[rows], one.labels[rows], equal_mass=True), ""),
+        ("ECE after calibration", lambda rows: ece(one.calibrated[rows], one.labels[rows], equal_mass=True), ""),
+        ("NLL after calibration", lambda rows: nll(one.calibrated[rows], one.labels[rows]), ""),
+    ]
+    out = []
+    for name, of, note in figures:
+        low, high = grouped_bootstrap(of, one.groups, draws)
+        out.append({"name": name, "value": of(np.arange(len(one.labels))), "low": low, "high": high, "note": note})
+    return out
+
+
+def confusion(one: Evaluated) -> dict[str, int]:
+    """Real and bogus examples, accepted and rejected at the threshold.
+
+    Parameters
+    ----------
+    one : Evaluated
+        Scores.
+
+    Returns
+    -------
+    dict of str to int
+        ``real_accepted``, ``real_rejected``, ``bogus_accepted``, ``bogus_rejected``.
+    """
+    accepted, real = one.scores >= one.threshold, one.labels == 1
+    return {
+        "real_accepted": int(np.count_nonzero(real & accepted)),
+        "real_rejected": int(np.count_nonzero(real & ~accepted)),
+        "bogus_accepted": int(np.count_nonzero(~real & accepted)),
+        "bogus_rejected": int(np.count_nonzero(~real & ~accepted)),
+    }
+
+
+def by_unit(one: Evaluated) -> list[dict[str, Any]]:
+    """Figures of each unit at the model's threshold, the worst first.
+
+    Parameters
+    ----------
+    one : Evaluated
+        Scores.
+
+    Returns
+    -------
+    list of dict
+        ``unit``, ``real``, ``bogus``, ``auc``, ``missed``, ``fpr``, ``fpr_1`` (at 1 % missed) and ``ece``.
+    """
+    units = texts(one.columns.get("unit"), len(one.labels))
+    rows = []
+    for unit in np.unique(units):
+        s, y = one.scores[units == unit], one.labels[units == unit]
+        missed, fpr = missed_and_fpr(s, y, one.threshold)
+        fpr_1 = missed_and_fpr(s, y, threshold_at_missed(s, y, 0.01))[1]
+        counts = {"unit": str(unit), "real": int((y == 1).sum()), "bogus": int((y == 0).sum())}
+        rows.append({**counts, "auc": auc(s, y), "missed": missed, "fpr": fpr, "fpr_1": fpr_1, "ece": ece(s, y)})
+    return sorted(rows, key=lambda row: (np.isnan(row["auc"]), row["auc"]))
+
+
+def worst(one: Evaluated, most: int = 24) -> dict[str, Rows]:
+    """Rows of the surest errors.
+
+    Parameters
+    ----------
+    one : Evaluated
+        Scores.
+    most : int, optional
+        Rows of each kind.
+
+    Returns
+    -------
+    dict of str to ndarray of int64
+        ``missed``: real below the threshold, lowest score first. ``accepted``: bogus above, highest first.
+    """
+    order = np.argsort(one.scores, kind="stable")
+    below, above = one.scores[order] < one.threshold, one.scores[order] >= one.threshold
+    real = one.labels[order] == 1
+    return {"missed": order[below & real][:most], "accepted": order[above & ~real][::-1][:most]}
+
+
+def texts(column: npt.NDArray[Any] | None, n: int) -> npt.NDArray[np.str_]:
+    """A column as text, empty where it is null or absent.
+
+    Parameters
+    ----------
+    column : ndarray of object or None
+        The column.
+    n : int
+        Its length where it is absent.
+
+    Returns
+    -------
+    ndarray of str, shape (n,)
+        The texts.
+    """
+    return np.full(n, "") if column is None else np.array(["" if v is None else str(v) for v in column], dtype=np.str_)
+
+
+def _too_few(bogus: int, rate: float) -> str:
+    return "" if bogus * rate >= 10 else f"{bogus} bogus examples: {bogus * rate:.2g} expected above the threshold"
+
+
+SNR_EDGES = (3.0, 5.0, 6.0, 8.0, 10.0, 15.0, 25.0, 50.0, 100.0)
+OFFSET_EDGES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0)
+MAG_WIDTH = 0.5
+LEAST_IN_BIN = 5
+
+
+def threshold_curves(one: Evaluated, points: int = 161) -> dict[str, Any]:
+    """FNR by kind of real example, and FPR, against the threshold.
+
+    Parameters
+    ----------
+    one : Evaluated
+        Scores.
+    points : int, optional
+        Thresholds, even in the logit.
+
+    Returns
+    -------
+    dict
+        ``logit`` of the thresholds; ``missed`` by name of the subset; ``fpr``.
+    """
+    logits = np.linspace(-9.0, 9.0, points)
+    thresholds = 1.0 / (1.0 + np.exp(-logits))
+    real, bogus = one.labels == 1, one.scores[one.labels == 0]
+    kinds, source = one.columns["kind"], one.columns.get("source")
+    subsets = {"all real": real, "minor planets": real & np.isin(kinds.astype(str), ("asteroid", "minor_planet"))}
+    if source is not None:
+        subsets["minor planets"] |= real & (source == "minor_planet")
+        subsets["synthetic transients"] = real & np.isin(source.astype(str), SYNTHETIC)
+    subsets["transients and variables"] = real & ~np.any(
+        [rows for name, rows in subsets.items() if name != "all real"], axis=0
+    )
+    missed = {
+        f"{name} ({int(rows.sum())})": _below(one.scores[rows], thresholds)
+        for name, rows in subsets.items()
+        if rows.sum() >= LEAST_IN_BIN
+    }
+    return {"logit": logits, "missed": missed, "fpr": 1.0 - _below(bogus, thresholds), "bogus": len(bogus)}
+
+
+def recovery(one: Evaluated, column: str, edges: Sequence[float] | None = None) -> dict[str, dict[str, Any]]:
+    """Part of the real examples above the threshold, by a column, observed and synthetic ones apart.
+
+    Parameters
+    ----------
+    one : Evaluated
+        Scores.
+    column : str
+        ``snr``, ``mag`` or ``host_offset``.
+    edges : sequence of float, optional
+        Edges of the bins; half magnitudes over the range when not given.
+
+    Returns
+    -------
+    dict of str to dict
+        By subset ``middle``, ``part``, ``error`` and ``n`` of each bin; empty where the set lacks the column.
+    """
+    values = _numbers(one.columns.get(column), len(one.labels))
+    real = (one.labels == 1) & np.isfinite(values)
+    if real.sum() < LEAST_IN_BIN:
+        return {}
+    if edges is None:
+        low, high = np.floor(values[real].min() / MAG_WIDTH), np.ceil(values[real].max() / MAG_WIDTH)
+        edges = tuple(np.arange(low, high + 1) * MAG_WIDTH)
+    synthetic = np.isin(texts(one.columns.get("source"), len(one.labels)), SYNTHETIC)
+    subsets = {"all": real}
+    if synthetic[real].any():
+        subsets = {"all": real, "without synthetic": real & ~synthetic, "synthetic only": real & synthetic}
+    return {name: _binned(one.scores >= one.threshold, values, rows, edges) for name, rows in subsets.items()}
+
+
+def reliability_bins(scores: Float64, labels: npt.NDArray[np.int64], bins: int = 16) -> dict[str, Any]:
+    """Mean score against the part that is real, in bins of equal numbers of examples.
+
+    Parameters
+    ----------
+    scores, labels : ndarray, shape (n,)
+        Scores, and 1 real or 0 bogus.
+    bins : int, optional
+        Number of bins.
+
+    Returns
+    -------
+    dict
+        ``score``, ``real`` and ``error`` of each bin.
+    """
+    parts = np.array_split(np.argsort(scores, kind="stable"), bins)
+    parts = [part for part in parts if len(part)]
+    real = np.array([labels[part].mean() for part in parts])
+    n = np.array([len(part) for part in parts])
+    score = np.array([scores[part].mean() for part in parts])
+    return {"score": score, "real": real, "error": np.sqrt((real * (1 - real) + 0.25 / n) / n)}
+
+
+def risk_curves(one: Evaluated) -> dict[str, dict[str, Float64]]:
+    """Part of wrong decisions among the examples that the model is surest of, by two orders of sureness.
+
+    Parameters
+    ----------
+    one : Evaluated
+        Scores.
+
+    Returns
+    -------
+    dict of str to dict
+        ``coverage`` and ``risk`` by order.
+    """
+    orders = {"by score": None, "by confidence of the samples": one.confidence, "by spread": -one.spread}
+    found = {}
+    for name, certainty in orders.items():
+        coverage, risk = risk_coverage(one.scores, one.labels, certainty)
+        found[name] = {"coverage": coverage, "risk": risk}
+    return found
+
+
+def _below(scores: Float64, thresholds: Float64) -> Float64:
+    return np.searchsorted(np.sort(scores), thresholds, side="left") / max(len(scores), 1)
+
+
+def _binned(good: npt.NDArray[np.bool_], values: Float64, rows: Any, edges: Sequence[float]) -> dict[str, Any]:
+    place = np.digitize(values, edges) - 1
+    found: dict[str, list[float]] = {"middle": [], "part": [], "error": [], "n": []}
+    for one in range(len(edges) - 1):
+        inside = rows & (place == one)
+        n = int(inside.sum())
+        if n < LEAST_IN_BIN:
+            continue
+        part = float(good[inside].mean())
+        error = float(np.sqrt((part * (1 - part) + 0.25 / n) / n))
+        for name, value in zip(found, (0.5 * (edges[one] + edges[one + 1]), part, error, n), strict=True):
+            found[name].append(float(value))
+    return found
+
+
+def _numbers(column: npt.NDArray[Any] | None, n: int) -> Float64:
+    return np.full(n, np.nan) if column is None else np.array([np.nan if v is None else v for v in column], dtype=float)
+
+
+FRACTIONS = (0.125, 0.25, 0.5, 1.0)
+SMALLEST = 1e-5
+"""Errors drawn on a logarithmic axis are not smaller."""
+LONGER = 0.5
+"""Epochs grow by this power of how much smaller a part is: 0 as many epochs for all, 1 as many steps for all."""
+
+
+def first_units(units: npt.ArrayLike, fraction: float, seed: int) -> npt.NDArray[np.str_]:
+    """Part of the units, in an order drawn by the seed, so that each part holds the smaller ones.
+
+    Parameters
+    ----------
+    units : array_like of str
+        Unit of each example, or units.
+    fraction : float
+        Part of the units; at least one is taken.
+    seed : int
+        Seed of the order.
+
+    Returns
+    -------
+    ndarray of str
+        The units.
+    """
+    order = np.random.default_rng(seed).permutation(np.unique(np.asarray(units, dtype=np.str_)))
+    return order[: max(1, round(fraction * len(order)))]
+
+
+def longer(options: TrainOptions, fraction: float, power: float = LONGER) -> TrainOptions:
+    """Options of a training on part of a set: a small part is gone through more often.
+
+    Parameters
+    ----------
+    options : TrainOptions
+        For the whole set.
+    fraction : float
+        How large the part is.
+    power : float, optional
+        See `LONGER`.
+
+    Returns
+    -------
+    TrainOptions
+        With more epochs, and as much more patience.
+    """
+    factor = float(1.0 / max(fraction, 1e-3) ** power)
+    epochs, patience = (max(1, round(one * factor)) for one in (options.epochs, options.patience))
+    return dataclasses.replace(options, epochs=epochs, patience=patience)
+
+
+def learning_curve(
+    examples: TrainingSet,
+    options: TrainOptions,
+    fractions: Sequence[float] = FRACTIONS,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[dict[str, float]]:
+    """Train on growing parts of the training part, whole units at a time, each part holding the smaller ones.
+
+    Parameters
+    ----------
+    examples : TrainingSet
+        With all three parts.
+    options : TrainOptions
+        How to train.
+    fractions : sequence of float, optional
+        Parts of the units of the training part.
+    progress : callable, optional
+        Called with the number of networks done and of all.
+
+    Returns
+    -------
+    list of dict
+        ``fraction``, ``units``, ``examples``, ``fpr_1`` (FPR at 1 % missed) and ``one_minus_auc`` of each network.
+    """
+    parts = np.array(examples.table["split"].to_pylist())
+    units = np.array(examples.table["unit"].to_pylist())
+    test = examples.part("test")
+    points = []
+    for done, fraction in enumerate(fractions):
+        chosen = first_units(units[parts == "train"], fraction, options.seed)
+        rows = np.flatnonzero((parts != "train") | np.isin(units, chosen))
+        trained = train(examples.take(rows), longer(options, fraction), None)
+        model = of_network(trained.model, trained.options.recipe)
+        scores = np.asarray(predict(test.stamps, test.sign, model)["score"])
+        fpr = missed_and_fpr(scores, test.labels, threshold_at_missed(scores, test.labels, 0.01))[1]
+        trained_on = int(np.isin(units[parts == "train"], chosen).sum())
+        numbers = {"fpr_1": max(fpr, SMALLEST), "one_minus_auc": max(1.0 - auc(scores, test.labels), SMALLEST)}
+        points.append({"fraction": fraction, "units": len(chosen), "examples": trained_on, **numbers})
+        if progress is not None:
+            progress(done + 1, len(fractions))
+    return points

@@ -1,0 +1,1 @@
+"""The network: architectures, inputs, storage, scores."""

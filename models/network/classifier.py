@@ -1,0 +1,171 @@
+"""A model that is ready to score, with or without Keras.
+
+What a network makes of stamps before it judges them: the features of its trunk.
+
+The trunk is deterministic, so that features are a fixed embedding of stamps: heads of other kinds (ensembles, classes,
+last-layer Laplace), drift tests and transfer all start from them, and none of these needs TensorFlow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.network.inputs import Recipe, prepare
+from models.network.sampling import GateShape, Sampler, Trunk, gate_shapes, make_sampler, make_trunk
+from nightsift.core.errors import ModelMismatch
+from nightsift.core.frames import Stamps
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Classifier:
+    """A model that is ready to score.
+
+    Attributes
+    ----------
+    name : str
+        Name of its folder.
+    model_id : str
+        Name and the first 12 hexadecimal digits of the SHA-256 of its network.
+    recipe : Recipe
+        How stamps become tensors.
+    sample : callable
+        Its sampler, see `models.network.sampling.make_sampler`.
+    gates : tuple
+        What its dropout layers draw, see `models.network.sampling.gate_shapes`.
+    card : dict
+        How it was made and what it reaches.
+    trunk : callable
+        Its deterministic part, see `models.network.sampling.make_trunk` and `models.network.classifier.trunk_features`.
+    model : keras.Model or None
+        The network, see `models.network.contract`; None where it is scored without Keras.
+    """
+
+    name: str
+    model_id: str
+    recipe: Recipe
+    sample: Sampler
+    gates: tuple[GateShape, ...]
+    card: dict[str, Any]
+    trunk: Trunk
+    model: keras.Model | None = None
+
+    @property
+    def network(self) -> keras.Model:
+        """The network, of a model that was loaded with Keras.
+
+        Returns
+        -------
+        keras.Model
+            The network.
+
+        Raises
+        ------
+        ModelMismatch
+            If the model was loaded for scoring only.
+        """
+        if self.model is None:
+            raise ModelMismatch(model=self.name, what="it was loaded for scoring only; load it with engine='keras'")
+        return self.model
+
+
+def of_network(
+    model: keras.Model, recipe: Recipe, name: str = "", identity: str = "", card: dict[str, Any] | None = None
+) -> Classifier:
+    """Make a network ready to score.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The network.
+    recipe : Recipe
+        Its recipe.
+    name, identity : str, optional
+        What it is called.
+    card : dict, optional
+        Its card.
+
+    Returns
+    -------
+    Classifier
+        The network, its sampler and its trunk.
+    """
+    return Classifier(
+        name, identity, recipe, make_sampler(model), gate_shapes(model), card or {}, make_trunk(model), model
+    )
+
+
+Features = npt.NDArray[np.float32]
+BATCH = 1024
+
+
+def trunk_features(stamps: Stamps, sign: npt.ArrayLike, classifier: Classifier) -> Features:
+    """Features of stamps, by Keras or by ONNX Runtime, as the model was loaded.
+
+    Parameters
+    ----------
+    stamps : Stamps
+        Raw stamps; bigger ones than the model needs are cropped.
+    sign : array_like of int, shape (n,)
+        +1 for candidates brighter than in the template, -1 for fainter ones.
+    classifier : Classifier
+        A loaded model.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, ...)
+        Output of the trunk, maps (n, height, width, channels) for convolutional networks. A stamp's features do not
+        depend on the other stamps.
+
+    Raises
+    ------
+    ModelMismatch
+        If the stamps do not fit the recipe.
+    ValueError
+        If the signs do not fit the stamps.
+    """
+    data, mask = prepare(stamps, sign, classifier.recipe)
+    parts = [
+        classifier.trunk(data[start : start + BATCH], mask[start : start + BATCH])
+        for start in range(0, max(len(data), 1), BATCH)
+    ]
+    return np.concatenate(parts)
+
+
+def flattened(features: Features) -> Features:
+    """All features in one row a stamp.
+
+    Parameters
+    ----------
+    features : ndarray of float32, shape (n, ...)
+        What `trunk_features` gives.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, k)
+        In the order of memory, as Keras's ``Flatten`` puts them.
+    """
+    return features.reshape(len(features), int(np.prod(features.shape[1:])))
+
+
+def pooled(features: Features) -> Features:
+    """Mean over the places of feature maps: an embedding that does not move with the source.
+
+    Parameters
+    ----------
+    features : ndarray of float32, shape (n, ..., channels)
+        What `trunk_features` gives.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, channels)
+        The means.
+    """
+    places = tuple(range(1, features.ndim - 1))
+    return features.mean(axis=places, dtype=np.float32) if places else features

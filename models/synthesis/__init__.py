@@ -1,0 +1,1 @@
+"""Synthetic transients and the examples made of them."""

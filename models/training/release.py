@@ -1,0 +1,149 @@
+"""From a trained network to a model on disk: threshold from the validation part, figures from the test part, card."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.calibration.metrics import figures, threshold_at_fpr, threshold_at_missed
+from models.network.classifier import Classifier, of_network
+from models.network.runtime import versions
+from models.network.store import predict, save
+from models.synthesis.synthetic import detected
+from models.training.examples import TrainingSet, identity_of
+from models.training.train import TrainedModel
+
+LEAST_REAL = 500  # without flags, to choose a threshold by them alone: five are missed
+LEAST_OF_UNIT, LEAST_UNITS = 200, 5  # real examples of a unit, and units, to ask for a rate in most units
+MOST_UNITS = 5 / 6
+GOLDEN = 24  # golden stamps, half of them real: enough to notice any fault, small on disk
+
+
+def release(
+    folder: str | Path, trained: TrainedModel, examples: TrainingSet, made: dict[str, Any], missed: float = 0.01
+) -> Classifier:
+    """Choose the threshold, measure the model on units that it never saw, and write it with its card.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where to; its last part is the name of the model.
+    trained : TrainedModel
+        The network.
+    examples : TrainingSet
+        The set that it was trained on, with all three parts.
+    made : dict
+        How the set was made: command, seed, number of units; goes into the card as it is.
+    missed : float, optional
+        Part of the real examples that the recommended threshold may lose, in five of six units of the validation
+        part where there are enough of them: a new unit is not the mean of the known ones.
+
+    Returns
+    -------
+    Classifier
+        The model as written; ``card["threshold"]`` is the recommended threshold.
+    """
+    model = of_network(trained.model, trained.options.recipe)
+    validation, test = examples.part("validation"), examples.part("test")
+    known, new = (np.asarray(predict(part.stamps, part.sign, model)["score"]) for part in (validation, test))
+    rows, which = _to_choose_by(validation)
+    units = np.asarray(validation.table["unit"])[rows]
+    threshold, where = threshold_for_units(known[rows], validation.labels[rows], units, missed)
+    card = {
+        "purpose": "real/bogus score of candidates of difference images; trained on simulated nights only",
+        "made_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "threshold": round(float(threshold), 3),
+        "threshold_rule": f"loses {missed:.1%} of {which} {where} of the validation part",
+        "threshold_at_fpr_1_percent": round(threshold_at_fpr(known, validation.labels, 0.01), 3),
+        "score_means": f"the probability to be real where {trained.options.prevalence:.0%} of the candidates are",
+        "parameters": int(trained.model.count_params()),
+        "made": made,
+        "versions": versions(),
+        "data": {**examples.card, **identity_of(examples)},
+        "training": {**trained.options.to_mapping(), "best_epoch": trained.best_epoch, "history": trained.history},
+        "figures_on_unseen_units": _all_figures(test, new, float(threshold)),
+    }
+    golden = golden_of(test)
+    return save(folder, trained.model, trained.options.recipe, card, golden.stamps, golden.sign)
+
+
+def threshold_for_units(
+    scores: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], units: npt.NDArray[np.generic], missed: float
+) -> tuple[float, str]:
+    """Threshold that loses at most a part of the real examples in most units, not in the mean of all.
+
+    Parameters
+    ----------
+    scores, labels, units : ndarray, shape (n,)
+        Scores, 1 real or 0 bogus, and unit of each example.
+    missed : float
+        Part of the real examples.
+
+    Returns
+    -------
+    threshold : float
+        Quantile over units of the threshold of each, so that `MOST_UNITS` of them lose no more; that of all examples
+        together where fewer than `LEAST_UNITS` have `LEAST_OF_UNIT` real ones.
+    where : str
+        In which units.
+    """
+    own = [
+        threshold_at_missed(scores[units == unit], labels[units == unit], missed)
+        for unit in np.unique(units)
+        if int(labels[units == unit].sum()) >= LEAST_OF_UNIT
+    ]
+    if len(own) < LEAST_UNITS:
+        return threshold_at_missed(scores, labels, missed), "of all units"
+    return float(np.quantile(own, 1.0 - MOST_UNITS)), f"in five of six of {len(own)} units"
+
+
+def _to_choose_by(validation: TrainingSet) -> tuple[npt.NDArray[np.bool_], str]:
+    """Examples that the threshold is chosen by, and how they are called.
+
+    Only what has no flag can be accepted, and a survey does not reduce carelessly; but a threshold needs real examples.
+    """
+    sound = np.asarray(validation.table["reduction"]) == "standard"
+    rows = sound & (np.asarray(validation.table["flags"]) == 0) & detected(validation.table)
+    if int(validation.labels[rows].sum()) >= LEAST_REAL:
+        return rows, "the real examples without flags, of sound reductions,"
+    return np.full(len(validation), True), "the real examples"
+
+
+def _all_figures(test: TrainingSet, scores: npt.NDArray[np.floating], threshold: float) -> dict[str, Any]:
+    """Figures of the test part: of all of it, of what was detected, by the standard reduction, and without flags."""
+    found = detected(test.table)
+    standard = found & (np.asarray(test.table["reduction"]) == "standard")
+    unflagged = standard & (np.asarray(test.table["flags"]) == 0)
+    snr, kinds = np.asarray(test.table["snr"]), np.asarray(test.table["kind"])
+    return {
+        name: figures(scores[rows], test.labels[rows], snr[rows], kinds[rows], threshold)
+        for name, rows in {
+            "all": np.full(len(test), True),
+            "detected": found,
+            "standard": standard,
+            "unflagged": unflagged,
+        }.items()
+        if len(set(test.labels[rows])) == 2
+    }
+
+
+def golden_of(test: TrainingSet) -> TrainingSet:
+    """Pick golden stamps: a few spread over a set, half of them real where there are enough.
+
+    Parameters
+    ----------
+    test : TrainingSet
+        The set.
+
+    Returns
+    -------
+    TrainingSet
+        At most `GOLDEN` of its examples.
+    """
+    rows = [np.flatnonzero(test.labels == label) for label in (1, 0)]
+    picked = [one[np.linspace(0, len(one) - 1, min(GOLDEN // 2, len(one))).astype(int)] for one in rows]
+    return test.take(np.concatenate(picked))

@@ -1,1 +1,0 @@
-"""What an alert delivers: ranked candidates, a page, a report for the Transient Name Server, a draft of a circular."""

@@ -1,0 +1,1 @@
+"""How products lie on disk: paths, ledger, claims, versions."""

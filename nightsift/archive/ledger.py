@@ -1,0 +1,91 @@
+"""The ledger: one row for every exposure, written last, so that a row means that all else is on disk.
+
+Each row is a file of its own, put in place atomically: no locks, safe on network file systems and against ``kill -9``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightsift.archive.paths import Archive
+from nightsift.core import tables
+from nightsift.io.parquet import read_tables, write_table
+
+FINAL = ("done", "refused")  # the other states, failed and waiting, are tried again
+STATES = (*FINAL, "failed", "waiting")
+
+
+def record(archive: Archive, row: Mapping[str, Any]) -> Path:
+    """Write the row of an exposure: the commit point of its reduction.
+
+    Parameters
+    ----------
+    archive : Archive
+        The archive.
+    row : mapping of str to object
+        Columns of `nightsift.core.tables.LEDGER`; `recorded_at` is set if absent.
+
+    Returns
+    -------
+    Path
+        The file; writing the same exposure again replaces it.
+
+    Raises
+    ------
+    ValueError
+        If the state is unknown or a column does not fit.
+    DiskFull
+        If it does not fit on the disk.
+    """
+    if row.get("state") not in STATES:
+        raise ValueError(f"the state of an exposure is one of {STATES}, got {row.get('state')!r}")
+    complete = {"recorded_at": datetime.now(UTC), **row}
+    table = tables.table([complete], tables.LEDGER)
+    path = archive.ledger(complete["night"], complete["unit"], complete["exposure_id"])
+    write_table(path, table)
+    return path
+
+
+def read(archive: Archive, night: str | None = None, unit: str | None = None) -> pa.Table:
+    """Read the ledger.
+
+    Parameters
+    ----------
+    archive : Archive
+        The archive.
+    night, unit : str, optional
+        Only these; all when None.
+
+    Returns
+    -------
+    pyarrow.Table
+        Schema `nightsift.core.tables.LEDGER`, sorted by time and exposure; typed also when empty.
+    """
+    table = read_tables(archive.tables("ledger", night, unit), tables.LEDGER)
+    return table.sort_by([("mjd", "ascending"), ("exposure_id", "ascending")])
+
+
+def finished(archive: Archive, night: str | None = None) -> dict[str, str]:
+    """Exposures that need no further work.
+
+    Parameters
+    ----------
+    archive : Archive
+        The archive.
+    night : str, optional
+        Only this night; all when None.
+
+    Returns
+    -------
+    dict of str to str
+        Provenance by exposure identity: an exposure is skipped where its provenance is still the same.
+    """
+    rows = read(archive, night)
+    rows = rows.filter(pc.is_in(rows["state"], pa.array(FINAL)))
+    return dict(zip(rows["exposure_id"].to_pylist(), rows["provenance"].to_pylist(), strict=True))

@@ -1,0 +1,1 @@
+"""What is on a frame and not on the sky: found and masked."""

@@ -1,0 +1,1 @@
+"""The level of the sky and its noise."""

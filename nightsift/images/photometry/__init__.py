@@ -1,0 +1,1 @@
+"""Fluxes, their errors and their zero point."""

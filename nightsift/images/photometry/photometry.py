@@ -1,0 +1,339 @@
+"""Photometry of a difference: fluxes with honest errors, zero point, limiting magnitude, area searched.
+
+Fluxes within circles.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from astropy.wcs.utils import proj_plane_pixel_area
+from numba import njit
+from scipy.spatial import cKDTree
+
+from nightsift.core.errors import TooFewStars
+from nightsift.core.frames import Difference, FloatImage, Frame, MaskImage
+from nightsift.core.robust import MEDIAN_ERROR, clipped, mad_sigma
+from nightsift.images.photometry.psf_photometry import UNUSABLE, PsfFluxes, psf_fluxes
+
+if TYPE_CHECKING:
+    from nightsift.core.frames import StarTable, Template
+    from nightsift.images.registration.align import Alignment
+
+MAG_PER_DEX = 2.5
+POGSON = MAG_PER_DEX / np.log(10.0)
+# Stars that carry a zero point: well measured, so that their noise does not bias the magnitude (Malmquist).
+STAR_SNR = 10.0
+MIN_STARS = 3
+MATCH_RADIUS = 2.0  # pixel; the alignment is good to a fraction of one
+SAMPLES = 4096  # positions at which the noise of a frame is sampled
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroPoint:
+    """Photometric zero point of a science frame.
+
+    Attributes
+    ----------
+    value : float
+        Magnitude of 1 ADU (mag); NaN where the template has none.
+    error : float
+        Standard error of `value` from the scatter of the stars (mag).
+    n_stars : int
+        Stars left after clipping.
+    scatter : float
+        Robust standard deviation of single stars (mag).
+    """
+
+    value: float
+    error: float
+    n_stars: int
+    scatter: float
+
+    def magnitudes(
+        self, flux: npt.NDArray[np.floating], flux_err: npt.NDArray[np.floating]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Magnitudes of absolute fluxes.
+
+        Parameters
+        ----------
+        flux, flux_err : ndarray, shape (n,)
+            Fluxes and their errors (ADU).
+
+        Returns
+        -------
+        mag, mag_err : ndarray of float32, shape (n,)
+            Magnitudes and errors, the error of the zero point not included; NaN where flux is 0 or unknown.
+        """
+        size = np.abs(np.asarray(flux, dtype=np.float64))
+        known = (size > 0) & np.isfinite(size)
+        safe = np.where(known, size, 1.0)
+        mag = np.where(known, self.value - MAG_PER_DEX * np.log10(safe), np.nan)
+        mag_err = np.where(known & np.isfinite(mag), POGSON * np.asarray(flux_err, dtype=np.float64) / safe, np.nan)
+        return mag.astype(np.float32), mag_err.astype(np.float32)
+
+
+def zero_point(frame_stars: StarTable, template: Template, alignment: Alignment) -> ZeroPoint:
+    """Zero point of a science frame from the stars that it shares with its template.
+
+    Parameters
+    ----------
+    frame_stars : ndarray of STAR_DTYPE
+        Stars of the science frame.
+    template : Template
+        Its template, with its stars and zero point.
+    alignment : Alignment
+        Mapping from science to template pixels.
+
+    Returns
+    -------
+    ZeroPoint
+        Median of the clipped differences; the error is that of a median, 1.25 times the scatter over root n.
+
+    Raises
+    ------
+    TooFewStars
+        If fewer than three unmasked stars with a signal-to-noise ratio above ten match.
+    """
+    ours, theirs = _usable(frame_stars), _usable(template.stars)
+    if len(ours) and len(theirs):
+        tree = cKDTree(np.column_stack([theirs["x"], theirs["y"]]))
+        positions = np.column_stack(alignment.to_template(ours["x"], ours["y"]))
+        positions = np.where(np.isfinite(positions), positions, -1e9)
+        distance, index = tree.query(positions, distance_upper_bound=MATCH_RADIUS)
+        matched = np.flatnonzero(np.isfinite(distance))
+    else:
+        matched, index = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    if len(matched) < MIN_STARS:
+        raise TooFewStars(
+            found=len(matched), where="the match of frame and template for the zero point", needed=MIN_STARS
+        )
+    science, reference = ours["flux"][matched].astype(np.float64), theirs["flux"][index[matched]].astype(np.float64)
+    values = MAG_PER_DEX * np.log10(science / reference)
+    keep = clipped(values, floor=3.0 * 1e-4, fewest=MIN_STARS)
+    centre = float(np.median(values[keep]))
+    scatter = mad_sigma(values[keep], centre)
+    n = int(keep.sum())
+    return ZeroPoint(template.zero_point + centre, MEDIAN_ERROR * scatter / np.sqrt(n), n, scatter)
+
+
+def _usable(stars: StarTable) -> StarTable:
+    good: StarTable = stars[(stars["flag"] == 0) & (stars["snr"] > STAR_SNR) & (stars["flux"] > 0)]
+    return good
+
+
+def sample_positions(difference: Difference, n: int = SAMPLES) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Unmasked pixels spread evenly over a difference.
+
+    Parameters
+    ----------
+    difference : Difference
+        The difference.
+    n : int, optional
+        About how many positions are looked at.
+
+    Returns
+    -------
+    columns, rows : ndarray of int64
+        Pixels whose mask is 0.
+    """
+    ny, nx = difference.shape
+    step = max(1, int(np.sqrt(ny * nx / n)))
+    rows, columns = (a.ravel() for a in np.mgrid[step // 2 : ny : step, step // 2 : nx : step])
+    good = difference.mask[rows, columns] == 0
+    return columns[good].astype(np.int64), rows[good].astype(np.int64)
+
+
+def noise_factor(difference: Difference) -> float:
+    """How much larger the noise of a point-source flux is than the variance of single pixels tells.
+
+    Convolution correlates the noise of neighbouring pixels. The score of the difference accounts for it; so the ratio
+    of the plain signal-to-noise ratio of a PSF fit to the score, sampled over the frame, gives the factor by which
+    errors of PSF fits (and of apertures of about that size) must be enlarged.
+
+    Parameters
+    ----------
+    difference : Difference
+        The difference with its score.
+
+    Returns
+    -------
+    float
+        Factor on errors, clipped to 0.5 to 5; 1 where nothing can be sampled.
+    """
+    columns, rows = sample_positions(difference)
+    if len(columns) == 0:
+        return 1.0
+    fits = psf_fluxes(difference.data, difference.variance, difference.mask, difference.psf, columns, rows)
+    plain, score = fits.flux / fits.flux_err, difference.score[rows, columns]
+    used = np.isfinite(plain) & np.isfinite(score) & (np.abs(plain) < 4.0) & (score != 0) & (fits.masked_fraction == 0)
+    norm = float(np.sum(plain[used].astype(np.float64) * score[used]))
+    if used.sum() < 16 or norm <= 0:
+        return 1.0
+    # both hold the same noise: the slope of one on the other, symmetric in both
+    ratio = np.sqrt(
+        float(np.sum(plain[used].astype(np.float64) ** 2)) / float(np.sum(score[used].astype(np.float64) ** 2))
+    )
+    return float(np.clip(ratio, 0.5, 5.0))
+
+
+def fluxes_at(difference: Difference, x: npt.ArrayLike, y: npt.ArrayLike, factor: float | None = None) -> PsfFluxes:
+    """PSF fluxes at given positions of a difference, whether or not anything was detected there.
+
+    Parameters
+    ----------
+    difference : Difference
+        The difference.
+    x, y : ndarray, shape (n,)
+        Positions (pixel).
+    factor : float, optional
+        Factor on the errors for correlated noise; `noise_factor` when None.
+
+    Returns
+    -------
+    PsfFluxes
+        Fluxes (ADU) with errors that agree with the score of the difference.
+    """
+    factor = noise_factor(difference) if factor is None else factor
+    fits = psf_fluxes(difference.data, difference.variance, difference.mask, difference.psf, x, y)
+    return dataclasses.replace(fits, flux_err=(fits.flux_err * np.float32(factor)).astype(np.float32))
+
+
+def limiting_magnitude(difference: Difference, zero: ZeroPoint, threshold: float = 5.0) -> float:
+    """Magnitude of a point source at the detection threshold, median over the unmasked frame.
+
+    Parameters
+    ----------
+    difference : Difference
+        The difference.
+    zero : ZeroPoint
+        Zero point of the science frame.
+    threshold : float, optional
+        Signal-to-noise ratio.
+
+    Returns
+    -------
+    float
+        Limiting magnitude (mag); NaN where nothing is unmasked or the zero point is unknown.
+    """
+    columns, rows = sample_positions(difference, SAMPLES // 4)
+    errors = fluxes_at(difference, columns, rows).flux_err
+    errors = errors[np.isfinite(errors)]
+    if len(errors) == 0 or not np.isfinite(zero.value):
+        return float("nan")
+    return float(zero.value - MAG_PER_DEX * np.log10(threshold * float(np.median(errors))))
+
+
+def searched_area(difference: Difference, science: Frame) -> float:
+    """Sky area in which transients could be found.
+
+    Parameters
+    ----------
+    difference : Difference
+        The difference; pixels with any mask bit but BRIGHT_STAR do not count.
+    science : Frame
+        Its science frame, for the pixel area: by its WCS where it has one, else by the nominal pixel scale.
+
+    Returns
+    -------
+    float
+        Area (deg2).
+    """
+    if science.wcs is not None:
+        pixel = float(proj_plane_pixel_area(science.wcs.celestial))
+    else:
+        pixel = (science.meta.pixel_scale / 3600.0) ** 2
+    mask = difference.mask
+    bands = range(0, mask.shape[0], 256)
+    good = sum(int(np.count_nonzero((mask[first : first + 256] & UNUSABLE) == 0)) for first in bands)
+    return good * pixel
+
+
+# Samples along each axis of a pixel that the rim of the circle crosses.
+FINE = 8
+
+
+def aperture_fluxes(
+    difference: Difference,
+    x: npt.NDArray[np.floating],
+    y: npt.NDArray[np.floating],
+    radius: float,
+    factor: float = 1.0,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Fluxes within a circle; masked pixels are replaced by the mean of the others.
+
+    Parameters
+    ----------
+    difference : Difference
+        The difference.
+    x, y : ndarray, shape (n,)
+        Positions (pixel).
+    radius : float
+        Radius of the aperture (pixel).
+    factor : float, optional
+        Factor on the errors for correlated noise.
+
+    Returns
+    -------
+    flux, flux_err : ndarray of float32, shape (n,)
+        Flux within the aperture (ADU), not corrected for what lies outside it, and its standard deviation; 0 where
+        nothing is usable.
+    """
+    out = np.zeros((2, len(x)), dtype=np.float32)
+    at_x, at_y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    _apertures(difference.data, difference.variance, difference.mask, UNUSABLE, at_x, at_y, float(radius), out)
+    return out[0], out[1] * np.float32(factor)
+
+
+@njit(cache=True, nogil=True)
+def _share(dx: float, dy: float, radius: float) -> float:
+    """Part of the pixel at an offset that lies within the circle."""
+    distance = math.sqrt(dx * dx + dy * dy)
+    if distance <= radius - 0.7072:
+        return 1.0
+    if distance >= radius + 0.7072:
+        return 0.0
+    inside = 0
+    for b in range(FINE):
+        fy = dy + (b + 0.5) / FINE - 0.5
+        for a in range(FINE):
+            fx = dx + (a + 0.5) / FINE - 0.5
+            inside += 1 if fx * fx + fy * fy <= radius * radius else 0
+    return inside / (FINE * FINE)
+
+
+@njit(cache=True, nogil=True)
+def _apertures(
+    data: FloatImage,
+    variance: FloatImage,
+    mask: MaskImage,
+    unusable: np.uint16,
+    x: npt.NDArray[np.float64],
+    y: npt.NDArray[np.float64],
+    radius: float,
+    out: FloatImage,
+) -> None:
+    ny, nx = data.shape
+    reach = math.ceil(radius + 1.0)
+    for n in range(len(x)):
+        column, row = math.floor(x[n] + 0.5), math.floor(y[n] + 0.5)
+        flux = power = used = whole = 0.0
+        for j in range(max(0, row - reach), min(ny, row + reach + 1)):
+            for i in range(max(0, column - reach), min(nx, column + reach + 1)):
+                share = _share(i - x[n], j - y[n], radius)
+                if share == 0.0:
+                    continue
+                whole += share
+                d, v = data[j, i], variance[j, i]
+                if (mask[j, i] & unusable) == 0 and v > 0 and np.isfinite(d + v):
+                    used += share
+                    flux += share * d
+                    power += share * v
+        if used > 0:
+            out[0, n] = flux * whole / used
+            out[1, n] = math.sqrt(power * whole / used)

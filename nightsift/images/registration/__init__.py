@@ -1,0 +1,1 @@
+"""Where the pixels of one frame lie on another, and on the sky."""

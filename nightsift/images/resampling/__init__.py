@@ -1,0 +1,1 @@
+"""Frames resampled to the pixels of another, and averaged."""

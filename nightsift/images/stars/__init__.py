@@ -1,0 +1,1 @@
+"""Stars found, measured and told apart."""

@@ -1,0 +1,1 @@
+"""Candidates of one place joined over exposures and units."""

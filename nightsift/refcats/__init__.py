@@ -1,0 +1,1 @@
+"""Reference catalogues of stars, galaxies and known objects."""

@@ -1,0 +1,1 @@
+"""Sky alerts: from a notice to fields, exposures and ranked candidates."""

@@ -1,0 +1,1 @@
+"""Notices of all senders as one type, and the inbox that stores them."""

@@ -1,0 +1,1 @@
+"""Fields ranked for an alert, and what operators order."""

@@ -1,0 +1,168 @@
+"""Write what an alert delivers into its folder of the archive."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightsift.archive.paths import Archive
+from nightsift.archive.skyalert_options import RankingOptions, ReportOptions, default_ranking, default_report
+from nightsift.core.frames import Stamps
+from nightsift.io.atomic import atomic
+from nightsift.io.parquet import read_stamps, write_table
+from nightsift.skyalerts.event_store.targets import Target, folder_of
+from nightsift.skyalerts.notices.alert import Alert
+from nightsift.skyalerts.products.gather import Footprint, Gathered, footprint_of, gather
+from nightsift.skyalerts.products.page import SHOWN, render
+from nightsift.skyalerts.products.rank import Catalogues, rank_candidates
+from nightsift.skyalerts.products.reports import chosen, circular, tns_report
+from nightsift.skyalerts.skymaps.skymap import SkyMap
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Products:
+    """What was written.
+
+    Attributes
+    ----------
+    folder : Path
+        ``archive/alerts/<event>/<revision>``.
+    table, page, report, circular : Path
+        Ranked candidates (parquet), page (HTML), report in the layout of the Transient Name Server (JSON), and the
+        draft of a circular (text).
+    latest : Path
+        The same page at the place that does not change with the revision.
+    ranked : pyarrow.Table
+        The ranked candidates, schema `nightsift.skyalerts.products.rank.RANKED`.
+    gathered : Gathered
+        What was read, to be handed in again the next time.
+    """
+
+    folder: Path
+    table: Path
+    page: Path
+    report: Path
+    circular: Path
+    latest: Path
+    ranked: pa.Table
+    gathered: Gathered
+
+
+def write_products(
+    archive: Archive, alert: Alert, skymap: SkyMap | None, target: Target, catalogues: Catalogues | None = None,
+    ranking: RankingOptions | None = None, report: ReportOptions | None = None, known: Gathered | None = None,
+    problems: Sequence[str] = (),
+) -> Products:  # fmt: skip
+    """Rank the candidates of an alert and write table, page, report and circular; each is there whole or not at all.
+
+    Parameters
+    ----------
+    archive : Archive
+        The archive.
+    alert : Alert
+        What the notice says.
+    skymap : SkyMap or None
+        Its sky map; None for a retraction.
+    target : Target
+        What the alert wants: fields with their probabilities, state, revision.
+    catalogues : Catalogues, optional
+        Galaxies, variables, minor planets; read once and kept.
+    ranking, report : RankingOptions, ReportOptions, optional
+        The tables ``[alert.ranking]`` and ``[alert.report]``.
+    known : Gathered, optional
+        What was read the last time for this event: only new files are read.
+    problems : sequence of str, optional
+        What the page tells besides.
+
+    Returns
+    -------
+    Products
+        What was written.
+
+    Raises
+    ------
+    BadTable
+        If a file of the archive is damaged.
+    DiskFull
+        If it does not fit.
+    """
+    ranking, report = ranking or default_ranking(), report or default_report()
+    catalogues = catalogues or Catalogues()
+    gathered = gather(archive, target.t0, target.fields, ranking.history_days, known=known)
+    ranked = rank_candidates(gathered, skymap, catalogues, ranking)
+    seen = footprint_of(gathered.exposures, target.t0, target.fields, target.probability, skymap)
+    return _write(archive, alert, skymap, target, gathered, ranked, seen, report, problems)
+
+
+def _write(
+    archive: Archive, alert: Alert, skymap: SkyMap | None, target: Target, gathered: Gathered, ranked: pa.Table,
+    seen: Footprint, report: ReportOptions, problems: Sequence[str],
+) -> Products:  # fmt: skip
+    folder = folder_of(archive, target.event) / f"{target.revision:03d}"
+    made = Products(
+        folder, folder / "candidates.parquet", folder / "index.html", folder / "report.json", folder / "circular.txt",
+        folder.parent / "alert.html", ranked, gathered,
+    )  # fmt: skip
+    rows = chosen(ranked, report)
+    detections = _detections(gathered, ranked, rows)
+    exposures = {one["exposure_id"]: one for one in gathered.exposures.to_pylist()}
+    write_table(made.table, ranked)
+    content = tns_report(rows, detections, exposures, target.event, report)
+    _write_text(made.report, json.dumps(content, indent=1, ensure_ascii=False))
+    _write_text(made.circular, circular(alert, target.t0, target.state, seen, rows, ranked.num_rows, report))
+    stamps = best_stamps(archive, ranked, detections)
+    page = render(alert, target, skymap, seen, ranked, detections, stamps, problems)
+    _write_text(made.page, page)
+    _write_text(made.latest, page)
+    return made
+
+
+def best_stamps(archive: Archive, ranked: pa.Table, detections: Mapping[str, Mapping[str, Any]]) -> dict[str, Stamps]:
+    """Stamps of the best detections of the candidates that are shown.
+
+    Parameters
+    ----------
+    archive : Archive
+        The archive.
+    ranked : pyarrow.Table
+        Schema `nightsift.skyalerts.products.rank.RANKED`, best first.
+    detections : mapping of str to mapping
+        Rows of `nightsift.core.tables.CANDIDATES` by candidate.
+
+    Returns
+    -------
+    dict of str to Stamps
+        One stamp each; a candidate whose exposure has no stamp file is left out, which the page tells.
+
+    Raises
+    ------
+    BadTable
+        If a stamp file is damaged.
+    """
+    found = {}
+    for one in ranked["best_id"].slice(0, SHOWN).to_pylist():
+        row = detections[one]
+        path = archive.stamps(row["night"], row["unit"], row["exposure_id"])
+        if path.is_file():
+            _, found[one] = read_stamps(path, [row["stamp_index"]])
+    return found
+
+
+def _detections(gathered: Gathered, ranked: pa.Table, reported: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Detections of the candidates that are shown or reported."""
+    shown = ranked.slice(0, SHOWN)
+    wanted = {one for ids in shown["candidate_ids"].to_pylist() for one in ids} | set(shown["best_id"].to_pylist())
+    wanted |= {one for row in reported for one in row["candidate_ids"]}
+    some = pc.is_in(gathered.candidates["candidate_id"], pa.array(sorted(wanted), pa.string()))
+    return {row["candidate_id"]: row for row in gathered.candidates.filter(some).to_pylist()}
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

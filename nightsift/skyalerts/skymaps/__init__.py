@@ -1,0 +1,1 @@
+"""Probability on the sky, and the files that bring it."""

@@ -1,0 +1,1 @@
+"""Telescope units: their files, and the facts of their exposures."""

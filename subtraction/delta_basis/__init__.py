@@ -1,0 +1,1 @@
+"""The kernel of free pixels (the model of SFFT)."""

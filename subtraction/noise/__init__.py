@@ -1,0 +1,1 @@
+"""Background, noise and sky pixels of a difference."""

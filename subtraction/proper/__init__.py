@@ -1,1 +1,0 @@
-"""The parts of `zogy`: cross filters of both frames, and the small correction on anchor stars (section 13)."""

@@ -1,0 +1,1 @@
+"""Figures of merit of a difference, and the verdict drawn from them."""
