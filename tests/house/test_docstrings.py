@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import inspect
+import textwrap
 import tomllib
 import warnings
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ PACKAGES = ("nightsift", "subtraction", "models", "tasks", "flows")
 CHECKS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["numpydoc_validation"]["checks"])
 # Docstrings of commands are the help that a user reads; their options are described where they are declared.
 NOT_NUMPYDOC = ("nightsift.cli",)
+SHORT_BODY = 5  # lines: a function of so few needs no sections, its shapes and units stand in a sentence
 
 
 def module_names() -> list[str]:
@@ -56,8 +59,8 @@ def errors_of(name: str) -> list[str]:
         codes = {code: text for code, text in codes.items() if not code.startswith("PR")}
         if missing := undescribed_fields(kind):
             codes["fields"] = f"{missing} not described"
-    elif "\n" not in (kind.__doc__ or "") and (is_member(name) or not named_parameters(kind)):
-        # "Return the width (pixel)." says it all, and so does one line for an accessor of a documented class.
+    elif is_short(kind) or ("\n" not in (kind.__doc__ or "") and (is_member(name) or not named_parameters(kind))):
+        # "Return the width (pixel)." says it all, and so do some lines for a function that is no longer than they are.
         codes.pop("RT01", None)
         codes.pop("PR01", None)
     if hasattr(kind, "__wrapped__"):
@@ -93,6 +96,20 @@ def undescribed_fields(kind: type) -> list[str]:
         one.strip() for part in ("Attributes", "Parameters") for row in doc[part] for one in row.name.split(",")
     }
     return [name for name in names if name in own and not name.startswith("_") and name not in described]
+
+
+def is_short(kind: object) -> bool:
+    """Whether the body of a function has no more lines of code than `SHORT_BODY`."""
+    function = kind.fget if isinstance(kind, property) else inspect.unwrap(kind) if callable(kind) else None
+    function = getattr(function, "fn", function)
+    try:
+        (node,) = ast.parse(textwrap.dedent(inspect.getsource(getattr(function, "py_func", function)))).body  # type: ignore[arg-type]
+    except (TypeError, OSError):
+        return False
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return False
+    body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+    return sum((one.end_lineno or one.lineno) - one.lineno + 1 for one in body) <= SHORT_BODY
 
 
 def is_member(name: str) -> bool:

@@ -87,20 +87,20 @@ def _watch(place: Place, track: bool) -> Any:
 
 
 def _one_alert(place: Place, track: bool) -> Any:
-    return flows.alert_listener.run_once(place.survey, place.content, "n", None, track, lambda line: None)
+    return flows.skyalert_listener.run_once(place.survey, place.content, "n", None, track, lambda line: None)
 
 
 def _listener(place: Place, track: bool) -> Any:
     """The listener goes on with an alert that runs, and ends."""
     receive(AlertSession(place.survey, {}).archive, place.content)
     lines: list[str] = []
-    flows.alert_listener.listen(place.survey, [], track, lines.append, over=lambda: True)
+    flows.skyalert_listener.listen(place.survey, [], track, lines.append, over=lambda: True)
     assert any(line.startswith(f"{EVENT}: active") for line in lines), lines
     return EVENT
 
 
 CASES = {
-    "night": Case(flows.nightly, "nightly", "_night", lambda at, t: flows.nightly.night(at.survey, track=t)),
+    "night": Case(flows.night, "nightly", "_night", lambda at, t: flows.night.night(at.survey, track=t)),
     "watch": Case(flows.watch, "watching", "_watch", _watch),
     "templates": Case(
         flows.templates, "templates", "_build", lambda at, t: flows.templates.build_templates(at.survey, track=t)
@@ -112,14 +112,14 @@ CASES = {
         flows.training, "training", "_train", lambda at, t: flows.training.train_model(at.folder / "model", track=t)
     ),
     "dataset": Case(
-        flows.dataset, "dataset", "_make", lambda at, t: flows.dataset.make_dataset(at.folder / "set", track=t)
+        flows.training, "dataset", "_make", lambda at, t: flows.training.make_dataset(at.folder / "set", track=t)
     ),
     "monitoring": Case(
         flows.monitoring, "monitoring", "_monitor", lambda at, t: flows.monitoring.monitor(at.survey, track=t)
     ),
     "photometry": Case(flows.photometry, "photometry", "_measure", _light_curves),
-    "alert": Case(flows.alert, "", "_alert", _one_alert),
-    "listener": Case(flows.alert, "", "_alert", _listener),
+    "alert": Case(flows.skyalert, "", "_alert", _one_alert),
+    "listener": Case(flows.skyalert, "", "_alert", _listener),
 }
 every_flow = pytest.mark.parametrize("name", CASES)
 
@@ -139,13 +139,13 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[Case, Work]]
     def shrink(name: str) -> tuple[Case, Work]:
         case = CASES[name]
         if not case.flow:  # the steps of an alert without its exposures are small enough
-            steps, work = flows.alert._alert, Work(EVENT)
+            steps, work = flows.skyalert._alert, Work(EVENT)
 
             def body(desk: Any, event: str, workers: Any, tracked: bool, poll: Any) -> Any:
                 work(tracked)
                 return steps(desk, event, workers, False, None)
 
-            monkeypatch.setattr(flows.alert, "_alert", body)
+            monkeypatch.setattr(flows.skyalert, "_alert", body)
             return case, work
         work = Work()
 
@@ -201,7 +201,7 @@ def test_untracked_nothing_is_started_or_asked(
     def never(*given: Any, **named: Any) -> Any:
         raise AssertionError("Prefect has no part in this")
 
-    monkeypatch.setattr(flows.server, "_start", never)
+    monkeypatch.setattr(flows.tracking, "_start", never)
     monkeypatch.setattr(httpx.Client, "send", never)
     assert case.run(place, False) == work.result
     assert work.runs == [False]
@@ -273,11 +273,11 @@ def test_a_process_that_lives_on_tracks_again(small: Any, place: Place, caplog: 
         return number
 
     made = flow(name="one of many", persist_result=False, validate_parameters=False)(work)
-    with flows.server.tracking() as tracked:
-        assert flows.recorded.run_recorded(made, "first", 1, tracked=tracked) == 1
+    with flows.tracking.tracking() as tracked:
+        assert flows.tracking.run_recorded(made, "first", 1, tracked=tracked) == 1
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(flows.recorded, "answers", lambda url, seconds: False)
-            assert flows.recorded.run_recorded(made, "second", 2, tracked=tracked) == 2
-        assert flows.recorded.run_recorded(made, "third", 3, tracked=tracked) == 3
+            patch.setattr(flows.tracking, "answers", lambda url, seconds: False)
+            assert flows.tracking.run_recorded(made, "second", 2, tracked=tracked) == 2
+        assert flows.tracking.run_recorded(made, "third", 3, tracked=tracked) == 3
     assert seen == [True, False, True]
     assert "'second' is not tracked" in caplog.text
