@@ -307,10 +307,6 @@ def _lines(content: dict[str, Any]) -> list[str]:
     return [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in content.items()]
 
 
-if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(prefect_file(), encoding="utf-8")
-
-
 RETRIES = 3
 PAUSE = 30
 """Seconds before a run is begun again."""
@@ -458,3 +454,7 @@ def training(out: str, workers: int = 2) -> dict[str, Any]:
             advice="give it from the root on",
         )  # fmt: skip
     return train_model(out, workers=workers)
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(prefect_file(), encoding="utf-8")

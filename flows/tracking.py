@@ -255,13 +255,6 @@ def main(host: str = "127.0.0.1", port: int = 0, lasting: bool = False) -> None:
         uvicorn.Server(config).run(sockets=[listener])
 
 
-if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        main(sys.argv[1], int(sys.argv[2]), lasting=True)
-    else:
-        main()
-
-
 R = TypeVar("R")
 
 ANSWER_SECONDS = 2.0
@@ -362,3 +355,10 @@ class _Attempt(Generic[R]):
             raise self._error
         _logger.error("%s: from here on this run is not tracked", line)
         return self._flow.fn(*plan, tracked=False)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        main(sys.argv[1], int(sys.argv[2]), lasting=True)
+    else:
+        main()

@@ -33,7 +33,7 @@ def module_names() -> list[str]:
 
 def public_objects(module: ModuleType) -> Iterator[str]:
     """Names of the functions and classes defined in a module, and of their public methods and properties."""
-    for name, value in vars(module).items():
+    for name, value in list(vars(module).items()):  # numpydoc may import what adds names
         value = getattr(value, "fn", value)  # a Prefect flow or task wraps its function
         value = getattr(value, "py_func", value)  # and so does numba
         if getattr(value, "__name__", name).startswith("_"):
