@@ -62,7 +62,7 @@ def fields_of(skymap: SkyMap, wanted: int, side: float = 2.0) -> tuple[SkyField,
     """The fields of a grid that hold most."""
     step = 0.97 * side
     grid = [
-        square_field(f"{k}-{j}", float(ra), float(dec), side)
+        square_field(f"{k}-{j}", float(ra), float(dec), width=side)
         for j, dec in enumerate(np.arange(-88.0, 89.0, step))
         for k, ra in enumerate(np.arange(0.0, 360.0, step / np.cos(np.deg2rad(dec))))
     ]

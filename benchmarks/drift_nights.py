@@ -172,7 +172,7 @@ def _reduce(source: Any, unit: Any, archive: Any) -> dict[str, int]:
     states: dict[str, int] = {}
     injected: set[str] = set()
     for one in sorted(find_exposures(source, unit, source.frames), key=lambda e: e.url):
-        row = reduce_file(one.url, unit, archive, one.night, one.label).row
+        row = reduce_file(one.url, unit, archive, night=one.night, label=one.label).row
         states[row["state"]] = states.get(row["state"], 0) + 1
         if row["state"] == "done" and row["night"] not in injected:
             injected.add(row["night"])

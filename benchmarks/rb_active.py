@@ -58,7 +58,7 @@ def of_stamps(
     model: Any,
 ) -> Unit:
     """A unit, scored once."""
-    logits = sample_logits(stamps, sign, model, SAMPLES, 0)
+    logits = sample_logits(stamps, sign, model, samples=SAMPLES, seed=0)
     return Unit(name, logits, pooled(trunk_features(stamps, sign, model)), labels, exposures, told)
 
 
@@ -113,7 +113,7 @@ def run(unit: Unit, rule: str, seed: int) -> tuple[dict[str, list[float]], np.nd
         # what is asked next follows from the corrected samples, and from what the labels have not settled yet
         sampled = made.sampled(z[pool], unit.features[pool], SAMPLES, seed)
         both = np.concatenate([made.logits(unit.logits[:, pool], unit.features[pool]), sampled])
-        new = choose(rule, both, unit.features[pool], BATCH, seed + len(asked), asked)
+        new = choose(rule, both, unit.features[pool], count=BATCH, seed=seed + len(asked), known=asked)
         asked = np.concatenate([asked, new])
 
 

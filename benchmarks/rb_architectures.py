@@ -51,7 +51,7 @@ def speed(folder: Path, stamps: Stamps, sign: np.ndarray, samples: int, threads:
     best = np.inf
     for _ in range(REPEATS):
         start = time.perf_counter()
-        predict(many, signs, model, samples)
+        predict(many, signs, model, samples=samples)
         best = min(best, time.perf_counter() - start)
     return STAMPS / best
 

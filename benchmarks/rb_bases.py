@@ -65,7 +65,7 @@ def base_of(
             text = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
             print(f"{folder.name} epoch {epoch}/{of} {done[-1]:.0f} s: {text}", flush=True)
 
-        trained = train(parts, options, told, out / f"{folder.name}.npz")
+        trained = train(parts, options, told, checkpoint=out / f"{folder.name}.npz")
         test = parts.part("test")
         rows = np.sort(np.random.default_rng(0).permutation(len(test))[:24])
         card: dict[str, Any] = {
@@ -78,7 +78,7 @@ def base_of(
             "training": json.loads(json.dumps(options.to_mapping(), default=str)),
         }
         golden = test.take(rows)
-        store.save(folder, trained.model, options.recipe, card, golden.stamps, golden.sign)
+        store.save(folder, trained.model, options.recipe, card=card, golden=golden.stamps, sign=golden.sign)
     return store.load(folder, engine="keras")
 
 

@@ -74,7 +74,7 @@ def scores_of_ztf(
     """Score of every alert in each way, none by a model that saw its object or night; calibrated on the other folds."""
     fold, label = folds_of(ztf, by, seed), ztf.column("label")
     classifier = load(model)
-    raw = sample_logits(ztf.stamps, ztf.sign, classifier, SAMPLES, 0)
+    raw = sample_logits(ztf.stamps, ztf.sign, classifier, samples=SAMPLES, seed=0)
     embedding = pooled(trunk_features(ztf.stamps, ztf.sign, classifier))
     mean = logit(np.clip(expit(raw.astype(float)).mean(axis=0), 1e-9, 1 - 1e-9))
     out = {name: np.empty(len(ztf)) for name in WAYS[:3]}
@@ -155,7 +155,7 @@ def others(sets: dict[str, RealSet], model: str, labels: int, seed: int) -> list
         label = one.column("label")
         known = np.flatnonzero(np.isfinite(label))
         y = label[known].astype(int)
-        raw = sample_logits(one.stamps, one.sign, classifier, SAMPLES, 0)
+        raw = sample_logits(one.stamps, one.sign, classifier, samples=SAMPLES, seed=0)
         mean = logit(np.clip(expit(raw.astype(float)).mean(axis=0), 1e-9, 1 - 1e-9))
         embedding = pooled(trunk_features(one.stamps, one.sign, classifier))
         before, after, right = [], [], []

@@ -142,7 +142,7 @@ def four_classes(
     model: Classifier,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The hierarchy on a corrected score against a flat softmax: four classes, and real/bogus of each."""
-    raw, label = sample_logits(ztf.stamps, ztf.sign, model, 20, 0), ztf.column("label")
+    raw, label = sample_logits(ztf.stamps, ztf.sign, model, samples=20, seed=0), ztf.column("label")
     real, flat = np.empty(len(ztf)), np.empty((len(ztf), 4))
     z = logit(np.clip(expit(raw.astype(float)).mean(axis=0), 1e-9, 1 - 1e-9))[:, None]
     with_score = np.concatenate([x, z], axis=1)

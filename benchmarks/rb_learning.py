@@ -90,7 +90,7 @@ def make(out: Path, sets: Sets, units: np.ndarray, fraction: float, seed: int, a
                 told = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
                 print(f"{folder.name} epoch {epoch}/{of} {time.perf_counter() - start:.0f} s: {told}", flush=True)
 
-        trained = train(found, options, tell, out / f".{folder.name}.npz")
+        trained = train(found, options, tell, checkpoint=out / f".{folder.name}.npz")
         rb_networks.save(folder, trained, {
             "kind": kind, "left_out": sorted(set(arguments.leave_out)), "seed": seed, "units": len(chosen),
             "fraction": len(chosen) / len(np.unique(units)),

@@ -117,7 +117,7 @@ def load(name: str | Path) -> Classifier:
     model, told = keras.saving.load_model(folder / store.MODEL, compile=False), told_of(folder)
     recipe = Recipe.from_mapping(told["recipe"])
     check(model, recipe, folder.name)
-    return of_network(model, recipe, folder.name, folder.name, told)
+    return of_network(model, recipe, folder.name, identity=folder.name, card=told)
 
 
 def as_trained(folder: Path) -> TrainedModel:
@@ -134,7 +134,7 @@ def scores_of(name: str | Path, found: TrainingSet) -> np.ndarray:
     kept = Path(name) / f"scores-{digest}.npy"
     if is_plain(name) and kept.is_file():
         return np.asarray(np.load(kept), dtype=float)
-    score = np.asarray(predict(found.stamps, found.sign, load(name), SAMPLES)["score"], dtype=np.float32)
+    score = np.asarray(predict(found.stamps, found.sign, load(name), samples=SAMPLES)["score"], dtype=np.float32)
     if is_plain(name):
         partial = kept.with_name(f".{kept.name}.{os.getpid()}.npy")
         np.save(partial, score)

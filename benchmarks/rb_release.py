@@ -43,7 +43,7 @@ def main() -> None:
     made = {"by": "benchmarks/rb_learning.py, benchmarks/rb_release.py", "seed": told["seed"],
             "from": ", ".join(map(str, arguments.sets)), "tested on": ", ".join(map(str, arguments.test)),
             "not learnt from": ", ".join(told["left_out"]) or "-"}  # fmt: skip
-    card = release(arguments.out, rb_networks.as_trained(arguments.network), found, made).card
+    card = release(arguments.out, rb_networks.as_trained(arguments.network), found, made=made).card
     print(f"model {card['model_id']} written to {arguments.out}, threshold {card['threshold']:.3f}")
 
 

@@ -137,10 +137,10 @@ def main() -> None:
     given = stamps(arguments.stamps, arguments.number, onnx.recipe.size)
     sign, one, many = np.ones(len(given), dtype=np.int8), "ONNX, 1 sample", f"ONNX, {SAMPLES} samples"
     ways: dict[str, Callable[[], object]] = {
-        one: lambda: predict(given, sign, onnx, 1),
-        many: lambda: predict(given, sign, onnx, SAMPLES),
+        one: lambda: predict(given, sign, onnx, samples=1),
+        many: lambda: predict(given, sign, onnx, samples=SAMPLES),
         "Keras predict": lambda: keras.network.predict([given.data, given.mask], batch_size=256, verbose=0),
-        "Keras, our sampler, 1 sample": lambda: predict(given, sign, keras, 1),
+        "Keras, our sampler, 1 sample": lambda: predict(given, sign, keras, samples=1),
     }
     turns = in_turns(ways, arguments.turns)
     rows = rates(turns, len(given), arguments.threads)

@@ -107,7 +107,9 @@ def network(options: argparse.Namespace, parts: dict[str, TrainingSet]) -> Class
             lambda *told: print(*told, flush=True),
         )
         golden = parts["test"].take(np.arange(16))
-        save(folder, made.model, made.options.recipe, {"note": "benchmark"}, golden.stamps, golden.sign)
+        save(
+            folder, made.model, made.options.recipe, card={"note": "benchmark"}, golden=golden.stamps, sign=golden.sign
+        )
     return load(folder)
 
 
@@ -135,7 +137,7 @@ def learn_heads(
         rows = [flattened(trunk_features(part.stamps, part.sign, model))]
         data, mask = prepare(part.stamps, part.sign, model.recipe)
         views = range(many if name == "train" else 0)
-        rows += [flattened(model.trunk(*augment(data, mask, CHANGES, rng))) for _ in views]
+        rows += [flattened(model.trunk(*augment(data, mask, CHANGES, rng=rng))) for _ in views]
         unit = np.array(part.table["unit"].to_pylist())
         parts[name] = FeatureSet(
             np.concatenate(rows), *(np.tile(one, len(rows)) for one in (part.labels, weights(part.labels), unit))
@@ -156,7 +158,7 @@ def logits_of(model: Classifier, heads: Any, posterior: Any, part: TrainingSet) 
     data, mask = prepare(part.stamps, part.sign, model.recipe)
     return {
         "one head": model.sample(data, mask, keep),
-        "dropout": sample_logits(part.stamps, part.sign, model, SAMPLES, 0),
+        "dropout": sample_logits(part.stamps, part.sign, model, samples=SAMPLES, seed=0),
         "ensemble": heads.logits(features),
         "laplace": posterior.logits(heads.hidden(features), SAMPLES),
     }
@@ -311,7 +313,7 @@ def main() -> None:
                           np.repeat([0, 1], [len(new), shown[fault][name].shape[1]])) for name in WAYS[1:]}
         for fault in list(shown)[1:]
     }  # fmt: skip
-    many = sample_logits(new.stamps, new.sign, model, 100, 1)
+    many = sample_logits(new.stamps, new.sign, model, samples=100, seed=1)
     steps = {k: nll(expit(many[:k].astype(float)).mean(axis=0), new.labels) for k in (1, 2, 3, 5, 10, 20, 50, 100)}
     told = {
         "parts": {name: np.bincount(one.labels, minlength=2).tolist() for name, one in parts.items()},

@@ -155,7 +155,7 @@ def main() -> None:
     logits, blocks = np.empty((20, len(found)), np.float32), []
     for base, inside in judges:
         rows = np.flatnonzero(np.isin(names, inside))
-        logits[:, rows] = sample_logits(found.take(rows).stamps, found.sign[rows], base, 20, 0)
+        logits[:, rows] = sample_logits(found.take(rows).stamps, found.sign[rows], base, samples=20, seed=0)
         blocks.append(matrix(base, {one: found.take(np.flatnonzero(names == one)) for one in inside}, arguments.seed))
     scored = np.flatnonzero(np.isin(names, [unit for _, inside in judges for unit in inside]))
     tell(found.take(scored), folds, logits[:, scored], blocks, arguments.out, arguments.seed)

@@ -88,6 +88,7 @@ def backfill(
     survey: Survey | str | Path,
     request: Request,
     how: RunOptions | None = None,
+    *,
     plan: Draft | None = None,
     progress: Progress | None = None,
     track: bool = True,
@@ -157,14 +158,21 @@ def _run(
         meter.count(row)
         if progress is not None:
             progress(row, meter.advance())
-        _finish(home, survey, campaign, [rows[number] for number in nights[row["night"]]], tracked, told)
+        _finish(
+            home,
+            survey,
+            campaign,
+            of_night=[rows[number] for number in nights[row["night"]]],
+            tracked=tracked,
+            problems=told,
+        )
         if meter.hopeless >= HOPELESS:
             told.append(
                 f"stopped: nothing succeeded in {HOPELESS} chunks in a row; the last one says: {row['message']}"
             )
             break
     for numbers in nights.values():
-        _finish(home, survey, campaign, [rows[number] for number in numbers], tracked, told)
+        _finish(home, survey, campaign, of_night=[rows[number] for number in numbers], tracked=tracked, problems=told)
     final = tuple(chunk_ledger.read(home, campaign.name).to_pylist())
     return BackfillSummary(campaign, final, tuple(told), time.monotonic() - began)
 
@@ -178,13 +186,15 @@ def _is_open(row: Row, retry_failed: bool) -> bool:
 
 
 def _finish(
-    home: Archive, survey: Survey, campaign: Campaign, of_night: Sequence[Row], tracked: bool, problems: list[str]
+    home: Archive, survey: Survey, campaign: Campaign, *, of_night: Sequence[Row], tracked: bool, problems: list[str]
 ) -> None:
     """Finish a night when all its chunks have ended, once after the last of them."""
     night = of_night[0]["night"]
     if any(row["ended_at"] is None for row in of_night):
         return
-    opening = chunk_ledger.opening(campaign.name, -1, "", night, sum(row["exposures"] for row in of_night), "finish")
+    opening = chunk_ledger.opening(
+        campaign.name, -1, "", night=night, exposures=sum(row["exposures"] for row in of_night), kind="finish"
+    )
     before = chunk_ledger.read_one(home, opening)
     if before["state"] == "done" and before["started_at"] > max(row["ended_at"] for row in of_night):
         return

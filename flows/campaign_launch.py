@@ -95,10 +95,10 @@ def launch_here(
         If code, options or model are not those of the campaign.
     """
     rows = {row["chunk"]: row for row in todo}
-    calls = [_parameters(home, campaign, row, how) for row in todo]
+    calls = [_parameters(home, campaign, row, how=how) for row in todo]
     while calls:
         again, elsewhere = [], []
-        for ended in run_all(reduce_batch, calls, how.runner, tracked):
+        for ended in run_all(reduce_batch, calls, how.runner, tracked=tracked):
             row = rows[ended.call["chunk"]]
             if ended.error is None and ended.result["state"] == "elsewhere":
                 elsewhere.append(row)
@@ -106,18 +106,18 @@ def launch_here(
                 yield ended.result
             elif isinstance(ended.error, ConfigurationError):
                 raise ended.error
-            elif isinstance(ended.error, ProcessDied) and note_death(home, campaign.name, row["chunk"], 2):
+            elif isinstance(ended.error, ProcessDied) and note_death(home, campaign.name, row["chunk"], times=2):
                 again.append(row)
             else:
-                yield _failed(home, row, str(ended.error) or type(ended.error).__name__, problems)
-        calls = [_parameters(home, campaign, chunk_ledger.read_one(home, row), how) for row in again]
+                yield _failed(home, row, str(ended.error) or type(ended.error).__name__, problems=problems)
+        calls = [_parameters(home, campaign, chunk_ledger.read_one(home, row), how=how) for row in again]
         for row in elsewhere:
             while claim_name(campaign.name, row["chunk"]) in {claim.exposure_id for claim in claims_held(home)}:
                 time.sleep(POLL_SECONDS)
-            calls.append(_parameters(home, campaign, row, how))
+            calls.append(_parameters(home, campaign, row, how=how))
 
 
-def _parameters(home: Archive, campaign: Campaign, row: Row, how: RunOptions) -> dict[str, Any]:
+def _parameters(home: Archive, campaign: Campaign, row: Row, *, how: RunOptions) -> dict[str, Any]:
     return {
         "archive": str(home.home), "campaign": campaign.name, "chunk": row["chunk"],
         "label": chunk_ledger.label_of(row), "attempt": row["attempt"], "during_night": how.during_night,
@@ -125,7 +125,7 @@ def _parameters(home: Archive, campaign: Campaign, row: Row, how: RunOptions) ->
     }  # fmt: skip
 
 
-def _failed(home: Archive, row: Row, message: str, problems: list[str]) -> Row:
+def _failed(home: Archive, row: Row, message: str, *, problems: list[str]) -> Row:
     """Row of a chunk that could not write one itself."""
     row = chunk_ledger.read_one(home, row)
     row = {**row, "state": "failed", "failed": row["exposures"], "done": 0, "refused": 0, "waiting": 0,
@@ -268,7 +268,7 @@ def launch_through_workers(
     with get_client(sync_client=True) as client:
         while waiting or under_way:
             while waiting and len(under_way) < how.runner.workers:
-                under_way.append(_launch(home, campaign, waiting.pop(), how))
+                under_way.append(_launch(home, campaign, waiting.pop(), how=how))
             time.sleep(POLL_SECONDS)
             held = {claim.exposure_id for claim in claims_held(home)}
             for one in list(under_way):
@@ -284,13 +284,13 @@ def launch_through_workers(
                     if died:
                         note_death(home, campaign.name, now["chunk"])
                         run_logger().warning("%s: its process died; it is begun again", chunk_ledger.label_of(now))
-                        under_way.append(_launch(home, campaign, now, how, one.tries + 1))
+                        under_way.append(_launch(home, campaign, now, how=how, tries=one.tries + 1))
                     else:
-                        yield _failed(home, now, fate, problems)
+                        yield _failed(home, now, fate, problems=problems)
 
 
-def _launch(home: Archive, campaign: Campaign, row: Row, how: RunOptions, tries: int = 0) -> _Launched:
-    parameters = _parameters(home, campaign, row, how)
+def _launch(home: Archive, campaign: Campaign, row: Row, *, how: RunOptions, tries: int = 0) -> _Launched:
+    parameters = _parameters(home, campaign, row, how=how)
     run = run_deployment(
         DEPLOYMENT, parameters=parameters, timeout=0, as_subflow=False, flow_run_name=parameters["label"],
         idempotency_key=f"{campaign.name}/{row['chunk']}/{row['attempt']}/{tries}", tags=[campaign.name],

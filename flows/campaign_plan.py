@@ -132,7 +132,7 @@ def draft(survey: Survey, request: Request, look_again: bool = False) -> Draft:
     home = Archive(survey.archive)
     units = survey.load_units(request.units)
     models = {name: model_of(unit) for name, unit in units.items()}
-    campaign = _campaign(survey, request, home, units, models)
+    campaign = _campaign(survey, request, home, units=units, models=models)
     begun = campaign.name in campaigns.names(home)
     if begun:
         campaign = campaigns.read(home, campaign.name)
@@ -143,7 +143,7 @@ def draft(survey: Survey, request: Request, look_again: bool = False) -> Draft:
     target = Archive(Path(campaign.archive)) if request.version else home
     before = {row["url"]: row for row in campaigns.read_plan(home, campaign.name).to_pylist()} if begun else {}
     new = [one for one in inside if one.url not in before]
-    todo, counts = _todo(new, target, units, models, request.keep)
+    todo, counts = _todo(new, target, units, models=models, keep=request.keep)
     chunks = deal([Planned(one.night or WITHOUT_NIGHT, one.unit, one.url, one.label) for one in todo],
                   request.batch, request.order)  # fmt: skip
     outside = len(exposures) - len(inside)
@@ -151,7 +151,7 @@ def draft(survey: Survey, request: Request, look_again: bool = False) -> Draft:
 
 
 def _campaign(
-    survey: Survey, request: Request, home: Archive, units: Mapping[str, Unit], models: Mapping[str, str]
+    survey: Survey, request: Request, home: Archive, *, units: Mapping[str, Unit], models: Mapping[str, str]
 ) -> Campaign:
     recipes = {name: recipe_of(unit, models[name]) for name, unit in units.items()}
     name = campaigns.identity(
@@ -183,7 +183,7 @@ def begin(survey: Survey, plan: Draft) -> None:
     home, campaign = Archive(survey.archive), plan.campaign
     if campaign.version:
         models = {name: model_of(unit) for name, unit in survey.load_units(tuple(campaign.units)).items()}
-        versions.begin(home, campaign.version, campaign.recipes, code_version(), models)
+        versions.begin(home, campaign.version, campaign.recipes, code=code_version(), models=models)
     if not plan.begun:
         campaigns.write(home, campaign, plan.chunks)
     elif plan.chunks:
@@ -191,7 +191,7 @@ def begin(survey: Survey, plan: Draft) -> None:
 
 
 def _todo(
-    exposures: Sequence[Exposure], archive: Archive, units: Mapping[str, Unit], models: Mapping[str, str], keep: bool
+    exposures: Sequence[Exposure], archive: Archive, units: Mapping[str, Unit], *, models: Mapping[str, str], keep: bool
 ) -> tuple[list[Exposure], tuple[int, int, int]]:
     """Exposures without a final row of today's recipe; how many have one, have one of another, need scores only.
 
@@ -206,7 +206,7 @@ def _todo(
         rows = {row["url"]: row for row in ledger.read(archive, night, unit).to_pylist()}
         for one in group:
             row = rows.get(one.url)
-            work = work_left(row, units[unit], models[unit], archive)
+            work = work_left(row, units[unit], models[unit], archive=archive)
             if work is Work.NOTHING:
                 finished += 1
                 continue

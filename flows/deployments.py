@@ -193,7 +193,7 @@ def declare(survey: str, timezone: str = "UTC") -> list[str]:
         for one in DEPLOYMENTS:
             loaded = load_flow(one.entrypoint)
             if loaded is not None:
-                _deploy(client, one, loaded, survey, timezone)
+                _deploy(client, one, loaded, survey=survey, timezone=timezone)
                 told.append(f"{loaded.name}/{one.name}")
         _watch_hearts(client)
     return told
@@ -210,7 +210,7 @@ def _pool(client: SyncPrefectClient, name: str, limit: int) -> None:
         return
 
 
-def _deploy(client: SyncPrefectClient, one: Deployed, loaded: Flow[..., Any], survey: str, timezone: str) -> None:
+def _deploy(client: SyncPrefectClient, one: Deployed, loaded: Flow[..., Any], *, survey: str, timezone: str) -> None:
     schedules = []
     if one.cron:
         schedules = [DeploymentScheduleCreate(schedule=CronSchedule(cron=one.cron, timezone=timezone), active=True)]

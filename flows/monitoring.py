@@ -87,6 +87,7 @@ def monitor(
     survey: Survey | str | Path,
     night: str | None = None,
     units: Sequence[str] | None = None,
+    *,
     reference: tuple[str, str] | None = None,
     inject: int = 1,
     rate: float = RATE,
@@ -155,16 +156,16 @@ def _monitor(
         _find_reference(archive, one, asked if one.asked else None)
     nights = [night] if night is not None else _nights_to_judge(watched)
     undated = sum(len(archive.tables("ledger", WITHOUT_NIGHT, one.unit.name)) for one in watched if one.asked)
-    problems = _inject(archive, survey, watched, nights, inject, tracked)
+    problems = _inject(archive, survey, watched, nights=nights, exposures=inject, tracked=tracked)
     keys = _keys(watched, nights, rate)
-    due = [now for now in nights if not _stands(archive, watched, now, keys[now])]
+    due = [now for now in nights if not _stands(archive, watched, now, key=keys[now])]
     prior = _priors(archive, watched, due)
     summary = MonitorSummary([], {}, problems, undated=undated)
     for now in nights:
         present = present_in(watched, now)
         asked_now = [one for one in present if one.asked and not one.is_calibration(now)]
         if now in due:
-            rows = _judge_all(archive, present, now, prior, keys[now], rate)
+            rows = _judge_all(archive, present, now, prior=prior, key=keys[now], rate=rate)
             summary.judged.extend((one.unit.name, now) for one in asked_now)
         else:
             rows = {one.unit.name: one.inputs.stored[now] for one in asked_now}
@@ -178,7 +179,7 @@ def _monitor(
                 write_page(archive, watched, now, titles=TITLES, survey=survey.file, rate=rate, problems=problems)
     for one in watched:
         if one.asked and due:
-            write_completeness(archive, one.unit.name, one.model, one.inputs.pipeline)
+            write_completeness(archive, one.unit.name, one.model, pipeline=one.inputs.pipeline)
     run_logger().info("%d unit-nights judged, %d drifted", len(summary.judged), len(summary.drifted))
     return summary
 
@@ -205,7 +206,13 @@ def _find_reference(archive: Archive, one: Watched, asked: tuple[str, str] | Non
 
 
 def _inject(
-    archive: Archive, survey: Survey, watched: Sequence[Watched], nights: Sequence[str], exposures: int, tracked: bool
+    archive: Archive,
+    survey: Survey,
+    watched: Sequence[Watched],
+    *,
+    nights: Sequence[str],
+    exposures: int,
+    tracked: bool,
 ) -> list[str]:
     """Inject sources where it is wanted and was not done, one task an exposure; tell what kept it from being done."""
     calls: list[dict[str, Any]] = [
@@ -217,10 +224,10 @@ def _inject(
         if one.known is not None and one.asked
         for night in sorted({*one.known.nights, *nights})
         if not one.inputs.is_injected(night, exposures)
-        for row in rows_to_inject(archive, one.unit.name, night, exposures, one.inputs.pipeline)
+        for row in rows_to_inject(archive, one.unit.name, night, exposures=exposures, pipeline=one.inputs.pipeline)
     ]  # fmt: skip
     problems = []
-    for ended in run_all(inject_exposure, calls, survey.runner, tracked) if calls else ():
+    for ended in run_all(inject_exposure, calls, survey.runner, tracked=tracked) if calls else ():
         if ended.error is not None:
             problems.append(f"{ended.call['row']['url']}: no sources could be injected: {ended.error}")
             run_logger().warning(problems[-1])
@@ -234,13 +241,17 @@ def _keys(watched: Sequence[Watched], nights: Sequence[str], rate: float) -> dic
     prior = prior_key((one.inputs, one.known) for one in watched)
     return {
         now: night_key(
-            now, {one.unit.name: (one.inputs, one.known) for one in present_in(watched, now)}, prior, rate, max(WINDOWS)
+            now,
+            {one.unit.name: (one.inputs, one.known) for one in present_in(watched, now)},
+            prior,
+            rate=rate,
+            most=max(WINDOWS),
         )
         for now in nights
     }
 
 
-def _stands(archive: Archive, watched: Sequence[Watched], now: str, key: str) -> bool:
+def _stands(archive: Archive, watched: Sequence[Watched], now: str, *, key: str) -> bool:
     """Whether the verdicts on a night were made from what there is now, and its page lies there."""
     asked = [one for one in present_in(watched, now) if one.asked and not one.is_calibration(now)]
     stored = [one.inputs.stored.get(now) for one in asked]
@@ -263,7 +274,7 @@ def _priors(archive: Archive, watched: Sequence[Watched], due: Sequence[str]) ->
     return priors(found) if due else {}
 
 
-def _learn(archive: Archive, one: Watched, known: CalibrationSet, write: bool) -> Reference:
+def _learn(archive: Archive, one: Watched, known: CalibrationSet, *, write: bool) -> Reference:
     """Learn the calibration set of a unit, and write the values of its nights."""
     one.reference = learn_reference([one.read(night) for night in known.nights])
     key = one.inputs.reference_key(known)
@@ -271,16 +282,16 @@ def _learn(archive: Archive, one: Watched, known: CalibrationSet, write: bool) -
         values = {name: float(one.reference.values[name][place]) for name in NAMES}
         channels = tuple(ChannelVerdict(channel, value) for channel, value in values.items())
         verdict = NightVerdict(one.unit.name, channels, float("nan"))
-        rows = verdict_rows(one.read(night), verdict, "reference", "", known, one.model)
+        rows = verdict_rows(one.read(night), verdict, "reference", message="", reference=known, model=one.model)
         write_verdict(archive, [row | one.inputs.columns(night, key) for row in rows])
     return one.reference
 
 
 def _judge_all(
-    archive: Archive, present: Sequence[Watched], now: str, prior: Mapping[str, Prior], key: str, rate: float
+    archive: Archive, present: Sequence[Watched], now: str, *, prior: Mapping[str, Prior], key: str, rate: float
 ) -> dict[str, dict[str, Any]]:
     """Judge a night of all units together; write and return the rows of those that were asked for."""
-    told = {one.unit.name: _judge(archive, one, now, prior) for one in present}
+    told = {one.unit.name: _judge(archive, one, now, prior=prior) for one in present}
     judged = [verdict for verdict, _ in told.values() if verdict is not None]
     final = {verdict.unit: verdict for verdict in judge_night(judged, rate)}
     made = {}
@@ -293,14 +304,14 @@ def _judge_all(
             state, why = "weather", f"no exposure was clear: {verdict.clouds:.1f} mag of extinction at least"
         if verdict is not None and verdict.drifted:
             state, why = "drifted", ", ".join(TITLES[name] for name in verdict.reasons)
-        rows = verdict_rows(one.read(now), verdict, state, why, one.known, one.model)
+        rows = verdict_rows(one.read(now), verdict, state, message=why, reference=one.known, model=one.model)
         rows = [row | one.inputs.columns(now, key) for row in rows]
         write_verdict(archive, rows)
         made[one.unit.name] = rows[0]
     return made
 
 
-def _judge(archive: Archive, one: Watched, now: str, prior: Mapping[str, Prior]) -> tuple[NightVerdict | None, str]:
+def _judge(archive: Archive, one: Watched, now: str, *, prior: Mapping[str, Prior]) -> tuple[NightVerdict | None, str]:
     """What is said of one night of one unit, not yet adjusted for the others, or why nothing is."""
     if one.reference is None or one.known is None:
         return None, one.why
@@ -309,7 +320,7 @@ def _judge(archive: Archive, one: Watched, now: str, prior: Mapping[str, Prior])
     other = one.inputs.scored_by(now) - {one.model}
     if other:
         return None, f"its candidates were scored by {', '.join(sorted(other))}: nightsift night scores it again"
-    latest = latest_nights(one.inputs, one.known, now, max(WINDOWS))
+    latest = latest_nights(one.inputs, one.known, now, most=max(WINDOWS))
     for night in latest:
         if night not in one.values:
             one.values[night] = night_values(one.read(night), one.reference)

@@ -35,7 +35,7 @@ from tasks.references import keep_model
 from tasks.retry import run_logger
 
 
-def record_lost(archive: Archive, ended: Outcome, units: Mapping[str, Unit], problems: list[str]) -> dict[str, Any]:
+def record_lost(archive: Archive, ended: Outcome, units: Mapping[str, Unit], *, problems: list[str]) -> dict[str, Any]:
     """Write the row of a lost exposure; where even that fails, the run says so and the next run tries it again.
 
     Parameters
@@ -82,7 +82,7 @@ def _row(archive: Archive, ended: Outcome, units: Mapping[str, Unit]) -> dict[st
             row["exposure_id"] = exposure_identity(unit, row["checksum"])
         except NightsiftError as error:
             run_logger().debug("%s", error)
-    return closing_columns({**row, **verdict_on(ended.error)}, {}, 0.0, "")
+    return closing_columns({**row, **verdict_on(ended.error)}, {}, 0.0, provenance_key="")
 
 
 Progress = Callable[[Mapping[str, Any], int], None]
@@ -147,14 +147,14 @@ def _night(
     units = survey.load_units(only)
     models = {name: model_of(unit) for name, unit in units.items()}
     found, problems = find_in_sources(survey, units, night)
-    todo = dict.fromkeys(found, Work.REDUCE) if redo else pending(found, units, models, archive)
+    todo = dict.fromkeys(found, Work.REDUCE) if redo else pending(found, units, models, archive=archive)
     logger.info("%s", forecast(found, todo))
     # well below the time limit, so that waiting for another process is not taken for hanging
     wait = min(PATIENCE, 0.5 * survey.watch.exposure_timeout)
     calls = [reduction_call(one, units[one.unit], survey, redo=redo, wait=wait) for one in todo]
     rows: list[dict[str, Any]] = []
-    for ended in run_all(reduce_exposure, calls, runner, tracked, survey.watch.exposure_timeout):
-        rows.append(ended.result if ended.error is None else record_lost(archive, ended, units, problems))
+    for ended in run_all(reduce_exposure, calls, runner, tracked=tracked, timeout=survey.watch.exposure_timeout):
+        rows.append(ended.result if ended.error is None else record_lost(archive, ended, units, problems=problems))
         if rows[-1]["state"] == "elsewhere":
             problems.append(f"{Path(rows[-1]['url']).name} is left to a later run: {rows[-1]['message']}")
         if progress is not None:
@@ -172,7 +172,7 @@ def _night(
         except (NightsiftError, OSError) as error:
             logger.error("night %s could not be finished: %s", one, error)
             problems.append(f"night {one} could not be finished: {error}")
-    summary = summarise(archive, nights, rows, problems, found=len(found), skipped=len(found) - len(todo))
+    summary = summarise(archive, nights, rows, problems=problems, found=len(found), skipped=len(found) - len(todo))
     summary = replace(summary, reports=reports, seconds=time.perf_counter() - began, tracked=tracked)
     if tracked:
         publish_artifacts(summary)
@@ -229,7 +229,7 @@ def look(survey: Survey, night: str | None = None, units: Sequence[str] = ()) ->
     loaded = survey.load_units(units)
     models = {name: model_of(unit) for name, unit in loaded.items()}
     found, problems = find_in_sources(survey, loaded, night)
-    return forecast(found, pending(found, loaded, models, Archive(survey.archive))), problems
+    return forecast(found, pending(found, loaded, models, archive=Archive(survey.archive))), problems
 
 
 def _keep_models(archive: Archive, units: Sequence[Unit], problems: list[str]) -> None:

@@ -26,6 +26,7 @@ def light_curves(
     survey: Survey,
     positions: Sequence[Position],
     night: str | None = None,
+    *,
     unit: str | None = None,
     progress: Progress | None = None,
     recentre: float = 0.0,
@@ -83,7 +84,7 @@ def _measure(
         for row, near in chosen
     ]  # fmt: skip
     parts, problems = [tables.LIGHT_CURVE.empty_table()], list[str]()
-    for ended in run_all(measure_exposure, calls, IN_PROCESS, tracked):
+    for ended in run_all(measure_exposure, calls, IN_PROCESS, tracked=tracked):
         row, state = ended.call["row"], "done"
         if ended.error is None:
             parts.append(ended.result)

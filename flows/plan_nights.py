@@ -32,7 +32,7 @@ class NotDeployed(NightsiftError):
     hint = "nightsift serve makes it; elsewhere: prefect --no-prompt deploy --all --prefect-file infra/prefect.yaml"
 
 
-def plan(survey: Survey, file: str, days: int = 3, now: datetime | None = None) -> list[str]:
+def plan(survey: Survey, file: str, days: int = 3, *, now: datetime | None = None) -> list[str]:
     """Schedule the coming nights of every site, and the one that goes on where nobody watches it.
 
     Parameters
@@ -59,15 +59,15 @@ def plan(survey: Survey, file: str, days: int = 3, now: datetime | None = None) 
     now, told = now or datetime.now(UTC), []
     with get_client(sync_client=True) as client:
         for site in sorted({source.site for source in survey.sources if source.site}):
-            for moment in _moments(survey, site, now, days):
-                run = _schedule(client, survey, file, site, moment, now)
+            for moment in _moments(survey, site, now, days=days):
+                run = _schedule(client, survey, file, site=site, moment=moment, now=now)
                 local = (run.expected_start_time or moment).astimezone(survey.sites[site].zone)
                 told.append(f"{site} {local:%Y-%m-%d %H:%M %Z}: {run.state_name or 'planned'}")
     run_logger().info("nights planned: %s", "; ".join(told) or "none: no source names a site")
     return told
 
 
-def _moments(survey: Survey, site: str, now: datetime, days: int) -> list[datetime]:
+def _moments(survey: Survey, site: str, now: datetime, *, days: int) -> list[datetime]:
     place, altitude = survey.sites[site], survey.watch.sun_altitude
     moments = []
     tonight = night_at(place, now, altitude)
@@ -84,7 +84,7 @@ def _moments(survey: Survey, site: str, now: datetime, days: int) -> list[dateti
 
 
 def _schedule(
-    client: SyncPrefectClient, survey: Survey, file: str, site: str, moment: datetime, now: datetime
+    client: SyncPrefectClient, survey: Survey, file: str, *, site: str, moment: datetime, now: datetime
 ) -> FlowRun:
     """A run of a night, once; where it has ended though the night goes on and nobody watches, another one."""
     name = "nightly/nightly"

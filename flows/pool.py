@@ -290,7 +290,7 @@ Submit = Callable[[Call], _Future]
 
 
 def run_all(
-    task: Task[..., Any], calls: Iterable[Call], runner: Runner, tracked: bool, timeout: float | None = None
+    task: Task[..., Any], calls: Iterable[Call], runner: Runner, *, tracked: bool, timeout: float | None = None
 ) -> Iterator[Outcome]:
     """Run a task for every call and yield them as they end.
 
@@ -318,7 +318,7 @@ def run_all(
         for one in waiting:
             yield _here(task, one, tracked)
     elif runner.kind == "dask":
-        yield from _on_dask(task, waiting, runner, tracked)
+        yield from _on_dask(task, waiting, runner, tracked=tracked)
     else:
         with Workers(task, runner.workers, timeout, tracked) as workers:
             while True:
@@ -336,7 +336,7 @@ def _here(task: Task[..., Any], call: Call, tracked: bool) -> Outcome:
         return Outcome(call, error=error)
 
 
-def _on_dask(task: Task[..., Any], calls: Iterator[Call], runner: Runner, tracked: bool) -> Iterator[Outcome]:
+def _on_dask(task: Task[..., Any], calls: Iterator[Call], runner: Runner, *, tracked: bool) -> Iterator[Outcome]:
     """Dask moves a call whose worker died to another one, and gives it up after three deaths (``KilledWorker``)."""
     if not tracked:
         # the runner of prefect-dask asks for a Prefect API, which an untracked run has not got

@@ -261,7 +261,7 @@ def settings(serving: Serving) -> dict[str, str]:
     return kept
 
 
-def serve(survey: Survey, file: Path, serving: Serving, stop: threading.Event, told: Callable[[str], None]) -> None:
+def serve(survey: Survey, file: Path, serving: Serving, *, stop: threading.Event, told: Callable[[str], None]) -> None:
     """Bring everything up, keep it alive until told to stop, and take it down in order.
 
     Parameters

@@ -75,7 +75,7 @@ def run_alert(
     NightsiftError
         If there is nothing to plan by.
     """
-    return _run(_alert, "alert", desk, event, workers, tracked, poll)
+    return _run(_alert, "alert", desk, event=event, workers=workers, tracked=tracked, poll=poll)
 
 
 def follow_alert(
@@ -101,11 +101,11 @@ def follow_alert(
     Target
         What is wanted now.
     """
-    return _run(_follow_up, "alert follow-up", desk, event, workers, tracked, poll)
+    return _run(_follow_up, "alert follow-up", desk, event=event, workers=workers, tracked=tracked, poll=poll)
 
 
 def _run(
-    body: Any, name: str, desk: AlertSession, event: str, workers: Workers | None, tracked: bool, poll: Poll | None
+    body: Any, name: str, desk: AlertSession, *, event: str, workers: Workers | None, tracked: bool, poll: Poll | None
 ) -> Target:
     """Run a flow of the event alone: what is kept warm stays out of its parameters, which go to the server."""
 
@@ -132,15 +132,21 @@ def _alert(desk: AlertSession, event: str, workers: Workers | None, tracked: boo
     _tell(desk, event)
     if target.state != "retracted":
         problems += run(check_templates)(desk, event)
-    return _follow(desk, event, workers, tracked, tuple(problems), poll)
+    return _follow(desk, event, workers, tracked=tracked, problems=tuple(problems), poll=poll)
 
 
 def _follow_up(desk: AlertSession, event: str, workers: Workers | None, tracked: bool, poll: Poll | None) -> Target:
-    return _follow(desk, event, workers, tracked, (), poll)
+    return _follow(desk, event, workers, tracked=tracked, problems=(), poll=poll)
 
 
 def _follow(
-    desk: AlertSession, event: str, workers: Workers | None, tracked: bool, problems: tuple[str, ...], poll: Poll | None
+    desk: AlertSession,
+    event: str,
+    workers: Workers | None,
+    *,
+    tracked: bool,
+    problems: tuple[str, ...],
+    poll: Poll | None,
 ) -> Target:
     """Reduce what waits for an alert, and rank its candidates: at once, every few seconds, and at the end."""
     run, target, ranked = _steps(tracked), desk.plans[event].target, float("-inf")
@@ -179,7 +185,7 @@ def end_exposure(desk: AlertSession, ended: Outcome) -> None:
     """
     if ended.error is not None:
         problems: list[str] = []
-        record_lost(desk.archive, ended, desk.units, problems)
+        record_lost(desk.archive, ended, desk.units, problems=problems)
         for problem in problems:
             run_logger().error("%s", problem)
     elif ended.result["state"] == "elsewhere":
@@ -203,7 +209,7 @@ def _tell(desk: AlertSession, event: str) -> None:
     notify_people(desk.survey, desk.archive, f"{datetime.now(UTC):%F}", f"{event} {alert.kind} {state}", what, advice)
 
 
-def order(survey: str, event: str, action: Action, subject: str = "", by: str = "") -> str:
+def order(survey: str, event: str, action: Action, *, subject: str = "", by: str = "") -> str:
     """Give an order about an alert, and let what is wanted follow.
 
     Parameters
@@ -241,8 +247,10 @@ def order(survey: str, event: str, action: Action, subject: str = "", by: str = 
         what = f"the order {action} takes no subject" if known == [""] else f"there is no '{subject}'"
         advice = "leave it empty" if known == [""] else closest(subject, known[:40])
         raise ConfigurationError(file=survey, table="order", key=action, what=what, advice=advice)
-    give(archive, event, action, subject, by)
-    planned = make_plan(opened, archive, event, fields, sites_of(opened, units), mjd_of(datetime.now(UTC)))
+    give(archive, event, action, subject=subject, by=by)
+    planned = make_plan(
+        opened, archive, event, fields=fields, sites=sites_of(opened, units), now=mjd_of(datetime.now(UTC))
+    )
     return f"{event}: {planned.target.state}, {planned.why}; {len(planned.target.fields)} fields wanted"
 
 
@@ -268,6 +276,6 @@ def alert_control(survey: str, event: str, action: Action, subject: str = "", by
     str
         How the alert stands now.
     """
-    told = order(survey, event, action, subject, by)
+    told = order(survey, event, action, subject=subject, by=by)
     run_logger().info("%s", told)
     return told

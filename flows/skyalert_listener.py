@@ -47,6 +47,7 @@ def listen(
     survey: Survey,
     sources: Sequence[NoticeSource],
     track: bool = True,
+    *,
     heard: Heard | None = None,
     over: Callable[[], bool] | None = None,
 ) -> None:
@@ -83,7 +84,7 @@ def listen(
         ear = _Ear(desk, sources, lookouts, tell)
         for event in _running(desk):
             tell(f"{event} goes on")
-            _attempt(desk, event, tell, lambda event=event: run_alert(desk, event, workers, tracked, ear.poll))  # type: ignore[misc]
+            _attempt(desk, event, tell, step=lambda event=event: run_alert(desk, event, workers, tracked, ear.poll))  # type: ignore[misc]
         tell(f"listening; {len(desk.fields)} fields, {len(desk.units)} units, {survey.alert.workers} warm processes")
         while not (over is not None and over()):
             ear.poll()
@@ -92,11 +93,11 @@ def listen(
             for event in [*ear.take_new(), *desk.news()]:
                 known = event in desk.plans and not desk.is_stale(event)
                 run = follow_alert if known else run_alert
-                _attempt(desk, event, tell, lambda e=event, r=run: r(desk, e, workers, tracked, ear.poll))  # type: ignore[misc]
+                _attempt(desk, event, tell, step=lambda e=event, r=run: r(desk, e, workers, tracked, ear.poll))  # type: ignore[misc]
             time.sleep(TICK_SECONDS)
 
 
-def run_once(survey: Survey, content: bytes, where: str, sky_map: Path | None, track: bool, heard: Heard) -> str:
+def run_once(survey: Survey, content: bytes, where: str, *, sky_map: Path | None, track: bool, heard: Heard) -> str:
     """Take in one notice, reduce and rank what there is, and end.
 
     Parameters
@@ -185,7 +186,7 @@ class _Ear:
             self._new[alert.event] = None
 
 
-def _attempt(desk: AlertSession, event: str, tell: Heard, step: Callable[[], object]) -> None:
+def _attempt(desk: AlertSession, event: str, tell: Heard, *, step: Callable[[], object]) -> None:
     """One event that cannot be planned costs no other; people are told, and it is tried again when something comes."""
     try:
         step()
@@ -279,4 +280,4 @@ def alert(survey: str, notice: str, sky_map: str = "") -> str:
     pass  # REFACTOR-EMPTY  # it is built on this module
 
     content, given = notice_bytes(notice), Path(sky_map) if sky_map else None
-    return run_once(load_survey(survey), content, notice, given, True, run_logger().info)
+    return run_once(load_survey(survey), content, notice, sky_map=given, track=True, heard=run_logger().info)

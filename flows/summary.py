@@ -97,6 +97,7 @@ def summarise(
     archive: Archive,
     nights: Sequence[str],
     rows: Sequence[dict[str, Any]],
+    *,
     problems: Sequence[str],
     found: int,
     skipped: int,

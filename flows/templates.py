@@ -56,6 +56,7 @@ def build_templates(
     survey: Survey | str | Path,
     units: Sequence[str] | None = None,
     until: str | None = None,
+    *,
     runner: Runner | None = None,
     redo: bool = False,
     progress: Callable[[TemplateRow, int], None] | None = None,
@@ -121,7 +122,7 @@ def _build(
     ]
     logger.info("%d templates of %d frames", len(calls), sum(len(frames) for frames in groups.values()))
     rows: list[TemplateRow] = []
-    for ended in run_all(make_template, calls, runner, tracked):
+    for ended in run_all(make_template, calls, runner, tracked=tracked):
         rows.append(ended.result if ended.error is None else _lost(ended))
         if progress is not None:
             progress(rows[-1], len(calls))

@@ -40,6 +40,7 @@ def make_dataset(
     out: str | Path,
     survey: Survey | None = None,
     catalogues: Catalogues | None = None,
+    *,
     seed: int = 1,
     units: int = 40,
     work: str | Path | None = None,
@@ -105,11 +106,15 @@ def _make(
 ) -> TrainingSet:
     logger = run_logger()
     if survey is None:
-        found = simulated_examples(parts, seed, units, workers, on_part, tracked)
+        found = simulated_examples(parts, seed, units, workers=workers, on_unit=on_part, tracked=tracked)
         made: dict[str, Any] = {"from": "simulated nights of random units", "seed": seed, "units": units}
     else:
         folders = _made(
-            make_exposure_examples, exposure_calls(survey, catalogues, parts, seed), workers, on_part, tracked
+            make_exposure_examples,
+            exposure_calls(survey, catalogues, parts, seed=seed),
+            workers,
+            told=on_part,
+            tracked=tracked,
         )
         sets = [part for part in map(examples.read, folders) if len(part)]
         if not sets:
@@ -137,7 +142,7 @@ dataset = flow(name="dataset", persist_result=False, validate_parameters=False)(
 
 
 def simulated_examples(
-    work: Path, seed: int, units: int, workers: int, on_unit: Told | None, tracked: bool
+    work: Path, seed: int, units: int, *, workers: int, on_unit: Told | None, tracked: bool
 ) -> TrainingSet:
     """Examples of random units; those that gave none are logged.
 
@@ -165,17 +170,21 @@ def simulated_examples(
         If too many units gave none.
     """
     calls = [{"work": str(work), "seed": seed, "index": index} for index in range(units)]
-    parts = [part for part in map(examples.read, _made(make_examples, calls, workers, on_unit, tracked)) if len(part)]
+    parts = [
+        part
+        for part in map(examples.read, _made(make_examples, calls, workers, told=on_unit, tracked=tracked))
+        if len(part)
+    ]
     if len(parts) < LEAST_PART * units:
         raise TooFewUnits(found=len(parts), asked=units)
     return join(parts)
 
 
-def _made(task: Any, calls: Sequence[dict[str, Any]], workers: int, told: Told | None, tracked: bool) -> list[Path]:
+def _made(task: Any, calls: Sequence[dict[str, Any]], workers: int, *, told: Told | None, tracked: bool) -> list[Path]:
     """Folders of the parts that were made, in order; the others are logged."""
     runner = Runner(kind="processes" if workers > 1 else "in-process", workers=workers, address="")
     folders, logger = [], run_logger()
-    for number, ended in enumerate(run_all(task, calls, runner, tracked), start=1):
+    for number, ended in enumerate(run_all(task, calls, runner, tracked=tracked), start=1):
         if ended.error is None:
             folders.append(Path(ended.result))
         else:
@@ -237,6 +246,7 @@ def train_model(
     out: str | Path,
     source: Source | None = None,
     options: TrainOptions | None = None,
+    *,
     work: str | Path | None = None,
     workers: int = WORKERS,
     on_unit: Callable[[int, int], None] | None = None,
@@ -307,7 +317,7 @@ def _train(
         found = collect(Archive(archive), pq.read_table(source.truth, schema=TRUTH), archive.resolve().name)
     else:
         made |= {"from": "simulated nights of random units", "units": source.units}
-        found = simulated_examples(work, source.seed, source.units, workers, on_unit, tracked)
+        found = simulated_examples(work, source.seed, source.units, workers=workers, on_unit=on_unit, tracked=tracked)
     if source.test:
         made |= {"tested on": ", ".join(source.test)}
         found = with_test_set(found, _read_sets(source.test), source.seed)
@@ -317,8 +327,8 @@ def _train(
         made |= {"not learnt from": ", ".join(source.leave_out)}
         found = leave_out(found, source.leave_out)
     logger.info("%d examples, %d of them real", len(found), int(found.labels.sum()))
-    trained = train(found, options, on_epoch, work / "training.npz")
-    card = release(out, trained, found, made).card
+    trained = train(found, options, on_epoch, checkpoint=work / "training.npz")
+    card = release(out, trained, found, made=made).card
     logger.info("model %s written to %s, threshold %.3f", card["model_id"], out, card["threshold"])
     return card
 

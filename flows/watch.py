@@ -50,6 +50,7 @@ def watch(
     survey: Survey,
     site: str = "",
     units: Sequence[str] = (),
+    *,
     until: datetime | None = None,
     once: bool = False,
     heard: Heard | None = None,
@@ -86,12 +87,12 @@ def watch(
     UnderWayElsewhere
         If the night is being watched already.
     """
-    plan = (survey, *whereabouts(survey, site, units, until, once), until, once, heard)
+    plan = (survey, *whereabouts(survey, site, units, until=until, once=once), until, once, heard)
     return recorded(watching, f"{survey.name} {plan[1] or 'everywhere'}", *plan, track=track)
 
 
 def whereabouts(
-    survey: Survey, site: str, only: Sequence[str], until: datetime | None, once: bool
+    survey: Survey, site: str, only: Sequence[str], *, until: datetime | None, once: bool
 ) -> tuple[str, dict[str, Unit]]:
     """Site to watch and its units, checked before anything is started.
 
@@ -122,14 +123,21 @@ def whereabouts(
     """
     named = sorted({source.site for source in survey.sources})
     if site and site not in survey.sites:
-        _wrong(survey, "name", f"there is no site '{site}'", f"the survey has {', '.join(survey.sites) or 'none'}")
+        _wrong(
+            survey, "name", f"there is no site '{site}'", advice=f"the survey has {', '.join(survey.sites) or 'none'}"
+        )
     if not site:
         if len(named) > 1:
-            _wrong(survey, "name", "the units stand at several sites", f"say which: --site {' or --site '.join(named)}")
+            _wrong(
+                survey,
+                "name",
+                "the units stand at several sites",
+                advice=f"say which: --site {' or --site '.join(named)}",
+            )
         site = named[0]
     if not site and until is None and not once:
         advice = "add [site.NAME] with latitude, longitude and timezone, name it in each [[source]], or give --until"
-        _wrong(survey, "site", "without a site nobody knows when the night ends", advice)
+        _wrong(survey, "site", "without a site nobody knows when the night ends", advice=advice)
     here = [source.unit for source in survey.sources if source.site == site]
     units = survey.load_units([unit for unit in here if not only or unit in only] or list(only))
     for unit in units.values():
@@ -137,7 +145,9 @@ def whereabouts(
         longitude = survey.sites[site].longitude if site else unit.site.longitude
         if abs((unit.site.longitude - longitude + 180.0) % 360.0 - 180.0) > 1.0:
             what = f"it stands at longitude {longitude}, but {unit.name} says {unit.site.longitude} in its unit file"
-            _wrong(survey, "longitude", what, "correct one of them: nights are named by it", f"site.{site}")
+            _wrong(
+                survey, "longitude", what, advice="correct one of them: nights are named by it", table=f"site.{site}"
+            )
     return site, units
 
 
@@ -152,7 +162,7 @@ def _watch(
 ) -> NightSummary:
     archive, logger, began = Archive(survey.archive), run_logger(), datetime.now(UTC)
     night = night_at(survey.sites[site], began, survey.watch.sun_altitude) if site else None
-    end = _end(night, survey, until, once)
+    end = _end(night, survey, until, once=once)
     name = night.name if night is not None else f"{datetime.now(UTC):%Y-%m-%d}"
     progress = Progress(survey.name, site, name, "watching", asdict(this_process()), f"{datetime.now(UTC):%FT%TZ}")
     if night is not None:
@@ -160,18 +170,20 @@ def _watch(
     logger.info("watching %s %s until %s", site or survey.name, name, "all is done" if once else f"{end:%F %T} UTC")
     with ExitStack() as stack:
         stack.enter_context(claimed(archive, f"watch {survey.name} {site}".strip(), "night watch"))
-        vigil = _watch_state(survey, units, archive, night)
+        vigil = _watch_state(survey, units, archive, night=night)
         try:
             with Workers(reduce_exposure, survey.runner.workers, survey.watch.exposure_timeout, tracked) as workers:
                 workers.start()
                 for one in vigil.lookouts:
                     one.start()
-                _keep_watch(survey, units, vigil, workers, progress, None if once else end, heard)
-                _tell_troubles(survey, vigil, progress, datetime.now(UTC))  # what the last look has brought
+                _keep_watch(
+                    survey, units, vigil, workers=workers, progress=progress, end=None if once else end, heard=heard
+                )
+                _tell_troubles(survey, vigil, progress, now=datetime.now(UTC))  # what the last look has brought
             progress.state = "closing"
             write_progress(archive, vigil.describe(progress, datetime.now(UTC)))
             summary = _night(survey, name if site else None, tuple(units), survey.runner, False, None, tracked=tracked)
-            summary = replace(summary, states=_fates(archive, summary, units, began))
+            summary = replace(summary, states=_fates(archive, summary, units, began=began))
             progress.state = "closed"
         finally:
             progress.state = "closed" if progress.state == "closed" else "stopped"
@@ -188,6 +200,7 @@ def _keep_watch(
     survey: Survey,
     units: Mapping[str, Unit],
     vigil: WatchState,
+    *,
     workers: Workers,
     progress: Progress,
     end: datetime | None,
@@ -201,25 +214,25 @@ def _keep_watch(
         while workers.free() and (frame := vigil.next(wish)) is not None:
             workers.submit(reduction_call(frame.exposure, units[frame.exposure.unit], survey, wait=0.0))
         for ended in workers.collect(TICK_SECONDS):
-            row = ended.result if ended.error is None else record_lost(archive, ended, units, problems)
+            row = ended.result if ended.error is None else record_lost(archive, ended, units, problems=problems)
             vigil.end(row, ended.call["url"])
             if heard is not None:
                 heard(row)
         if time.monotonic() - written > WRITE_SECONDS:
             written, now = time.monotonic(), datetime.now(UTC)
             wish = priority_of(archive)
-            _tell_troubles(survey, vigil, progress, now)
+            _tell_troubles(survey, vigil, progress, now=now)
             progress.memory = memory_of([os.getpid(), *workers.pids()])
             write_progress(archive, vigil.describe(progress, now))
 
 
-def _tell_troubles(survey: Survey, vigil: WatchState, progress: Progress, now: datetime) -> None:
+def _tell_troubles(survey: Survey, vigil: WatchState, progress: Progress, *, now: datetime) -> None:
     for trouble in vigil.troubles(now):
         if notify_people(survey, Archive(survey.archive), progress.night, trouble.key, trouble.what, trouble.advice):
             progress.troubles.append(trouble.what)
 
 
-def _fates(archive: Archive, summary: NightSummary, units: Mapping[str, Unit], began: datetime) -> dict[str, int]:
+def _fates(archive: Archive, summary: NightSummary, units: Mapping[str, Unit], *, began: datetime) -> dict[str, int]:
     """What became of the exposures of the night and of those without a night since it began, and what is elsewhere."""
     nights = [night for night in summary.nights if night != WITHOUT_NIGHT]
     rows = [row for night in nights for row in ledger.read(archive, night).to_pylist()]
@@ -234,7 +247,7 @@ def _is_over(vigil: WatchState, end: datetime | None) -> bool:
     return datetime.now(UTC) >= end and not vigil.has_work()
 
 
-def _watch_state(survey: Survey, units: Mapping[str, Unit], archive: Archive, night: Night | None) -> WatchState:
+def _watch_state(survey: Survey, units: Mapping[str, Unit], archive: Archive, *, night: Night | None) -> WatchState:
     since = (night.begins if night is not None else datetime.now(UTC) - timedelta(hours=18)).timestamp()
     models = {name: model_of(unit) for name, unit in units.items()}
     recent = [WITHOUT_NIGHT, *archive.nights()[-3:]]
@@ -245,7 +258,7 @@ def _watch_state(survey: Survey, units: Mapping[str, Unit], archive: Archive, ni
         row = rows.get(found.url)
         if row is None or row["unit"] != unit.name or not found.modified < row["recorded_at"].timestamp():
             return False
-        return work_left(row, unit, models[unit.name], archive) is Work.NOTHING
+        return work_left(row, unit, models[unit.name], archive=archive) is Work.NOTHING
 
     lookouts = []
     for source, unit in survey.sources_of(units):
@@ -254,7 +267,7 @@ def _watch_state(survey: Survey, units: Mapping[str, Unit], archive: Archive, ni
     return WatchState(survey.watch, night, lookouts)
 
 
-def _end(night: Night | None, survey: Survey, until: datetime | None, once: bool) -> datetime:
+def _end(night: Night | None, survey: Survey, until: datetime | None, *, once: bool) -> datetime:
     if until is not None:
         return until
     if night is not None and night.dawn is not None:
@@ -262,5 +275,5 @@ def _end(night: Night | None, survey: Survey, until: datetime | None, once: bool
     return datetime.now(UTC)  # the Sun does not go down tonight: what is there is reduced, and the night closed
 
 
-def _wrong(survey: Survey, key: str, what: str, advice: str, table: str = "site") -> None:
+def _wrong(survey: Survey, key: str, what: str, *, advice: str, table: str = "site") -> None:
     raise ConfigurationError(file=survey.file, table=table, key=key, what=what, advice=advice)

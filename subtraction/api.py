@@ -202,7 +202,7 @@ def subtract(pair: Pair, method: str = "hotpants", options: Mapping[str, Any] | 
             return check(_find(method).subtract(pair, make_options(method, options)), pair)
         if options:
             what = "are given, although the method is picked for each pair"
-            raise _wrong(AUTO, ", ".join(options), what, "name a method, or leave the options away")
+            raise _wrong(AUTO, ", ".join(options), what, advice="name a method, or leave the options away")
         choice = choose(pair)
         difference = subtract(pair, choice.method)
         return dataclasses.replace(difference, choice=choice.why)
@@ -233,15 +233,15 @@ def make_options(method: str, options: Mapping[str, Any] | None = None) -> Any:
     types_by_name = {f.name: get_type_hints(kind)[f.name] for f in dataclasses.fields(kind)}
     for key, value in given.items():
         if key not in types_by_name:
-            raise _wrong(method, key, "is no option of this method", _advice(key, tuple(types_by_name)))
+            raise _wrong(method, key, "is no option of this method", advice=_advice(key, tuple(types_by_name)))
         wanted = types_by_name[key]
         fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
         if not fits or (isinstance(value, bool) and wanted is not bool):
-            raise _wrong(method, key, f"is {value!r}", f"give a value of type {wanted.__name__}")
+            raise _wrong(method, key, f"is {value!r}", advice=f"give a value of type {wanted.__name__}")
     try:
         return kind(**given)
     except ValueError as error:
-        raise _wrong(method, ", ".join(given), str(error), "see the options in docs/algorithms.md") from error
+        raise _wrong(method, ", ".join(given), str(error), advice="see the options in docs/algorithms.md") from error
 
 
 def _find(method: str) -> types.ModuleType:
@@ -256,7 +256,7 @@ def _find(method: str) -> types.ModuleType:
     return importlib.import_module(f"subtraction.methods.{method}")
 
 
-def _wrong(method: str, key: str, what: str, advice: str) -> ConfigurationError:
+def _wrong(method: str, key: str, what: str, *, advice: str) -> ConfigurationError:
     return ConfigurationError(file="unit", table=f"subtraction.options ({method})", key=key, what=what, advice=advice)
 
 

@@ -91,6 +91,7 @@ def finish(
     raw: UnfinishedDifference,
     pair: Pair,
     method: str,
+    *,
     background_order: int = 2,
     threads: int = 0,
     psf: Psf | None = None,
@@ -121,29 +122,35 @@ def finish(
     give_variance(variance, mask, threads)
     blocks = sky_blocks(data, variance, model, mask, threads=threads)
     coefficients, order = fit_background(blocks, pair.science.shape, background_order)
-    subtract_polynomial(data, coefficients, order, threads)
+    subtract_polynomial(data, coefficients, order, threads=threads)
     saturated = pair.science.mask | pair.template.mask
-    subtract_wings(data, variance, model, mask, saturated, raw.x, raw.y, raw.psf.fwhm)
-    subtract_halos(data, variance, mask, saturated, raw.psf.fwhm)
-    sums = star_sums(data, variance, model, mask, raw.psf, raw.x, raw.y)
-    faults = fit_star_faults(data, variance, model, mask, raw.psf, raw.x, raw.y)
-    error = fit_model_error(sums[:, :4], faults, raw.psf, raw.freedom)
-    add_model_error(variance, model, error, threads)
+    subtract_wings(data, variance, model, mask=mask, saturated=saturated, x=raw.x, y=raw.y, fwhm=raw.psf.fwhm)
+    subtract_halos(data, variance, mask, saturated=saturated, fwhm=raw.psf.fwhm)
+    sums = star_sums(data, variance, model, mask=mask, psf=raw.psf, x=raw.x, y=raw.y)
+    faults = fit_star_faults(data, variance, model, mask=mask, psf=raw.psf, x=raw.x, y=raw.y)
+    error = fit_model_error(sums[:, :4], faults, raw.psf, freedom=raw.freedom)
+    add_model_error(variance, model, error, threads=threads)
     field = ImageField(raw.psf.terms, raw.psf.order, raw.psf.shape)
-    score = matched_filter(data, variance, mask, _core(field, raw.psf.fwhm), HARD, threads)
-    pull, scale = _noise_scale(sample_score(score, variance, model, mask, 2.0 * raw.psf.fwhm, threads))
-    usable = settle(data, variance, score, mask, raw.hidden, scale, threads)
+    score = matched_filter(data, variance, mask, psf=_core(field, raw.psf.fwhm), bad=HARD, threads=threads)
+    pull, scale = _noise_scale(
+        sample_score(score, variance, model, mask=mask, reach=2.0 * raw.psf.fwhm, threads=threads)
+    )
+    usable = settle(data, variance, score, mask=mask, hidden=raw.hidden, scale=scale, threads=threads)
     seeing = psf or pair.science.psf
-    depth = depth_metrics(raw.psf, variance, seeing, pair.science.variance, mask, scale) if seeing else {}
+    depth = (
+        depth_metrics(raw.psf, variance, seeing, science_variance=pair.science.variance, mask=mask, scale=scale)
+        if seeing
+        else {}
+    )
     metrics = {
         **raw.metrics,
-        **star_metrics(sums, faults, error, raw.psf),
+        **star_metrics(sums, faults, error, psf=raw.psf),
         "flux_scale_error": flux_scale_error(raw.x, raw.y, faults, mask.shape),
-        **peak_metrics(score, mask, model, variance, raw.psf, threads),
+        **peak_metrics(score, mask, model, variance=variance, psf=raw.psf, threads=threads),
         **depth,
         "noise_scale": scale,
         "sky_pull": abs(pull),
-        "background_residual": _unevenness(data, variance, model, mask, threads),
+        "background_residual": _unevenness(data, variance, model, mask=mask, threads=threads),
         "usable_fraction": usable,
         "coverage": pair.coverage,
     }
@@ -182,7 +189,7 @@ def _noise_scale(values: npt.NDArray[np.float32]) -> tuple[float, float]:
     return pull / scale, scale
 
 
-def _unevenness(data: FloatImage, variance: FloatImage, model: FloatImage, mask: MaskImage, threads: int) -> float:
+def _unevenness(data: FloatImage, variance: FloatImage, model: FloatImage, *, mask: MaskImage, threads: int) -> float:
     """Robust scatter of the background over blocks beyond its noise, in sigma of a pixel."""
     _, _, median, error = sky_blocks(data, variance, model, mask, blocks=12, threads=threads)
     if len(median) < 4:
@@ -219,6 +226,7 @@ def subtract_matched(
     science: Frame,
     target: Frame,
     reference: Frame,
+    *,
     kernel: ImageField,
     filters: Filters,
     anchors: Anchors,
@@ -254,7 +262,7 @@ def subtract_matched(
     """
     template_convolved = target is science
     mask = grow_by_kernel(reference.mask, kernel, threads=threads)
-    hidden = unite(target.mask, mask, template_convolved, threads)
+    hidden = unite(target.mask, mask, template_convolved, threads=threads)
     # The filter is a spike with a shallow ring, so that a missing neighbour changes little.
     final = grow_by_kernel(mask, filters.whitening, tail=0.1, threads=threads) if filters.whitening.half else mask
     centre = float(kernel.total(*(np.array([(n - 1) / 2]) for n in science.shape[::-1]))[0])

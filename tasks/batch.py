@@ -82,7 +82,7 @@ def reduce_batch(
     plan = campaigns.read(home, campaign)
     exposures = campaigns.read_plan(home, campaign, chunk).to_pylist()
     unit = _unit_of(plan, exposures[0]["unit"])
-    first = chunk_ledger.opening(campaign, chunk, unit.name, exposures[0]["night"], len(exposures))
+    first = chunk_ledger.opening(campaign, chunk, unit.name, night=exposures[0]["night"], exposures=len(exposures))
     try:
         with claimed(home, claim_name(campaign, chunk), "campaign chunk"):
             row = chunk_ledger.read_one(home, first)
@@ -92,7 +92,7 @@ def reduce_batch(
             chunk_ledger.record(home, row)
             for one in exposures:
                 began = time.monotonic()
-                _count(row, reduce_planned(home, plan, chunk, unit, one))
+                _count(row, reduce_planned(home, plan, chunk, unit=unit, one=one))
                 row["seconds"] += (took := time.monotonic() - began)
                 make_room(home, during_night, (workers - 1) * took)
             row |= {"state": "failed" if row["failed"] else "done", "ended_at": datetime.now(UTC)}
@@ -121,7 +121,7 @@ def claim_name(campaign: str, chunk: int) -> str:
     return f"{campaign} #{chunk}"
 
 
-def reduce_planned(home: Archive, plan: Campaign, chunk: int, unit: Unit, one: Mapping[str, Any]) -> dict[str, Any]:
+def reduce_planned(home: Archive, plan: Campaign, chunk: int, *, unit: Unit, one: Mapping[str, Any]) -> dict[str, Any]:
     """Reduce one exposure of a plan, unless its process has died of it again and again.
 
     Parameters
@@ -147,16 +147,16 @@ def reduce_planned(home: Archive, plan: Campaign, chunk: int, unit: Unit, one: M
     known = _read(marker)
     deaths = known.get("deaths", {})
     if deaths.get(one["url"], 0) >= DEATHS:
-        return _given_up(archive, unit, night, one["url"], ProcessDied(deaths=deaths[one["url"]]))
+        return _given_up(archive, unit, night, url=one["url"], error=ProcessDied(deaths=deaths[one["url"]]))
     _write(marker, {"url": one["url"], "deaths": deaths})
     try:
-        reduction = reduce_file(one["url"], unit, archive, night, one["label"], logger=run_logger())
+        reduction = reduce_file(one["url"], unit, archive, night=night, label=one["label"], logger=run_logger())
     except (NightsiftError, OSError) as error:  # not even its ledger row could be written
-        return _given_up(archive, unit, night, one["url"], error)
+        return _given_up(archive, unit, night, url=one["url"], error=error)
     return {**reduction.row, "skipped": reduction.skipped}
 
 
-def note_death(home: Archive, campaign: str, chunk: int, times: int = 1) -> str:
+def note_death(home: Archive, campaign: str, chunk: int, *, times: int = 1) -> str:
     """Remember that the process of a chunk died, and which exposure it was at.
 
     Told by whoever has outlived it, so that an exposure is not blamed when everything was killed.
@@ -206,7 +206,7 @@ def _count(row: dict[str, Any], ended: Mapping[str, Any]) -> None:
         row["message"] = f"{Path(ended['url']).name}: {ended['message']}"
 
 
-def _given_up(archive: Archive, unit: Unit, night: str | None, url: str, error: Exception) -> dict[str, Any]:
+def _given_up(archive: Archive, unit: Unit, night: str | None, *, url: str, error: Exception) -> dict[str, Any]:
     """Row of an exposure whose reduction could not write one; where even that fails, the row of the chunk tells."""
     row = opening_row(unit.name, night, url)
     try:
@@ -214,7 +214,7 @@ def _given_up(archive: Archive, unit: Unit, night: str | None, url: str, error: 
         row["exposure_id"] = exposure_identity(unit.name, row["checksum"])
     except NightsiftError as unread:
         run_logger().debug("%s", unread)
-    row = closing_columns({**row, **verdict_on(error)}, {}, 0.0, "")
+    row = closing_columns({**row, **verdict_on(error)}, {}, 0.0, provenance_key="")
     try:
         ledger.record(archive, row)
     except (NightsiftError, OSError) as unwritten:
@@ -223,7 +223,7 @@ def _given_up(archive: Archive, unit: Unit, night: str | None, url: str, error: 
 
 
 def make_room(
-    home: Archive, during_night: DuringNight, rest: float, sleep: Callable[[float], None] = time.sleep
+    home: Archive, during_night: DuringNight, rest: float, *, sleep: Callable[[float], None] = time.sleep
 ) -> None:
     """Wait while a night is going on: until it is over, or as long as leaves one worker's share in all.
 

@@ -51,7 +51,14 @@ def score(stamps: Stamps, candidates: pa.Table, unit: Unit) -> pa.Table:
     if candidates.num_rows == 0:
         return candidates
     calibration = calibration_of(unit)
-    scores = predict(stamps, candidates["sign"].to_numpy(), unit.model.name, unit.model.samples, SEED, calibration)
+    scores = predict(
+        stamps,
+        candidates["sign"].to_numpy(),
+        unit.model.name,
+        samples=unit.model.samples,
+        seed=SEED,
+        calibration=calibration,
+    )
     for name, values in scores.items():
         field = CANDIDATES.field(name)
         candidates = candidates.set_column(CANDIDATES.get_field_index(name), field, pa.array(values, field.type))
@@ -88,7 +95,7 @@ SCORES = ("score", "score_std", "confidence", "model_id")
 """Columns of candidates that a model fills."""
 
 
-def rescore(job: Job, row: dict[str, Any], logger: Logger, label: str) -> dict[str, Any] | None:
+def rescore(job: Job, row: dict[str, Any], logger: Logger, *, label: str) -> dict[str, Any] | None:
     """Score a recorded exposure again, where that is all it needs; its process must hold the claim.
 
     Candidates are written before the ledger row, each atomically: killed in between, it is done once more.
@@ -112,7 +119,7 @@ def rescore(job: Job, row: dict[str, Any], logger: Logger, label: str) -> dict[s
         where the exposure must be reduced; why its stored stamps do not do is told.
     """
     found = recorded(job.archive, row)
-    if job.redo or found is None or work_left(found, job.unit, job.model, job.archive) is not Work.RESCORE:
+    if job.redo or found is None or work_left(found, job.unit, job.model, archive=job.archive) is not Work.RESCORE:
         return None
     where = (found["night"], found["unit"], found["exposure_id"])
     try:

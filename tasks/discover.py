@@ -81,7 +81,7 @@ def facts_of(path: Path, unit: Unit, url: str = "") -> Facts:
 
 
 def find_exposures(
-    source: Source, unit: Unit, place: str, night: str | None = None, fetch: bool = False
+    source: Source, unit: Unit, place: str, *, night: str | None = None, fetch: bool = False
 ) -> list[Exposure]:
     """Find the exposures of one source.
 
@@ -119,7 +119,7 @@ def find_exposures(
 
 
 def find_in_sources(
-    survey: Survey, units: Mapping[str, Unit], night: str | None = None, fetch: bool = False
+    survey: Survey, units: Mapping[str, Unit], night: str | None = None, *, fetch: bool = False
 ) -> tuple[list[Exposure], list[str]]:
     """Find the exposures of units in all their sources; a place that cannot be reached costs only its own exposures.
 
@@ -145,7 +145,7 @@ def find_in_sources(
     problems = []
     for source, unit in survey.sources_of(units):
         try:
-            found |= {one.url: one for one in find_exposures(source, unit, source.frames, night, fetch)}
+            found |= {one.url: one for one in find_exposures(source, unit, source.frames, night=night, fetch=fetch)}
         except SourceError as error:
             run_logger().error("%s: %s", source.unit, error)
             problems.append(f"{source.unit}: {error}")
@@ -176,7 +176,7 @@ def reduction_call(exposure: Exposure, unit: Unit, survey: Survey, **options: An
 
 
 def pending(
-    exposures: Sequence[Exposure], units: dict[str, Unit], models: dict[str, str], archive: Archive
+    exposures: Sequence[Exposure], units: dict[str, Unit], models: dict[str, str], *, archive: Archive
 ) -> dict[Exposure, Work]:
     """Exposures that the ledger does not tell to be finished with these options, code, templates and models.
 
@@ -209,7 +209,7 @@ def pending(
             row = rows.get(exposure_identity(one.unit, checksum(one.url)))
         except SourceError:
             return Work.REDUCE
-        return work_left(row, units[one.unit], models[one.unit], archive)
+        return work_left(row, units[one.unit], models[one.unit], archive=archive)
 
     with ThreadPoolExecutor(READERS) as readers:
         found = dict(zip(exposures, readers.map(needed, exposures), strict=True))

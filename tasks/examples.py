@@ -129,18 +129,20 @@ def harvest(survey: Survey, name: str, options: FactoryOptions | None = None) ->
     refused: Counter[str] = Counter()
     for source, loaded in survey.sources_of(survey.load_units()):
         unit = changed(loaded, model={"name": NO_MODEL})
-        build_templates(source, unit, archive, [str(survey.units)])
+        build_templates(source, unit, archive, folders=[str(survey.units)])
         for exposure in find_exposures(source, unit, source.frames):
             here = pc.and_(pc.equal(truth["exposure_file"], exposure.name), pc.equal(truth["unit"], unit.name))
             known = Known(truth.filter(here), galaxies=galaxies.filter(pc.equal(galaxies["field"], exposure.field)))
-            made, why = examples_of_file(exposure.url, unit, archive, known, name, options, exposure.night)
+            made, why = examples_of_file(
+                exposure.url, unit, archive, known=known, survey=name, options=options, night=exposure.night
+            )
             parts += made
             refused.update(why)
     made_of = join(parts) if parts else empty(options.size)
     return dataclasses.replace(made_of, card={**made_of.card, "refused": dict(refused)})
 
 
-def build_templates(source: Source, unit: Unit, archive: Archive, folders: Sequence[str]) -> None:
+def build_templates(source: Source, unit: Unit, archive: Archive, *, folders: Sequence[str]) -> None:
     """Build the templates of one source, unless they are up to date.
 
     Parameters
@@ -167,6 +169,7 @@ def examples_of_file(
     url: str,
     unit: Unit,
     archive: Archive,
+    *,
     known: Known,
     survey: str,
     options: FactoryOptions,
@@ -206,7 +209,7 @@ def examples_of_file(
             return [], [type(error).__name__] * 2
         for care in (CAREFUL, draw_guards(options.seed, unit.name, frame.meta.exposure_id)):
             try:
-                parts.append(examples_of(frame, unit, archive, known, survey, care, options))
+                parts.append(examples_of(frame, unit, archive, known=known, survey=survey, care=care, options=options))
             except (FrameError, NoTemplate) as error:
                 run_logger().warning("%s gave no %s examples: %s", url, care.name, error)
                 refused.append(type(error).__name__)
@@ -239,7 +242,7 @@ class Catalogues:
         return {name: value for name, value in dataclasses.asdict(self).items() if value}
 
 
-def exposure_calls(survey: Survey, catalogues: Catalogues, parts: Path, seed: int) -> list[dict[str, Any]]:
+def exposure_calls(survey: Survey, catalogues: Catalogues, parts: Path, *, seed: int) -> list[dict[str, Any]]:
     """One call of `make_exposure_examples` for each exposure of a survey, its templates built.
 
     Parameters
@@ -261,7 +264,7 @@ def exposure_calls(survey: Survey, catalogues: Catalogues, parts: Path, seed: in
     calls: list[dict[str, Any]] = []
     for source, unit in survey.sources_of(survey.load_units()):
         options = survey.task_options(unit)
-        build_templates(source, unit, Archive(Path(survey.archive)), options["folders"])
+        build_templates(source, unit, Archive(Path(survey.archive)), folders=options["folders"])
         shared = {
             **options, "survey": survey.name, "parts": str(parts),
             "catalogues": dataclasses.asdict(catalogues), "seed": seed,
@@ -317,7 +320,9 @@ def make_exposure_examples(
     folder = Path(parts) / f"exposure-{identity[:16]}"
     if not (folder / examples.TABLE).is_file():
         known = known_of(known_files, loaded.name, Path(url).name)
-        made, refused = examples_of_file(url, loaded, Archive(Path(archive)), known, survey, options, night)
+        made, refused = examples_of_file(
+            url, loaded, Archive(Path(archive)), known=known, survey=survey, options=options, night=night
+        )
         whole = join(made) if made else empty(options.size)
         counts = {reason: refused.count(reason) for reason in set(refused)}
         examples.write(folder, examples.TrainingSet(whole.stamps, whole.table, {**whole.card, "refused": counts}))

@@ -263,6 +263,7 @@ def examples_of(
     frame: Frame,
     unit: Unit,
     archive: Archive,
+    *,
     known: Known,
     survey: str,
     care: ReductionGuards,
@@ -300,16 +301,24 @@ def examples_of(
         If it has no template.
     """
     unit, reduction = lowered(unit, care), care.name
-    prepared = prepare_pair(frame, unit, archive, care.shift)
+    prepared = prepare_pair(frame, unit, archive, shift=care.shift)
     pair = prepared.pair
     noise = point_source_noise(pair)
     limit = prepared.zero.value - 2.5 * np.log10(LIMIT * float(np.nanmedian(noise)))
     galaxies = _visible(_galaxies(known, prepared), limit)
-    changing = pa.concat_tables([known.truth, _predicted(known, pair.science, unit, limit)])
+    changing = pa.concat_tables([known.truth, _predicted(known, pair.science, unit, limit=limit)])
     lit = _with_template_psf(pair, unit, options.placement)
-    steady = prepared.sources.take(~_near_excluded(prepared.sources.x, prepared.sources.y, known, pair.science))
+    steady = prepared.sources.take(~_near_excluded(prepared.sources.x, prepared.sources.y, known, frame=pair.science))
     lit, synthetic, asked = add_transients(
-        lit, noise, galaxies, changing, prepared.zero, reduction, options.seed, options.placement, steady
+        lit,
+        noise,
+        galaxies,
+        known=changing,
+        zero=prepared.zero,
+        reduction=reduction,
+        seed=options.seed,
+        options=options.placement,
+        stars=steady,
     )
     pair, sources = as_built(lit, synthetic, prepared.sources)
     assert pair.science.psf is not None
@@ -320,17 +329,31 @@ def examples_of(
     files = {frame.meta.exposure_id: Path(frame.meta.path).name}
     labels, matches = label(candidates, files, truth, options.labels)
     at_x, at_y = (np.asarray(candidates[name], dtype=np.float64) for name in ("x", "y"))
-    excluded = _near_excluded(at_x, at_y, known, pair.science) & (labels == BOGUS)
+    excluded = _near_excluded(at_x, at_y, known, frame=pair.science) & (labels == BOGUS)
     labels[excluded] = AMBIGUOUS
     keep, counts = _chosen(labels, options, (reduction, *key_of(frame)))
-    residuals = _still_galaxies(difference, pair, prepared.zero, galaxies, truth, candidates, reduction, options)
+    residuals = _still_galaxies(
+        difference,
+        pair,
+        prepared.zero,
+        galaxies=galaxies,
+        truth=truth,
+        candidates=candidates,
+        reduction=reduction,
+        options=options,
+    )
     chosen = pa.concat_tables([candidates.take(pa.array(keep)).select(list(SAMPLE)), residuals.cast(_SAMPLE)])
     labels = np.concatenate([labels[keep], np.full(len(residuals), BOGUS, np.int8)])
     matches = np.concatenate([matches[keep], np.full(len(residuals), -1, np.int64)])
     stamps = cut(
-        pair, difference, chosen["x"].to_numpy(), chosen["y"].to_numpy(), options.size, unit.stamps.orientation
+        pair,
+        difference,
+        chosen["x"].to_numpy(),
+        y=chosen["y"].to_numpy(),
+        size=options.size,
+        orientation=unit.stamps.orientation,
     )
-    rows = rows_of(chosen, labels, matches, truth, survey, reduction, around)
+    rows = rows_of(chosen, labels, matches, truth=truth, survey=survey, reduction=reduction, around=around)
     card = {
         "surveys": 1,
         "left_out": counts | {"at_known_objects": int(excluded.sum())},
@@ -343,7 +366,7 @@ def examples_of(
     return TrainingSet(stamps, rows, card)
 
 
-def prepare_pair(frame: Frame, unit: Unit, archive: Archive, shift: tuple[float, float] = (0.0, 0.0)) -> Prepared:
+def prepare_pair(frame: Frame, unit: Unit, archive: Archive, *, shift: tuple[float, float] = (0.0, 0.0)) -> Prepared:
     """Take a frame to the grid of its template.
 
     Parameters
@@ -395,7 +418,7 @@ def _chosen(
     return np.sort(np.concatenate([np.flatnonzero(labels == REAL), kept])), counts
 
 
-def _predicted(known: Known, frame: Frame, unit: Unit, limit: float) -> pa.Table:
+def _predicted(known: Known, frame: Frame, unit: Unit, *, limit: float) -> pa.Table:
     """Minor planets by their ephemerides, where there are orbits and coordinates."""
     if known.orbits is None or frame.wcs is None:
         return TRUTH.empty_table()
@@ -403,11 +426,11 @@ def _predicted(known: Known, frame: Frame, unit: Unit, limit: float) -> pa.Table
     return predicted_truth(frame, frame.wcs, known.orbits, site=unit.site, faintest=faintest)
 
 
-def _near_excluded(x: Values, y: Values, known: Known, frame: Frame) -> npt.NDArray[np.bool_]:
+def _near_excluded(x: Values, y: Values, known: Known, *, frame: Frame) -> npt.NDArray[np.bool_]:
     """Positions at objects that may vary."""
     if not len(known.excluded) or frame.wcs is None or not len(x):
         return np.zeros(len(x), dtype=np.bool_)
-    there = on_frame(frame.wcs, frame.shape, known.excluded[:, 0], known.excluded[:, 1])
+    there = on_frame(frame.wcs, frame.shape, known.excluded[:, 0], dec=known.excluded[:, 1])
     if not len(there):
         return np.zeros(len(x), dtype=np.bool_)
     return np.asarray(cKDTree(there).query(np.column_stack([x, y]))[0] <= EXCLUDED)
@@ -440,6 +463,7 @@ def _still_galaxies(
     difference: Difference,
     pair: Pair,
     zero: ZeroPoint,
+    *,
     galaxies: Galaxies,
     truth: pa.Table,
     candidates: pa.Table,
@@ -450,5 +474,7 @@ def _still_galaxies(
     rng = generator(options.seed, "galaxies", reduction, *key_of(pair.science))
     n = int(rng.poisson(options.galaxies * difference.data.size / 1e6))
     clear = options.labels.clear_radius
-    still = quiet_galaxies(galaxies, places(truth), places(candidates), n, clear, options.placement, rng)
-    return residual_rows(difference, pair, zero, still)
+    still = quiet_galaxies(
+        galaxies, places(truth), places(candidates), n=n, clear=clear, options=options.placement, rng=rng
+    )
+    return residual_rows(difference, pair, zero, galaxies=still)

@@ -97,11 +97,11 @@ def flag_unit(archive: Archive, night: str, unit: Unit) -> int:
         if row["exposure_id"] in changed or (row["state"] == "done" and _is_behind(row, after, unit)):
             of_exposure = after.filter(pc.equal(after["exposure_id"], row["exposure_id"]))
             of_exposure = of_exposure.replace_schema_metadata(CANDIDATES.metadata).cast(CANDIDATES)
-            _rewrite(archive, row, of_exposure, unit)
+            _rewrite(archive, row, of_exposure, unit=unit)
     return len(changed)
 
 
-def _rewrite(archive: Archive, row: dict[str, Any], candidates: pa.Table, unit: Unit) -> None:
+def _rewrite(archive: Archive, row: dict[str, Any], candidates: pa.Table, *, unit: Unit) -> None:
     """Write candidates and row, unless another process is at the exposure or was since they were read.
 
     What that one has made is not replaced by what was read before; the next run that finishes the night takes it up.
@@ -152,7 +152,10 @@ def write_report(archive: Archive, night: str, thresholds: Mapping[str, float], 
     stamps = stamps_of(archive, choice, night)
     path = archive.report(night)
     with atomic(path) as temporary:
-        temporary.write_text(render(night, rows, candidates, choice, stamps, thresholds, problems), encoding="utf-8")
+        temporary.write_text(
+            render(night, rows, candidates, choice=choice, stamps=stamps, thresholds=thresholds, problems=problems),
+            encoding="utf-8",
+        )
     return path
 
 

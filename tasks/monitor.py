@@ -92,7 +92,7 @@ def embed_night(archive: Archive, unit: Unit, night: str) -> tuple[pa.Table, npt
         if kept["candidate_id"].to_pylist() == ids:
             return candidates, as_rows(kept["features"])
     classifier = load(unit.model.name)
-    stamps = read_rows(archive, candidates, np.arange(len(ids)), classifier.recipe.size)
+    stamps = read_rows(archive, candidates, np.arange(len(ids)), size=classifier.recipe.size)
     features = pooled(trunk_features(stamps, candidates["sign"].to_numpy(), classifier))
     write_table(path, table({"candidate_id": ids, "features": list(features)}, EMBEDDINGS))
     return candidates, features
@@ -153,7 +153,7 @@ def inject_exposure(row: Mapping[str, Any], unit: str, archive: str, folders: Se
     return int(injected.num_rows)
 
 
-def recover_injected(row: Mapping[str, Any], unit: Unit, archive: Archive, seed: int = 0) -> pa.Table:
+def recover_injected(row: Mapping[str, Any], unit: Unit, archive: Archive, *, seed: int = 0) -> pa.Table:
     """Inject point sources into a recorded exposure and reduce it again; of the archive nothing changes.
 
     They are added to the science frame once its PSF is known, with their photon noise, at random good pixels away from
@@ -198,13 +198,13 @@ def recover_injected(row: Mapping[str, Any], unit: Unit, archive: Archive, seed:
     reduction = Reduction(opening_row(unit.name, row["night"], row["url"]))
     with local_copy(row["url"]) as path:
         reduction.row["checksum"] = checksum(Path(path))
-        template_id, zero = to_difference(reduction, Path(path), unit, archive, change)
+        template_id, zero = to_difference(reduction, Path(path), unit, archive=archive, change=change)
     pair, difference = reduction.pair, reduction.difference
     assert pair is not None
     assert difference is not None
     candidates = find_candidates.fn(difference, pair, unit, zero, template_id)
     candidates = score.fn(cut_stamps.fn(pair, difference, candidates, unit), candidates, unit)
-    found = match_injected(candidates, injected["x"], injected["y"], unit.model.threshold)
+    found = match_injected(candidates, injected["x"], injected["y"], threshold=unit.model.threshold)
     n = len(injected["x"])
     pixels = tuple(np.rint(injected[name]).astype(int) for name in ("y", "x"))
     found["searched"] = difference.mask[pixels] == 0
@@ -232,7 +232,7 @@ def pipeline_of(unit: Unit, model_id: str) -> str:
         SHA-256 in hexadecimal: of the code that injects, recovers and scores, the options and the model.
     """
     code = provenance.code_of("injection")
-    inputs = {"pixels": key_of("", "", unit, code), "model": model_id}
+    inputs = {"pixels": key_of("", "", unit, code=code), "model": model_id}
     return provenance.key(inputs, {"samples": unit.model.samples}, code)
 
 
@@ -291,7 +291,7 @@ def draw_places(
 
 
 def match_injected(
-    candidates: pa.Table, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], threshold: float
+    candidates: pa.Table, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], *, threshold: float
 ) -> dict[str, Any]:
     """Which injected sources were found, and which accepted.
 
@@ -367,7 +367,7 @@ def read_night(archive: Archive, unit: Unit, night: str) -> NightData:
     score = np.array([np.nan if one is None else one for one in candidates["score"].to_pylist()], dtype=np.float64)
     scored = np.isfinite(score)
     p = np.clip(score[scored], TINY, 1.0 - TINY)
-    injected = injected_by(archive, unit.name, [night], pipeline_of(unit, model_of(unit)))
+    injected = injected_by(archive, unit.name, [night], pipeline=pipeline_of(unit, model_of(unit)))
     searched = injected["searched"].to_numpy(zero_copy_only=False).astype(bool)
     recovered = searched & scored_above(injected, unit.model.threshold)
     return NightData(
@@ -396,7 +396,7 @@ def scored_above(injected: pa.Table, threshold: float) -> npt.NDArray[np.bool_]:
     return np.asarray((score >= threshold) & injected["detected"].to_numpy(zero_copy_only=False).astype(bool))
 
 
-def injected_by(archive: Archive, unit: str, nights: Sequence[str], pipeline: str) -> pa.Table:
+def injected_by(archive: Archive, unit: str, nights: Sequence[str], *, pipeline: str) -> pa.Table:
     """What became of the sources that were injected into nights of a unit, by its present pipeline.
 
     What a pipeline of other code, options or model recovered does not count, and is injected anew (`rows_to_inject`):
@@ -423,7 +423,7 @@ def injected_by(archive: Archive, unit: str, nights: Sequence[str], pipeline: st
     return injected.filter(pc.equal(injected["provenance"], pipeline))
 
 
-def rows_to_inject(archive: Archive, unit: str, night: str, exposures: int, pipeline: str) -> list[dict[str, Any]]:
+def rows_to_inject(archive: Archive, unit: str, night: str, *, exposures: int, pipeline: str) -> list[dict[str, Any]]:
     """Exposures of a night that sources are to be injected into.
 
     Parameters
@@ -477,6 +477,7 @@ def verdict_rows(
     night: NightData,
     verdict: NightVerdict | None,
     state: str,
+    *,
     message: str,
     reference: CalibrationSet | None,
     model: str,

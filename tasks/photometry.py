@@ -100,17 +100,17 @@ def measure_exposure(
     with local_copy(row["url"]) as path:
         reduction = Reduction(opening_row(unit.name, row["night"], row["url"]))
         reduction.row["checksum"] = checksum(Path(path))
-        _, zero = to_difference(reduction, Path(path), unit, archive)
+        _, zero = to_difference(reduction, Path(path), unit, archive=archive)
     pair, difference, facts = reduction.pair, reduction.difference, reduction.row
     assert pair is not None
     assert difference is not None
     x, y, on_frame = _places(pair.science, positions)
-    forced = forced_photometry(difference, x, y, zero, recentre)
+    forced = forced_photometry(difference, x, y, zero_point=zero, recentre=recentre)
     seen = [p for p, inside in zip(positions, on_frame, strict=True) if inside]
     constant = {name: facts.get(name) for name in ("night", "field", "band", "mjd", "exposure_s", "template_id")} | {
         "exposure_id": row["exposure_id"], "unit": unit.name, "zero_point": facts.get("zero_point"),
         "verdict": difference.verdict, "version": __version__,
-        "provenance": key_of(facts["checksum"], facts["template_id"], unit, code_of("photometry")),
+        "provenance": key_of(facts["checksum"], facts["template_id"], unit, code=code_of("photometry")),
     }  # fmt: skip
     columns: dict[str, Any] = {"name": [p.name for p in seen], "ra": [p.ra for p in seen], "dec": [p.dec for p in seen]}
     columns |= {name: [value] * len(seen) for name, value in constant.items()}

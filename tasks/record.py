@@ -85,7 +85,7 @@ class Work(StrEnum):
     REDUCE = "reduce"
 
 
-def key_of(checksum: str, template_id: str, unit: Unit, code: str = "") -> str:
+def key_of(checksum: str, template_id: str, unit: Unit, *, code: str = "") -> str:
     """Provenance of what is found in an exposure: same key, same candidates and stamps.
 
     Parameters
@@ -165,7 +165,7 @@ def verdict_on(error: Exception) -> dict[str, Any]:
 
 
 def closing_columns(
-    row: dict[str, Any], seconds: dict[str, float], total: float, provenance_key: str, scoring: str | None = None
+    row: dict[str, Any], seconds: dict[str, float], total: float, *, provenance_key: str, scoring: str | None = None
 ) -> dict[str, Any]:
     """Columns that are known when all is over.
 
@@ -218,7 +218,7 @@ def recorded(archive: Archive, row: dict[str, Any]) -> dict[str, Any] | None:
     return rows[0] if rows else None
 
 
-def work_left(row: dict[str, Any] | None, unit: Unit, model_id: str, archive: Archive) -> Work:
+def work_left(row: dict[str, Any] | None, unit: Unit, model_id: str, *, archive: Archive) -> Work:
     """What an exposure needs: whoever wants to know asks here.
 
     Parameters
@@ -328,7 +328,7 @@ def known_row(job: Job, row: dict[str, Any], stack: ExitStack) -> dict[str, Any]
 def _finished(job: Job, row: dict[str, Any], began: dict[str, Any] | None) -> dict[str, Any] | None:
     """The row of the ledger where it is final and current; one to be redone counts if it is newer than at the start."""
     found = recorded(job.archive, row)
-    if found is None or work_left(found, job.unit, job.model, job.archive) is not Work.NOTHING:
+    if found is None or work_left(found, job.unit, job.model, archive=job.archive) is not Work.NOTHING:
         return None
     if job.redo and began is not None and found["recorded_at"] == began["recorded_at"]:
         return None

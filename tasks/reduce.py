@@ -125,7 +125,9 @@ def reduce_exposure(
     """
     keep_freed_memory()
     loaded = load_unit(unit, folders)
-    reduction = reduce_file(url, loaded, Archive(Path(archive)), night, label, redo, run_logger(), wait)
+    reduction = reduce_file(
+        url, loaded, Archive(Path(archive)), night=night, label=label, redo=redo, logger=run_logger(), wait=wait
+    )
     return reduction.row | {"rescored": True} if reduction.rescored else reduction.row
 
 
@@ -133,6 +135,7 @@ def reduce_file(
     url: str,
     unit: Unit,
     archive: Archive,
+    *,
     night: str | None = None,
     label: str = "",
     redo: bool = False,
@@ -179,32 +182,34 @@ def reduce_file(
     with ExitStack() as stack:
         try:
             with local_copy(url) as path:
-                _identify(reduction.row, unit, path, night)
+                _identify(reduction.row, unit, path, night=night)
                 known = known_row(job, reduction.row, stack)
                 if known is not None:
                     return Reduction(known, skipped=True)
-                rescored = rescore(job, reduction.row, logger, label)
+                rescored = rescore(job, reduction.row, logger, label=label)
                 if rescored is not None:
                     return Reduction(rescored, rescored=True)
-                run_steps(reduction, path, unit, archive)
+                run_steps(reduction, path, unit, archive=archive)
             with reduction.clock.timed("publish"):
                 patiently(lambda: publish.fn(archive, reduction.row, reduction.candidates, reduction.stamps))
             reduction.row |= {"state": "done"}
         except Exception as error:  # noqa: BLE001
             # The border of an exposure: the only place that catches everything, so that one frame never costs another.
             reduction.row |= verdict_on(error)
-            _tell(logger, label, reduction, error)
+            _tell(logger, label, reduction, error=error)
             withdraw(archive, reduction.row)
         content, template_id = reduction.row["checksum"], reduction.row.get("template_id") or ""
         key = key_of(content, template_id, unit) if content else ""
         scoring = scoring_of(unit, job.model) if reduction.row["state"] == "done" else None
-        reduction.row = closing_columns(reduction.row, reduction.clock.seconds, reduction.clock.total, key, scoring)
+        reduction.row = closing_columns(
+            reduction.row, reduction.clock.seconds, reduction.clock.total, provenance_key=key, scoring=scoring
+        )
         patiently(lambda: commit.fn(archive, reduction.row))
     reduction.clock.log(logger, f"{label}: {reduction.row['state']}")
     return reduction
 
 
-def run_steps(reduction: Reduction, path: Path, unit: Unit, archive: Archive) -> None:
+def run_steps(reduction: Reduction, path: Path, unit: Unit, *, archive: Archive) -> None:
     """Take one exposure from its file to scored candidates, filling the reduction stage by stage.
 
     Parameters
@@ -225,7 +230,7 @@ def run_steps(reduction: Reduction, path: Path, unit: Unit, archive: Archive) ->
     NoTemplate
         If no template exists yet.
     """
-    template_id, zero = to_difference(reduction, path, unit, archive)
+    template_id, zero = to_difference(reduction, path, unit, archive=archive)
     pair, difference = reduction.pair, reduction.difference
     assert pair is not None
     assert difference is not None
@@ -241,7 +246,7 @@ def run_steps(reduction: Reduction, path: Path, unit: Unit, archive: Archive) ->
 
 
 def to_difference(
-    reduction: Reduction, path: Path, unit: Unit, archive: Archive, change: Callable[[Frame], Frame] | None = None
+    reduction: Reduction, path: Path, unit: Unit, *, archive: Archive, change: Callable[[Frame], Frame] | None = None
 ) -> tuple[str, ZeroPoint]:
     """Take one exposure from its file to its calibrated difference, the first part of `run_steps`.
 
@@ -309,7 +314,7 @@ def to_difference(
     return template_id, zero
 
 
-def _identify(row: dict[str, Any], unit: Unit, path: Path, night: str | None) -> None:
+def _identify(row: dict[str, Any], unit: Unit, path: Path, *, night: str | None) -> None:
     """Identity by content; the night by the header, unless it was given."""
     row["checksum"] = patiently(lambda: checksum(path))
     row["exposure_id"] = exposure_identity(unit.name, row["checksum"])
@@ -321,7 +326,7 @@ def _identify(row: dict[str, Any], unit: Unit, path: Path, night: str | None) ->
             logging.getLogger(__name__).debug("%s", error)
 
 
-def _tell(logger: Logger, label: str, reduction: Reduction, error: Exception) -> None:
+def _tell(logger: Logger, label: str, reduction: Reduction, *, error: Exception) -> None:
     where, row = reduction.clock.stage or "opening", reduction.row
     if row["state"] == "failed":
         logger.error("%s failed at %s: %s", label, where, row["message"], exc_info=error)

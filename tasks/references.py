@@ -175,7 +175,7 @@ def keep_model(archive: Archive, unit: Unit, model: str) -> Path | None:
     return target
 
 
-def write_completeness(archive: Archive, unit: str, model: str, pipeline: str) -> Path | None:
+def write_completeness(archive: Archive, unit: str, model: str, *, pipeline: str) -> Path | None:
     """Write what a pipeline recovered of the sources injected into a unit's exposures beside the kept model.
 
     Parameters
@@ -203,7 +203,7 @@ def write_completeness(archive: Archive, unit: str, model: str, pipeline: str) -
     return path
 
 
-def completeness(injected: pa.Table, unit: str, model: str, width: float = WIDTH) -> pa.Table:
+def completeness(injected: pa.Table, unit: str, model: str, *, width: float = WIDTH) -> pa.Table:
     """Count injected sources by magnitude.
 
     Parameters

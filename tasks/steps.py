@@ -117,7 +117,7 @@ def align_to(frame: Frame, found: StarTable, template: Template, unit: Unit) -> 
     Alignment
         The mapping from science to template pixels.
     """
-    return align(frame, found, template, unit.alignment)
+    return align(frame, found, template, options=unit.alignment)
 
 
 @task(name="warp", persist_result=False, cache_policy=NO_CACHE)
@@ -163,7 +163,7 @@ def ingest(path: Path, unit: Unit, night: str | None = None, sha256: str = "", u
     Frame
         ADU with sky; variance, mask and facts.
     """
-    frame = load_exposure(path, unit, night, sha256)
+    frame = load_exposure(path, unit, night, sha256=sha256)
     return frame.replace(meta=dataclasses.replace(frame.meta, path=url or str(path)))
 
 
@@ -248,7 +248,7 @@ def find_candidates(difference: Difference, pair: Pair, unit: Unit, zero: ZeroPo
     pyarrow.Table
         Schema `nightsift.core.tables.CANDIDATES`.
     """
-    return extract(difference, pair, unit, zero, template_id)
+    return extract(difference, pair, unit, zero_point=zero, template_id=template_id)
 
 
 @task(name="stamp", persist_result=False, cache_policy=NO_CACHE)
@@ -272,7 +272,7 @@ def cut_stamps(pair: Pair, difference: Difference, candidates: pa.Table, unit: U
         One a candidate, in their order.
     """
     x, y = candidates["x"].to_numpy(), candidates["y"].to_numpy()
-    return cut(pair, difference, x, y, unit.stamps.size, unit.stamps.orientation)
+    return cut(pair, difference, x, y=y, size=unit.stamps.size, orientation=unit.stamps.orientation)
 
 
 class Stopwatch:

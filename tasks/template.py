@@ -103,7 +103,7 @@ def make_template(
     loaded = load_unit(unit, folders)
     row = TemplateRow(loaded.name, field, band, "failed", offered=len(urls))
     try:
-        row = build(row, urls, loaded, Archive(Path(archive)), clock, redo)
+        row = build(row, urls, loaded, archive=Archive(Path(archive)), clock=clock, redo=redo)
     except FrameError as error:
         row = dataclasses.replace(row, state="refused", message=str(error))
     except (NightsiftError, OSError, MemoryError) as error:
@@ -114,7 +114,7 @@ def make_template(
 
 
 def build(
-    row: TemplateRow, urls: Sequence[str], unit: Unit, archive: Archive, clock: Stopwatch, redo: bool = False
+    row: TemplateRow, urls: Sequence[str], unit: Unit, *, archive: Archive, clock: Stopwatch, redo: bool = False
 ) -> TemplateRow:
     """Build one template and write it.
 
@@ -145,7 +145,7 @@ def build(
     """
     with clock.timed("identify"):
         ids = {url: _identity_of(url, unit) for url in urls}
-        if not redo and (kept := up_to_date(archive, row, unit, set(ids.values()))):
+        if not redo and (kept := up_to_date(archive, row, unit, ids=set(ids.values()))):
             return dataclasses.replace(row, state="kept", template_id=kept)
     with clock.timed("prepare"):
         frames, stars, zero_points, left_out = _prepare_all(urls, ids, unit)
@@ -153,7 +153,7 @@ def build(
         what = f"none of {len(urls)} frames can be used, such as {left_out[0][1] if left_out else 'none found'}"
         return dataclasses.replace(row, state="refused", message=what, left_out=tuple(left_out))
     with clock.timed("combine"):
-        template = build_template(frames, stars, unit, zero_points)
+        template = build_template(frames, stars, unit, zero_points=zero_points)
         template = dataclasses.replace(template, refused=(*template.refused, *left_out))
     with clock.timed("solve"):
         template = _with_coordinates(template, unit)
@@ -177,7 +177,7 @@ def _with_coordinates(template: Template, unit: Unit) -> Template:
         return template
 
 
-def up_to_date(archive: Archive, row: TemplateRow, unit: Unit, ids: set[str]) -> str:
+def up_to_date(archive: Archive, row: TemplateRow, unit: Unit, *, ids: set[str]) -> str:
     """Identity of the newest template when it was made from these very frames with these options.
 
     Parameters

@@ -179,7 +179,7 @@ class UnitInputs:
         return {"tables": self.tables(night), "pipeline": self.pipeline, "scored_by": scored, "inputs": inputs}
 
 
-def latest_nights(inputs: UnitInputs, known: CalibrationSet, now: str, most: int) -> list[str]:
+def latest_nights(inputs: UnitInputs, known: CalibrationSet, now: str, *, most: int) -> list[str]:
     """Nights that are judged together with a night: the latest ones since the calibration set was begun, outside of it.
 
     Parameters
@@ -208,7 +208,7 @@ def latest_nights(inputs: UnitInputs, known: CalibrationSet, now: str, most: int
 
 
 def night_key(
-    now: str, units: Mapping[str, tuple[UnitInputs, CalibrationSet | None]], prior: str, rate: float, most: int
+    now: str, units: Mapping[str, tuple[UnitInputs, CalibrationSet | None]], prior: str, *, rate: float, most: int
 ) -> str:
     """What the verdicts on a night depend on, over all its units.
 
@@ -235,7 +235,7 @@ def night_key(
         of_unit: list[Any] = [name, one.model, one.pipeline, one.tables(now), None, []]
         if known is not None:
             of_unit[-2] = one.reference_key(known)
-            of_unit[-1] = [(night, one.tables(night)) for night in latest_nights(one, known, now, most)]
+            of_unit[-1] = [(night, one.tables(night)) for night in latest_nights(one, known, now, most=most)]
         parts.append(of_unit)
     return digest_of(code_of("monitoring"), prior, rate, now, parts)
 
@@ -367,11 +367,19 @@ def write_page(
             continue
         logits[one.unit.name] = (one.nights[now].logits, np.concatenate([n.logits for n in one.reference.nights]))
         tonight, before = (
-            injected_by(archive, one.unit.name, n, one.inputs.pipeline) for n in ([now], one.known.nights)
+            injected_by(archive, one.unit.name, n, pipeline=one.inputs.pipeline) for n in ([now], one.known.nights)
         )
         injections[one.unit.name] = (tonight.to_pylist(), before.to_pylist())
     page = render_drift(
-        now, history, titles, logits, injections, Path(survey).name, str(archive.home / "models"), rate, problems
+        now,
+        history,
+        titles,
+        logits=logits,
+        injections=injections,
+        survey=Path(survey).name,
+        models=str(archive.home / "models"),
+        rate=rate,
+        problems=problems,
     )
     with atomic(archive.report(now, "drift")) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -187,7 +187,7 @@ def fit_calibration(
     tried = [name for name, least in LEAST.items() if rarer >= least]
     if tried and fold is None:
         tried, reasons = [], (*reasons, ONE_GROUP)
-    held = {"none": _mean(z), **{name: _held_out(name, z, y, fold) for name in tried}}
+    held = {"none": _mean(z), **{name: _held_out(name, z, y, fold=fold) for name in tried}}
     seen = {name: losses(p, y) for name, p in held.items()}
     method = _choose(seen)
     parameters = _fit(method, z, y)
@@ -241,7 +241,7 @@ def _folds(groups: npt.NDArray[Any], labels: npt.NDArray[np.int64], seed: int) -
     return fold if whole else None
 
 
-def _held_out(name: str, z: Float64, y: npt.NDArray[np.int64], fold: npt.NDArray[np.int64] | None) -> Float64:
+def _held_out(name: str, z: Float64, y: npt.NDArray[np.int64], *, fold: npt.NDArray[np.int64] | None) -> Float64:
     """Probability of each example under the map learnt without its fold."""
     assert fold is not None
     probability = np.empty(len(y))

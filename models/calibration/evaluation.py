@@ -75,7 +75,7 @@ class Evaluated:
 
 
 def evaluate(
-    classifier: Classifier, examples: TrainingSet, threshold: float | None = None, samples: int = 20, seed: int = 0
+    classifier: Classifier, examples: TrainingSet, threshold: float | None = None, *, samples: int = 20, seed: int = 0
 ) -> Evaluated:
     """Score a labelled set.
 
@@ -97,7 +97,7 @@ def evaluate(
     Evaluated
         The scores and what is known of the examples.
     """
-    logits = sample_logits(examples.stamps, examples.sign, classifier, samples, seed)
+    logits = sample_logits(examples.stamps, examples.sign, classifier, samples=samples, seed=seed)
     told = summarise(logits)
     labels = examples.labels.astype(np.int64)
     columns = {name: np.array(examples.table[name].to_pylist(), dtype=object) for name in examples.table.column_names}
@@ -106,12 +106,12 @@ def evaluate(
     return Evaluated(
         classifier.name, classifier.model_id, given, labels, told["score"].astype(np.float64),
         told["score_std"].astype(np.float64), told["confidence"].astype(np.float64),
-        calibrated_elsewhere(logits, labels, groups, seed), columns, groups,
+        calibrated_elsewhere(logits, labels, groups, seed=seed), columns, groups,
     )  # fmt: skip
 
 
 def calibrated_elsewhere(
-    logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int64], groups: npt.NDArray[np.str_], seed: int = 0
+    logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int64], groups: npt.NDArray[np.str_], *, seed: int = 0
 ) -> Float64:
     """Scores after calibration, each half of the fields and nights by a map that was learnt on the other half.
 
@@ -350,7 +350,7 @@ def recovery(one: Evaluated, column: str, edges: Sequence[float] | None = None) 
     subsets = {"all": real}
     if synthetic[real].any():
         subsets = {"all": real, "without synthetic": real & ~synthetic, "synthetic only": real & synthetic}
-    return {name: _binned(one.scores >= one.threshold, values, rows, edges) for name, rows in subsets.items()}
+    return {name: _binned(one.scores >= one.threshold, values, rows, edges=edges) for name, rows in subsets.items()}
 
 
 def reliability_bins(scores: Float64, labels: npt.NDArray[np.int64], bins: int = 16) -> dict[str, Any]:
@@ -401,7 +401,7 @@ def _below(scores: Float64, thresholds: Float64) -> Float64:
     return np.searchsorted(np.sort(scores), thresholds, side="left") / max(len(scores), 1)
 
 
-def _binned(good: npt.NDArray[np.bool_], values: Float64, rows: Any, edges: Sequence[float]) -> dict[str, Any]:
+def _binned(good: npt.NDArray[np.bool_], values: Float64, rows: Any, *, edges: Sequence[float]) -> dict[str, Any]:
     place = np.digitize(values, edges) - 1
     found: dict[str, list[float]] = {"middle": [], "part": [], "error": [], "n": []}
     for one in range(len(edges) - 1):
@@ -474,6 +474,7 @@ def learning_curve(
     examples: TrainingSet,
     options: TrainOptions,
     fractions: Sequence[float] = FRACTIONS,
+    *,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, float]]:
     """Train on growing parts of the training part, whole units at a time, each part holding the smaller ones.

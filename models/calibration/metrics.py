@@ -81,7 +81,7 @@ def brier(probability: Probabilities, labels: Labels) -> float:
     return float(np.mean((np.asarray(probability, dtype=np.float64) - np.asarray(labels)) ** 2))
 
 
-def ece(probability: Probabilities, labels: Labels, bins: int = 15, equal_mass: bool = False) -> float:
+def ece(probability: Probabilities, labels: Labels, bins: int = 15, *, equal_mass: bool = False) -> float:
     """Expected calibration error: mean distance of probability and part that is real, over bins (Guo et al., eq. 3).
 
     Parameters
@@ -173,6 +173,7 @@ def grouped_bootstrap(
     figure: Callable[[npt.NDArray[np.int64]], float],
     groups: npt.NDArray[np.generic],
     draws: int = 200,
+    *,
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float]:
@@ -333,7 +334,7 @@ def reliability(scores: Scores, labels: Labels, bins: int = 10) -> list[dict[str
 
 
 def by_snr(
-    scores: Scores, labels: Labels, snr: Scores, threshold: float, bins: Sequence[float] = SNR_BINS
+    scores: Scores, labels: Labels, snr: Scores, *, threshold: float, bins: Sequence[float] = SNR_BINS
 ) -> list[dict[str, Any]]:
     """Missed and FPR in bins of S/N.
 
@@ -359,7 +360,7 @@ def by_snr(
     return rows
 
 
-def by_kind(scores: Scores, labels: Labels, kinds: npt.NDArray[Any], threshold: float) -> list[dict[str, Any]]:
+def by_kind(scores: Scores, labels: Labels, kinds: npt.NDArray[Any], *, threshold: float) -> list[dict[str, Any]]:
     """Missed by kind of real object.
 
     Parameters
@@ -384,7 +385,9 @@ def by_kind(scores: Scores, labels: Labels, kinds: npt.NDArray[Any], threshold: 
     return rows
 
 
-def figures(scores: Scores, labels: Labels, snr: Scores, kinds: npt.NDArray[Any], threshold: float) -> dict[str, Any]:
+def figures(
+    scores: Scores, labels: Labels, snr: Scores, *, kinds: npt.NDArray[Any], threshold: float
+) -> dict[str, Any]:
     """All figures of one test set, as they stand in a card.
 
     Parameters
@@ -414,8 +417,8 @@ def figures(scores: Scores, labels: Labels, snr: Scores, kinds: npt.NDArray[Any]
         "missed_at_fpr_1e-2": missed_and_fpr(scores, labels, at["1e-2"])[0],
         "missed_at_fpr_1e-3": missed_and_fpr(scores, labels, at["1e-3"])[0],
         "expected_calibration_error": ece(scores, labels, bins=10),
-        "by_snr": by_snr(scores, labels, snr, threshold),
-        "by_kind": by_kind(scores, labels, kinds, threshold),
+        "by_snr": by_snr(scores, labels, snr, threshold=threshold),
+        "by_kind": by_kind(scores, labels, kinds, threshold=threshold),
         "reliability": reliability(scores, labels),
     }
 

@@ -1,7 +1,7 @@
 """The calibration of a unit from its own labelled candidates, and thresholds stated as what they cost.
 
-``"FPR 1e-3"`` or ``"miss 1%"`` are resolved on a unit's own labels. A rule is refused where the labels cannot decide it:
-a rate of 1e-3 is not seen in 500 bogus candidates.
+``"FPR 1e-3"`` or ``"miss 1%"`` are resolved on a unit's own labels. A rule is refused where the labels cannot decide
+it: a rate of 1e-3 is not seen in 500 bogus candidates.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def parse_rule(rule: str, where: str = "unit") -> tuple[str, float]:
     return found[1].lower(), rate
 
 
-def resolve(rule: str, scores: npt.NDArray[np.floating], labels: npt.ArrayLike, seed: int = 0) -> Threshold:
+def resolve(rule: str, scores: npt.NDArray[np.floating], labels: npt.ArrayLike, *, seed: int = 0) -> Threshold:
     """Find the threshold that follows a rule on labelled scores.
 
     Parameters
@@ -156,7 +156,7 @@ SEED = 0
 
 
 def learn_calibration(
-    archive: Archive, unit: Unit, labels: Mapping[str, int], rule: str = "", prevalence: float | None = None
+    archive: Archive, unit: Unit, labels: Mapping[str, int], *, rule: str = "", prevalence: float | None = None
 ) -> tuple[Calibration, Threshold | TooFewLabels | None]:
     """Learn a unit's calibration from labels of its candidates.
 
@@ -196,8 +196,8 @@ def learn_calibration(
     chosen = candidates.take(rows)
     truth = np.array([labels[one] for one in chosen["candidate_id"].to_pylist()])
     classifier = load(unit.model.name)
-    stamps = read_rows(archive, candidates, rows, classifier.recipe.size)
-    logits = sample_logits(stamps, chosen["sign"].to_numpy(), classifier, unit.model.samples, SEED)
+    stamps = read_rows(archive, candidates, rows, size=classifier.recipe.size)
+    logits = sample_logits(stamps, chosen["sign"].to_numpy(), classifier, samples=unit.model.samples, seed=SEED)
     # Candidates of one field and night share their sky, their template and their faults.
     groups = [
         f"{night}/{field}" for night, field in zip(*(chosen[n].to_pylist() for n in ("night", "field")), strict=True)

@@ -216,6 +216,7 @@ def judge_unit(
     reference: Reference,
     history: Sequence[Mapping[str, float]],
     prior: Mapping[str, Prior] | None = None,
+    *,
     windows: Sequence[int] = WINDOWS,
 ) -> NightVerdict:
     """Judge the latest night of one unit.
@@ -243,7 +244,7 @@ def judge_unit(
         values = own if channel is TOGETHER else reference.values[channel.name]
         known = baseline(values, (prior or {}).get(channel.name, NO_PRIOR), channel.floor)
         series = nights if channel is TOGETHER else np.array([night.get(channel.name, np.nan) for night in history])
-        one, p = _judge_channel(channel.name, channel.tail, series, known, windows)
+        one, p = _judge_channel(channel.name, channel.tail, series, known=known, windows=windows)
         verdicts.append(one)
         tests.append(p)
     named = adjust(np.array([one.p for one in verdicts]), dependent=False) <= NAMED
@@ -334,7 +335,7 @@ def judge_night(verdicts: Sequence[NightVerdict], rate: float = RATE, dependent:
 
 
 def _judge_channel(
-    name: str, tail: str, series: npt.NDArray[np.float64], known: Baseline | None, windows: Sequence[int]
+    name: str, tail: str, series: npt.NDArray[np.float64], *, known: Baseline | None, windows: Sequence[int]
 ) -> tuple[ChannelVerdict, npt.NDArray[np.float64]]:
     value = float(series[-1]) if len(series) else float("nan")
     if known is None:
@@ -345,7 +346,7 @@ def _judge_channel(
     finite = series[np.isfinite(series)]
     used = [w for w in windows if w <= len(finite)]
     t = [departure(finite[-w:], known) for w in used]
-    p = np.array([_p_of(finite[-w:], one, known, tail) for w, one in zip(used, t, strict=True)])
+    p = np.array([_p_of(finite[-w:], one, known, tail=tail) for w, one in zip(used, t, strict=True)])
     best = int(np.argmin(p))
     told = ChannelVerdict(
         name, value, known.mean, known.deviation, known.nights, t[best], used[best], cauchy_combination(p)
@@ -353,7 +354,7 @@ def _judge_channel(
     return told, p
 
 
-def _p_of(latest: npt.NDArray[np.float64], t: float, known: Baseline, tail: str) -> float:
+def _p_of(latest: npt.NDArray[np.float64], t: float, known: Baseline, *, tail: str) -> float:
     if len(latest) != 2:
         return departure_p(t, known.freedom, tail)
     each = np.array([departure(latest[i : i + 1], known) for i in (0, 1)])

@@ -361,7 +361,7 @@ class InputModel:
         return self.clear.cloudy(_input_number(inputs, "zero_point"), _fields(inputs))
 
     def _freed(self, one: Input, inputs: Inputs) -> Float64:
-        return _freed(one, inputs, self.noise, self.slopes)
+        return _freed(one, inputs, self.noise, slopes=self.slopes)
 
 
 def learn_inputs(nights: Sequence[Inputs]) -> InputModel:
@@ -388,7 +388,7 @@ def learn_inputs(nights: Sequence[Inputs]) -> InputModel:
     slopes = {one.name: robust_slope(width, one.of(joined)) for one in INPUTS if one.freed_from == "seeing"}
     levels = {}
     for one in INPUTS:
-        values = _freed(one, joined, noise, slopes)
+        values = _freed(one, joined, noise, slopes=slopes)
         used = np.isfinite(values) & ~cloudy if one.clouds else np.isfinite(values)
         for field in ("", *np.unique(fields[used])):
             inside = used & (fields == field) if field else used
@@ -431,7 +431,7 @@ def _fields(inputs: Inputs) -> npt.NDArray[np.str_]:
     return np.asarray(inputs["field"]).astype(np.str_)
 
 
-def _freed(one: Input, inputs: Inputs, noise: Line, slopes: Mapping[str, float]) -> Float64:
+def _freed(one: Input, inputs: Inputs, noise: Line, *, slopes: Mapping[str, float]) -> Float64:
     """Values of an input less what the lines promise at the sky and the seeing of each exposure."""
     values = one.of(inputs)
     if one.freed_from == "sky":

@@ -87,7 +87,7 @@ def median_bandwidth(reference: Array, most: int = 500, seed: int = 0) -> float:
 
 
 def mmd_statistic(
-    sample: Array, reference: Array, bandwidth: float, permutations: int = 100, most: int = 400, seed: int = 0
+    sample: Array, reference: Array, bandwidth: float, *, permutations: int = 100, most: int = 400, seed: int = 0
 ) -> float:
     """Maximum mean discrepancy over what permutations give.
 
@@ -128,7 +128,13 @@ def mmd_statistic(
 
 
 def classifier_statistic(
-    sample: Array, reference: Array, sample_groups: Groups, reference_groups: Groups, ridge: float = 1.0, seed: int = 0
+    sample: Array,
+    reference: Array,
+    sample_groups: Groups,
+    *,
+    reference_groups: Groups,
+    ridge: float = 1.0,
+    seed: int = 0,
 ) -> float:
     """How well a classifier tells two samples apart, judged on candidates of exposures that it was not trained on.
 
@@ -326,7 +332,7 @@ def learn_reference(nights: Sequence[NightData]) -> Reference:
         others = [other for place, other in enumerate(nights) if place != held]
         without = learn_inputs([other.inputs for other in others])
         rest = np.concatenate([part for place, part in enumerate(embedded) if place != held])
-        rows.append(_values(one, embedded[held], others, rest, without, bandwidth))
+        rows.append(_values(one, embedded[held], others, rest=rest, inputs=without, bandwidth=bandwidth))
     values = {channel.name: np.array([row[channel.name] for row in rows]) for channel in CHANNELS}
     return Reference(nights[0].unit, tuple(nights), inputs, centre, directions, bandwidth, values)
 
@@ -348,13 +354,14 @@ def night_values(night: NightData, reference: Reference) -> dict[str, float]:
     """
     embedded = _embed(night.features, reference.centre, reference.directions)
     rest = np.concatenate([_embed(one.features, reference.centre, reference.directions) for one in reference.nights])
-    return _values(night, embedded, reference.nights, rest, reference.inputs, reference.bandwidth)
+    return _values(night, embedded, reference.nights, rest=rest, inputs=reference.inputs, bandwidth=reference.bandwidth)
 
 
 def _values(
     night: NightData,
     embedded: Float64,
     others: Sequence[NightData],
+    *,
     rest: Float64,
     inputs: InputModel,
     bandwidth: float,
@@ -371,7 +378,7 @@ def _values(
         **dict(zip(CLOUDS, inputs.clouds(night.inputs), strict=True)),
         "scores": float(np.sqrt(distance)),
         "embedding": mmd_statistic(embedded, rest, bandwidth, seed=seed),
-        "classifier": classifier_statistic(embedded, rest, night.exposures, exposures, seed=seed),
+        "classifier": classifier_statistic(embedded, rest, night.exposures, reference_groups=exposures, seed=seed),
         "recovery": recovery,
     }
 

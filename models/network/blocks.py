@@ -69,7 +69,7 @@ def convolution(x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTen
     return layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_initializer=start, name=name)(x)
 
 
-def staged(options: StageShape, recipe: Recipe, begin: Block, block: Block) -> keras.Model:
+def staged(options: StageShape, recipe: Recipe, begin: Block, *, block: Block) -> keras.Model:
     """Build a network of a stem and stages of like blocks, each stage at half the width of the one before.
 
     Parameters

@@ -76,7 +76,7 @@ class Classifier:
 
 
 def of_network(
-    model: keras.Model, recipe: Recipe, name: str = "", identity: str = "", card: dict[str, Any] | None = None
+    model: keras.Model, recipe: Recipe, name: str = "", *, identity: str = "", card: dict[str, Any] | None = None
 ) -> Classifier:
     """Make a network ready to score.
 

@@ -136,7 +136,7 @@ def is_there(folder: Path) -> bool:
 
 
 def read_parts(
-    folder: Path, digest: str, recipe: Recipe, threads: int | None = None
+    folder: Path, digest: str, recipe: Recipe, *, threads: int | None = None
 ) -> tuple[Sampler, tuple[GateShape, ...], Trunk]:
     """Make the sampler and the trunk of an exported model.
 
@@ -219,7 +219,7 @@ def _in_batches(one: Callable[[slice], None], count: int, threads: int) -> None:
         for start in range(first, last, BATCH):
             one(slice(start, min(start + BATCH, last)))
 
-    over_rows(rows, count, BATCH, threads)
+    over_rows(rows, count, BATCH, threads=threads)
 
 
 TOLERANCE = 1e-4
@@ -244,7 +244,7 @@ def can_export() -> bool:
     return installed and keras.backend.backend() == "tensorflow"
 
 
-def export(folder: Path, classifier: Classifier, stamps: Stamps, sign: np.ndarray, digest: str) -> None:
+def export(folder: Path, classifier: Classifier, stamps: Stamps, *, sign: np.ndarray, digest: str) -> None:
     """Write the ONNX graphs of a network beside it and compare them with Keras.
 
     Parameters
@@ -266,7 +266,7 @@ def export(folder: Path, classifier: Classifier, stamps: Stamps, sign: np.ndarra
         If the graphs do not give what Keras gives.
     """
     recipe = classifier.recipe
-    _write(folder, classifier.network, recipe, digest)
+    _write(folder, classifier.network, recipe, digest=digest)
     sampler, shapes, _ = read_parts(folder, digest, recipe)
     data, mask = prepare(stamps, sign, recipe)
     gates = draw_gates(shapes, 3, 0)
@@ -279,7 +279,7 @@ def export(folder: Path, classifier: Classifier, stamps: Stamps, sign: np.ndarra
         )
 
 
-def _write(folder: Path, model: keras.Model, recipe: Recipe, digest: str) -> None:
+def _write(folder: Path, model: keras.Model, recipe: Recipe, *, digest: str) -> None:
     import keras
     import tensorflow as tf
     import tf2onnx

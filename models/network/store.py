@@ -112,7 +112,7 @@ def model_id(name_or_path: str | Path) -> str:
 
 
 def load(
-    name_or_path: str | Path, recipe: Recipe | None = None, threads: int | None = None, engine: str = "auto"
+    name_or_path: str | Path, recipe: Recipe | None = None, threads: int | None = None, *, engine: str = "auto"
 ) -> Classifier:
     """Load a model, once a process, and verify it against its golden scores.
 
@@ -151,12 +151,12 @@ def load(
         classifier = _loaded.get(key)
         if classifier is None:
             try:
-                classifier = _read(folder, key[1], threads, engine)
+                classifier = _read(folder, key[1], threads, engine=engine)
             except ModelMismatch as error:
                 if engine == "keras" or not may_fall_back:
                     raise
                 # refused as well where it is not the export's fault
-                classifier = _read(folder, key[1], threads, "keras")
+                classifier = _read(folder, key[1], threads, engine="keras")
                 _logger.warning("%s; scored with Keras instead, more slowly", error)
             _loaded[key] = classifier
     if recipe is not None and recipe != classifier.recipe:
@@ -166,7 +166,7 @@ def load(
     return classifier
 
 
-def _read(folder: Path, digest: str, threads: int | None, engine: str) -> Classifier:
+def _read(folder: Path, digest: str, threads: int | None, *, engine: str) -> Classifier:
     absent = [name for name in (RECIPE, CARD, GOLDEN) if not (folder / name).is_file()]
     if absent:
         raise ModelMismatch(model=folder.name, what=f"{folder} lacks {', '.join(absent)}")
@@ -176,10 +176,10 @@ def _read(folder: Path, digest: str, threads: int | None, engine: str) -> Classi
     recipe = Recipe.from_mapping(json.loads((folder / RECIPE).read_text()))
     identity = _identity(folder, card, digest)
     if engine == "onnx":
-        sample, gates, trunk = runtime.read_parts(folder, digest, recipe, threads)
+        sample, gates, trunk = runtime.read_parts(folder, digest, recipe, threads=threads)
         classifier = Classifier(folder.name, identity, recipe, sample, gates, card, trunk)
     else:
-        classifier = _read_keras(folder, recipe, identity, card, threads)
+        classifier = _read_keras(folder, recipe, identity, card=card, threads=threads)
     worst = verify(classifier, folder)
     most = GOLDEN_TOLERANCE[engine]
     if not worst <= most:
@@ -190,7 +190,9 @@ def _read(folder: Path, digest: str, threads: int | None, engine: str) -> Classi
     return classifier
 
 
-def _read_keras(folder: Path, recipe: Recipe, identity: str, card: dict[str, Any], threads: int | None) -> Classifier:
+def _read_keras(
+    folder: Path, recipe: Recipe, identity: str, *, card: dict[str, Any], threads: int | None
+) -> Classifier:
     from models.network.contract import check
     from models.network.inputs import layer_class
 
@@ -198,7 +200,7 @@ def _read_keras(folder: Path, recipe: Recipe, identity: str, card: dict[str, Any
     layer_class()  # registers the layer under its name, which reading needs
     model = keras.saving.load_model(folder / MODEL, compile=False)
     check(model, recipe, folder.name)
-    return of_network(model, recipe, folder.name, identity, card)
+    return of_network(model, recipe, folder.name, identity=identity, card=card)
 
 
 def verify(classifier: Classifier, folder: str | Path | None = None) -> float:
@@ -223,12 +225,12 @@ def verify(classifier: Classifier, folder: str | Path | None = None) -> float:
     """
     with np.load((Path(folder) if folder else find(classifier.name)) / GOLDEN) as golden:
         stamps = Stamps(golden["data"].astype(np.float32), golden["mask"])
-        scores = predict(stamps, golden["sign"], classifier, GOLDEN_SAMPLES, GOLDEN_SEED)
+        scores = predict(stamps, golden["sign"], classifier, samples=GOLDEN_SAMPLES, seed=GOLDEN_SEED)
         return float(max(np.abs(scores[name] - golden[name]).max() for name in ("score", "score_std")))
 
 
 def save(
-    folder: str | Path, model: keras.Model, recipe: Recipe, card: dict[str, Any], golden: Stamps, sign: np.ndarray
+    folder: str | Path, model: keras.Model, recipe: Recipe, *, card: dict[str, Any], golden: Stamps, sign: np.ndarray
 ) -> Classifier:
     """Write a model, all or nothing: a reader finds the old folder or the new one, never a mixture.
 
@@ -278,8 +280,8 @@ def save(
             "sha256": digest,
             "recipe": json.loads(recipe.to_json()),
         }
-        classifier = of_network(model, recipe, name, card["model_id"], card)
-        scores = predict(golden, sign, classifier, GOLDEN_SAMPLES, GOLDEN_SEED)
+        classifier = of_network(model, recipe, name, identity=card["model_id"], card=card)
+        scores = predict(golden, sign, classifier, samples=GOLDEN_SAMPLES, seed=GOLDEN_SEED)
         np.savez_compressed(
             partial / GOLDEN, data=golden.data, mask=golden.mask, sign=np.asarray(sign, dtype=np.int8),
             score=scores["score"], score_std=scores["score_std"],
@@ -287,7 +289,7 @@ def save(
         from models.network.runtime import can_export, export
 
         if can_export():
-            export(partial, classifier, golden, sign, digest)
+            export(partial, classifier, golden, sign=sign, digest=digest)
         (partial / RECIPE).write_text(recipe.to_json() + "\n")
         (partial / CARD).write_text(json.dumps(card, indent=2) + "\n")
         (partial / CARD_TEXT).write_text(render(card))
@@ -326,6 +328,7 @@ def predict(
     stamps: Stamps,
     sign: npt.ArrayLike,
     model: Classifier | str,
+    *,
     samples: int = 20,
     seed: int = 0,
     calibration: Calibration | None = None,
@@ -364,7 +367,7 @@ def predict(
     if model == NO_MODEL:
         return {}
     classifier = load(model) if isinstance(model, str) else model
-    logits: npt.NDArray[np.floating] = sample_logits(stamps, sign, classifier, samples, seed)
+    logits: npt.NDArray[np.floating] = sample_logits(stamps, sign, classifier, samples=samples, seed=seed)
     if calibration is not None:
         logits = calibration(logits)
     identity = classifier.model_id + (f"+{calibration.digest}" if calibration is not None else "")
@@ -372,7 +375,7 @@ def predict(
 
 
 def sample_logits(
-    stamps: Stamps, sign: npt.ArrayLike, classifier: Classifier, samples: int, seed: int
+    stamps: Stamps, sign: npt.ArrayLike, classifier: Classifier, *, samples: int, seed: int
 ) -> npt.NDArray[np.float32]:
     """Logits of every dropout sample.
 

@@ -50,6 +50,7 @@ def rows_of(
     candidates: pa.Table,
     labels: npt.NDArray[np.int8],
     matches: npt.NDArray[np.int64],
+    *,
     truth: pa.Table,
     survey: str,
     reduction: str,
@@ -102,14 +103,14 @@ def rows_of(
         "class": np.where(real, [CLASS_OF_KIND.get(one, "transient") for one in kinds], "bogus").tolist(),
         "mag": candidates["mag"],
     }
-    rows |= _of_truth(truth, real, matches, survey)
+    rows |= _of_truth(truth, real, matches, survey=survey)
     if around is not None:
-        rows |= _of_surroundings(candidates, rows, source, real, survey, around)
+        rows |= _of_surroundings(candidates, rows, source, real=real, survey=survey, around=around)
     return table(rows | {"source": source.tolist()}, EXAMPLES)
 
 
 def _of_truth(
-    truth: pa.Table, real: npt.NDArray[np.bool_], matches: npt.NDArray[np.int64], survey: str
+    truth: pa.Table, real: npt.NDArray[np.bool_], matches: npt.NDArray[np.int64], *, survey: str
 ) -> Mapping[str, Any]:
     """Columns that the truth tells of real examples."""
 
@@ -131,13 +132,14 @@ def _of_surroundings(
     candidates: pa.Table,
     rows: Mapping[str, Any],
     source: npt.NDArray[np.object_],
+    *,
     real: npt.NDArray[np.bool_],
     survey: str,
     around: Surroundings,
 ) -> Mapping[str, Any]:
     """Galaxy under each example and next source of the template; false detections in galaxies change their source."""
     x, y = (np.asarray(candidates[name], dtype=np.float64) for name in ("x", "y"))
-    galaxy, offset = nearest_galaxy(around.galaxies, x, y, UNDER)
+    galaxy, offset = nearest_galaxy(around.galaxies, x, y, most=UNDER)
     found = galaxy >= 0
     inside = residuals_of_galaxies(around, x, y) & (source == "random")
     source[inside] = "galaxy_residual"
@@ -169,7 +171,7 @@ def residuals_of_galaxies(
     ndarray of bool, shape (n,)
         True in a galaxy.
     """
-    galaxy, offset = nearest_galaxy(around.galaxies, x, y, np.inf)
+    galaxy, offset = nearest_galaxy(around.galaxies, x, y, most=np.inf)
     if not len(around.galaxies):
         return np.zeros(len(x), dtype=np.bool_)
     distance = np.hypot(around.galaxies.x[galaxy] - x, around.galaxies.y[galaxy] - y)

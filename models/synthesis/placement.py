@@ -22,7 +22,7 @@ from nightsift.core.random import generator
 Values = npt.NDArray[np.float64]
 
 
-def busy_galaxies(galaxies: Galaxies, taken: Values, reach: float, separation: float) -> npt.NDArray[np.bool_]:
+def busy_galaxies(galaxies: Galaxies, taken: Values, reach: float, *, separation: float) -> npt.NDArray[np.bool_]:
     """Galaxies in whose reach something changes already.
 
     They are no hosts: leaving out only the places too near to what changes would favour large offsets.
@@ -50,7 +50,7 @@ def busy_galaxies(galaxies: Galaxies, taken: Values, reach: float, separation: f
 
 
 def apart(
-    x: Values, y: Values, candidates: npt.NDArray[np.bool_], taken: Values, radius: float
+    x: Values, y: Values, candidates: npt.NDArray[np.bool_], *, taken: Values, radius: float
 ) -> npt.NDArray[np.bool_]:
     """Tell which places are no nearer than a radius to one drawn earlier that stays, nor to what is taken.
 
@@ -172,6 +172,7 @@ def place(
     seed: int,
     key: tuple[str, ...],
     shape: tuple[int, int],
+    *,
     noise: Values | npt.NDArray[np.float32],
     fwhm: float,
     galaxies: Galaxies,
@@ -214,11 +215,11 @@ def place(
     hosted = (source == TRANSPLANTED) | (rng.random(n) < options.on_hosts)
     host = np.full(n, -1, dtype=np.int64)
     offset = np.full(n, np.nan)
-    busy = busy_galaxies(galaxies, taken, options.max_offset, options.separation * fwhm)
-    drawn = draw_hosts(rng, galaxies, int(hosted.sum()), options, ~busy)
+    busy = busy_galaxies(galaxies, taken, options.max_offset, separation=options.separation * fwhm)
+    drawn = draw_hosts(rng, galaxies, int(hosted.sum()), options=options, free=~busy)
     hosted = np.flatnonzero(hosted)[: len(drawn)]
     host[hosted], offset[hosted] = drawn, rng.uniform(0.0, options.max_offset, len(drawn))
-    x[hosted], y[hosted] = beside(rng, galaxies, drawn, offset[hosted])
+    x[hosted], y[hosted] = beside(rng, galaxies, drawn, offset=offset[hosted])
     keep = (source == INJECTED) | (host >= 0)
     columns, rows = np.floor(x + 0.5).astype(np.int64), np.floor(y + 0.5).astype(np.int64)
     keep &= (columns >= 0) & (rows >= 0) & (columns < shape[1]) & (rows < shape[0])
@@ -226,7 +227,7 @@ def place(
     sigma[keep] = noise[rows[keep], columns[keep]]
     snr = np.exp(rng.uniform(np.log(options.min_snr), np.log(options.max_snr), n))
     keep &= np.isfinite(sigma)
-    keep &= apart(x, y, keep, taken, options.separation * fwhm)
+    keep &= apart(x, y, keep, taken=taken, radius=options.separation * fwhm)
     return Placement(x, y, snr * sigma, source.astype(np.str_), host, offset).take(keep)
 
 
@@ -234,6 +235,7 @@ def draw_hosts(
     rng: np.random.Generator,
     galaxies: Galaxies,
     n: int,
+    *,
     options: PlacementOptions,
     free: npt.NDArray[np.bool_] | None = None,
 ) -> npt.NDArray[np.int64]:
@@ -268,7 +270,7 @@ def draw_hosts(
 
 
 def beside(
-    rng: np.random.Generator, galaxies: Galaxies, host: npt.NDArray[np.int64], offset: Values
+    rng: np.random.Generator, galaxies: Galaxies, host: npt.NDArray[np.int64], *, offset: Values
 ) -> tuple[Values, Values]:
     """Positions at given offsets from hosts, on the ellipse of equal light, uniform in eccentric angle.
 
@@ -299,6 +301,7 @@ def settle(
     galaxies: Galaxies,
     host: npt.NDArray[np.int64],
     offset: Values,
+    *,
     at: tuple[Values, Values],
     phase: Values,
     most: float,

@@ -47,6 +47,7 @@ def quiet_galaxies(
     galaxies: Galaxies,
     changing: Values,
     detected: Values,
+    *,
     n: int,
     clear: float,
     options: PlacementOptions,
@@ -74,11 +75,13 @@ def quiet_galaxies(
     Galaxies
         At most so many.
     """
-    free = ~busy_galaxies(galaxies, changing, 0.0, clear) & ~busy_galaxies(galaxies, detected, 0.0, clear)
-    return galaxies.take(draw_hosts(rng, galaxies, n, options, free))
+    free = ~busy_galaxies(galaxies, changing, 0.0, separation=clear) & ~busy_galaxies(
+        galaxies, detected, 0.0, separation=clear
+    )
+    return galaxies.take(draw_hosts(rng, galaxies, n, options=options, free=free))
 
 
-def residual_rows(difference: Difference, pair: Pair, zero: ZeroPoint, galaxies: Galaxies) -> pa.Table:
+def residual_rows(difference: Difference, pair: Pair, zero: ZeroPoint, *, galaxies: Galaxies) -> pa.Table:
     """Residuals of galaxies as if they had been detected: at the highest score of either sign in the core of each.
 
     Parameters
@@ -101,8 +104,8 @@ def residual_rows(difference: Difference, pair: Pair, zero: ZeroPoint, galaxies:
     inside = (galaxies.x > -0.5) & (galaxies.y > -0.5) & (galaxies.x < nx - 0.5) & (galaxies.y < ny - 0.5)
     some = galaxies.take(inside)
     reach = max(1, round(0.5 * difference.psf.fwhm))
-    columns, rows = _highest(difference.score, some.x, some.y, reach)
-    measured = forced_photometry(difference, columns, rows, zero)
+    columns, rows = _highest(difference.score, some.x, some.y, reach=reach)
+    measured = forced_photometry(difference, columns, rows, zero_point=zero)
     score, meta, n = difference.score[rows, columns], pair.science.meta, len(some)
     flux = np.asarray(measured["flux"].to_numpy(zero_copy_only=False), dtype=np.float64)
     mag, _ = zero.magnitudes(flux, flux)
@@ -160,7 +163,7 @@ def places(table: pa.Table) -> Values:
 
 
 def _highest(
-    score: FloatImage, x: Values, y: Values, reach: int
+    score: FloatImage, x: Values, y: Values, *, reach: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Pixel of the largest absolute score within a square around each position."""
     ny, nx = score.shape
@@ -203,6 +206,7 @@ def add_transients(
     pair: Pair,
     noise: npt.NDArray[np.float32],
     galaxies: Galaxies,
+    *,
     known: pa.Table,
     zero: ZeroPoint,
     reduction: str,
@@ -247,13 +251,17 @@ def add_transients(
     assert science.psf is not None
     key = (reduction, *key_of(science))
     taken = places(known)
-    plan = place(seed, key, science.shape, noise, science.psf.fwhm, galaxies, taken, options)
+    plan = place(
+        seed, key, science.shape, noise=noise, fwhm=science.psf.fwhm, galaxies=galaxies, taken=taken, options=options
+    )
     measured = measure_stars(pair, stars) if stars is not None and pair.template.psf is not None else None
     varied = no_stars()
     if measured is not None and np.isfinite(measured.scale):
         plan = fade_some(plan, options.fading, generator(seed, "fading", *key))
         taken = np.concatenate([taken, np.column_stack([plan.x, plan.y])])
-        varied = vary(measured, noise, taken, options, science.psf.fwhm, generator(seed, "varied", *key))
+        varied = vary(
+            measured, noise, taken, options=options, fwhm=science.psf.fwhm, rng=generator(seed, "varied", *key)
+        )
     movers = known.filter(pa.array(np.asarray(known["kind"].to_pylist(), dtype=object) == ASTEROID))
     cuts = cut_movers(pair, science.psf, *places(movers).T)
     rng = generator(seed, "noise", *key)
@@ -261,13 +269,27 @@ def add_transients(
     up, down = varied.take(varied.sign > 0), varied.take(varied.sign < 0)
     x, y, flux = (np.concatenate([getattr(injected, one), getattr(up, one)]) for one in ("x", "y", "flux"))
     frame = inject_stars(science, x, y, flux, science.psf, rng)
-    frame, moved = _move(frame, science.psf, cuts, plan.take(plan.source == TRANSPLANTED), galaxies, options, rng)
+    frame, moved = _move(
+        frame,
+        science.psf,
+        cuts,
+        moved=plan.take(plan.source == TRANSPLANTED),
+        galaxies=galaxies,
+        options=options,
+        rng=rng,
+    )
     template = pair.template
     if measured is not None and len(faded) + len(down):
         x, y, flux = (np.concatenate([getattr(faded, one), getattr(down, one)]) for one in ("x", "y", "flux"))
-        template = brighten_template(template, x, y, flux / measured.scale, generator(seed, "template noise", *key))
-    truth = [synthetic_truth(one, science, galaxies, zero, reduction) for one in (injected, moved, faded)]
-    truth.append(synthetic_truth(varied.placement(), science, galaxies, zero, reduction, varied.star))
+        template = brighten_template(
+            template, x, y, flux=flux / measured.scale, rng=generator(seed, "template noise", *key)
+        )
+    truth = [
+        synthetic_truth(one, science, galaxies, zero=zero, reduction=reduction) for one in (injected, moved, faded)
+    ]
+    truth.append(
+        synthetic_truth(varied.placement(), science, galaxies, zero=zero, reduction=reduction, varied=varied.star)
+    )
     asked = {INJECTED: len(injected), TRANSPLANTED: len(moved), FADED: len(faded), VARIED: len(varied)}
     return Pair(frame, template, pair.coverage), pa.concat_tables(truth), asked
 
@@ -276,6 +298,7 @@ def _move(
     frame: Frame,
     psf: Psf,
     cuts: Movers,
+    *,
     moved: Placement,
     galaxies: Galaxies,
     options: PlacementOptions,
@@ -287,8 +310,8 @@ def _move(
         return frame, moved
     which = np.array([rng.choice(np.flatnonzero(cuts.flux >= flux)) for flux in moved.flux], dtype=np.int64)
     phase = np.array([one[which] - np.floor(one[which] + 0.5) for one in (cuts.x, cuts.y)])
-    x, y = settle(galaxies, moved.host, moved.offset, (moved.x, moved.y), phase, options.max_offset)
-    frame, x, y = transplant(frame, psf, cuts, which, x, y, moved.flux, rng)
+    x, y = settle(galaxies, moved.host, moved.offset, at=(moved.x, moved.y), phase=phase, most=options.max_offset)
+    frame, x, y = transplant(frame, psf, cuts, which=which, x=x, y=y, flux=moved.flux, rng=rng)
     return frame, dataclasses.replace(moved, x=x, y=y, offset=galaxies.offsets(moved.host, x, y))
 
 
@@ -317,6 +340,7 @@ def synthetic_truth(
     plan: Placement,
     science: Frame,
     galaxies: Galaxies,
+    *,
     zero: ZeroPoint,
     reduction: str,
     varied: tuple[Values, Values] | None = None,

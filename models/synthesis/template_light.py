@@ -62,7 +62,7 @@ def effective_gain(template: Frame) -> float:
     return 1.0 / growth if growth > 0 else single
 
 
-def brighten_template(template: Frame, x: Values, y: Values, flux: Values, rng: np.random.Generator) -> Frame:
+def brighten_template(template: Frame, x: Values, y: Values, *, flux: Values, rng: np.random.Generator) -> Frame:
     """Add stars to a template, with their photon noise.
 
     Parameters
@@ -110,7 +110,7 @@ def as_built(pair: Pair, truth: pa.Table, sources: TemplateSources) -> tuple[Pai
         return pair, sources
     faded = truth.filter(pc.equal(truth["kind"], FADED))
     at = np.column_stack([np.asarray(faded[name], dtype=np.float64) for name in ("x", "y")])
-    fits = psf_fluxes(template.data, template.variance, template.mask, psf, at[:, 0], at[:, 1])
+    fits = psf_fluxes(template.data, template.variance, template.mask, psf=psf, x=at[:, 0], y=at[:, 1])
     snr = (fits.flux / fits.flux_err).astype(np.float64)
     new = snr >= SEEN
     if len(sources) and len(at):
@@ -239,6 +239,7 @@ def vary(
     stars: Stars,
     noise: npt.NDArray[np.float32],
     taken: Values,
+    *,
     options: PlacementOptions,
     fwhm: float,
     rng: np.random.Generator,
@@ -277,7 +278,7 @@ def vary(
     snr[inside] = flux[inside] / noise[rows[inside], columns[inside]]
     fit = (snr >= options.min_snr) & (snr <= options.max_snr)
     order = rng.permutation(n)
-    free = order[apart(x[order], y[order], fit[order], taken, options.separation * fwhm)]
+    free = order[apart(x[order], y[order], fit[order], taken=taken, radius=options.separation * fwhm)]
     most = min(int(rng.poisson(options.varied * noise.size / 1e6)), int(MOST * n))
     return VariedStars(x, y, flux, np.where(down, -1, 1).astype(np.int64), stars.flux).take(np.sort(free[:most]))
 
@@ -289,6 +290,6 @@ def _light(frame: Frame, x: Values, y: Values) -> tuple[Values, Values, Values, 
     found = moments(frame.data, frame.mask, UNUSABLE, x, y, max(fwhm / 2.355, 0.8), CORE * fwhm)
     near = np.hypot(found[:, 0] - x, found[:, 1] - y) <= MOST_SHIFT
     at_x, at_y = np.where(near, found[:, 0], x), np.where(near, found[:, 1], y)
-    fits = psf_fluxes(frame.data, frame.variance, frame.mask, frame.psf, at_x, at_y)
+    fits = psf_fluxes(frame.data, frame.variance, frame.mask, psf=frame.psf, x=at_x, y=at_y)
     good = near & (fits.masked_fraction == 0) & (fits.flux > 0)
     return at_x, at_y, fits.flux.astype(np.float64), np.asarray(good)

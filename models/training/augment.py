@@ -65,7 +65,7 @@ def smoothing_taps(sigma: npt.NDArray[np.floating]) -> Taps:
 
 
 def filtered(
-    data: FloatStamps, mask: BoolStamps, taps_y: Taps, taps_x: Taps, planes: tuple[int, ...]
+    data: FloatStamps, mask: BoolStamps, taps_y: Taps, *, taps_x: Taps, planes: tuple[int, ...]
 ) -> tuple[FloatStamps, BoolStamps]:
     """Filter some planes of stamps; beyond the edge the last pixel is repeated.
 
@@ -177,7 +177,7 @@ class AugmentOptions:
 
 
 def augment(
-    data: FloatStamps, mask: BoolStamps, options: AugmentOptions, rng: np.random.Generator
+    data: FloatStamps, mask: BoolStamps, options: AugmentOptions, *, rng: np.random.Generator
 ) -> tuple[FloatStamps, BoolStamps]:
     """Change each stamp of a batch in its own random way.
 
@@ -202,33 +202,35 @@ def augment(
     if options.turn:
         _turn(data, mask, rng)
     if options.shift:
-        data, mask = _shift(data, mask, options.shift, rng)
-    _move_a_little(data, mask, np.flatnonzero(rng.random(n) < options.subpixel), rng)
-    _worsen_seeing(data, mask, np.flatnonzero(rng.random(n) < options.seeing), options.blur, rng)
-    _cover_a_side(data, mask, np.flatnonzero(rng.random(n) < options.edge), rng)
+        data, mask = _shift(data, mask, options.shift, rng=rng)
+    _move_a_little(data, mask, np.flatnonzero(rng.random(n) < options.subpixel), rng=rng)
+    _worsen_seeing(data, mask, np.flatnonzero(rng.random(n) < options.seeing), blur=options.blur, rng=rng)
+    _cover_a_side(data, mask, np.flatnonzero(rng.random(n) < options.edge), rng=rng)
     rows = np.flatnonzero(rng.random(n) < options.scale)
     with np.errstate(over="ignore"):  # fill values near the end of the range become infinite, which masks them
         data[rows, ..., _TEMPLATE] *= np.exp2(rng.uniform(-1, 1, len(rows))).astype(np.float32)[:, None, None]
-    _take_planes(data, mask, options, rng)
+    _take_planes(data, mask, options, rng=rng)
     return data, mask
 
 
-def _move_a_little(data: FloatStamps, mask: BoolStamps, rows: npt.NDArray[np.int64], rng: np.random.Generator) -> None:
+def _move_a_little(
+    data: FloatStamps, mask: BoolStamps, rows: npt.NDArray[np.int64], *, rng: np.random.Generator
+) -> None:
     if len(rows):
         taps_y, taps_x = (shift_taps(rng.uniform(-0.5, 0.5, len(rows))) for _ in range(2))
         planes = (_SCIENCE, _TEMPLATE, _DIFFERENCE)
-        data[rows], mask[rows] = filtered(data[rows], mask[rows], taps_y, taps_x, planes)
+        data[rows], mask[rows] = filtered(data[rows], mask[rows], taps_y, taps_x=taps_x, planes=planes)
 
 
 def _worsen_seeing(
-    data: FloatStamps, mask: BoolStamps, rows: npt.NDArray[np.int64], blur: float, rng: np.random.Generator
+    data: FloatStamps, mask: BoolStamps, rows: npt.NDArray[np.int64], *, blur: float, rng: np.random.Generator
 ) -> None:
     """Smooth science and difference in place and add white noise, so that each pixel keeps its variance."""
     if not len(rows):
         return
     taps = smoothing_taps(rng.uniform(0.5 * blur, blur, len(rows)))
     before, hidden = data[rows], mask[rows].copy()
-    after, mask[rows] = filtered(before, hidden, taps, taps, (_SCIENCE, _DIFFERENCE))
+    after, mask[rows] = filtered(before, hidden, taps, taps_x=taps, planes=(_SCIENCE, _DIFFERENCE))
     lost = np.sqrt(1.0 - (taps**2).sum(axis=1) ** 2)
     for plane in (_SCIENCE, _DIFFERENCE):
         values = np.where(hidden, np.nan, before[..., plane]).reshape(len(rows), -1)
@@ -240,7 +242,7 @@ def _worsen_seeing(
     data[rows] = after
 
 
-def _take_planes(data: FloatStamps, mask: BoolStamps, options: AugmentOptions, rng: np.random.Generator) -> None:
+def _take_planes(data: FloatStamps, mask: BoolStamps, options: AugmentOptions, *, rng: np.random.Generator) -> None:
     """Take one plane away in place, never from a stamp that would be left without any."""
     draw, low = rng.random(len(data)), 0.0
     for plane, part in (
@@ -253,7 +255,9 @@ def _take_planes(data: FloatStamps, mask: BoolStamps, options: AugmentOptions, r
         data[rows[left], ..., plane] = np.nan
 
 
-def _cover_a_side(data: FloatStamps, mask: BoolStamps, rows: npt.NDArray[np.int64], rng: np.random.Generator) -> None:
+def _cover_a_side(
+    data: FloatStamps, mask: BoolStamps, rows: npt.NDArray[np.int64], *, rng: np.random.Generator
+) -> None:
     """Mask one side in place, at most up to the core of the candidate, as the edge of a frame does."""
     size = mask.shape[1]
     for row in rows:
@@ -273,7 +277,9 @@ def _turn(data: FloatStamps, mask: BoolStamps, rng: np.random.Generator) -> None
                 array[rows] = turned[:, ::-1] if number >= 4 else turned
 
 
-def _shift(data: FloatStamps, mask: BoolStamps, most: int, rng: np.random.Generator) -> tuple[FloatStamps, BoolStamps]:
+def _shift(
+    data: FloatStamps, mask: BoolStamps, most: int, *, rng: np.random.Generator
+) -> tuple[FloatStamps, BoolStamps]:
     """Shift by whole pixels, so that the noise stays as it is; interpolation would smooth it."""
     n, size = mask.shape[:2]
     wide = np.zeros((n, size + 2 * most, size + 2 * most, data.shape[3]), dtype=np.float32)

@@ -47,6 +47,7 @@ def collect(
     archive: Archive,
     truth: pa.Table,
     survey: str,
+    *,
     reduction: str = "standard",
     options: LabelOptions = MATCH,
     size: int = 31,
@@ -92,13 +93,13 @@ def collect(
     labels, matches = label(candidates, exposure_files, truth, options)
     exposures = np.asarray(candidates["exposure_id"])
     most = {REAL: max_real, BOGUS: max_bogus}
-    keep = np.sort(np.concatenate([_thin(labels == one, exposures, most[one], seed) for one in most]))
+    keep = np.sort(np.concatenate([_thin(labels == one, exposures, most[one], seed=seed) for one in most]))
     counts = {"ambiguous": int((labels == AMBIGUOUS).sum())}
     for name, one in (("real_thinned", REAL), ("bogus_thinned", BOGUS)):
         counts[name] = int((labels == one).sum() - (labels[keep] == one).sum())
-    stamps = read_rows(archive, candidates, keep, size)
+    stamps = read_rows(archive, candidates, keep, size=size)
     chosen = candidates.take(pa.array(keep))
-    rows = rows_of(chosen, labels[keep], matches[keep], truth, survey, reduction)
+    rows = rows_of(chosen, labels[keep], matches[keep], truth=truth, survey=survey, reduction=reduction)
     card = {
         "surveys": 1,
         "left_out": counts,
@@ -275,7 +276,7 @@ def set_aside(part: npt.NDArray[np.str_], shared: Mapping[str, npt.NDArray[np.ob
     return kept
 
 
-def _thin(wanted: npt.NDArray[np.bool_], exposures: npt.NDArray[Any], most: int, seed: int) -> npt.NDArray[np.int64]:
+def _thin(wanted: npt.NDArray[np.bool_], exposures: npt.NDArray[Any], most: int, *, seed: int) -> npt.NDArray[np.int64]:
     """Rows that are wanted, at most so many of an exposure, drawn at random."""
     order = np.random.default_rng(seed).permutation(len(wanted))
     order = order[wanted[order]]
@@ -343,7 +344,7 @@ def leave_out(examples: TrainingSet, names: Iterable[str]) -> TrainingSet:
 
 
 def labelled_candidates(
-    archive: Archive, labels: Mapping[str, int], size: int, unit: str | None = None, survey: str = ""
+    archive: Archive, labels: Mapping[str, int], size: int, *, unit: str | None = None, survey: str = ""
 ) -> TrainingSet:
     """Read the stamps of labelled candidates.
 
@@ -398,4 +399,4 @@ def labelled_candidates(
     }
     absent = {field.name: [None] * n for field in EXAMPLES if field.name not in columns and field.nullable}
     card = {"surveys": 1, "left_out": {"labels_without_candidate": len(labels) - n}}
-    return TrainingSet(read_rows(archive, candidates, rows, size), table({**columns, **absent}, EXAMPLES), card)
+    return TrainingSet(read_rows(archive, candidates, rows, size=size), table({**columns, **absent}, EXAMPLES), card)

@@ -305,7 +305,7 @@ def identity_of(examples: TrainingSet) -> dict[str, Any]:
     }
 
 
-def read_rows(archive: Archive, candidates: pa.Table, rows: npt.NDArray[np.int64], size: int) -> Stamps:
+def read_rows(archive: Archive, candidates: pa.Table, rows: npt.NDArray[np.int64], *, size: int) -> Stamps:
     """Read the stamps of some candidates, cropped to one size.
 
     Parameters

@@ -24,7 +24,7 @@ GOLDEN = 24  # golden stamps, half of them real: enough to notice any fault, sma
 
 
 def release(
-    folder: str | Path, trained: TrainedModel, examples: TrainingSet, made: dict[str, Any], missed: float = 0.01
+    folder: str | Path, trained: TrainedModel, examples: TrainingSet, *, made: dict[str, Any], missed: float = 0.01
 ) -> Classifier:
     """Choose the threshold, measure the model on units that it never saw, and write it with its card.
 
@@ -52,7 +52,7 @@ def release(
     known, new = (np.asarray(predict(part.stamps, part.sign, model)["score"]) for part in (validation, test))
     rows, which = _to_choose_by(validation)
     units = np.asarray(validation.table["unit"])[rows]
-    threshold, where = threshold_for_units(known[rows], validation.labels[rows], units, missed)
+    threshold, where = threshold_for_units(known[rows], validation.labels[rows], units, missed=missed)
     card = {
         "purpose": "real/bogus score of candidates of difference images; trained on simulated nights only",
         "made_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -68,11 +68,11 @@ def release(
         "figures_on_unseen_units": _all_figures(test, new, float(threshold)),
     }
     golden = golden_of(test)
-    return save(folder, trained.model, trained.options.recipe, card, golden.stamps, golden.sign)
+    return save(folder, trained.model, trained.options.recipe, card=card, golden=golden.stamps, sign=golden.sign)
 
 
 def threshold_for_units(
-    scores: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], units: npt.NDArray[np.generic], missed: float
+    scores: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], units: npt.NDArray[np.generic], *, missed: float
 ) -> tuple[float, str]:
     """Threshold that loses at most a part of the real examples in most units, not in the mean of all.
 
@@ -120,7 +120,7 @@ def _all_figures(test: TrainingSet, scores: npt.NDArray[np.floating], threshold:
     unflagged = standard & (np.asarray(test.table["flags"]) == 0)
     snr, kinds = np.asarray(test.table["snr"]), np.asarray(test.table["kind"])
     return {
-        name: figures(scores[rows], test.labels[rows], snr[rows], kinds[rows], threshold)
+        name: figures(scores[rows], test.labels[rows], snr[rows], kinds=kinds[rows], threshold=threshold)
         for name, rows in {
             "all": np.full(len(test), True),
             "detected": found,

@@ -97,7 +97,7 @@ def split(keys: Keys, fractions: Sequence[float] = (0.7, 0.15, 0.15), seed: int 
 
 
 def split_by(
-    keys: Keys, choices: Sequence[Sequence[str]], seed: int = 0, wanted: int = 6
+    keys: Keys, choices: Sequence[Sequence[str]], seed: int = 0, *, wanted: int = 6
 ) -> tuple[npt.NDArray[np.str_], tuple[str, ...]]:
     """Split by the strictest choice of keys that leaves enough groups.
 
@@ -132,7 +132,7 @@ def split_by(
     return split({name: keys[name] for name in used}, seed=seed), used
 
 
-def deal_folds(keys: Keys, choices: Sequence[Sequence[str]], folds: int, seed: int = 0) -> npt.NDArray[np.int64]:
+def deal_folds(keys: Keys, choices: Sequence[Sequence[str]], folds: int, *, seed: int = 0) -> npt.NDArray[np.int64]:
     """Deal whole groups to folds of about equal numbers of examples, by the strictest choice of keys that allows it.
 
     Parameters
@@ -262,7 +262,7 @@ def confident_joint(real: Probabilities, labels: npt.NDArray[np.int8]) -> npt.ND
     return np.asarray(joint / joint.sum())
 
 
-def out_of_fold(examples: TrainingSet, fit: Fit, folds: int = FOLDS, seed: int = 0) -> Probabilities:
+def out_of_fold(examples: TrainingSet, fit: Fit, folds: int = FOLDS, *, seed: int = 0) -> Probabilities:
     """Probabilities by networks that have not seen the example, its unit, field, object or galaxy.
 
     Parameters
@@ -286,7 +286,7 @@ def out_of_fold(examples: TrainingSet, fit: Fit, folds: int = FOLDS, seed: int =
     TooFewGroups
         If the examples hang together too much for so many folds.
     """
-    number = deal_folds(_keys(examples), (KEYS, *_LOOSER), folds, seed)
+    number = deal_folds(_keys(examples), (KEYS, *_LOOSER), folds, seed=seed)
     real = np.empty(len(examples))
     for fold in range(folds):
         check = (fold + 1) % folds
@@ -298,7 +298,7 @@ def out_of_fold(examples: TrainingSet, fit: Fit, folds: int = FOLDS, seed: int =
 
 
 def measure_doubt(
-    examples: TrainingSet, fit: Fit | None = None, folds: int = FOLDS, rounds: int = 1, seed: int = 0
+    examples: TrainingSet, fit: Fit | None = None, folds: int = FOLDS, *, rounds: int = 1, seed: int = 0
 ) -> TrainingSet:
     """Fill the column ``label_doubt``.
 
@@ -319,7 +319,7 @@ def measure_doubt(
         The same examples, all of them; the card tells how many labels are doubtful and how many are estimated wrong.
     """
     fit = fit or network_fit(TrainOptions(epochs=EPOCHS, patience=2, seed=seed))
-    real = np.array([out_of_fold(examples, fit, folds, seed + k) for k in range(rounds)])
+    real = np.array([out_of_fold(examples, fit, folds, seed=seed + k) for k in range(rounds)])
     found = doubt(real, examples.labels)
     joint = confident_joint(real.mean(axis=0), examples.labels)
     told: dict[str, Any] = {

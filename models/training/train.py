@@ -53,7 +53,7 @@ def purpose(examples: TrainingSet, options: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def write(path: Path, network: keras.Model, best: Weights, history: list[dict[str, float]], identity: str) -> None:
+def write(path: Path, network: keras.Model, best: Weights, *, history: list[dict[str, float]], identity: str) -> None:
     """Write the state of a training after an epoch.
 
     Parameters
@@ -195,6 +195,7 @@ def train(
     examples: TrainingSet,
     options: TrainOptions | None = None,
     progress: Progress | None = None,
+    *,
     checkpoint: Path | None = None,
 ) -> TrainedModel:
     """Train a network from scratch.
@@ -237,14 +238,14 @@ def train(
     for epoch in range(len(history), options.epochs):
         if epoch > _best(history) + options.patience:
             break
-        loss = _epoch(network, learn, options, epoch)
+        loss = _epoch(network, learn, options, epoch=epoch)
         with _averaged(network) as average:
             losses = {"loss": loss, "validation_loss": _loss(network, planes, check)}
         history.append(losses)
         if _best(history) == epoch:
             best_weights = average
         if checkpoint:
-            write(checkpoint, network, best_weights, history, identity)
+            write(checkpoint, network, best_weights, history=history, identity=identity)
         if progress is not None:
             progress(epoch + 1, options.epochs, losses)
     network.set_weights(best_weights)
@@ -296,7 +297,7 @@ def _tensors(examples: TrainingSet, options: TrainOptions) -> _Tensors:
     return _Tensors(data, mask, examples.labels.astype(np.float32), weights(examples.labels, options.prevalence))
 
 
-def _epoch(network: keras.Model, learn: _Tensors, options: TrainOptions, epoch: int) -> float:
+def _epoch(network: keras.Model, learn: _Tensors, options: TrainOptions, *, epoch: int) -> float:
     """One pass over the training part in random order; its mean loss. What is drawn depends on the epoch alone."""
     rng = np.random.default_rng([options.seed, epoch])
     order = rng.permutation(len(learn.labels))
@@ -305,7 +306,7 @@ def _epoch(network: keras.Model, learn: _Tensors, options: TrainOptions, epoch: 
 
     def batch(number: int) -> tuple[npt.NDArray[np.int64], Planes]:
         rows = order[starts[number] : starts[number] + options.batch]
-        return rows, normalise(*augment(learn.data[rows], learn.mask[rows], options.augment, rng), options.recipe)
+        return rows, normalise(*augment(learn.data[rows], learn.mask[rows], options.augment, rng=rng), options.recipe)
 
     for rows, planes in ahead(batch, len(starts)):
         loss = network.train_on_batch(planes, learn.labels[rows, None], sample_weight=learn.weights[rows])
@@ -314,7 +315,7 @@ def _epoch(network: keras.Model, learn: _Tensors, options: TrainOptions, epoch: 
     return total / len(order)
 
 
-def _loss(network: keras.Model, planes: Planes, check: _Tensors, batch: int = 512) -> float:
+def _loss(network: keras.Model, planes: Planes, check: _Tensors, *, batch: int = 512) -> float:
     """Weighted mean cross-entropy without dropout (nat)."""
     starts = range(0, len(check.labels), batch)
     logits = np.concatenate([np.asarray(network.predict_on_batch(planes[start : start + batch])) for start in starts])

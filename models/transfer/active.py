@@ -78,7 +78,7 @@ def bald(logits: Logits) -> npt.NDArray[np.float64]:
 
 
 def choose(
-    rule: str, logits: Logits, embedding: npt.NDArray[np.floating], count: int, seed: int = 0,
+    rule: str, logits: Logits, embedding: npt.NDArray[np.floating], *, count: int, seed: int = 0,
     known: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.int64]:  # fmt: skip
     """Choose the candidates to be labelled next.
@@ -124,7 +124,9 @@ def choose(
     ranked = free[np.argsort(-worth[free], kind="stable")]
     if rule != "batch":
         return ranked[:count]
-    return _spread(ranked[: LOOKED_AT * max(count, 1)], worth, _whitened(embedding), count, np.flatnonzero(taken))
+    return _spread(
+        ranked[: LOOKED_AT * max(count, 1)], worth, _whitened(embedding), count=count, known=np.flatnonzero(taken)
+    )
 
 
 def bias_report(
@@ -195,7 +197,7 @@ def _shares(names: list[str], pool: npt.NDArray[Any], asked: npt.NDArray[Any]) -
 
 
 def _spread(
-    ranked: npt.NDArray[np.int64], worth: npt.NDArray[np.float64], place: npt.NDArray[np.float64], count: int,
+    ranked: npt.NDArray[np.int64], worth: npt.NDArray[np.float64], place: npt.NDArray[np.float64], *, count: int,
     known: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int64]:  # fmt: skip
     """Greedy: largest worth times distance to the nearest one that is known or chosen."""
@@ -251,7 +253,7 @@ QUESTIONS = schema(
 
 
 def questions(
-    archive: Archive, unit: Unit, count: int, rule: str = "batch", known: Collection[str] = (), seed: int = 0
+    archive: Archive, unit: Unit, count: int, *, rule: str = "batch", known: Collection[str] = (), seed: int = 0
 ) -> tuple[pa.Table, list[dict[str, Any]], Stamps]:
     """Choose the candidates of a unit that are worth a label.
 
@@ -287,20 +289,24 @@ def questions(
         If the rule is unknown.
     """
     if unit.model.name == NO_MODEL:
-        raise _wrong(unit, "name", "the unit has no model that could be unsure", "name a model")
+        raise _wrong(unit, "name", "the unit has no model that could be unsure", advice="name a model")
     candidates = read_candidates(archive, unit=unit.name)
     if not candidates.num_rows:
-        raise _wrong(unit, "name", f"{archive.root} holds no candidates of {unit.name}", "reduce some nights first")
+        raise _wrong(
+            unit, "name", f"{archive.root} holds no candidates of {unit.name}", advice="reduce some nights first"
+        )
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.permutation(candidates.num_rows)[:MOST])
     pool = candidates.take(pa.array(rows))
     classifier, sign = load(unit.model.name), pool["sign"].to_numpy()
-    stamps = read_rows(archive, candidates, rows, classifier.recipe.size)
-    logits = sample_logits(stamps, sign, classifier, unit.model.samples, 0).astype(np.float64)
+    stamps = read_rows(archive, candidates, rows, size=classifier.recipe.size)
+    logits = sample_logits(stamps, sign, classifier, samples=unit.model.samples, seed=0).astype(np.float64)
     calibration = calibration_of(unit)
     logits = logits if calibration is None else calibration(logits)
     labelled = np.flatnonzero(np.isin(np.array(pool["candidate_id"].to_pylist(), dtype=object), list(known)))
-    asked = choose(rule, logits, pooled(trunk_features(stamps, sign, classifier)), count, seed, labelled)
+    asked = choose(
+        rule, logits, pooled(trunk_features(stamps, sign, classifier)), count=count, seed=seed, known=labelled
+    )
     chosen = pool.take(pa.array(asked))
     told = {name: chosen[name].to_pylist() for name in ("candidate_id", "night", "exposure_id", "x", "y", "snr")}
     told |= {"score": mean_probability(logits)[asked], "information": bald(logits)[asked], "rule": [rule] * len(asked)}
@@ -315,5 +321,5 @@ def questions(
     return table(told, QUESTIONS), bias_report(properties, asked), shown
 
 
-def _wrong(unit: Unit, key: str, what: str, advice: str) -> ConfigurationError:
+def _wrong(unit: Unit, key: str, what: str, *, advice: str) -> ConfigurationError:
     return ConfigurationError(file=unit.file, table="model", key=key, what=what, advice=advice)

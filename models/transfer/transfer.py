@@ -109,6 +109,7 @@ def transfer(
     base: Classifier,
     examples: TrainingSet,
     options: TransferOptions | None = None,
+    *,
     progress: Progress | None = None,
 ) -> Transferred:
     """Carry a model over to a unit.
@@ -148,7 +149,8 @@ def transfer(
     names = CHOICES[:1] if few else CHOICES if options.strategy == AUTO else (options.strategy,)
     tuners = {name: Tuner(base, name, options.tune) for name in names}
     tries = {
-        name: cross_fit(tuner, tuner.see(examples), fold, _telling(progress, name)) for name, tuner in tuners.items()
+        name: cross_fit(tuner, tuner.see(examples), fold, told=_telling(progress, name))
+        for name, tuner in tuners.items()
     }
     name = simplest(tries, examples.labels)
     found, tuner = tries[name], tuners[name]
@@ -191,7 +193,7 @@ class CrossFit:
 
 
 def cross_fit(
-    tuner: Tuner, seen: Seen, fold: npt.NDArray[np.int64], told: Callable[[int, int], None] | None = None
+    tuner: Tuner, seen: Seen, fold: npt.NDArray[np.int64], *, told: Callable[[int, int], None] | None = None
 ) -> CrossFit:
     """Score each label by networks that did not learn from it, after each round.
 
@@ -326,6 +328,7 @@ def write_transferred(
     folder: str | Path,
     found: Transferred,
     base: Classifier,
+    *,
     examples: TrainingSet,
     made: dict[str, Any],
     options: TransferOptions | None = None,
@@ -409,7 +412,7 @@ def write_transferred(
         },
     }
     golden = golden_of(examples)
-    model = save(folder, found.classifier.network, base.recipe, card, golden.stamps, golden.sign)
+    model = save(folder, found.classifier.network, base.recipe, card=card, golden=golden.stamps, sign=golden.sign)
     calibration = dataclasses.replace(found.calibration, model_id=model.model_id, unit=unit)
     return model, calibration, threshold
 

@@ -246,7 +246,7 @@ class Tuner:
             rng = np.random.default_rng(self.options.seed)
             views = np.stack(
                 [
-                    self.features(planes_of(*augment(data, mask, self.options.augment, rng), self.recipe))
+                    self.features(planes_of(*augment(data, mask, self.options.augment, rng=rng), self.recipe))
                     for _ in range(VIEWS)
                 ]
             )
@@ -305,7 +305,7 @@ class Tuner:
     def _inputs(self, seen: Seen, drawn: npt.NDArray[np.int64], rng: np.random.Generator) -> Planes:
         if seen.views is not None:
             return np.asarray(seen.views[rng.integers(len(seen.views), size=len(drawn)), drawn])
-        return normalise(*augment(seen.data[drawn], seen.mask[drawn], self.options.augment, rng), self.recipe)
+        return normalise(*augment(seen.data[drawn], seen.mask[drawn], self.options.augment, rng=rng), self.recipe)
 
     def features(self, planes: Planes, batch: int = 256) -> npt.NDArray[np.float32]:
         """Features of the trunk as it is now.

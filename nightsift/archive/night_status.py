@@ -250,7 +250,7 @@ class Tonight:
     best: list[dict[str, Any]]
 
 
-def tonight(archive: Archive, night: str | None = None, units: Sequence[str] = (), best: int = 10) -> Tonight:
+def tonight(archive: Archive, night: str | None = None, units: Sequence[str] = (), *, best: int = 10) -> Tonight:
     """Read how a night stands.
 
     Parameters

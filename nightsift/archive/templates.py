@@ -204,12 +204,12 @@ def _contains(path: Path, ra: float, dec: float) -> bool:
     shape = (int(header["NAXIS2"]), int(header["NAXIS1"]))
     wcs = celestial_wcs(header, shape).wcs
     if wcs is not None:
-        return _on_frame(wcs, shape, ra, dec)
+        return _on_frame(wcs, shape, ra, dec=dec)
     ra0, dec0, scale = (float(header.get(card, np.nan)) for card in ("POINTRA", "POINTDEC", "PIXSCALE"))
     return separation(ra, dec, ra0, dec0) < 0.25 * min(shape) * scale / 3600.0
 
 
-def _on_frame(wcs: WCS, shape: tuple[int, int], ra: float, dec: float) -> bool:
+def _on_frame(wcs: WCS, shape: tuple[int, int], ra: float, *, dec: float) -> bool:
     size = np.array([shape[1], shape[0]], dtype=np.float64)
     sky = np.array([[ra, dec]])
     rough = wcs.wcs_world2pix(sky, 0)[0]

@@ -93,7 +93,7 @@ def check_name(name: str) -> None:
                      "letters, digits and _ . + - with a letter or digit first, 64 at most; main is taken")  # fmt: skip
 
 
-def begin(archive: Archive, name: str, recipes: Mapping[str, str], code: str, models: Mapping[str, str]) -> Archive:
+def begin(archive: Archive, name: str, recipes: Mapping[str, str], *, code: str, models: Mapping[str, str]) -> Archive:
     """Begin a version, or go on with one that was made by the same recipes.
 
     Parameters
@@ -233,7 +233,9 @@ def shortfall(archive: Archive, name: str) -> list[str]:
     return lines
 
 
-def promote(archive: Archive, name: str, reasons_against: tuple[str, ...] = (), force: bool = False) -> tuple[str, ...]:
+def promote(
+    archive: Archive, name: str, reasons_against: tuple[str, ...] = (), *, force: bool = False
+) -> tuple[str, ...]:
     """Serve a version, or go back to one that lies in the stack of what is served.
 
     Readers that open the archive from now on see it; those that have opened it before go on with what they saw.
@@ -366,7 +368,12 @@ class Comparison:
 
 
 def compare(
-    first: Archive, second: Archive, night: str | None = None, unit: str | None = None, within: Tolerance | None = None
+    first: Archive,
+    second: Archive,
+    night: str | None = None,
+    *,
+    unit: str | None = None,
+    within: Tolerance | None = None,
 ) -> Comparison:
     """Compare two versions night by night.
 
@@ -436,14 +443,16 @@ def _candidates(first: list[Row], second: list[Row], within: Tolerance) -> Itera
     partner = _partners(_places(first), _places(second), within.distance)
     for i, one in enumerate(first):
         if i not in partner:
-            yield _difference(one, None, "first only", None)
+            yield _difference(one, None, "first only", distance=None)
             continue
         j, distance = partner[i]
         other = second[j]
         agree = _agree(one["score"], other["score"], within.score) and _agree(one["mag"], other["mag"], within.mag)
-        yield _difference(one, other, "same" if agree else "changed", distance)
+        yield _difference(one, other, "same" if agree else "changed", distance=distance)
     taken = {j for j, _ in partner.values()}
-    yield from (_difference(None, other, "second only", None) for j, other in enumerate(second) if j not in taken)
+    yield from (
+        _difference(None, other, "second only", distance=None) for j, other in enumerate(second) if j not in taken
+    )
 
 
 def _places(rows: list[Row]) -> npt.NDArray[np.float64]:
@@ -466,7 +475,7 @@ def _agree(one: float | None, other: float | None, most: float) -> bool:
     return (one is None) == (other is None) and (one is None or other is None or abs(one - other) <= most)
 
 
-def _difference(one: Row | None, other: Row | None, kind: str, distance: float | None) -> Row:
+def _difference(one: Row | None, other: Row | None, kind: str, *, distance: float | None) -> Row:
     known = one or other
     assert known is not None
     return {

@@ -143,7 +143,7 @@ def begun(row: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def opening(name: str, chunk: int, unit: str, night: str, exposures: int, kind: str = "reduce") -> dict[str, Any]:
+def opening(name: str, chunk: int, unit: str, *, night: str, exposures: int, kind: str = "reduce") -> dict[str, Any]:
     """Row of a chunk that was not begun.
 
     Parameters
@@ -173,7 +173,7 @@ def opening(name: str, chunk: int, unit: str, night: str, exposures: int, kind: 
 
 
 def _planned(name: str, one: Mapping[str, Any]) -> dict[str, Any]:
-    return opening(name, one["chunk"], one["unit"], one["night"], one["count_all"])
+    return opening(name, one["chunk"], one["unit"], night=one["night"], exposures=one["count_all"])
 
 
 def _file(archive: Archive, name: str, row: Mapping[str, Any]) -> Path:
@@ -246,7 +246,7 @@ class Cost:
         return 1.1 * self.written < self.free
 
 
-def estimate(archive: Archive, units: Iterable[str], chunks: int, workers: int) -> Cost:
+def estimate(archive: Archive, units: Iterable[str], chunks: int, *, workers: int) -> Cost:
     """Estimate what exposures will cost.
 
     Parameters

@@ -76,7 +76,7 @@ def promote(
     archive = open_archive(where)
     versions.find(archive, name)
     before = archive.served
-    now = versions.promote(archive, name, tuple(_against(archive, name)), force)
+    now = versions.promote(archive, name, tuple(_against(archive, name)), force=force)
     typer.echo(f"served from top to bottom: {', '.join(now)}" + (" (as before)" if now == before else ""))
     if now != before:
         typer.echo(f"the way back: nightsift catalog promote {where} {before[0]}")
@@ -111,7 +111,7 @@ def compare(
 
     archive = open_archive(where)
     views = [_view(archive, name) for name in (first, second)]
-    found = run(views[0], views[1], night, unit, Tolerance(distance, score, mag))
+    found = run(views[0], views[1], night, unit=unit, within=Tolerance(distance, score, mag))
     kinds = Counter(found.rows["kind"].to_pylist())
     typer.echo(
         f"{len(found.nights)} nights, {found.exposures} exposures in both; candidates: {found.same} the same, "
@@ -196,7 +196,9 @@ def photometry(
     from flows.photometry import light_curves
 
     with LineProgress("exposures", _line) as progress:
-        curves, problems = light_curves(survey, places, night, unit, progress, RECENTRE if recentre else 0.0, track)
+        curves, problems = light_curves(
+            survey, places, night, unit=unit, progress=progress, recentre=RECENTRE if recentre else 0.0, track=track
+        )
     for problem in problems:
         typer.echo(f"problem: {problem}", err=True)
     if out is None:

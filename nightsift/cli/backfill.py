@@ -75,7 +75,7 @@ def backfill(
         return
     lower_priority()
     with _Progress() as progress:
-        summary = run(survey, request, how, plan, progress, track)
+        summary = run(survey, request, how, plan=plan, progress=progress, track=track)
     _tell(summary)
     raise typer.Exit(summary.exit_code)
 
@@ -105,7 +105,7 @@ def _tell_plan(survey: Survey, plan: Draft, runner: Runner) -> None:
         )
     for problem in plan.problems:
         typer.echo(f"problem: {problem}", err=True)
-    cost = estimate(archive, units, chunks, runner.workers)
+    cost = estimate(archive, units, chunks, workers=runner.workers)
     typer.echo(f"  {len(units)} exposures to do in {chunks} chunks, {runner.workers} at the same time")
     for unit, number in sorted(cost.exposures.items()):
         guess = ", a guess" if unit in cost.guessed else ""

@@ -35,7 +35,7 @@ def console(stderr: bool = False) -> Console:
     return Console(file=stream, width=width, highlight=False, soft_wrap=False)
 
 
-def show_table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[str] = ()) -> None:
+def show_table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = ()) -> None:
     """Print a table; columns named in `right` are aligned to the right."""
     from rich import box
     from rich.table import Table
@@ -120,7 +120,7 @@ def row_line(row: Mapping[str, Any]) -> str:
 RunnerKind = Literal["in-process", "processes", "dask"]
 
 
-def survey_at(where: str, units: list[str], archive: Path | None, templates: str = "") -> Survey:
+def survey_at(where: str, units: list[str], archive: Path | None, *, templates: str = "") -> Survey:
     """Read a survey file, or make a survey of a folder of frames of one unit."""
     from nightsift.archive.survey import Survey, load_survey
 

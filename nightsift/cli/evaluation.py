@@ -57,7 +57,7 @@ def evaluate(
     models = []
     for place, name in enumerate([model, *(against or [])]):
         classifier = load(name)
-        models.append(describe(classifier, chosen, threshold if place == 0 else None, samples))
+        models.append(describe(classifier, chosen, threshold if place == 0 else None, samples=samples))
         if models[-1]["name"] in [one["name"] for one in models[:-1]]:  # two models of one name in two folders
             models[-1]["name"] = f"{classifier.model_id} ({place})"
         missed, fpr = models[-1]["headline"][1]["value"], models[-1]["headline"][2]["value"]
@@ -70,7 +70,9 @@ def evaluate(
     real = int(chosen.labels.sum())
     about = f"{len(chosen)} examples ({real} real, {len(chosen) - real} bogus) of {told}."
     with atomic(out) as temporary:
-        temporary.write_text(render_evaluation(models, chosen.stamps, about, notes_on(chosen, told)), encoding="utf-8")
+        temporary.write_text(
+            render_evaluation(models, chosen.stamps, about, notes=notes_on(chosen, told)), encoding="utf-8"
+        )
     numbers = [
         {key: one[key] for key in ("name", "model_id", "threshold", "headline", "units", "learning")} for one in models
     ]
@@ -118,12 +120,12 @@ def notes_on(chosen: TrainingSet, told: str) -> list[str]:
     return notes
 
 
-def describe(classifier: Any, chosen: TrainingSet, threshold: float | None, samples: int) -> dict[str, Any]:
+def describe(classifier: Any, chosen: TrainingSet, threshold: float | None, *, samples: int) -> dict[str, Any]:
     """Everything that the page shows of one model."""
     from models.calibration import evaluation as curves
     from models.calibration import evaluation as e
 
-    one = e.evaluate(classifier, chosen, threshold, samples)
+    one = e.evaluate(classifier, chosen, threshold, samples=samples)
     return {
         "name": one.name, "model_id": one.model_id, "threshold": one.threshold, "headline": e.headline(one),
         "confusion": e.confusion(one), "units": e.by_unit(one), "curves": curves.threshold_curves(one),
@@ -193,7 +195,7 @@ def monitor(
     nights = _span(reference) if reference is not None else None
     from flows.monitoring import monitor as run
 
-    summary = run(where, night, unit, nights, inject, rate, _tell, track)
+    summary = run(where, night, unit, reference=nights, inject=inject, rate=rate, progress=_tell, track=track)
     left = {row["unit"]: row["message"] for row in summary.rows if row["state"] == "unjudged"}
     made = set(summary.judged)
     judged = sum(row["state"] != "unjudged" for row in summary.rows if (row["unit"], row["night"]) in made)

@@ -39,7 +39,7 @@ def calibrate(
     survey = load_survey(where)
     loaded = survey.load_unit(unit)
     told = read_labels(labels)
-    found, threshold = learn_calibration(Archive(survey.archive), loaded, told, rule, prevalence)
+    found, threshold = learn_calibration(Archive(survey.archive), loaded, told, rule=rule, prevalence=prevalence)
     typer.echo(f"{unit}: {found.real} real and {found.bogus} bogus labels, map: {found.method}")
     unknown = len(told) - found.real - found.bogus
     if unknown:
@@ -142,14 +142,18 @@ def ask(
         )  # fmt: skip
     survey = load_survey(where)
     known = read_labels(labels) if labels else {}
-    found, bias, stamps = questions(Archive(survey.archive), survey.load_unit(unit), count, rule, known, seed)
+    found, bias, stamps = questions(
+        Archive(survey.archive), survey.load_unit(unit), count, rule=rule, known=known, seed=seed
+    )
     with atomic(out) as temporary:
         csv.write_csv(found, temporary)
     page, labelled = out.with_suffix(".html"), f"{out.stem}-labelled.csv"
     step = "calibrate" if rule == "random" else f"transfer models/{unit} --survey"
     command = f"nightsift {step} {where} --unit {unit} --labels {labelled}"
     with atomic(page) as temporary:
-        temporary.write_text(render(unit, found.to_pylist(), stamps, labelled, command), encoding="utf-8")
+        temporary.write_text(
+            render(unit, found.to_pylist(), stamps, table=labelled, next_step=command), encoding="utf-8"
+        )
     typer.echo(f"{found.num_rows} candidates of {unit} written to {out}")
     typer.echo(f"label them in a browser: {page} (or fill in the column label of the table: real or bogus)")
     for line in _told(bias):

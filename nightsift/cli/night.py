@@ -158,7 +158,7 @@ def status(
     units = list(survey.load_units())
 
     def now() -> Tonight:
-        return tonight(archive, night, units, best)
+        return tonight(archive, night, units, best=best)
 
     if as_json:
         typer.echo(json.dumps(asdict(now()), indent=1, default=str))

@@ -56,7 +56,7 @@ def serve(
 
     tell(f"pages: http://{host}:{port}" + (f", password in {serving.home / 'password'}" if auth else ""))
     tell(f"how the night stands: nightsift status {where}")
-    run(survey, where, serving, stop, tell)
+    run(survey, where, serving, stop=stop, told=tell)
 
 
 ANSWER_SECONDS = 60.0

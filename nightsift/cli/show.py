@@ -59,7 +59,7 @@ def show(
 ) -> None:
     """Show the nights, ledger and candidates of an archive, draw one subtraction, or describe a FITS file."""
     if exposure is not None:
-        draw(where, exposure, out, night, unit, method, at, size)
+        draw(where, exposure, out, night=night, unit=unit, method=method, at=at, size=size)
         return
     if where.name.lower().endswith(FITS_SUFFIXES):
         _show_fits(where)
@@ -180,6 +180,7 @@ def draw(
     where: Path,
     exposure: str,
     out: Path,
+    *,
     night: str | None,
     unit: str | None,
     method: str | None,
@@ -198,11 +199,19 @@ def draw(
     loaded = _unit(where, row["unit"], method)
     reduction = Reduction({**row})
     with local_copy(row["url"]) as path:
-        run_steps(reduction, path, loaded, archive)
+        run_steps(reduction, path, loaded, archive=archive)
     assert reduction.pair is not None
     assert reduction.difference is not None
     title = f"{row['unit']}  {Path(row['url']).name}  night {row['night']}"
-    drawn = draw_pair(out, reduction.pair, reduction.difference, reduction.candidates, title, centre, size)
+    drawn = draw_pair(
+        out,
+        reduction.pair,
+        reduction.difference,
+        candidates=reduction.candidates,
+        title=title,
+        centre=centre,
+        size=size,
+    )
     difference = reduction.difference
     typer.echo(f"{difference.method}: {difference.verdict}, {reduction.candidates.num_rows} candidates")
     for reason in difference.reasons:

@@ -49,24 +49,24 @@ def stop(where: SURVEY, event: EVENT) -> None:
 
 def add_field(where: SURVEY, event: EVENT, field: FIELD) -> None:
     """Put a field first, whatever its probability."""
-    _give(where, event, "add-field", field)
+    _give(where, event, "add-field", subject=field)
 
 
 def exclude_unit(where: SURVEY, event: EVENT, unit: UNIT) -> None:
     """Take a unit out of an alert."""
-    _give(where, event, "exclude-unit", unit)
+    _give(where, event, "exclude-unit", subject=unit)
 
 
 def include_unit(where: SURVEY, event: EVENT, unit: UNIT) -> None:
     """Put a unit back that was taken out."""
-    _give(where, event, "include-unit", unit)
+    _give(where, event, "include-unit", subject=unit)
 
 
-def _give(where: Path, event: str, action: Action, subject: str = "") -> None:
+def _give(where: Path, event: str, action: Action, *, subject: str = "") -> None:
     """Give an order, and let the wants of the alert follow at once, whether or not anything listens."""
     from flows.skyalert import order
 
-    typer.echo(order(str(where), event, action, subject, getpass.getuser()))
+    typer.echo(order(str(where), event, action, subject=subject, by=getpass.getuser()))
 
 
 app = typer.Typer(no_args_is_help=True, help="Sky alerts: ranked fields, their exposures first, ranked candidates.")
@@ -110,7 +110,7 @@ def plan(
     _tell_alert(alert, skymap)
     if skymap is None:
         raise typer.Exit(0)
-    table = rank_fields(skymap, known, sites, start, options)
+    table = rank_fields(skymap, known, sites, start=start, options=options)
     ranked = table.filter(np.asarray(table["rank"].is_valid()))
     lost = table.num_rows - ranked.num_rows
     show_fields(ranked.slice(0, shown))
@@ -136,7 +136,7 @@ def run(
     from nightsift.skyalerts.notices.notice import notice_bytes
 
     survey, archive = open_survey(where)
-    event = run_once(survey, notice_bytes(notice), str(notice), sky_map, track, typer.echo)
+    event = run_once(survey, notice_bytes(notice), str(notice), sky_map=sky_map, track=track, heard=typer.echo)
     folder = folder_of(archive, event)
     typer.echo(f"page: {folder / 'alert.html'}")
     typer.echo(f"tables and drafts: {max(folder.glob('[0-9][0-9][0-9]'), default=folder)}")
@@ -161,7 +161,9 @@ def listen(
 
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        keep_listening(survey, sources_of(survey, os.environ), track, lambda line: typer.echo(f"{_stamp()} {line}"))
+        keep_listening(
+            survey, sources_of(survey, os.environ), track, heard=lambda line: typer.echo(f"{_stamp()} {line}")
+        )
     except KeyboardInterrupt:
         typer.echo("stopped; started again, it goes on with every alert that still runs", err=True)
         raise typer.Exit(0) from None

@@ -130,7 +130,7 @@ def score(
     units = sorted(set(rows["unit"].to_pylist()))
     thresholds = {unit: one.load_unit(unit).model.threshold for unit in units}
     known = read_table(truth or survey.parent / "truth.parquet", tables.TRUTH)
-    card = score_night(read_candidates(archive, night), rows, known, thresholds)
+    card = score_night(read_candidates(archive, night), rows, known, thresholds=thresholds)
     for unit in (ALL, *units) if by_unit else (ALL,):
         header, *lines = card.table(unit)
         show_table(f"Score, {'all units' if unit == ALL else unit}", header, lines, right=header[2:])

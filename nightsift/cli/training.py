@@ -71,7 +71,16 @@ def train(
     asked = {"architecture": architecture, "prevalence": prevalence}
     given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     options = TrainOptions(epochs=epochs or EPOCHS, seed=start, **given)
-    card = train_model(out, source, options, work, workers or WORKERS, _tell_unit, _tell_epoch, track)
+    card = train_model(
+        out,
+        source,
+        options,
+        work=work,
+        workers=workers or WORKERS,
+        on_unit=_tell_unit,
+        on_epoch=_tell_epoch,
+        track=track,
+    )
     typer.echo(f"model {card['model_id']} written to {out}, threshold {card['threshold']:.3f}")
 
 
@@ -121,8 +130,9 @@ def dataset(
     if survey and not orbits and not truth:
         typer.echo("without --orbits the minor planets of these frames count as bogus: give MPCORB.DAT")
     made = make_dataset(
-        out, None if survey is None else load_survey(survey), catalogues, seed, units, work, workers,
-        lambda done, total: typer.echo(f"{done}/{total} {what} done"), track, doubt,
+        out, None if survey is None else load_survey(survey), catalogues, seed=seed, units=units, work=work,
+        workers=workers, on_part=lambda done, total: typer.echo(f"{done}/{total} {what} done"), track=track,
+        doubt_rounds=doubt,
     )  # fmt: skip
     for source, count in Counter(made.table["source"].to_pylist()).most_common():
         typer.echo(f"  {source}: {count}")
@@ -185,15 +195,17 @@ def transfer(
     parse_rule(rule, "command line")
     _check_strategy(strategy)
     source = load(base, engine="keras")
-    examples, where = _examples(stamps, survey, labels, source.recipe.size, unit)
+    examples, where = _examples(stamps, survey, labels, size=source.recipe.size, unit=unit)
     options = TransferOptions(strategy, TuneOptions(seed=seed), prevalence=prevalence)
-    found = transfer(source, examples, options, _tell)
+    found = transfer(source, examples, options, progress=_tell)
     made = {"by": "nightsift transfer", "from": where, "unit": unit, "seed": seed}
-    model, calibration, threshold = write_transferred(out, found, source, examples, made, options, rule, unit)
+    model, calibration, threshold = write_transferred(
+        out, found, source, examples=examples, made=made, options=options, rule=rule, unit=unit
+    )
     home, path = _home_of_calibration(survey, unit, out)
     with atomic(path) as temporary:
         temporary.write_text(calibration.to_json(), encoding="utf-8")
-    _report(found.curves, found.strategy, found.rounds, (*found.notes, *calibration.reasons))
+    _report(found.curves, found.strategy, found.rounds, notes=(*found.notes, *calibration.reasons))
     for name, value in model.card["figures_held_out"].items():
         typer.echo(f"  {name.replace('_', ' ')} {value if isinstance(value, str) else format(value, '.4f')}")
     if not found.rounds:
@@ -228,7 +240,7 @@ def _home_of_calibration(survey: Path | None, unit: str, out: Path) -> tuple[str
 
 
 def _examples(
-    stamps: Path | None, survey: Path | None, labels: Path | None, size: int, unit: str
+    stamps: Path | None, survey: Path | None, labels: Path | None, *, size: int, unit: str
 ) -> tuple[TrainingSet, str]:
     """The labelled stamps, and where they come from."""
     if stamps is not None:
@@ -245,7 +257,7 @@ def _examples(
     from nightsift.archive.survey import load_survey
 
     loaded = load_survey(survey)
-    return labelled_candidates(Archive(loaded.archive), read_labels(labels), size, unit or None), str(labels)
+    return labelled_candidates(Archive(loaded.archive), read_labels(labels), size, unit=unit or None), str(labels)
 
 
 def _rows(found: TrainingSet, unit: str):  # type: ignore[no-untyped-def]
@@ -265,7 +277,7 @@ def _tell(strategy: str, done: int, of: int) -> None:
     typer.echo(f"{strategy}: {done}/{of} fits")
 
 
-def _report(curves: dict[str, list[float]], strategy: str, rounds: int, notes: tuple[str, ...]) -> None:
+def _report(curves: dict[str, list[float]], strategy: str, rounds: int, *, notes: tuple[str, ...]) -> None:
     for name, curve in curves.items():
         best = min(range(len(curve)), key=curve.__getitem__)
         typer.echo(f"  {name:8s} held-out loss {curve[best]:.4f} nat after {best} rounds ({curve[0]:.4f} before)")

@@ -64,7 +64,7 @@ class Galaxies:
         return np.asarray(np.hypot(along, across / self.axis_ratio[rows]) / self.radius[rows])
 
 
-def nearest_galaxy(galaxies: Galaxies, x: Values, y: Values, most: float) -> tuple[npt.NDArray[np.int64], Values]:
+def nearest_galaxy(galaxies: Galaxies, x: Values, y: Values, *, most: float) -> tuple[npt.NDArray[np.int64], Values]:
     """The galaxy in whose light each position lies deepest.
 
     Parameters
@@ -99,7 +99,7 @@ def nearest_galaxy(galaxies: Galaxies, x: Values, y: Values, most: float) -> tup
     return rows, offset
 
 
-def galaxies_of_catalogue(table: pa.Table, wcs: WCS, shape: tuple[int, int], margin: float = 64.0) -> Galaxies:
+def galaxies_of_catalogue(table: pa.Table, wcs: WCS, shape: tuple[int, int], *, margin: float = 64.0) -> Galaxies:
     """Galaxies of a catalogue that lie on a frame, as ellipses of pixels.
 
     The tip of the major axis is moved on the sphere, not by adding angles to right ascension, so that ellipses are
@@ -134,7 +134,7 @@ def galaxies_of_catalogue(table: pa.Table, wcs: WCS, shape: tuple[int, int], mar
     ra, dec, radius, ratio, angle, mag = (columns[name][rows] for name in names)
     x, y = wcs.all_world2pix(ra, dec, 0, quiet=True) if len(rows) else (np.empty(0), np.empty(0))
     turn = np.deg2rad(angle)
-    tip = offset_position(ra, dec, radius / 3600.0 * np.sin(turn), radius / 3600.0 * np.cos(turn))
+    tip = offset_position(ra, dec, radius / 3600.0 * np.sin(turn), north=radius / 3600.0 * np.cos(turn))
     tip_x, tip_y = wcs.all_world2pix(*tip, 0, quiet=True) if len(rows) else (x, y)
     inside = (x > -margin) & (x < nx + margin) & (y > -margin) & (y < ny + margin)
     found = Galaxies(

@@ -193,7 +193,7 @@ def hosts_of(place: tuple[Values, Values], hosts: HostCatalogue | None, options:
     blank = {name: np.full(n, np.nan) for name in ("separation", "offset", "distance", "distance_err", "chance")}
     name = np.full(n, "", dtype=object)
     if hosts is not None and placed.any():
-        owner, galaxy, separation, offset = nearest_hosts(ra, dec, hosts, options)
+        owner, galaxy, separation, offset = nearest_hosts(ra, dec, hosts, options=options)
         state[owner], name[owner] = "host", hosts.name[galaxy]
         blank["separation"][owner], blank["offset"][owner] = separation, offset
         blank["distance"][owner], blank["distance_err"][owner] = hosts.distance[galaxy], hosts.distance_err[galaxy]
@@ -203,7 +203,7 @@ def hosts_of(place: tuple[Values, Values], hosts: HostCatalogue | None, options:
 
 
 def nearest_hosts(
-    ra: Values, dec: Values, hosts: HostCatalogue, options: RankingOptions
+    ra: Values, dec: Values, hosts: HostCatalogue, *, options: RankingOptions
 ) -> tuple[Rows, Rows, Values, Values]:
     """Find the galaxy of the smallest normalised separation of each position.
 
@@ -235,20 +235,22 @@ def nearest_hosts(
         some = np.flatnonzero((reach > low) & (reach <= high))
         low = high
         if len(some):
-            own, galaxy, apart = pairs_within(ra[placed], dec[placed], hosts.ra[some], hosts.dec[some], most=high)
+            own, galaxy, apart = pairs_within(
+                ra[placed], dec[placed], hosts.ra[some], other_dec=hosts.dec[some], most=high
+            )
             near = apart <= reach[some[galaxy]]
             found.append((placed[own[near]], some[galaxy[near]], apart[near]))
     if not found:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0)
     owner, galaxy, separation = (np.concatenate(one) for one in zip(*found, strict=True))
-    offset = separation / _radius_towards(ra[owner], dec[owner], hosts, galaxy)
+    offset = separation / _radius_towards(ra[owner], dec[owner], hosts, galaxy=galaxy)
     order = np.lexsort((separation, offset, owner))
     _, first = np.unique(owner[order], return_index=True)
     best = order[first]
     return owner[best], galaxy[best], separation[best], offset[best]
 
 
-def _radius_towards(ra: Values, dec: Values, hosts: HostCatalogue, galaxy: Rows) -> Values:
+def _radius_towards(ra: Values, dec: Values, hosts: HostCatalogue, *, galaxy: Rows) -> Values:
     """Half-light radius of each galaxy in the direction of a position (arcsec)."""
     east = ((ra - hosts.ra[galaxy] + 180.0) % 360.0 - 180.0) * np.cos(np.deg2rad(dec))
     turn = np.arctan2(east, dec - hosts.dec[galaxy]) - np.deg2rad(hosts.angle[galaxy])

@@ -49,12 +49,12 @@ def predicted_truth(frame: Frame, wcs: WCS, orbits: Orbits, *, site: Site | None
     corners = wcs.all_pix2world([0.0, nx - 1.0, 0.0, nx - 1.0], [0.0, 0.0, ny - 1.0, ny - 1.0], 0)
     ra, dec = (float(one) for one in wcs.all_pix2world((nx - 1) / 2.0, (ny - 1) / 2.0, 0))
     radius = max(separation(ra, dec, float(a), float(d)) for a, d in zip(*corners, strict=True))
-    found = movers_in_field(orbits, frame.meta.mjd, ra, dec, radius, site=site, faintest=faintest)
+    found = movers_in_field(orbits, frame.meta.mjd, ra, dec=dec, radius=radius, site=site, faintest=faintest)
     return _rows(found, frame, wcs)
 
 
 def on_frame(
-    wcs: WCS, shape: tuple[int, int], ra: Values, dec: Values, margin: float = 20.0
+    wcs: WCS, shape: tuple[int, int], ra: Values, *, dec: Values, margin: float = 20.0
 ) -> npt.NDArray[np.float64]:
     """Pixels of the positions of a catalogue that lie on a frame.
 

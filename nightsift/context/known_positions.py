@@ -75,8 +75,9 @@ class Movers:
         if key not in self.found:
             limit = exposure["limiting_mag"]
             self.found[key] = movers_in_field(
-                self.orbits, exposure["mjd"], exposure["ra"], exposure["dec"], np.sqrt((exposure["area"] or 0.0) / 2.0),
-                site=self.sites.get(exposure["unit"]), faintest=99.0 if limit is None else limit + FAINTER,
+                self.orbits, exposure["mjd"], exposure["ra"], dec=exposure["dec"],
+                radius=np.sqrt((exposure["area"] or 0.0) / 2.0), site=self.sites.get(exposure["unit"]),
+                faintest=99.0 if limit is None else limit + FAINTER,
             )  # fmt: skip
         return self.found[key]
 

@@ -124,7 +124,7 @@ def propagate(orbits: Orbits, mjd: float) -> tuple[Values, Values]:
 
         def pull(t: float, state: Values, planets=planets, masses=masses) -> Values:  # type: ignore[no-untyped-def]
             r, v = state.reshape(2, -1, 3)
-            return np.concatenate([v, _acceleration(r, v, planets(t), masses)]).ravel()
+            return np.concatenate([v, _acceleration(r, v, planets(t), masses=masses)]).ravel()
 
         state = np.concatenate([start, speed]).ravel()
         done = solve_ivp(pull, (epoch, mjd), state, "DOP853", rtol=_TOLERANCE, atol=_TOLERANCE, t_eval=[mjd])
@@ -150,7 +150,7 @@ def earth(mjd: float) -> Values:
     return np.asarray(_heliocentric("earth", np.array([mjd]))[0])
 
 
-def _acceleration(r: Values, v: Values, planets: Values, masses: Values) -> Values:
+def _acceleration(r: Values, v: Values, planets: Values, *, masses: Values) -> Values:
     distance2 = np.sum(r * r, axis=1)[:, None]
     distance = np.sqrt(distance2)
     potential = GM_SUN / distance
@@ -233,9 +233,9 @@ def movers_in_field(
     orbits: Orbits,
     mjd: float,
     ra: float,
+    *,
     dec: float,
     radius: float,
-    *,
     site: Site | None = None,
     faintest: float = 99.0,
 ) -> Predicted:

@@ -46,7 +46,7 @@ def thread_count(threads: int = 0) -> int:
     return max(1, min(cores, 8))
 
 
-def over_rows(function: Callable[[int, int], None], rows: int, tile: int, threads: int = 0) -> None:
+def over_rows(function: Callable[[int, int], None], rows: int, tile: int, *, threads: int = 0) -> None:
     """Call ``function(first, last)`` on bands of rows that together cover an image.
 
     Parameters

@@ -123,7 +123,7 @@ def make_frame(
     over_rows(lambda first, last: parts.append(_summary(data, variance, mask, first, last)), len(data), _TILE)
     n_good, n_hollow = sum(part[0] for part in parts), sum(part[3] for part in parts)
     low, high = min(part[1] for part in parts), max(part[2] for part in parts)
-    _check_structure(data, mask, meta, n_good, low, high)
+    _check_structure(data, mask, meta, n_good=n_good, low=low, high=high)
     if n_hollow:
         _fill(data, variance, mask)
     return Frame(data, variance, mask, meta, wcs=wcs)
@@ -232,7 +232,7 @@ def _summary(
     return n_good, float(low), float(high), n_hollow
 
 
-def _check_structure(data: FloatImage, mask: MaskImage, meta: Meta, n_good: int, low: float, high: float) -> None:
+def _check_structure(data: FloatImage, mask: MaskImage, meta: Meta, *, n_good: int, low: float, high: float) -> None:
     where = meta.path or meta.exposure_id
     if n_good == 0 or n_good < MIN_GOOD_FRACTION * data.size:
         bits = (Mask.NONFINITE, Mask.SATURATED, Mask.DEFECT)

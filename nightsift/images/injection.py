@@ -199,8 +199,8 @@ def cut_movers(pair: Pair, psf: Psf, x: Values, y: Values) -> Movers:
     found = moments(science.data, science.mask, UNUSABLE, x[rows], y[rows], sigma, CORE * psf.fwhm)
     centred = np.hypot(found[:, 0] - x[rows], found[:, 1] - y[rows]) <= MAX_SHIFT
     rows, px, py = rows[centred], found[centred, 0], found[centred, 1]
-    fits = psf_fluxes(science.data, science.variance, science.mask, psf, px, py)
-    old = psf_fluxes(template.data, template.variance, template.mask, psf, px, py)
+    fits = psf_fluxes(science.data, science.variance, science.mask, psf=psf, x=px, y=py)
+    old = psf_fluxes(template.data, template.variance, template.mask, psf=psf, x=px, y=py)
     good = (fits.flux > LEAST_SNR * fits.flux_err) & (fits.masked_fraction == 0)
     good &= ~(old.flux > FOREIGN * old.flux_err) & (old.masked_fraction == 0)
     rows, px, py, flux = rows[good], px[good], py[good], fits.flux[good].astype(np.float64)
@@ -208,7 +208,9 @@ def cut_movers(pair: Pair, psf: Psf, x: Values, y: Values) -> Movers:
     sky_variance = np.zeros(len(rows), dtype=np.float32)
     grid = psf_grid(psf, science.shape)
     for k in range(len(rows)):
-        residual[k], sky_variance[k] = _residual(science, template, grid, float(px[k]), float(py[k]), float(flux[k]))
+        residual[k], sky_variance[k] = _residual(
+            science, template, grid, x=float(px[k]), y=float(py[k]), flux=float(flux[k])
+        )
     usable = np.isfinite(sky_variance) & (sky_variance > 0)
     return Movers(px[usable], py[usable], flux[usable], rows[usable], residual[usable], sky_variance[usable])
 
@@ -217,6 +219,7 @@ def transplant(
     frame: Frame,
     psf: Psf,
     movers: Movers,
+    *,
     which: npt.NDArray[np.int64],
     x: Values,
     y: Values,
@@ -275,13 +278,13 @@ def transplant(
 
 
 def _residual(
-    science: Frame, template: Frame, grid: PsfGrid, x: float, y: float, flux: float
+    science: Frame, template: Frame, grid: PsfGrid, *, x: float, y: float, flux: float
 ) -> tuple[FloatImage, np.float32]:
     """Residual of one mover around its nearest pixel, and the variance of the sky around it."""
     size, half = grid.size, grid.size // 2
     column, row = int(np.floor(x + 0.5)), int(np.floor(y + 0.5))
     place = (slice(row - half, row + half + 1), slice(column - half, column + half + 1))
-    star = _star(grid, x, y, x - column, y - row)
+    star = _star(grid, x, y, dx=x - column, dy=y - row)
     foreign = template.data[place] > FOREIGN * np.sqrt(np.maximum(template.variance[place], 0.0))
     bad = ((science.mask[place] | template.mask[place]) & UNUSABLE) != 0
     free = ~(foreign | bad)
@@ -294,7 +297,7 @@ def _residual(
     return np.where(free, rest, np.float32(0.0)).astype(np.float32), variance
 
 
-def _star(grid: PsfGrid, x: float, y: float, dx: float, dy: float) -> FloatImage:
+def _star(grid: PsfGrid, x: float, y: float, *, dx: float, dy: float) -> FloatImage:
     out = np.empty((grid.size, grid.size), np.float32)
     image = grid.images[int(grid.nodes(np.array([x]), np.array([y]))[0])]
     work = np.empty((image.shape[0], grid.size), np.float32)

@@ -31,6 +31,7 @@ def cut(
     pair: Pair,
     difference: Difference,
     x: npt.NDArray[np.floating],
+    *,
     y: npt.NDArray[np.floating],
     size: int,
     orientation: Orientation = "none",

@@ -148,7 +148,7 @@ def rank(qualities: Sequence[Quality], unit: Unit) -> tuple[list[int], list[tupl
 
 
 def gather(
-    frames: Sequence[Frame], stars: Sequence[StarTable], qualities: Sequence[Quality], order: list[int], unit: Unit
+    frames: Sequence[Frame], stars: Sequence[StarTable], qualities: Sequence[Quality], *, order: list[int], unit: Unit
 ) -> tuple[list[Member], list[tuple[str, str]]]:
     """Register the frames to the best one.
 
@@ -181,7 +181,7 @@ def gather(
         if not waiting:
             break
         best = waiting.pop(0)
-        members, refused = _register_all(best, frames, stars, qualities, order, unit)
+        members, refused = _register_all(best, frames, stars, qualities=qualities, order=order, unit=unit)
         if len(members) >= len(chosen[0]):
             chosen = members, refused
         if len(members) <= len(order) / 2 and len(members) < unit.template.max_frames:
@@ -199,6 +199,7 @@ def _register_all(
     best: int,
     frames: Sequence[Frame],
     stars: Sequence[StarTable],
+    *,
     qualities: Sequence[Quality],
     order: list[int],
     unit: Unit,
@@ -213,21 +214,31 @@ def _register_all(
             refused.append((qualities[k].exposure_id, f"the {unit.template.max_frames} best frames are enough"))
             continue
         try:
-            members.append(_member(k, frames[k], stars, reference, best, qualities[k].sky_variance, unit))
+            members.append(
+                _member(
+                    k,
+                    frames[k],
+                    stars,
+                    reference=reference,
+                    best=best,
+                    sky_variance=qualities[k].sky_variance,
+                    unit=unit,
+                )
+            )
         except NightsiftError as error:
             refused.append((qualities[k].exposure_id, str(error)))
     return members, refused
 
 
 def _member(
-    k: int, frame: Frame, stars: Sequence[StarTable], reference: Frame, best: int, sky_variance: float, unit: Unit
+    k: int, frame: Frame, stars: Sequence[StarTable], *, reference: Frame, best: int, sky_variance: float, unit: Unit
 ) -> Member:
-    found = register(reference, stars[best], frame, stars[k], unit.alignment)
-    return Member(k, found, _flux_scale(reference, stars[best], frame, stars[k], found), sky_variance)
+    found = register(reference, stars[best], frame, reference_stars=stars[k], options=unit.alignment)
+    return Member(k, found, _flux_scale(reference, stars[best], frame, stars=stars[k], found=found), sky_variance)
 
 
 def _flux_scale(
-    reference: Frame, reference_stars: StarTable, frame: Frame, stars: StarTable, found: Registration
+    reference: Frame, reference_stars: StarTable, frame: Frame, *, stars: StarTable, found: Registration
 ) -> float:
     """Flux on the reference over flux on the frame: weighted, clipped mean over clean stars in common."""
     clean = clean_stars(reference_stars, reference.shape, snr=15.0)[found.first]
@@ -255,7 +266,7 @@ _MOST_PADDING = 0.5  # of the width of the best frame, on each side
 
 
 def build_template(
-    frames: Sequence[Frame], stars: Sequence[StarTable], unit: Unit, zero_points: Sequence[float] | None = None
+    frames: Sequence[Frame], stars: Sequence[StarTable], unit: Unit, *, zero_points: Sequence[float] | None = None
 ) -> Template:
     """Build a template from frames of one field, band and unit.
 
@@ -297,7 +308,7 @@ def build_template(
         )
     qualities = [quality_of(frames[k], stars[k]) for k in range(len(frames))]
     order, refused = rank(qualities, unit)
-    members, left_out = gather(frames, stars, qualities, order, unit)
+    members, left_out = gather(frames, stars, qualities, order=order, unit=unit)
     best = members[0].index
     reference = frames[best]
     origin, shape = _canvas(reference.shape, [(m.registration, qualities[m.index].shape) for m in members])
@@ -417,5 +428,12 @@ def solved(template: Template, catalogue: tuple[npt.NDArray[np.float64], npt.NDA
         If the stars do not fit the catalogue beyond chance.
     """
     meta, stars = template.frame.meta, template.stars
-    found = solve(stars["x"], stars["y"], catalogue, (meta.ra, meta.dec), meta.pixel_scale, template.frame.shape)
+    found = solve(
+        stars["x"],
+        stars["y"],
+        catalogue,
+        pointing=(meta.ra, meta.dec),
+        pixel_scale=meta.pixel_scale,
+        shape=template.frame.shape,
+    )
     return replace(template, frame=template.frame.replace(wcs=found.wcs))

@@ -24,7 +24,7 @@ from nightsift.unit.units import Unit
 FOLDER_VARIABLE = "NIGHTSIFT_CALIBRATION"
 
 
-def load_exposure(url: str | Path, unit: Unit, night: str | None = None, sha256: str = "") -> Frame:
+def load_exposure(url: str | Path, unit: Unit, night: str | None = None, *, sha256: str = "") -> Frame:
     """Read an exposure and calibrate it.
 
     Parameters
@@ -57,8 +57,8 @@ def load_exposure(url: str | Path, unit: Unit, night: str | None = None, sha256:
     raw, corner = _trimmed(image.data, unit.image.trim, str(url))
     binning = 2 if unit.image.bayer else 1
     shape = (raw.shape[0] // binning, raw.shape[1] // binning)
-    coordinates = celestial_wcs(image.header, shape, facts.pixel_scale, binning, corner)
-    meta = _meta(unit, facts, night or facts.night, digest, str(url))
+    coordinates = celestial_wcs(image.header, shape, facts.pixel_scale, binning=binning, corner=corner)
+    meta = _meta(unit, facts, night or facts.night, sha256=digest, url=str(url))
     try:
         return make_frame(
             raw,
@@ -71,7 +71,7 @@ def load_exposure(url: str | Path, unit: Unit, night: str | None = None, sha256:
         )
     except ValueError as error:
         raise _wrong(
-            unit, "masters", f"{error} ({url})", "name masters of the same detector window, or cut them by trim"
+            unit, "masters", f"{error} ({url})", advice="name masters of the same detector window, or cut them by trim"
         ) from error
 
 
@@ -151,7 +151,7 @@ def _place(unit: Unit, name: str, facts: Facts) -> _Place | None:
         modified = path.stat().st_mtime_ns
     except OSError as error:
         advice = f"correct the path, or set ${FOLDER_VARIABLE} to the folder of the masters"
-        raise _wrong(unit, name, f"there is no master {path}", advice) from error
+        raise _wrong(unit, name, f"there is no master {path}", advice=advice) from error
     return _Place(path, int(hdu) if hdu.isdigit() else hdu, modified)
 
 
@@ -159,7 +159,7 @@ def _folder(unit: Unit, name: str) -> Path:
     folder = unit.calibration.folder or os.environ.get(FOLDER_VARIABLE, "")
     if not folder:
         advice = f"give folder under [calibration], or set ${FOLDER_VARIABLE}"
-        raise _wrong(unit, name, "a relative path, and no folder to start from", advice)
+        raise _wrong(unit, name, "a relative path, and no folder to start from", advice=advice)
     path = Path(os.path.expandvars(folder)).expanduser()
     return path if path.is_absolute() else Path(unit.file).resolve().parent / path
 
@@ -237,7 +237,7 @@ def _trimmed(data: FloatImage, section: str, where: str) -> tuple[FloatImage, tu
     return np.ascontiguousarray(data[y1 - 1 : y2, x1 - 1 : x2]), (x1 - 1, y1 - 1)
 
 
-def _meta(unit: Unit, facts: Facts, night: str, sha256: str, url: str) -> Meta:
+def _meta(unit: Unit, facts: Facts, night: str, *, sha256: str, url: str) -> Meta:
     return Meta(
         unit=unit.name,
         field=facts.field,
@@ -256,5 +256,5 @@ def _meta(unit: Unit, facts: Facts, night: str, sha256: str, url: str) -> Meta:
     )
 
 
-def _wrong(unit: Unit, key: str, what: str, advice: str) -> ConfigurationError:
+def _wrong(unit: Unit, key: str, what: str, *, advice: str) -> ConfigurationError:
     return ConfigurationError(file=unit.file, table="calibration", key=key, what=what, advice=advice)

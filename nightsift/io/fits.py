@@ -282,7 +282,7 @@ def _pixels(one: Any, path: str | Path) -> FloatImage:
     def band(first: int, last: int) -> None:
         for start in range(first, last, rows):
             block, target = raw[start : min(start + rows, last)], out[start : min(start + rows, last)]
-            _convert(block, target, scale, zero)
+            _convert(block, target, scale, zero=zero)
             if integers and isinstance(blank, int):
                 target[block == blank] = np.nan
 
@@ -290,7 +290,7 @@ def _pixels(one: Any, path: str | Path) -> FloatImage:
     return out
 
 
-def _convert(block: npt.NDArray[Any], target: FloatImage, scale: float, zero: float) -> None:
+def _convert(block: npt.NDArray[Any], target: FloatImage, scale: float, *, zero: float) -> None:
     """``target = block * scale + zero``, exact for 8 and 16 bits; wider types are scaled in float64."""
     if scale == 1.0 and zero == 0.0:
         with np.errstate(over="ignore", invalid="ignore"):

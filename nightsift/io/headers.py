@@ -42,6 +42,7 @@ def celestial_wcs(
     header: fits.Header,
     shape: tuple[int, int],
     pixel_scale: float = np.nan,
+    *,
     binning: int = 1,
     corner: tuple[int, int] = (0, 0),
 ) -> CelestialWcs:

@@ -18,7 +18,7 @@ from nightsift.io.parquet import nullable, numbers
 from nightsift.sky.sphere import Rows, Values, pairs_within, positions_of, unit_vectors
 
 
-def associate(ra: Values, dec: Values, snr: Values, radius: Values) -> Rows:
+def associate(ra: Values, dec: Values, snr: Values, *, radius: Values) -> Rows:
     """Number the objects that detections belong to.
 
     The strongest detection takes all that lie within the larger of both radii and belong to nobody yet, then the next
@@ -42,7 +42,9 @@ def associate(ra: Values, dec: Values, snr: Values, radius: Values) -> Rows:
     placed = np.flatnonzero(np.isfinite(ra + dec))
     leader = np.arange(n)
     ra, dec, own = ra[placed], dec[placed], radius[placed]
-    first, second, _ = pairs_within(ra, dec, ra, dec, most=float(own.max(initial=0.0)), radius=own, other_radius=own)
+    first, second, _ = pairs_within(
+        ra, dec, ra, other_dec=dec, most=float(own.max(initial=0.0)), radius=own, other_radius=own
+    )
     other = first != second
     first, second = placed[first[other]], placed[second[other]]
     order = np.argsort(first, kind="stable")
@@ -116,7 +118,7 @@ def detections_of(candidates: pa.Table, exposures: pa.Table, options: RankingOpt
     seeing = dict(zip(exposures["exposure_id"].to_pylist(), exposures["seeing"].to_pylist(), strict=True))
     own = [seeing.get(one) or 0.0 for one in table["exposure_id"].to_pylist()]
     radius = np.maximum(options.association, 0.5 * np.array(own, dtype=np.float64).reshape(len(table)))
-    owner = associate(ra, dec, numbers(table, "snr"), radius)
+    owner = associate(ra, dec, numbers(table, "snr"), radius=radius)
     return Detections(table, ra, dec, mjd, probability_to_be_real(table, options), radius, owner)
 
 
@@ -170,9 +172,9 @@ def objects_of(found: Detections, options: RankingOptions) -> dict[str, Any]:
     np.bitwise_and.at(common, found.owner, flags)
     best = order[np.lexsort((-snr[order], -found.real[order], found.owner[order]))][start]
     ra, dec = _mean_positions(found, snr)
-    mean, scatter = _mean(score, counts, found.owner, n)
-    model, _ = _mean(spread**2, counts, found.owner, n)
-    real, _ = _mean(found.real, counts, found.owner, n)
+    mean, scatter = _mean(score, counts, found.owner, n=n)
+    model, _ = _mean(spread**2, counts, found.owner, n=n)
+    real, _ = _mean(found.real, counts, found.owner, n=n)
     first, last = order[start], order[stop - 1]
     brightest = np.full(n, np.inf)
     np.minimum.at(brightest, found.owner, np.where(np.isfinite(mag), mag, np.inf))
@@ -181,8 +183,9 @@ def objects_of(found: Detections, options: RankingOptions) -> dict[str, Any]:
     return {
         "object_id": ids[first].tolist(), "name": [position_name(*one) for one in zip(ra, dec, strict=True)],
         "ra": nullable(ra), "dec": nullable(dec), "detections": stop - start,
-        "epochs": _epochs(found, order, start, stop, options),
-        "units": _joined(table, "unit", order, start, stop), "bands": _joined(table, "band", order, start, stop),
+        "epochs": _epochs(found, order, start, stop=stop, options=options),
+        "units": _joined(table, "unit", order, start=start, stop=stop),
+        "bands": _joined(table, "band", order, start=start, stop=stop),
         "first_mjd": found.mjd[first], "last_mjd": found.mjd[last],
         "mag_first": nullable(mag[first]), "mag_last": nullable(mag[last]), "mag_brightest": nullable(brightest),
         "snr": snr[best], "score": nullable(mean), "score_spread": nullable(np.sqrt(scatter**2 + np.nan_to_num(model))),
@@ -212,7 +215,7 @@ def position_name(ra: float, dec: float) -> str:
     )
 
 
-def _mean(values: Values, counts: npt.NDArray[np.bool_], owner: Rows, n: int) -> tuple[Values, Values]:
+def _mean(values: Values, counts: npt.NDArray[np.bool_], owner: Rows, *, n: int) -> tuple[Values, Values]:
     """Mean and scatter of the values that count, by object; NaN where there are none."""
     good = counts & np.isfinite(values)
     weight = np.bincount(owner[good], minlength=n).astype(np.float64)
@@ -232,7 +235,7 @@ def _mean_positions(found: Detections, snr: Values) -> tuple[Values, Values]:
     return np.where(placed, ra, np.nan), np.where(placed, dec, np.nan)
 
 
-def _epochs(found: Detections, order: Rows, start: Rows, stop: Rows, options: RankingOptions) -> Rows:
+def _epochs(found: Detections, order: Rows, start: Rows, *, stop: Rows, options: RankingOptions) -> Rows:
     """Detections of each object that lie apart from the one counted before."""
     apart = options.apart_minutes / 1440.0
     epochs = np.ones(len(start), dtype=np.int64)
@@ -245,6 +248,6 @@ def _epochs(found: Detections, order: Rows, start: Rows, stop: Rows, options: Ra
     return epochs
 
 
-def _joined(table: pa.Table, name: str, order: Rows, start: Rows, stop: Rows) -> list[str]:
+def _joined(table: pa.Table, name: str, order: Rows, *, start: Rows, stop: Rows) -> list[str]:
     names = np.asarray(table[name].to_pylist(), dtype=object)[order]
     return [names[a] if b - a == 1 else ",".join(sorted(set(names[a:b]))) for a, b in zip(start, stop, strict=True)]

@@ -34,6 +34,7 @@ def history_of(
     found: Detections,
     before: pa.Table,
     exposures: pa.Table,
+    *,
     t0: float,
     place: tuple[Values, Values],
     options: RankingOptions,
@@ -60,7 +61,9 @@ def history_of(
     dict of str to array
         The columns, one row an object.
     """
-    return _earlier(found, before, place, options) | _not_seen(found, exposures, t0, place, options)
+    return _earlier(found, before, place, options=options) | _not_seen(
+        found, exposures, t0, place=place, options=options
+    )
 
 
 def probability_to_stay(epochs: Rows, misses: Rows, options: RankingOptions) -> Values:
@@ -87,7 +90,7 @@ def probability_to_stay(epochs: Rows, misses: Rows, options: RankingOptions) -> 
 
 
 def _earlier(
-    found: Detections, before: pa.Table, place: tuple[Values, Values], options: RankingOptions
+    found: Detections, before: pa.Table, place: tuple[Values, Values], *, options: RankingOptions
 ) -> dict[str, Any]:
     """Detections before the event, and the probability that none of them was real."""
     n = found.n_objects
@@ -103,7 +106,7 @@ def _earlier(
             ra[placed],
             dec[placed],
             old_ra[old],
-            old_dec[old],
+            other_dec=old_dec[old],
             most=float(radius.max(initial=0.0)),
             radius=radius[placed],
         )
@@ -134,7 +137,7 @@ def object_radius(found: Detections) -> Values:
 
 
 def _not_seen(
-    found: Detections, exposures: pa.Table, t0: float, place: tuple[Values, Values], options: RankingOptions
+    found: Detections, exposures: pa.Table, t0: float, *, place: tuple[Values, Values], options: RankingOptions
 ) -> dict[str, Any]:
     """Deeper exposures that do not show an object: the last before the event, and those after its first detection."""
     n = found.n_objects
@@ -150,7 +153,9 @@ def _not_seen(
     unseen = ~np.isin(owner * len(mjd) + row, seen)
     owner, row = owner[unseen], row[unseen]
     after = (
-        (mjd[row] > first_mjd[owner]) & (mjd[row] <= last_mjd[owner] + SOON) & _same_band(found, exposures, owner, row)
+        (mjd[row] > first_mjd[owner])
+        & (mjd[row] <= last_mjd[owner] + SOON)
+        & _same_band(found, exposures, owner, row=row)
     )
     misses = np.bincount(owner[after], minlength=n)
     prior = mjd[row] < t0
@@ -184,7 +189,7 @@ def _covered(exposures: pa.Table, place: tuple[Values, Values]) -> tuple[Rows, R
     known = np.flatnonzero(np.isfinite(centre_ra + centre_dec) & (area > 0.0))
     reach = INSIDE * 0.5 * np.sqrt(area[known]) * 3600.0
     owner, row, separation = pairs_within(
-        ra[placed], dec[placed], centre_ra[known], centre_dec[known], most=float(reach.max(initial=0.0))
+        ra[placed], dec[placed], centre_ra[known], other_dec=centre_dec[known], most=float(reach.max(initial=0.0))
     )
     inside = separation <= reach[row]
     return placed[owner[inside]], known[row[inside]]
@@ -197,7 +202,7 @@ def _seen(found: Detections, exposures: pa.Table) -> Rows:
     return np.asarray((found.owner * exposures.num_rows + row)[row >= 0])
 
 
-def _same_band(found: Detections, exposures: pa.Table, owner: Rows, row: Rows) -> Any:
+def _same_band(found: Detections, exposures: pa.Table, owner: Rows, *, row: Rows) -> Any:
     """Tell which exposures are in a band that the object was detected in."""
     names = exposures["band"].to_pylist()
     number = {name: k for k, name in enumerate(sorted({*names, *found.table["band"].to_pylist()}, key=str))}
@@ -209,7 +214,7 @@ def _same_band(found: Detections, exposures: pa.Table, owner: Rows, row: Rows) -
 
 def known_at(
     found: Detections, exposures: pa.Table, place: tuple[Values, Values],
-    catalogues: Sequence[KnownPositions], movers: Movers | None, options: RankingOptions,
+    *, catalogues: Sequence[KnownPositions], movers: Movers | None, options: RankingOptions,
 ) -> dict[str, Any]:  # fmt: skip
     """Columns of `nightsift.skyalerts.products.rank.RANKED` that tell of known objects.
 
@@ -239,7 +244,7 @@ def known_at(
     separation, unknown = np.full(n, np.nan), np.ones(n)
     priors = {STAR: options.known_star, NUCLEUS: options.known_nucleus, MOVER: options.known_mover}
     matches = [(one.kind, one.catalogue, *_nearest(place, radius, one)) for one in catalogues]
-    for of_kind, of_name, rows, apart in [*matches, *_movers(found, exposures, movers, options)]:
+    for of_kind, of_name, rows, apart in [*matches, *_movers(found, exposures, movers, options=options)]:
         better = (priors[of_kind] < unknown[rows]) | ((priors[of_kind] == unknown[rows]) & (apart < separation[rows]))
         chosen = rows[better]
         kind[chosen], name[chosen] = of_kind, of_name
@@ -262,7 +267,7 @@ def _nearest(place: tuple[Values, Values], radius: Values, known: KnownPositions
         ra[placed],
         dec[placed],
         known.ra[band],
-        known.dec[band],
+        other_dec=known.dec[band],
         most=float(radius[placed].max()),
         radius=radius[placed],
     )
@@ -272,7 +277,7 @@ def _nearest(place: tuple[Values, Values], radius: Values, known: KnownPositions
 
 
 def _movers(
-    found: Detections, exposures: pa.Table, movers: Movers | None, options: RankingOptions
+    found: Detections, exposures: pa.Table, movers: Movers | None, *, options: RankingOptions
 ) -> list[tuple[str, str, npt.NDArray[np.int64], Values]]:
     """Objects of which at least half of the detections lie on a minor planet."""
     if movers is None or not len(found.owner):
@@ -289,7 +294,7 @@ def _movers(
             continue
         there = movers.of(exposure)
         first, second, apart = pairs_within(
-            found.ra[rows], found.dec[rows], there.ra, there.dec, most=options.mover_radius
+            found.ra[rows], found.dec[rows], there.ra, other_dec=there.dec, most=options.mover_radius
         )
         for k, j, distance in zip(rows[first], second, apart, strict=True):
             hit[k] = True

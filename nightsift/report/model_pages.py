@@ -36,6 +36,7 @@ def render_evaluation(
     models: Sequence[Mapping[str, Any]],
     stamps: Stamps,
     about: str,
+    *,
     notes: Sequence[str] = (),
     made: dt.datetime | None = None,
 ) -> str:
@@ -192,6 +193,7 @@ def render_drift(
     night: str,
     history: Rows,
     titles: Mapping[str, str],
+    *,
     logits: Mapping[str, tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]],
     injections: Mapping[str, tuple[Rows, Rows]],
     survey: str,
@@ -232,7 +234,7 @@ def render_drift(
     """
     whole = [row for row in history if row["channel"] == "all"]
     tonight = sorted((row for row in whole if row["night"] == night), key=lambda row: row["unit"])
-    cards = [_card(row, history, titles, logits, injections, survey) for row in tonight]
+    cards = [_card(row, history, titles, logits=logits, injections=injections, survey=survey) for row in tonight]
     drifted = [one for one in cards if one["state"] == "drifted"]
     page = page_template(DRIFT_TEMPLATE, number=partial(number, form=".3g"), small=small)
     unjudged = sum(one["state"] == "unjudged" for one in cards)
@@ -339,6 +341,7 @@ def _card(
     row: Mapping[str, Any],
     history: Rows,
     titles: Mapping[str, str],
+    *,
     logits: Mapping[str, tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]],
     injections: Mapping[str, tuple[Rows, Rows]],
     survey: str,

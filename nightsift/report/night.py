@@ -116,7 +116,7 @@ class Choice:
     shown_accepted: int
 
 
-def choose(candidates: pa.Table, thresholds: Mapping[str, float], most: int = 200, fill: int = 24) -> Choice:
+def choose(candidates: pa.Table, thresholds: Mapping[str, float], most: int = 200, *, fill: int = 24) -> Choice:
     """Choose the candidates to be shown.
 
     Parameters
@@ -163,6 +163,7 @@ def render(
     night: str,
     ledger: pa.Table,
     candidates: pa.Table,
+    *,
     choice: Choice,
     stamps: Mapping[str, Stamps],
     thresholds: Mapping[str, float],

@@ -62,6 +62,7 @@ def draw_pair(
     path: Path,
     pair: Pair,
     difference: Difference,
+    *,
     candidates: pa.Table,
     title: str = "",
     centre: tuple[float, float] | None = None,
@@ -98,8 +99,8 @@ def draw_pair(
     with matplotlib.rc_context({**STYLE, "figure.facecolor": "white", "savefig.facecolor": "white"}):
         figure = Figure(figsize=(15.0, 8.4), layout="constrained")
         axes = figure.subplots(2, 4)
-        _draw_images(axes, window, pair, difference)
-        _draw_score(axes[0, 3], window, difference, candidates)
+        _draw_images(axes, window, pair, difference=difference)
+        _draw_score(axes[0, 3], window, difference, candidates=candidates)
         _draw_mask(axes[1, 0], window, difference)
         _draw_anchors(axes[1, 1], window, difference)
         kernels = difference.kernel_map
@@ -128,7 +129,7 @@ def _look(axis: Axes, window: Window, title: str) -> None:
     axis.tick_params(length=2)
 
 
-def _draw_images(axes: Any, window: Window, pair: Pair, difference: Difference) -> None:
+def _draw_images(axes: Any, window: Window, pair: Pair, *, difference: Difference) -> None:
     for axis, name, image in (
         (axes[0, 0], "Science", pair.science.data),
         (axes[0, 1], "Template on its grid", pair.template.data),
@@ -169,7 +170,7 @@ def _limits(image: Float64) -> tuple[float, float]:
     return float(low - (middle - low)), float(max(high, middle + 3.0 * (middle - low), low + 1e-6))
 
 
-def _draw_score(axis: Axes, window: Window, difference: Difference, candidates: pa.Table) -> None:
+def _draw_score(axis: Axes, window: Window, difference: Difference, *, candidates: pa.Table) -> None:
     """Score of largest amount in each block, with a circle round each candidate."""
     blocks = window.blocks(difference.score)
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=2)[:, :, None], axis=2)[:, :, 0]

@@ -177,7 +177,7 @@ def number(value: float | None, form: str) -> str:
 TEMPLATE = "labelling.html.j2"
 
 
-def render(unit: str, rows: Sequence[Mapping[str, Any]], stamps: Stamps, table: str, next_step: str) -> str:
+def render(unit: str, rows: Sequence[Mapping[str, Any]], stamps: Stamps, *, table: str, next_step: str) -> str:
     """Write the page.
 
     The scores are not shown: who sees them agrees with them, and the labels then teach nothing.

@@ -103,16 +103,16 @@ def sky_map(ledger: pa.Table) -> str:
         figure = _figure(9.2, 4.2)
         if wide:
             axis = figure.add_subplot(projection="mollweide")
-            _draw_whole_sky(axis, ra, dec, units, shown)
+            _draw_whole_sky(axis, ra, dec, units=units, shown=shown)
         else:
             axis = figure.add_subplot()
-            _draw_part(axis, offset, dec, side, units, shown, centre)
+            _draw_part(axis, offset, dec, side=side, units=units, shown=shown, centre=centre)
         handles, labels = axis.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=min(len(labels), 6), handletextpad=0.4)
         return _svg(figure)
 
 
-def _draw_whole_sky(axis: Axes, ra: Any, dec: Any, units: Any, shown: npt.NDArray[np.bool_]) -> None:
+def _draw_whole_sky(axis: Axes, ra: Any, dec: Any, *, units: Any, shown: npt.NDArray[np.bool_]) -> None:
     for i, name in enumerate(sorted(set(units[shown]))):
         some = shown & (units == name)
         longitude = -np.deg2rad((ra[some] + 180.0) % 360.0 - 180.0)
@@ -122,7 +122,7 @@ def _draw_whole_sky(axis: Axes, ra: Any, dec: Any, units: Any, shown: npt.NDArra
 
 
 def _draw_part(
-    axis: Axes, offset: Any, dec: Any, side: Any, units: Any, shown: npt.NDArray[np.bool_], centre: float
+    axis: Axes, offset: Any, dec: Any, *, side: Any, units: Any, shown: npt.NDArray[np.bool_], centre: float
 ) -> None:
     from matplotlib.patches import Rectangle
 

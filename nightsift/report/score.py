@@ -190,6 +190,7 @@ def score_night(
     candidates: pa.Table,
     ledger: pa.Table,
     truth: pa.Table,
+    *,
     thresholds: Mapping[str, float],
     radius: float = 2.0,
     secure_snr: float = 8.0,
@@ -240,14 +241,16 @@ def score_night(
     searched = truth.filter(pc.is_in(truth["exposure_file"], pa.array(sorted(set(files.values())), pa.string())))
     candidates = candidates.filter(pc.is_in(candidates["exposure_id"], pa.array(sorted(files), pa.string())))
     stages = _candidate_stages(candidates, thresholds, harmless)
-    recovered, real = _match(candidates, searched, files, stages, radius)
+    recovered, real = _match(candidates, searched, files, stages=stages, radius=radius)
     rows, rates = [], []
     truth_unit = np.array(searched["unit"].to_pylist(), dtype=str)
     candidate_unit = np.array(candidates["unit"].to_pylist(), dtype=str)
     area = np.array([a if a is not None else 0.0 for a in done["area"].to_pylist()])
     ledger_unit = np.array(done["unit"].to_pylist(), dtype=str)
     for unit in (ALL, *units):
-        rows += _recoveries(unit, searched, recovered, (truth_unit == unit) | (unit == ALL), secure_snr)
+        rows += _recoveries(
+            unit, searched, recovered, of_unit=(truth_unit == unit) | (unit == ALL), secure_snr=secure_snr
+        )
         false = ~real & ((candidate_unit == unit) | (unit == ALL))
         of_unit = (ledger_unit == unit) | (unit == ALL)
         counts = [int((false & stage).sum()) for stage in stages]
@@ -267,7 +270,12 @@ def _candidate_stages(
 
 
 def _match(
-    candidates: pa.Table, truth: pa.Table, files: Mapping[str, str], stages: tuple[Bools, Bools, Bools], radius: float
+    candidates: pa.Table,
+    truth: pa.Table,
+    files: Mapping[str, str],
+    *,
+    stages: tuple[Bools, Bools, Bools],
+    radius: float,
 ) -> tuple[npt.NDArray[np.bool_], Bools]:
     """Recovered true objects by stage, shape (3, n_truth), and candidates that are real."""
     recovered, real = np.zeros((3, len(truth)), dtype=bool), np.zeros(len(candidates), dtype=bool)
@@ -291,7 +299,7 @@ def _match(
     return recovered, real
 
 
-def _recoveries(unit: str, truth: pa.Table, recovered: Bools, of_unit: Bools, secure_snr: float) -> list[Recovery]:
+def _recoveries(unit: str, truth: pa.Table, recovered: Bools, *, of_unit: Bools, secure_snr: float) -> list[Recovery]:
     snr = truth["snr"].to_numpy()
     obstructed = truth["obstructed"].to_numpy(zero_copy_only=False)
     kinds = np.array(truth["kind"].to_pylist(), dtype=str)

@@ -61,7 +61,7 @@ class Detector:
             Relative response, 1 on the axis.
         """
         ny, nx = self.response.shape
-        return _shade(x, y, self.axis, (ny, nx), self.options.vignetting)
+        return _shade(x, y, self.axis, shape=(ny, nx), vignetting=self.options.vignetting)
 
 
 def make_detector(rng: np.random.Generator, shape: tuple[int, int], options: DetectorOptions) -> Detector:
@@ -84,10 +84,10 @@ def make_detector(rng: np.random.Generator, shape: tuple[int, int], options: Det
     ny, nx = shape
     cx, cy = rng.normal((nx - 1) / 2, 0.03 * nx), rng.normal((ny - 1) / 2, 0.03 * ny)
     v, u = np.ogrid[:ny, :nx]
-    response = _shade(u, v, (cx, cy), shape, options.vignetting).astype(np.float32)
+    response = _shade(u, v, (cx, cy), shape=shape, vignetting=options.vignetting).astype(np.float32)
     response += np.float32(options.flat_error) * rng.standard_normal(shape, dtype=np.float32)
     defect, hot = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.float32)
-    _plant_pixels(rng, response, hot, defect, options)
+    _plant_pixels(rng, response, hot, defect=defect, options=options)
     for _ in range(options.hot_columns):
         column, start = int(rng.integers(nx)), int(rng.integers(ny) * (rng.random() < 0.6))
         hot[start:, column] += np.float32(np.exp(rng.uniform(np.log(1.0), np.log(40.0))))
@@ -103,6 +103,7 @@ def _shade(
     x: npt.NDArray[np.floating] | npt.NDArray[np.integer],
     y: npt.NDArray[np.floating] | npt.NDArray[np.integer],
     axis: tuple[float, float],
+    *,
     shape: tuple[int, int],
     vignetting: float,
 ) -> npt.NDArray[np.float64]:
@@ -113,7 +114,7 @@ def _shade(
 
 
 def _plant_pixels(
-    rng: np.random.Generator, response: Image, hot: Image, defect: npt.NDArray[np.bool_], options: DetectorOptions
+    rng: np.random.Generator, response: Image, hot: Image, *, defect: npt.NDArray[np.bool_], options: DetectorOptions
 ) -> None:
     """Hot pixels with a wide range of rates, dead ones with little response."""
     for density, kind in ((options.hot_pixels, "hot"), (options.dead_pixels, "dead")):
@@ -127,7 +128,7 @@ def _plant_pixels(
 
 
 def expose(
-    rng: np.random.Generator, light: Image, exposure: float, detector: Detector, rays: Image | None = None
+    rng: np.random.Generator, light: Image, exposure: float, *, detector: Detector, rays: Image | None = None
 ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Turn light into the integers that the camera writes.
 
@@ -223,7 +224,7 @@ def _bleed(counts, full_well, bled):  # type: ignore[no-untyped-def]
 
 
 def make_header(
-    options: SimulationOptions, exposure: Exposure, wcs: TanSip, rng: np.random.Generator, name: str
+    options: SimulationOptions, exposure: Exposure, wcs: TanSip, *, rng: np.random.Generator, name: str
 ) -> fits.Header:
     """Cards of an exposure, its coordinates a little off.
 
@@ -263,7 +264,7 @@ def make_header(
     header["SIMSEED"] = (options.seed, "simulated: seed of the survey")
     scale = unit.pixel_scale / 3600.0
     east, north = rng.normal(0.0, unit.wcs_error * scale / np.sqrt(2.0), 2)
-    ra, dec = offset_position(np.array([wcs.ra]), np.array([wcs.dec]), np.array([east]), np.array([north]))
+    ra, dec = offset_position(np.array([wcs.ra]), np.array([wcs.dec]), np.array([east]), north=np.array([north]))
     header["RA"], header["DEC"] = (
         (round(float(ra[0]), 6), "[deg] pointing"),
         (round(float(dec[0]), 6), "[deg] pointing"),

@@ -78,7 +78,7 @@ class Transients:
             Positions (deg).
         """
         degrees = (mjd - self.epoch) * 1440.0 / 3600.0
-        return offset_position(self.ra, self.dec, self.east * degrees, self.north * degrees)
+        return offset_position(self.ra, self.dec, self.east * degrees, north=self.north * degrees)
 
     def relative_flux(self, mjd: float, night: bool) -> Values:
         """Flux at a time over the flux of magnitude zero.
@@ -106,6 +106,7 @@ def draw_transients(
     rng: np.random.Generator,
     field: str,
     centre: tuple[float, float],
+    *,
     half_width: float,
     per_frame: float,
     faintest: float,
@@ -153,7 +154,7 @@ def draw_transients(
         wanted["supernova"] = wanted["nuclear"] = 0.0
     kinds = np.repeat(KINDS, [rng.poisson(wanted[kind] * per_frame) for kind in KINDS])
     n = len(kinds)
-    ra, dec = scatter(rng, centre, half_width, n)
+    ra, dec = scatter(rng, centre, half_width, n=n)
     snr = np.exp(rng.uniform(np.log(options.min_snr), np.log(options.max_snr), n))
     mag = faintest - 2.5 * np.log10(snr)
     host, offset = np.full(n, -1), np.full(n, np.nan)
@@ -162,8 +163,8 @@ def draw_transients(
         rounds = [_bright_first(rng, galaxies, hosts) for _ in range(len(needy) // len(hosts) + 1)]
         host[rng.permutation(needy)] = np.concatenate(rounds)[: len(needy)]
     bound = host >= 0
-    offset[bound] = _host_offsets(rng, kinds[bound], galaxies.index[host[bound]], options)
-    ra[bound], dec[bound] = _beside_hosts(rng, galaxies, host[bound], offset[bound], kinds[bound])
+    offset[bound] = _host_offsets(rng, kinds[bound], galaxies.index[host[bound]], options=options)
+    ra[bound], dec[bound] = _beside_hosts(rng, galaxies, host[bound], offset=offset[bound], kinds=kinds[bound])
     variable, moving = kinds == "variable", kinds == "asteroid"
     # The *change* of a variable star is what is drawn; the star itself is brighter.
     amplitude = np.where(variable, np.exp(rng.uniform(np.log(0.08), np.log(0.6), n)), 0.0)
@@ -172,7 +173,7 @@ def draw_transients(
     angle = rng.uniform(0, 2 * np.pi, n)
     period = np.where(variable, np.exp(rng.uniform(np.log(0.08), np.log(3.0), n)), 0.0)
     phase = rng.random(n)
-    keep = _apart(rng.permutation(n), ra, dec, separation)
+    keep = _apart(rng.permutation(n), ra, dec, least=separation)
     return Transients(
         object_id=tuple(f"{field}-{kinds[row][:2]}{row:05d}" for row in keep),
         kind=kinds[keep],
@@ -196,7 +197,7 @@ def _bright_first(rng: np.random.Generator, galaxies: Galaxies, hosts: npt.NDArr
     return hosts[np.argsort(rng.exponential(size=len(hosts)) / weight)]
 
 
-def _apart(order: npt.NDArray[np.int64], ra: Values, dec: Values, least: float) -> npt.NDArray[np.int64]:
+def _apart(order: npt.NDArray[np.int64], ra: Values, dec: Values, *, least: float) -> npt.NDArray[np.int64]:
     """Rows, sorted, of which no two are nearer than the least distance (deg); earlier ones in `order` stay."""
     taken = np.zeros(len(ra), dtype=bool)
     for row in order:
@@ -205,7 +206,7 @@ def _apart(order: npt.NDArray[np.int64], ra: Values, dec: Values, least: float) 
 
 
 def _host_offsets(
-    rng: np.random.Generator, kinds: npt.NDArray[np.str_], index: Values, options: TransientOptions
+    rng: np.random.Generator, kinds: npt.NDArray[np.str_], index: Values, *, options: TransientOptions
 ) -> Values:
     n = len(kinds)
     offset = rng.uniform(0.0, options.max_offset, n)
@@ -221,6 +222,7 @@ def _beside_hosts(
     rng: np.random.Generator,
     galaxies: Galaxies,
     host: npt.NDArray[np.int64],
+    *,
     offset: Values,
     kinds: npt.NDArray[np.str_],
 ) -> tuple[Values, Values]:
@@ -231,7 +233,7 @@ def _beside_hosts(
     angle = np.deg2rad(galaxies.angle[host])
     east = along * np.sin(angle) + across * np.cos(angle)
     north = along * np.cos(angle) - across * np.sin(angle)
-    return offset_position(galaxies.ra[host], galaxies.dec[host], east / 3600.0, north / 3600.0)
+    return offset_position(galaxies.ra[host], galaxies.dec[host], east / 3600.0, north=north / 3600.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -300,7 +302,7 @@ def make_sky(options: SimulationOptions, unit: UnitOptions, field: Field) -> Fie
     FieldSky
         Stars, galaxies, transients and the unit's detector.
     """
-    psf = make_psf(unit.optics, unit.shape, unit.pixel_scale, unit.optics.seeing)
+    psf = make_psf(unit.optics, unit.shape, unit.pixel_scale, seeing=unit.optics.seeing)
     faintest = noise_magnitude(unit, unit.sky_mag - 0.3, psf.noise_pixels)
     scale = unit.pixel_scale / 3600.0
     turn = np.deg2rad(unit.rotation)
@@ -312,14 +314,14 @@ def make_sky(options: SimulationOptions, unit: UnitOptions, field: Field) -> Fie
     def rng(what: str) -> np.random.Generator:
         return generator(options.seed, unit.name, field.name, what)
 
-    galaxies = draw_galaxies(rng("galaxies"), centre, half_width, faintest + 1.0, options.sky)
+    galaxies = draw_galaxies(rng("galaxies"), centre, half_width, faintest=faintest + 1.0, options=options.sky)
     exposures = plan_exposures(options, unit, field)
     nightly = [e.mid_mjd for e in exposures if e.role == "night"]
     transients = draw_transients(
         rng("transients"),
         field.name,
         centre,
-        half_width,
+        half_width=half_width,
         per_frame=(2 * half_width) ** 2 / (nx * ny * scale**2),
         faintest=faintest,
         epoch=float(np.mean(nightly)) if nightly else 0.0,
@@ -329,7 +331,7 @@ def make_sky(options: SimulationOptions, unit: UnitOptions, field: Field) -> Fie
     )
     return FieldSky(
         field,
-        draw_stars(rng("stars"), centre, half_width, faintest + 1.0, options.sky),
+        draw_stars(rng("stars"), centre, half_width, faintest=faintest + 1.0, options=options.sky),
         galaxies,
         transients,
         tuple(e.mid_mjd for e in exposures if e.role == "template"),

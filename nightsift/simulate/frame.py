@@ -86,9 +86,9 @@ def make_view(options: SimulationOptions, exposure: Exposure) -> View:
         unit.optics,
         unit.shape,
         unit.pixel_scale,
-        exposure.seeing,
-        exposure.defocus,
-        (float(trail[0]), float(trail[1])),
+        seeing=exposure.seeing,
+        defocus=exposure.defocus,
+        trail=(float(trail[0]), float(trail[1])),
     )
     sky = sky_electrons(unit, exposure.sky_mag)
     rng = generator(options.seed, *exposure.key(), "clouds")
@@ -96,7 +96,7 @@ def make_view(options: SimulationOptions, exposure: Exposure) -> View:
         exposure=exposure,
         wcs=wcs,
         psf=psf,
-        clouds=draw_clouds(rng, unit.shape, exposure.extinction, exposure.cloudy),
+        clouds=draw_clouds(rng, unit.shape, exposure.extinction, patchy=exposure.cloudy),
         electrons=unit.exposure * 10 ** (0.4 * unit.zero_point),
         sky=sky,
         noise=math.sqrt(sky + unit.detector.dark * unit.exposure + unit.detector.read_noise**2),
@@ -182,7 +182,7 @@ def objects_in(sky: FieldSky, view: View, light: Image) -> Objects:
     return Objects(x, y, ra, dec, zero * flux, zero * reference, shade, sigma, zero)
 
 
-def add_objects(light: Image, sky: FieldSky, objects: Objects, view: View) -> None:
+def add_objects(light: Image, sky: FieldSky, objects: Objects, *, view: View) -> None:
     """Draw the objects; asteroids as a row of points along their way during the exposure.
 
     Parameters
@@ -199,8 +199,8 @@ def add_objects(light: Image, sky: FieldSky, objects: Objects, view: View) -> No
     moving = sky.transients.kind == "asteroid"
     half = view.exposure.unit.exposure / 60.0 / 3600.0 / 2.0
     east, north = half * sky.transients.east, half * sky.transients.north
-    x0, y0 = view.wcs.to_pixel(*offset_position(objects.ra, objects.dec, -east, -north))
-    x1, y1 = view.wcs.to_pixel(*offset_position(objects.ra, objects.dec, east, north))
+    x0, y0 = view.wcs.to_pixel(*offset_position(objects.ra, objects.dec, -east, north=-north))
+    x1, y1 = view.wcs.to_pixel(*offset_position(objects.ra, objects.dec, east, north=north))
     length = np.where(moving, np.hypot(x1 - x0, y1 - y0), 0.0)
     points = np.where(objects.flux > 0, np.ceil(length / (0.25 * view.psf.fwhm)).astype(int) + 1, 0)
     rows = np.repeat(np.arange(len(points)), points)
@@ -212,7 +212,7 @@ def add_objects(light: Image, sky: FieldSky, objects: Objects, view: View) -> No
 
 
 def truth_table(
-    sky: FieldSky, objects: Objects, view: View, spoilt: dict[str, npt.NDArray[np.bool_]], name: str
+    sky: FieldSky, objects: Objects, view: View, *, spoilt: dict[str, npt.NDArray[np.bool_]], name: str
 ) -> pa.Table:
     """Truth of the objects that shine on a frame.
 
@@ -264,12 +264,14 @@ def truth_table(
         "host_mag": pa.array(host_mag.astype(np.float32), mask=hostless),
         "host_offset": pa.array(transients.offset[rows].astype(np.float32), mask=hostless),
         "snr": np.abs(flux - reference) * objects.shade[rows] / objects.sigma[rows],
-        "obstructed": _near_spoilt(x, y, spoilt, view.psf.fwhm) | cut_off,
+        "obstructed": _near_spoilt(x, y, spoilt, fwhm=view.psf.fwhm) | cut_off,
     }
     return tables.table(columns, tables.TRUTH)
 
 
-def _near_spoilt(x: Values, y: Values, spoilt: dict[str, npt.NDArray[np.bool_]], fwhm: float) -> npt.NDArray[np.bool_]:
+def _near_spoilt(
+    x: Values, y: Values, spoilt: dict[str, npt.NDArray[np.bool_]], *, fwhm: float
+) -> npt.NDArray[np.bool_]:
     """Whether any spoilt pixel lies within half a width of the positions."""
     bad = np.logical_or.reduce(list(spoilt.values()))
     reach = max(1, round(0.5 * fwhm))
@@ -330,6 +332,7 @@ def simulate_frame(
     options: SimulationOptions,
     unit: int = 0,
     field: int = 0,
+    *,
     visit: int = 0,
     role: Literal["template", "night"] = "night",
 ) -> SimulatedFrame:
@@ -384,23 +387,23 @@ def make_frame(options: SimulationOptions, sky: FieldSky, exposure: Exposure) ->
     if exposure.cloudy:  # clouds shine where they are thick
         light *= 1.0 + 0.1 * (1.0 - view.clouds.image())
     light *= np.float32(view.sky)
-    _add_static(light, sky, view, options.artefacts.ghost_flux)
+    _add_static(light, sky, view, ghost_flux=options.artefacts.ghost_flux)
     objects = objects_in(sky, view, light)
-    add_objects(light, sky, objects, view)
+    add_objects(light, sky, objects, view=view)
     streak = np.zeros(unit.shape, dtype=bool)
     for number in range(exposure.streaks):
-        streak |= render.add_streak(rng(f"streak {number}"), light, view.psf, view.noise)
+        streak |= render.add_streak(rng(f"streak {number}"), light, view.psf, noise=view.noise)
     hits = options.artefacts.cosmic_rays * light.size * 1e-6 * unit.exposure / 60.0
     rays = render.cosmic_rays(rng("cosmic rays"), unit.shape, hits)
-    data, saturated, bled = expose(rng("noise"), light, unit.exposure, detector, rays)
+    data, saturated, bled = expose(rng("noise"), light, unit.exposure, detector=detector, rays=rays)
     cosmic = np.zeros(unit.shape, dtype=bool) if rays is None else rays > view.noise
     spoilt = {"saturated": saturated, "bled": bled, "cosmic_ray": cosmic, "streak": streak, "defect": detector.defect}
     name = _file_name(exposure, options.compress)
     depth = noise_magnitude(unit, exposure.sky_mag, view.psf.noise_pixels) - 2.5 * math.log10(5.0)
     return SimulatedFrame(
         data=data,
-        header=make_header(options, exposure, view.wcs, rng("wcs"), name),
-        truth=truth_table(sky, objects, view, spoilt, name),
+        header=make_header(options, exposure, view.wcs, rng=rng("wcs"), name=name),
+        truth=truth_table(sky, objects, view, spoilt=spoilt, name=name),
         file_name=name,
         exposure=exposure,
         wcs=view.wcs,
@@ -412,7 +415,7 @@ def make_frame(options: SimulationOptions, sky: FieldSky, exposure: Exposure) ->
     )
 
 
-def _add_static(light: Image, sky: FieldSky, view: View, ghost_flux: float) -> None:
+def _add_static(light: Image, sky: FieldSky, view: View, *, ghost_flux: float) -> None:
     """Add galaxies, stars, aureoles and ghosts."""
     galaxies, stars, unit = sky.galaxies, sky.stars, view.exposure.unit
     x, y = view.wcs.to_pixel(galaxies.ra, galaxies.dec)
@@ -422,13 +425,23 @@ def _add_static(light: Image, sky: FieldSky, view: View, ghost_flux: float) -> N
     along = np.linalg.inv(view.wcs.cd) @ np.stack([np.sin(angle), np.cos(angle)])
     radius, direction = galaxies.radius / unit.pixel_scale, np.arctan2(along[1], along[0])
     render_galaxies(
-        light.shape, x, y, flux, radius, galaxies.axis_ratio, direction, galaxies.index, view.psf, view.noise, light
+        light.shape,
+        x,
+        y,
+        flux=flux,
+        effective_radius=radius,
+        axis_ratio=galaxies.axis_ratio,
+        angle=direction,
+        index=galaxies.index,
+        psf=view.psf,
+        noise=view.noise,
+        into=light,
     )
     x, y = view.wcs.to_pixel(stars.ra, stars.dec)
     flux = view.electrons * 10 ** (-0.4 * stars.mag) * view.clouds.transmission(x, y)
     render_stars(light.shape, x, y, flux, view.psf, view.noise, light)
-    render.add_aureoles(light, x, y, flux, view.psf, unit.optics.aureole, view.noise)
-    render.add_ghosts(light, x, y, flux, ghost_flux, view.noise)
+    render.add_aureoles(light, x, y, flux=flux, psf=view.psf, fraction=unit.optics.aureole, noise=view.noise)
+    render.add_ghosts(light, x, y, flux=flux, fraction=ghost_flux, noise=view.noise)
 
 
 def _file_name(exposure: Exposure, compress: bool) -> str:

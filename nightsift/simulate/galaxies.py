@@ -118,6 +118,7 @@ def render_galaxies(
     shape: tuple[int, int],
     x: npt.ArrayLike,
     y: npt.ArrayLike,
+    *,
     flux: npt.ArrayLike,
     effective_radius: npt.ArrayLike,
     axis_ratio: npt.ArrayLike,
@@ -369,7 +370,7 @@ def galaxy_counts(mag: Values) -> Values:
 
 
 def draw_stars(
-    rng: np.random.Generator, centre: tuple[float, float], half_width: float, faintest: float, options: SkyOptions
+    rng: np.random.Generator, centre: tuple[float, float], half_width: float, *, faintest: float, options: SkyOptions
 ) -> Stars:
     """Draw the stars of a square field.
 
@@ -395,12 +396,12 @@ def draw_stars(
     cumulative = star_counts(grid, options.galactic_latitude) * options.star_density * (2 * half_width) ** 2
     cumulative -= cumulative[0] - 0.0
     mag = np.sort(np.interp(rng.random(rng.poisson(cumulative[-1])) * cumulative[-1], cumulative, grid))
-    ra, dec = scatter(rng, centre, half_width, len(mag))
+    ra, dec = scatter(rng, centre, half_width, n=len(mag))
     return Stars(ra, dec, mag)
 
 
 def draw_galaxies(
-    rng: np.random.Generator, centre: tuple[float, float], half_width: float, faintest: float, options: SkyOptions
+    rng: np.random.Generator, centre: tuple[float, float], half_width: float, *, faintest: float, options: SkyOptions
 ) -> Galaxies:
     """Draw the galaxies of a square field.
 
@@ -429,7 +430,7 @@ def draw_galaxies(
     cumulative = galaxy_counts(grid) * options.galaxy_density * (2 * half_width) ** 2
     mag = np.sort(np.interp(rng.random(rng.poisson(cumulative[-1])) * cumulative[-1], cumulative, grid))
     n = len(mag)
-    ra, dec = scatter(rng, centre, half_width, n)
+    ra, dec = scatter(rng, centre, half_width, n=n)
     radius = 1.1 * 10 ** (-0.14 * (mag - 20.0)) * 10 ** rng.normal(0.0, 0.2, n)
     spheroid = rng.random(n) < 0.35
     # Discs are thin and seen from any side; spheroids are round to moderately flat.
@@ -440,7 +441,9 @@ def draw_galaxies(
     )
 
 
-def scatter(rng: np.random.Generator, centre: tuple[float, float], half_width: float, n: int) -> tuple[Values, Values]:
+def scatter(
+    rng: np.random.Generator, centre: tuple[float, float], half_width: float, *, n: int
+) -> tuple[Values, Values]:
     """Draw positions uniformly over a square field.
 
     Parameters
@@ -460,4 +463,4 @@ def scatter(rng: np.random.Generator, centre: tuple[float, float], half_width: f
         Positions (deg).
     """
     east, north = rng.uniform(-half_width, half_width, (2, n))
-    return offset_position(np.full(n, centre[0]), np.full(n, centre[1]), east, north)
+    return offset_position(np.full(n, centre[0]), np.full(n, centre[1]), east, north=north)

@@ -88,6 +88,7 @@ def make_psf(
     optics: OpticsOptions,
     shape: tuple[int, int],
     pixel_scale: float,
+    *,
     seeing: float,
     defocus: float = 0.0,
     trail: tuple[float, float] = (0.0, 0.0),
@@ -126,7 +127,7 @@ def make_psf(
     length = int(scipy.fft.next_fast_len(2 * half_grid + 1 + 2 * step, real=True))
     offsets = (np.arange(length) - length // 2) / step
     core_width = seeing_px / (2.0 * np.sqrt(2.0 ** (1.0 / optics.beta) - 1.0))
-    seeing_ft = _seeing_transform(offsets, core_width, optics, step)
+    seeing_ft = _seeing_transform(offsets, core_width, optics, step=step)
     cut = slice(length // 2 - half_grid, length // 2 + half_grid + 1)
     radius = half - 1.5
     outside = (1.0 + (radius / core_width) ** 2) ** (1.0 - optics.beta)
@@ -136,7 +137,7 @@ def make_psf(
     inside = np.hypot(*np.meshgrid(offsets[cut], offsets[cut])) <= radius
     for index in range(NODES * NODES):
         u, v = float(index % NODES - 1), float(index // NODES - 1)
-        spots = _spot_diagram(optics, u, v, optics.defocus + defocus, trail, length, step)
+        spots = _spot_diagram(optics, u, v, defocus=optics.defocus + defocus, trail=trail, length=length, step=step)
         image = scipy.fft.irfft2(scipy.fft.rfft2(np.fft.ifftshift(spots)) * seeing_ft, s=(length, length))
         image = np.fft.fftshift(image)[cut, cut]
         nodes[index] = image * ((1.0 - outside) * step**2 / image[inside].sum())
@@ -147,7 +148,7 @@ def make_psf(
 
 
 def _seeing_transform(
-    offsets: npt.NDArray[np.float64], core_width: float, optics: OpticsOptions, step: int
+    offsets: npt.NDArray[np.float64], core_width: float, optics: OpticsOptions, *, step: int
 ) -> npt.NDArray[np.complex128]:
     """Transform of the elliptic Moffat profile times that of the pixel."""
     axis_ratio, angle = 1.0 - optics.ellipticity, np.deg2rad(optics.ellipticity_angle)
@@ -164,6 +165,7 @@ def _spot_diagram(
     optics: OpticsOptions,
     u: float,
     v: float,
+    *,
     defocus: float,
     trail: tuple[float, float],
     length: int,

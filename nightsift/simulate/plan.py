@@ -139,11 +139,19 @@ def plan_exposures(options: SimulationOptions, unit: UnitOptions, field: Field) 
     """
     first = date.fromisoformat(min(options.nights))
     exposures = [
-        _expose(options, unit, field, str(first - timedelta(days=12 + 2 * number)), number, 0, "template")
+        _expose(
+            options,
+            unit,
+            field,
+            night=str(first - timedelta(days=12 + 2 * number)),
+            number=number,
+            visit=0,
+            role="template",
+        )
         for number in range(options.template_frames)
     ]
     exposures += [
-        _expose(options, unit, field, night, visit, visit, "night")
+        _expose(options, unit, field, night=night, number=visit, visit=visit, role="night")
         for night in options.nights
         for visit in range(options.visits)
     ]
@@ -154,6 +162,7 @@ def _expose(
     options: SimulationOptions,
     unit: UnitOptions,
     field: Field,
+    *,
     night: str,
     number: int,
     visit: int,

@@ -74,7 +74,7 @@ class TanSip:
         u, v = u + _polynomial(self.a, u, v), v + _polynomial(self.b, u, v)
         xi = self.cd[0, 0] * u + self.cd[0, 1] * v
         eta = self.cd[1, 0] * u + self.cd[1, 1] * v
-        return offset_position(self.ra, self.dec, xi, eta)
+        return offset_position(self.ra, self.dec, xi, north=eta)
 
     def header(self, distortion: bool = True) -> fits.Header:
         """FITS cards of the coordinates.

@@ -225,7 +225,7 @@ class Clouds:
         return np.asarray(np.power(np.float32(10), np.float32(-0.4) * full), dtype=np.float32)
 
 
-def draw_clouds(rng: np.random.Generator, shape: tuple[int, int], extinction: float, patchy: bool) -> Clouds:
+def draw_clouds(rng: np.random.Generator, shape: tuple[int, int], extinction: float, *, patchy: bool) -> Clouds:
     """Draw the extinction over a frame.
 
     Parameters
@@ -275,7 +275,7 @@ def sky_shape(rng: np.random.Generator, shape: tuple[int, int], gradient: float)
     return np.asarray(1.0 + np.float32(slope) * (along + np.float32(bend) * along**2), dtype=np.float32)
 
 
-def add_streak(rng: np.random.Generator, light: Image, psf: FramePsf, noise: float) -> npt.NDArray[np.bool_]:
+def add_streak(rng: np.random.Generator, light: Image, psf: FramePsf, *, noise: float) -> npt.NDArray[np.bool_]:
     """Add the streak of a satellite.
 
     Parameters
@@ -386,7 +386,7 @@ def _draw_tracks(charge, x, y, angle, per_pixel, steps, turns):  # type: ignore[
                         charge[j + dj, i + di] += np.float32(0.5 * per_pixel[k] * part)
 
 
-def add_ghosts(light: Image, x: Values, y: Values, flux: Values, fraction: float, noise: float) -> int:
+def add_ghosts(light: Image, x: Values, y: Values, *, flux: Values, fraction: float, noise: float) -> int:
     """Add ghosts: out-of-focus images of bright stars, mirrored through the centre of the frame.
 
     Parameters
@@ -423,7 +423,7 @@ def add_ghosts(light: Image, x: Values, y: Values, flux: Values, fraction: float
 
 
 def add_aureoles(
-    light: Image, x: Values, y: Values, flux: Values, psf: FramePsf, fraction: float, noise: float
+    light: Image, x: Values, y: Values, *, flux: Values, psf: FramePsf, fraction: float, noise: float
 ) -> None:
     """Add the wide aureole of bright stars, light scattered by dust and optics (King 1971).
 

@@ -108,8 +108,8 @@ def night_named(site: Site, name: str, altitude: float = -12.0) -> Night:
     begins = datetime.combine(date.fromisoformat(name), datetime.min.time(), UTC) + timedelta(hours=12.0 - east / 15.0)
     times = mjd_of(begins) + np.linspace(0.0, 1.0, round(DAY / STEP) + 1)
     altitudes = sun_altitude(site, times)
-    sunset, sunrise = _crossings(site, times, altitudes, HORIZON)
-    dusk, dawn = _crossings(site, times, altitudes, altitude)
+    sunset, sunrise = _crossings(site, times, altitudes, level=HORIZON)
+    dusk, dawn = _crossings(site, times, altitudes, level=altitude)
     if (altitudes < altitude).any():
         # dark already at noon, or still at the next one: at the edges of the polar night and all through it
         dusk = begins if altitudes[0] < altitude else dusk
@@ -117,7 +117,7 @@ def night_named(site: Site, name: str, altitude: float = -12.0) -> Night:
     return Night(name, begins, begins + DAY, sunset, dusk, dawn, sunrise)
 
 
-def next_dusk(site: Site, after: datetime, altitude: float = -12.0, days: int = 370) -> datetime | None:
+def next_dusk(site: Site, after: datetime, altitude: float = -12.0, *, days: int = 370) -> datetime | None:
     """When it next gets dark.
 
     Parameters
@@ -148,7 +148,7 @@ def next_dusk(site: Site, after: datetime, altitude: float = -12.0, days: int = 
 
 
 def _crossings(
-    site: Site, times: NDArray[np.float64], altitudes: NDArray[np.float64], level: float
+    site: Site, times: NDArray[np.float64], altitudes: NDArray[np.float64], *, level: float
 ) -> tuple[datetime | None, datetime | None]:
     """First way down through a level, and last way up; good to a second."""
     below = altitudes < level

@@ -104,7 +104,7 @@ def grid_field(ra: float, dec: float, grid: float) -> str:
 
 
 def square_field(
-    name: str, ra: float, dec: float, width: float, height: float | None = None, **attributes: Any
+    name: str, ra: float, dec: float, *, width: float, height: float | None = None, **attributes: Any
 ) -> SkyField:
     """Make a rectangular field with sides along right ascension and declination on its tangent plane.
 
@@ -126,7 +126,7 @@ def square_field(
     """
     x, y = (math.tan(math.radians(size) / 2.0) for size in (width, height or width))
     signs = np.array([(1, 1), (-1, 1), (-1, -1), (1, -1)], dtype=np.float64)
-    sky = offset_position(ra, dec, math.degrees(x) * signs[:, 0], math.degrees(y) * signs[:, 1])
+    sky = offset_position(ra, dec, math.degrees(x) * signs[:, 0], north=math.degrees(y) * signs[:, 1])
     corners = tuple((float(a), float(d)) for a, d in zip(*sky, strict=True))
     return SkyField(name, ra, dec, corners, math.degrees(math.atan(math.hypot(x, y))), **attributes)
 

@@ -207,7 +207,7 @@ def angle_of_chord(length: Values) -> Values:
 
 
 def pairs_within(
-    ra: Values, dec: Values, other_ra: Values, other_dec: Values, *, most: float,
+    ra: Values, dec: Values, other_ra: Values, *, other_dec: Values, most: float,
     radius: Values | float = 0.0, other_radius: Values | float = 0.0,
 ) -> tuple[Rows, Rows, Values]:  # fmt: skip
     """Pairs of positions that lie near each other.
@@ -267,7 +267,7 @@ def sky_to_plane(ra: Values, dec: Values, ra0: float, dec0: float) -> tuple[Valu
 
 
 def offset_position(
-    ra: Values | float, dec: Values | float, east: Values | float, north: Values | float
+    ra: Values | float, dec: Values | float, east: Values | float, *, north: Values | float
 ) -> tuple[Values, Values]:
     """Positions shifted on the sky: along great circles where shifts are small.
 

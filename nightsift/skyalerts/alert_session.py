@@ -175,7 +175,7 @@ class AlertSession:
         if not self.survey.alert.tilings:  # templates may have been built since
             self.fields = template_fields(self.archive, tuple(self.units))
         self._seen[event] = self._signs(event)
-        self.plans[event] = make_plan(self.survey, self.archive, event, self.fields, self.sites, now())
+        self.plans[event] = make_plan(self.survey, self.archive, event, fields=self.fields, sites=self.sites, now=now())
         return self.plans[event]
 
     def give_up(self, event: str) -> None:
@@ -190,7 +190,7 @@ class AlertSession:
         """Read what is new of the exposures and candidates of an event (see `nightsift.skyalerts.products.gather`)."""
         target, days = self.plans[event].target, self.survey.alert.ranking.history_days
         known = self.gathered.get(event)
-        self.gathered[event] = gather(self.archive, target.t0, target.fields, days, known=known)
+        self.gathered[event] = gather(self.archive, target.t0, target.fields, history_days=days, known=known)
         return self.gathered[event]
 
     def write_products(self, event: str, problems: tuple[str, ...] = ()) -> int:
@@ -203,8 +203,8 @@ class AlertSession:
         if not report.survey:
             report = report.model_copy(update={"survey": self.survey.name})
         made = write_products(
-            self.archive, planned.alert, planned.skymap, planned.target, self.catalogues, options.ranking, report,
-            self.gathered.get(event), problems,
+            self.archive, planned.alert, planned.skymap, target=planned.target, catalogues=self.catalogues,
+            ranking=options.ranking, report=report, known=self.gathered.get(event), problems=problems,
         )  # fmt: skip
         self.gathered[event] = made.gathered
         return int(made.ranked.num_rows)

@@ -38,7 +38,9 @@ def tile_size(shape: tuple[int, int]) -> int:
     return int(min(max(min(shape) // 128 * 8, 16), SIDE))
 
 
-def convolve(data: FloatImage, mask: MaskImage, kernel: ImageField, bad: int = 0xFFFF, threads: int = 0) -> FloatImage:
+def convolve(
+    data: FloatImage, mask: MaskImage, kernel: ImageField, *, bad: int = 0xFFFF, threads: int = 0
+) -> FloatImage:
     """Convolve an image with a kernel that varies over the frame.
 
     Parameters
@@ -59,7 +61,7 @@ def convolve(data: FloatImage, mask: MaskImage, kernel: ImageField, bad: int = 0
     ndarray of float32, shape (ny, nx)
         ``out[y, x] = sum_ij kernel[j, i] data[y - j, x - i]`` with j, i counted from the kernel's centre.
     """
-    return correlate(data, mask, mirrored(kernel), bad, threads)
+    return correlate(data, mask, mirrored(kernel), bad=bad, threads=threads)
 
 
 def mirrored(kernel: ImageField) -> ImageField:
@@ -78,7 +80,9 @@ def mirrored(kernel: ImageField) -> ImageField:
     return ImageField(np.ascontiguousarray(kernel.terms[:, ::-1, ::-1]), kernel.order, kernel.shape)
 
 
-def correlate(data: FloatImage, mask: MaskImage, kernel: ImageField, bad: int = 0xFFFF, threads: int = 0) -> FloatImage:
+def correlate(
+    data: FloatImage, mask: MaskImage, kernel: ImageField, *, bad: int = 0xFFFF, threads: int = 0
+) -> FloatImage:
     """Correlate an image with a kernel that varies over the frame (a matched filter).
 
     Parameters
@@ -107,7 +111,7 @@ def correlate(data: FloatImage, mask: MaskImage, kernel: ImageField, bad: int = 
     def band(first: int, last: int) -> None:
         _correlate_rows(data, mask, np.uint16(bad), terms, weights, tile, first, last, out)
 
-    over_rows(band, data.shape[0], tile, threads)
+    over_rows(band, data.shape[0], tile, threads=threads)
     return out
 
 
@@ -115,6 +119,7 @@ def matched_filter(
     data: FloatImage,
     variance: FloatImage,
     mask: MaskImage,
+    *,
     psf: ImageField,
     bad: int = 0xFFFF,
     threads: int = 0,
@@ -149,7 +154,7 @@ def matched_filter(
     def band(first: int, last: int) -> None:
         _matched_rows(data, variance, mask, np.uint16(bad), terms, weights, radius, tile, first, last, out)
 
-    over_rows(band, data.shape[0], tile, threads)
+    over_rows(band, data.shape[0], tile, threads=threads)
     return out
 
 

@@ -201,7 +201,7 @@ def difference(
     def band(first: int, last: int) -> None:
         _sweep(planes[0], planes[1], masks, terms, weights, slopes, np.float32(scale), tile, first, last, out)
 
-    over_rows(band, shape[0], tile, threads)
+    over_rows(band, shape[0], tile, threads=threads)
     return out[0], out[1], out[2]
 
 

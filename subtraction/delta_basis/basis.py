@@ -145,13 +145,13 @@ def make_support(radius: int, offset: tuple[int, int] = (0, 0), wings: bool = Tr
     dy, dx = (plane.ravel().astype(np.int64) for plane in np.meshgrid(axis, axis, indexing="ij"))
     distance = np.hypot(dx, dy)
     inside, around = distance <= radius + 0.5, (distance > radius + 0.5) & (distance <= outer + 0.5)
-    functions = _wing_functions(dx[around], dy[around], radius + 0.5, outer + 1.0)
+    functions = _wing_functions(dx[around], dy[around], radius + 0.5, outer=outer + 1.0)
     half = outer + max(abs(offset[0]), abs(offset[1]))
     core, wing = ((dx[k] + offset[0], dy[k] + offset[1]) for k in (inside, around))
     return Support(*core, *wing, functions, radius, half)
 
 
-def _wing_functions(dx: Int64, dy: Int64, inner: float, outer: float) -> Float64:
+def _wing_functions(dx: Int64, dy: Int64, inner: float, *, outer: float) -> Float64:
     """Hats along the radius, from knots in geometric progression, times harmonics of the angle."""
     if len(dx) == 0:
         return np.zeros((0, 0))

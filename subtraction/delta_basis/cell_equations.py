@@ -153,6 +153,7 @@ def sum_cells(
     planes: Planes,
     pixels: SourcePixels,
     support: Support,
+    *,
     kernels: Float64,
     clip: Clip | None,
     keep: npt.NDArray[np.bool_],
@@ -201,10 +202,10 @@ def sum_cells(
 
     def some(first: int, last: int) -> None:
         for cell in range(first, last):
-            _sum_cell(planes, pixels, support, cell, clip, keep, sums)
+            _sum_cell(planes, pixels, support, cell=cell, clip=clip, keep=keep, sums=sums)
 
     with threadpool_limits(limits=1, user_api="blas"):
-        over_rows(some, n_cells, 1, threads)
+        over_rows(some, n_cells, 1, threads=threads)
     return sums
 
 
@@ -212,6 +213,7 @@ def drop_changed(
     planes: Planes,
     pixels: SourcePixels,
     support: Support,
+    *,
     kernels: Float64,
     clip: Clip,
     keep: npt.NDArray[np.bool_],
@@ -248,10 +250,10 @@ def drop_changed(
 
     def some(first: int, last: int) -> None:
         for cell in range(first, last):
-            _drop_cell(planes, pixels, support, kernels[cell], cell, clip, keep, sums)
+            _drop_cell(planes, pixels, support, kernel=kernels[cell], cell=cell, clip=clip, keep=keep, sums=sums)
 
     with threadpool_limits(limits=1, user_api="blas"):
-        over_rows(some, len(sums.count), 1, threads)
+        over_rows(some, len(sums.count), 1, threads=threads)
     return before - int(keep.sum())
 
 
@@ -271,7 +273,7 @@ def _offsets(dx: npt.NDArray[np.int64], dy: npt.NDArray[np.int64], nx: int) -> n
 
 
 def _model(
-    planes: Planes, index: npt.NDArray[np.int64], kernel: Float64, support: Support
+    planes: Planes, index: npt.NDArray[np.int64], kernel: Float64, *, support: Support
 ) -> tuple[Float32, Float32, Float32]:
     """Model, variance and residual at pixels, the residual's own background still in it."""
     model = np.zeros(len(index), dtype=np.float32)
@@ -291,6 +293,7 @@ def _sum_cell(
     planes: Planes,
     pixels: SourcePixels,
     support: Support,
+    *,
     cell: int,
     clip: Clip | None,
     keep: npt.NDArray[np.bool_],
@@ -301,16 +304,27 @@ def _sum_cell(
     index, kept = pixels.index[part], keep[part]
     if not bool(kept.any()):
         return
-    model, variance, residual = _model(planes, index, sums.kernels[cell], support)
+    model, variance, residual = _model(planes, index, sums.kernels[cell], support=support)
     if clip is not None:
-        drop_pixels(index, pixels, cell, (model, variance, residual), clip, kept)
-    _add(planes, support, index[kept], model[kept], variance[kept], residual[kept], cell, sums, np.float32(1))
+        drop_pixels(index, pixels, cell, planes=(model, variance, residual), clip=clip, keep=kept)
+    _add(
+        planes,
+        support,
+        index[kept],
+        model=model[kept],
+        variance=variance[kept],
+        residual=residual[kept],
+        cell=cell,
+        sums=sums,
+        sign=np.float32(1),
+    )
 
 
 def _drop_cell(
     planes: Planes,
     pixels: SourcePixels,
     support: Support,
+    *,
     kernel: Float64,
     cell: int,
     clip: Clip,
@@ -323,18 +337,29 @@ def _drop_cell(
     if not bool(kept.any()):
         return
     before = kept.copy()
-    model, variance, residual = _model(planes, index, kernel, support)
-    drop_pixels(index, pixels, cell, (model, variance, residual), clip, kept)
+    model, variance, residual = _model(planes, index, kernel, support=support)
+    drop_pixels(index, pixels, cell, planes=(model, variance, residual), clip=clip, keep=kept)
     gone = index[before & ~kept]
     if len(gone):
-        model, variance, residual = _model(planes, gone, sums.kernels[cell], support)
-        _add(planes, support, gone, model, variance, residual, cell, sums, np.float32(-1))
+        model, variance, residual = _model(planes, gone, sums.kernels[cell], support=support)
+        _add(
+            planes,
+            support,
+            gone,
+            model=model,
+            variance=variance,
+            residual=residual,
+            cell=cell,
+            sums=sums,
+            sign=np.float32(-1),
+        )
 
 
 def _add(
     planes: Planes,
     support: Support,
     index: npt.NDArray[np.int64],
+    *,
     model: Float32,
     variance: Float32,
     residual: Float32,

@@ -146,7 +146,7 @@ def cell_normal(cells: CellEquations, cell: int, share: float = 1.0) -> tuple[Fl
     return normal, right + pulled, square
 
 
-def doubtful_noise(cells: CellEquations, fold: Int64, n_folds: int, share: float = 1.0) -> Float64:
+def doubtful_noise(cells: CellEquations, fold: Int64, n_folds: int, *, share: float = 1.0) -> Float64:
     """Part of the noise taken off that may not be there, in some direction, by chance.
 
     The smallest eigenvalue of the sum of N squares of white noise in n unknowns is lower than its expectation by the
@@ -175,7 +175,7 @@ def doubtful_noise(cells: CellEquations, fold: Int64, n_folds: int, share: float
     return np.asarray(np.where(used, share * cells.noise * scatter[fold], 0.0))
 
 
-def sum_folds(cells: CellEquations, fold: Int64, n_folds: int, share: float = 1.0) -> FoldSums:
+def sum_folds(cells: CellEquations, fold: Int64, n_folds: int, *, share: float = 1.0) -> FoldSums:
     """Sum the cells of each fold.
 
     Parameters
@@ -196,7 +196,7 @@ def sum_folds(cells: CellEquations, fold: Int64, n_folds: int, share: float = 1.
     """
     n = cells.normal.shape[1]
     used = np.flatnonzero(fold >= 0)
-    doubt = doubtful_noise(cells, fold, n_folds, share)
+    doubt = doubtful_noise(cells, fold, n_folds, share=share)
     weight = np.bincount(fold[used], weights=doubt[used], minlength=n_folds).astype(np.float64)[:, None, None]
     noise = SmearedNoise(weight, cells.products, np.arange(n))
     sums = FoldSums(np.zeros((n_folds, n, n)), np.zeros((n_folds, n)), np.zeros(n_folds), noise)
@@ -269,7 +269,7 @@ def held_out(sums: FoldSums, penalty: Float64) -> tuple[float, float]:
 
 
 def find_modes(
-    sums: FoldSums, rough: Float64, totals: Float64, scale: float, strength: float | None = None
+    sums: FoldSums, rough: Float64, totals: Float64, *, scale: float, strength: float | None = None
 ) -> Modes | None:
     """Fit the mean kernel, its penalty chosen on held-out folds, and find the modes around it.
 

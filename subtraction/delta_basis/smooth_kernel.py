@@ -77,7 +77,7 @@ def fold_numbers(cells: CellEquations, shape: tuple[int, int]) -> tuple[Int64, i
     return np.where(cells.count >= FEWEST_PIXELS, rank[block] % count, -1), count
 
 
-def affordable_order(cells: CellEquations, fold: Int64, shape: tuple[int, int], wanted: int) -> int:
+def affordable_order(cells: CellEquations, fold: Int64, shape: tuple[int, int], *, wanted: int) -> int:
     """Highest order for which lit blocks of the frame are enough.
 
     Parameters
@@ -108,7 +108,7 @@ def affordable_order(cells: CellEquations, fold: Int64, shape: tuple[int, int], 
 Float64 = npt.NDArray[np.float64]
 
 
-def legendre_terms(x: Float64, y: Float64, shape: tuple[int, int], order: int) -> Float64:
+def legendre_terms(x: Float64, y: Float64, shape: tuple[int, int], *, order: int) -> Float64:
     """Products of Legendre polynomials, normalised to a mean square of one over the frame.
 
     Parameters
@@ -213,6 +213,7 @@ def fit_smooth(
     cells: CellEquations,
     support: Support,
     shape: tuple[int, int],
+    *,
     scale: float,
     most: tuple[int, int] = (4, 3),
     choice: Choice | None = None,
@@ -256,7 +257,18 @@ def fit_smooth(
     with threadpool_limits(limits=1, user_api="blas"):
         fold, n_folds = fold_numbers(cells, shape)
         for share in NOISE_SHARES:
-            kernel = _fit(cells, (fold, n_folds), support, shape, scale, most, choice, first, share, threads)
+            kernel = _fit(
+                cells,
+                (fold, n_folds),
+                support,
+                shape=shape,
+                scale=scale,
+                most=most,
+                choice=choice,
+                first=first,
+                share=share,
+                threads=threads,
+            )
             if kernel is not None:
                 return kernel
     what = "no kernel with a positive sum fits the source pixels"
@@ -267,6 +279,7 @@ def _fit(
     cells: CellEquations,
     folds: tuple[Int64, int],
     support: Support,
+    *,
     shape: tuple[int, int],
     scale: float,
     most: tuple[int, int],
@@ -277,19 +290,19 @@ def _fit(
 ) -> SmoothKernel | None:
     """The fit with a share of the reference's noise taken off; None where the equations are not positive definite."""
     fold, n_folds = folds
-    sums = sum_folds(cells, fold, n_folds, share)
+    sums = sum_folds(cells, fold, n_folds, share=share)
     strength = None if choice is None else choice.strength
-    modes = find_modes(sums, roughness(support), support.totals, scale, strength)
+    modes = find_modes(sums, roughness(support), support.totals, scale=scale, strength=strength)
     if modes is None:
         return None
-    affordable = affordable_order(cells, fold, shape, most[0])
+    affordable = affordable_order(cells, fold, shape, wanted=most[0])
     if first is not None:
         order = min(first.order, affordable, most[0])
         choice = Choice(order, min(first.flux_order, order, most[1]), modes.strength, first.variation)
     top = min(max(most), affordable) if choice is None else max(choice.order, choice.flux_order)
-    system = _project(cells, fold, n_folds, modes, shape, top, share, threads)
+    system = _project(cells, fold, n_folds, modes=modes, shape=shape, top=top, share=share, threads=threads)
     if choice is None:
-        choice = _choose(system, modes, most, affordable)
+        choice = _choose(system, modes, most, affordable=affordable)
     index, penalty = _selection(modes, choice)
     part = _part(system, index)
     outside, inside = held_out(part, np.diag(penalty)) if n_folds > 1 else (1.0, 1.0)
@@ -297,13 +310,23 @@ def _fit(
     solution = solve_penalised(whole, part.right.sum(axis=0), np.diag(penalty))
     if solution is None or not np.isfinite(outside):
         return None
-    return _assemble(cells, support, shape, modes, choice, index, solution, outside / max(inside, 1e-30))
+    return _assemble(
+        cells,
+        support,
+        shape,
+        modes=modes,
+        choice=choice,
+        index=index,
+        solution=solution,
+        freedom=outside / max(inside, 1e-30),
+    )
 
 
 def _assemble(
     cells: CellEquations,
     support: Support,
     shape: tuple[int, int],
+    *,
     modes: Modes,
     choice: Choice,
     index: Int64,
@@ -318,7 +341,7 @@ def _assemble(
     kernels = coefficients @ modes.images
     images = support.image(monomials(order).T @ kernels)
     field = ImageField(np.ascontiguousarray(images, dtype=np.float32), order, shape)
-    at_cells = legendre_terms(cells.x, cells.y, shape, order) @ kernels
+    at_cells = legendre_terms(cells.x, cells.y, shape, order=order) @ kernels
     return SmoothKernel(field, at_cells, choice, float(np.clip(freedom, 1.0, 3.0)), len(modes.images) - 1)
 
 
@@ -326,6 +349,7 @@ def _project(
     cells: CellEquations,
     fold: Int64,
     n_folds: int,
+    *,
     modes: Modes,
     shape: tuple[int, int],
     top: int,
@@ -333,7 +357,7 @@ def _project(
     threads: int,
 ) -> FoldSums:
     """Normal equations of all terms (slow) and modes (fast), summed a fold; the unknowns count from the mean kernel."""
-    terms = legendre_terms(cells.x, cells.y, shape, top).astype(np.float32)
+    terms = legendre_terms(cells.x, cells.y, shape, order=top).astype(np.float32)
     count, n, n_cells = terms.shape[1], len(modes.images), len(fold)
     matrices = np.zeros((n_cells, n * n), dtype=np.float32)
     vectors, squares = np.zeros((n_cells, n), dtype=np.float32), np.zeros(n_cells)
@@ -349,8 +373,8 @@ def _project(
             vectors[cell] = modes.images @ (vector - pulled)
             squares[cell] = square - float(mean @ (2.0 * vector - pulled))
 
-    over_rows(some, n_cells, 1, threads)
-    doubt = doubtful_noise(cells, fold, n_folds, share)
+    over_rows(some, n_cells, 1, threads=threads)
+    doubt = doubtful_noise(cells, fold, n_folds, share=share)
     weight = np.stack([(terms[fold == k].T * doubt[fold == k]) @ terms[fold == k] for k in range(n_folds)])
     products = modes.images @ cells.products @ modes.images.T
     noise = SmearedNoise(weight, products, np.arange(count * n), modes.scale)
@@ -386,7 +410,7 @@ def _part(system: FoldSums, index: Int64) -> FoldSums:
     return FoldSums(normal, system.right[:, index], system.square, replace(system.noise, index=index))
 
 
-def _choose(system: FoldSums, modes: Modes, most: tuple[int, int], affordable: int) -> Choice:
+def _choose(system: FoldSums, modes: Modes, most: tuple[int, int], *, affordable: int) -> Choice:
     """Orders and strength of the variation with the least squared residuals on held-out blocks."""
     if len(system.square) < 2:
         return Choice(0, 0, modes.strength, 1.0)

@@ -102,7 +102,7 @@ def fill_holes(frame: Frame, threads: int = 0) -> FloatImage:
     def band(first: int, last: int) -> None:
         _fill_rows(frame.data, frame.mask, np.uint16(HOLES), np.uint16(EMPTY), np.uint16(HARD), first, last, out)
 
-    over_rows(band, frame.shape[0], 64, threads)
+    over_rows(band, frame.shape[0], 64, threads=threads)
     return out
 
 
@@ -127,7 +127,7 @@ def _fill_rows(data, mask, holes, empty, hard, first, last, out):  # type: ignor
 
 
 def usable_pixels(
-    target: MaskImage, reference: MaskImage, half: int, radius: int, threads: int = 0
+    target: MaskImage, reference: MaskImage, half: int, *, radius: int, threads: int = 0
 ) -> npt.NDArray[np.bool_]:
     """Pixels that are good on the matched frame, and round which the convolved one is good in the kernel's middle.
 
@@ -194,8 +194,8 @@ def light_levels(
     def heighten(first: int, last: int) -> None:
         _heighten_rows(wide, reach, first, last, out)
 
-    over_rows(measure, ny, 64, threads)
-    over_rows(heighten, ny, 64, threads)
+    over_rows(measure, ny, 64, threads=threads)
+    over_rows(heighten, ny, 64, threads=threads)
     return out
 
 
@@ -244,7 +244,7 @@ def _heighten_rows(levels, reach, first, last, out):  # type: ignore[no-untyped-
 
 
 def list_pixels(
-    levels: Levels, good: npt.NDArray[np.bool_], limit: int, threshold: float = 1.0, side: int = 0
+    levels: Levels, good: npt.NDArray[np.bool_], limit: int, *, threshold: float = 1.0, side: int = 0
 ) -> SourcePixels:
     """List the pixels near light, the brightest regions only where there are too many.
 
@@ -343,6 +343,7 @@ def drop_pixels(
     index: npt.NDArray[np.int64],
     pixels: SourcePixels,
     cell: int,
+    *,
     planes: tuple[Float32, Float32, Float32],
     clip: Clip,
     keep: npt.NDArray[np.bool_],

@@ -49,7 +49,7 @@ class Stamps:
 
 
 def cut_stamps(
-    reference: Frame, target: Frame, x: Float64, y: Float64, basis: Basis, half: int, threads: int = 0
+    reference: Frame, target: Frame, x: Float64, *, y: Float64, basis: Basis, half: int, threads: int = 0
 ) -> Stamps:
     """Cut the anchors' stamps and convolve them with the basis.
 
@@ -108,7 +108,7 @@ def cut_stamps(
             np.matmul(kernels, patches, out=columns[s])
 
     with threadpool_limits(limits=1, user_api="blas"):
-        over_rows(some, n, max(1, n // (4 * thread_count(threads))), threads)
+        over_rows(some, n, max(1, n // (4 * thread_count(threads))), threads=threads)
     return Stamps(x, y, columns.reshape(n, -1, size, size), wanted, variance, reference_variance, weight)
 
 

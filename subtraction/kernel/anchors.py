@@ -30,7 +30,7 @@ CHUNK = 64
 
 
 def whole_stars(
-    pair: Pair, x: Float64, y: Float64, half: int, masked: float, threads: int = 0
+    pair: Pair, x: Float64, y: Float64, *, half: int, masked: float, threads: int = 0
 ) -> npt.NDArray[np.bool_]:
     """Tell the stars whose core and most of whose surroundings are good on both frames.
 
@@ -61,7 +61,7 @@ def whole_stars(
     def some(first: int, last: int) -> None:
         _whole(*masks, np.uint16(HARD), columns, rows, half, needed, first, last, keep)
 
-    over_rows(some, len(x), CHUNK, threads)
+    over_rows(some, len(x), CHUNK, threads=threads)
     return keep
 
 
@@ -111,7 +111,7 @@ def circle_light(frame: Frame, x: Float64, y: Float64, radius: float, threads: i
     def some(first: int, last: int) -> None:
         _circle(frame.data, frame.variance, frame.mask, np.uint16(HARD), columns, rows, radius, first, last, out)
 
-    over_rows(some, len(x), CHUNK, threads)
+    over_rows(some, len(x), CHUNK, threads=threads)
     return out[0], np.sqrt(np.maximum(out[1], 1e-30))
 
 
@@ -130,7 +130,7 @@ def _circle(data, variance, mask, bad, columns, rows, radius, first, last, out):
         out[0, k], out[1, k] = flux, noise
 
 
-def median_fwhm(frame: Frame, x: Float64, y: Float64, guess: float, threads: int = 0) -> float:
+def median_fwhm(frame: Frame, x: Float64, y: Float64, *, guess: float, threads: int = 0) -> float:
     """Median full width at half maximum of a frame at positions of stars.
 
     Parameters
@@ -163,11 +163,11 @@ def median_fwhm(frame: Frame, x: Float64, y: Float64, guess: float, threads: int
             strip,
             x[first:last] - columns[first:last] + half,
             y[first:last] - rows[first:last] + there,
-            np.ones(last - first, np.int8),
-            guess,
+            sign=np.ones(last - first, np.int8),
+            fwhm=guess,
         )
 
-    over_rows(some, len(x), CHUNK, threads)
+    over_rows(some, len(x), CHUNK, threads=threads)
     found = fwhm[np.isfinite(fwhm)]
     return float(np.median(found)) if len(found) else guess
 
@@ -219,7 +219,7 @@ class Anchors:
 
 
 def choose_anchors(
-    pair: Pair, snr: float = 20.0, limit: int = 600, minimum: int = 3, stars: StarTable | None = None
+    pair: Pair, snr: float = 20.0, limit: int = 600, *, minimum: int = 3, stars: StarTable | None = None
 ) -> Anchors:
     """Choose anchor stars of a pair.
 
@@ -258,7 +258,7 @@ def choose_anchors(
     # Neighbours do no harm to the fit of a kernel (both frames show them), so the isolation asked for is mild.
     stars = stars[clean_stars(stars, pair.template.shape, isolation=1.5, snr=0.5 * snr)]
     half = int(np.ceil(2.0 * guess)) if np.isfinite(guess) else 8
-    stars = stars[whole_stars(pair, stars["x"].copy(), stars["y"].copy(), half, MAX_MASKED)]
+    stars = stars[whole_stars(pair, stars["x"].copy(), stars["y"].copy(), half=half, masked=MAX_MASKED)]
     places = (stars["x"].copy(), stars["y"].copy())
     fluxes = [circle_light(frame, *places, 1.5 * guess) for frame in (pair.science, pair.template)]
     lowest = np.minimum(fluxes[0][0] / fluxes[0][1], fluxes[1][0] / fluxes[1][1]) if len(stars) else np.zeros(0)
@@ -270,9 +270,9 @@ def choose_anchors(
     stars, lowest = stars[keep], lowest[keep]
     if len(stars) < minimum:
         raise TooFewStars(found=len(stars), needed=minimum, where=f"{where} and its template (anchors)")
-    order = _spread(stars, lowest, pair.science.shape, limit)
+    order = _spread(stars, lowest, pair.science.shape, limit=limit)
     x, y = stars["x"][order].astype(np.float64), stars["y"][order].astype(np.float64)
-    fwhms = [median_fwhm(frame, x, y, guess) for frame in (pair.science, pair.template)]
+    fwhms = [median_fwhm(frame, x, y, guess=guess) for frame in (pair.science, pair.template)]
     return Anchors(x, y, np.asarray(lowest[order], dtype=np.float64), fwhms[0], fwhms[1])
 
 
@@ -298,7 +298,7 @@ def _steady(
     return np.asarray(positive & (np.abs(ratio - centre) <= 4.0 * np.hypot(np.maximum(spread, 0.02), noise)))
 
 
-def _spread(stars: StarTable, snr: Float64, shape: tuple[int, int], limit: int) -> npt.NDArray[np.int64]:
+def _spread(stars: StarTable, snr: Float64, shape: tuple[int, int], *, limit: int) -> npt.NDArray[np.int64]:
     """Indices of stars taken in turn from the cells of a grid, the brightest of each cell first."""
     cells = max(2, int(np.sqrt(limit / 8.0)))
     cell = (stars["y"] * cells / shape[0]).astype(np.int64) * cells + (stars["x"] * cells / shape[1]).astype(np.int64)

@@ -60,6 +60,7 @@ def held_out_change(
     equations: StarEquations,
     column_noise: Float64,
     transfer: Float64,
+    *,
     coefficients: Float64,
     terms: Float64,
     chosen: npt.NDArray[np.int64],
@@ -111,6 +112,7 @@ def held_out_residual(
     equations: StarEquations,
     column_noise: Float64,
     transfer: Float64,
+    *,
     coefficients: Float64,
     terms: Float64,
     used: npt.NDArray[np.bool_],
@@ -146,7 +148,7 @@ def held_out_residual(
         return float("nan")
     brightness = np.einsum("sii->s", equations.normal[stars])
     chosen = stars[np.argsort(-brightness, kind="stable")][: min(MOST_STARS, (len(stars) + 1) // 2)]
-    rise = held_out_change(equations, column_noise, transfer, coefficients, terms, chosen)
+    rise = held_out_change(equations, column_noise, transfer, coefficients=coefficients, terms=terms, chosen=chosen)
     values = chi2[chosen] + np.maximum(rise, 0.0) / np.maximum(freedom[chosen], 1.0)
     return float(np.sqrt(np.median(values)))
 
@@ -208,6 +210,7 @@ def fit_kernel(
     stamps: Stamps,
     basis: Basis,
     shape: tuple[int, int],
+    *,
     order: int = 4,
     flux_order: int = 3,
     clip: float = 4.0,
@@ -266,32 +269,45 @@ def fit_kernel(
         scale = flux_scale(stamps, used)
         weight, floor, local = stamps.weight, FIRST_FLOOR, np.zeros((len(used), len(basis.images)))
         local[:, 0] = scale
-        used &= alike(stamps, local, gram, used, threads)
+        used &= alike(stamps, local, gram, used=used, threads=threads)
         smoothing: Smoothing | None = None
         for turn in range(ROUNDS):
             if int(used.sum()) < minimum:
                 raise TooFewStars(found=int(used.sum()), needed=minimum, where=f"{where} (anchors left after clipping)")
-            fitted = _fit_once(problem, weight, local, used, floor, scale, smoothing, turn)
+            fitted = _fit_once(
+                problem, weight, local, used=used, floor=floor, scale=scale, smoothing=smoothing, turn=turn
+            )
             local, smoothing = fitted.terms @ fitted.smooth.coefficients, fitted.smooth.smoothing
             model = predict(stamps, local, threads)
-            residual, chi2 = star_residuals(stamps, model, weight, fitted.variance)
+            residual, chi2 = star_residuals(stamps, model, weight, variance=fitted.variance)
             if turn < 2:
                 # Pixels far off belong to something that changed beside the star.
                 far = np.abs(residual) > 6.0 * np.sqrt(fitted.variance * np.maximum(chi2, 1.0)[:, None, None])
                 weight = np.where(far, np.float32(0), weight)
-            misfit, change, power = star_misfits(residual, model, weight, fitted.noise)
-            keep = steady_stars(chi2, misfit, change, used, clip) & (weight.sum(axis=(1, 2)) > 0.5 * weight[0].size)
+            misfit, change, power = star_misfits(residual, model, weight, noise=fitted.noise)
+            keep = steady_stars(chi2, misfit, change, used=used, clip=clip) & (
+                weight.sum(axis=(1, 2)) > 0.5 * weight[0].size
+            )
             if turn > 1 and bool((keep == used).all()):
                 break
-            used, floor = keep, model_floor(misfit, power, keep, floor)
+            used, floor = keep, model_floor(misfit, power, keep, floor=floor)
             if turn > 0:
                 # What was not asked for once is not asked for again: the equations become smaller.
                 problem = problem.up_to(asked_degree(fitted.smooth.coefficients, gram))
         freedom = weight.sum(axis=(1, 2), dtype=np.float64) - 1.0
         transfer = fitted.cleared.transfer(fitted.smooth.covariance / fitted.correlation)
         equations, coefficients = fitted.equations, fitted.smooth.coefficients
-        held = held_out_residual(equations, covariance, transfer, coefficients, fitted.terms, used, chi2, freedom)
-    return _finished(problem, fitted, used, chi2, floor, held)
+        held = held_out_residual(
+            equations,
+            covariance,
+            transfer,
+            coefficients=coefficients,
+            terms=fitted.terms,
+            used=used,
+            chi2=chi2,
+            freedom=freedom,
+        )
+    return _finished(problem, fitted, used, chi2=chi2, floor=floor, held=held)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -332,6 +348,7 @@ def _fit_once(
     problem: _Problem,
     weight: Float32,
     local: Float64,
+    *,
     used: npt.NDArray[np.bool_],
     floor: float,
     scale: float,
@@ -351,8 +368,8 @@ def _fit_once(
     model = predict(stamps, local, problem.threads)
     variance = np.asarray(noise + (np.float32(floor) * model) ** 2, dtype=np.float32)
     equations = star_equations(stamps, weight / variance, problem.threads)
-    terms = orthogonal_terms(stamps.x, stamps.y, problem.shape, top)
-    correlation = noise_correlation(stamps, problem.basis, local, used)
+    terms = orthogonal_terms(stamps.x, stamps.y, problem.shape, order=top)
+    correlation = noise_correlation(stamps, problem.basis, local, used=used)
     matrix, vector = frame_equations(terms[used], equations.normal[used], equations.right[used])
     weights = (terms[used].T * equations.noise[used]) @ terms[used]
     if smoothing is None or len(smoothing.shape) < top + 1:
@@ -364,11 +381,11 @@ def _fit_once(
             cleared.matrix / correlation,
             cleared.vector / correlation,
             problem.basis.strength,
-            order,
-            flux_order,
-            smoothing,
-            scale,
-            SMOOTHINGS[turn],
+            order=order,
+            flux_order=flux_order,
+            smoothing=smoothing,
+            scale=scale,
+            rounds=SMOOTHINGS[turn],
         )
     except (LinAlgError, ValueError) as error:
         what = f"the normal equations fail: {error}"
@@ -377,7 +394,7 @@ def _fit_once(
 
 
 def _finished(
-    problem: _Problem, fitted: _Fitted, used: npt.NDArray[np.bool_], chi2: Float64, floor: float, held: float
+    problem: _Problem, fitted: _Fitted, used: npt.NDArray[np.bool_], *, chi2: Float64, floor: float, held: float
 ) -> KernelFit:
     """The kernel in powers of position, without the degrees that the data did not ask for."""
     coefficients = fitted.smooth.coefficients

@@ -164,10 +164,10 @@ def sample_field(
     """
     x, y = nodes(shape, order)
     images = np.stack([np.asarray(image_at(float(a), float(b)), dtype=np.float64) for a, b in zip(x, y, strict=True)])
-    return fit_field(images, x, y, shape, order)
+    return fit_field(images, x, y, shape=shape, order=order)
 
 
-def fit_field(images: Float64, x: Float64, y: Float64, shape: tuple[int, int], order: int) -> ImageField:
+def fit_field(images: Float64, x: Float64, y: Float64, *, shape: tuple[int, int], order: int) -> ImageField:
     """Least-squares polynomial field of images known at positions.
 
     Parameters
@@ -281,7 +281,7 @@ def degrees(order: int) -> npt.NDArray[np.int64]:
     return np.repeat(np.arange(order + 1), np.arange(1, order + 2))
 
 
-def orthogonal_terms(x: Float64, y: Float64, shape: tuple[int, int], order: int) -> Float64:
+def orthogonal_terms(x: Float64, y: Float64, shape: tuple[int, int], *, order: int) -> Float64:
     """Products of Legendre polynomials, orthonormal over the frame.
 
     Parameters
@@ -325,7 +325,9 @@ def to_powers(coefficients: Float64, shape: tuple[int, int], order: int) -> Floa
         The same polynomials.
     """
     x, y = nodes(shape, order)
-    change = np.linalg.lstsq(polynomial_terms(x, y, shape, order), orthogonal_terms(x, y, shape, order), rcond=None)[0]
+    change = np.linalg.lstsq(
+        polynomial_terms(x, y, shape, order), orthogonal_terms(x, y, shape, order=order), rcond=None
+    )[0]
     return np.asarray(change @ coefficients)
 
 
@@ -414,6 +416,7 @@ def solve_smooth(
     matrix: Float64,
     vector: Float64,
     strength: Float64,
+    *,
     order: int,
     flux_order: int,
     smoothing: Smoothing,

@@ -81,7 +81,7 @@ def star_equations(stamps: Stamps, weight: Float32, threads: int = 0) -> StarEqu
             normal[part] = np.matmul(design, design.transpose(0, 2, 1))
             right[part] = np.matmul(design, wanted[:, :, None])[:, :, 0]
 
-    over_rows(some, n, CHUNK, threads)
+    over_rows(some, n, CHUNK, threads=threads)
     noise = (weight * stamps.reference_variance).sum(axis=(1, 2), dtype=np.float64)
     return StarEquations(normal, right, noise)
 
@@ -168,7 +168,7 @@ def predict(stamps: Stamps, local: Float64, threads: int = 0) -> Float32:
         flat = stamps.columns[first:last].reshape(last - first, n_basis, -1)
         out[first:last] = np.matmul(coefficients[first:last], flat)[:, 0]
 
-    over_rows(some, n, CHUNK, threads)
+    over_rows(some, n, CHUNK, threads=threads)
     return out.reshape(stamps.target.shape)
 
 
@@ -225,7 +225,7 @@ def residual_noise(stamps: Stamps, local: Float64, gram: Float64) -> Float32:
     return np.asarray(stamps.variance + power[:, None, None] * stamps.reference_variance, dtype=np.float32)
 
 
-def noise_correlation(stamps: Stamps, basis: Basis, local: Float64, used: npt.NDArray[np.bool_]) -> float:
+def noise_correlation(stamps: Stamps, basis: Basis, local: Float64, *, used: npt.NDArray[np.bool_]) -> float:
     """Factor by which correlation of the noise raises the variance of what is fitted to the residuals.
 
     The kernel makes the noise of the frame that is convolved smooth, ``K * n``: a pattern as wide as the kernel meets
@@ -259,7 +259,7 @@ def noise_correlation(stamps: Stamps, basis: Basis, local: Float64, used: npt.ND
     return float((target + seen * reference) / (target + mean * reference))
 
 
-def star_residuals(stamps: Stamps, model: Float32, weight: Float32, variance: Float32) -> tuple[Float32, Float64]:
+def star_residuals(stamps: Stamps, model: Float32, weight: Float32, *, variance: Float32) -> tuple[Float32, Float64]:
     """Residuals less their own background, and each star's reduced chi-square.
 
     Parameters
@@ -289,7 +289,7 @@ def star_residuals(stamps: Stamps, model: Float32, weight: Float32, variance: Fl
 
 
 def star_misfits(
-    residual: Float32, model: Float32, weight: Float32, noise: Float32
+    residual: Float32, model: Float32, weight: Float32, *, noise: Float32
 ) -> tuple[Float64, Float64, Float64]:
     """Residual beyond the noise as a part of the star's light, signed change of flux, and power of the star's light.
 
@@ -314,7 +314,7 @@ def star_misfits(
 
 
 def alike(
-    stamps: Stamps, local: Float64, gram: Float64, used: npt.NDArray[np.bool_], threads: int = 0
+    stamps: Stamps, local: Float64, gram: Float64, *, used: npt.NDArray[np.bool_], threads: int = 0
 ) -> npt.NDArray[np.bool_]:
     """Stars that a first guess of the kernel fits no worse than it fits the others, before there is a fit to clip by.
 
@@ -340,15 +340,15 @@ def alike(
     """
     model = predict(stamps, local, threads)
     noise = residual_noise(stamps, local, gram)
-    residual, _ = star_residuals(stamps, model, stamps.weight, noise)
-    misfit, _, _ = star_misfits(residual, model, stamps.weight, noise)
+    residual, _ = star_residuals(stamps, model, stamps.weight, variance=noise)
+    misfit, _, _ = star_misfits(residual, model, stamps.weight, noise=noise)
     usual = float(np.median(np.maximum(misfit[used], 0.0)))
     spread = mad_sigma(misfit[used], usual)
     good = misfit <= usual + max(4.0 * spread, 0.1)
     return np.asarray(good if 2 * int((good & used).sum()) >= int(used.sum()) else used)
 
 
-def model_floor(misfit: Float64, power: Float64, used: npt.NDArray[np.bool_], floor: float) -> float:
+def model_floor(misfit: Float64, power: Float64, used: npt.NDArray[np.bool_], *, floor: float) -> float:
     """Error of the model at the brightest quarter of the stars, by their median.
 
     Parameters
@@ -372,7 +372,7 @@ def model_floor(misfit: Float64, power: Float64, used: npt.NDArray[np.bool_], fl
 
 
 def steady_stars(
-    chi2: Float64, misfit: Float64, change: Float64, used: npt.NDArray[np.bool_], clip: float
+    chi2: Float64, misfit: Float64, change: Float64, *, used: npt.NDArray[np.bool_], clip: float
 ) -> npt.NDArray[np.bool_]:
     """Stars that do not stand out in chi-square and in flux (or grossly in shape); clipped stars may come back.
 

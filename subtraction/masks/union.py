@@ -237,7 +237,7 @@ def widest_radius(field: ImageField, tail: float = KERNEL_TAIL, power: int = 1) 
     return max(effective_radius(field.at(x, y) ** power, tail) for x, y in _places(field.shape))
 
 
-def grow(mask: MaskImage, radius: int, bits: int = HARD, edge: bool = True, threads: int = 0) -> MaskImage:
+def grow(mask: MaskImage, radius: int, bits: int = HARD, *, edge: bool = True, threads: int = 0) -> MaskImage:
     """Grow mask bits by a disc.
 
     Parameters
@@ -267,7 +267,7 @@ def grow(mask: MaskImage, radius: int, bits: int = HARD, edge: bool = True, thre
     def band(first: int, last: int) -> None:
         grow_disc(mask, np.uint16(bits), reach, first, last, out)
 
-    over_rows(band, mask.shape[0], 64, threads)
+    over_rows(band, mask.shape[0], 64, threads=threads)
     if edge:
         _mark_edge(out, radius)
     return out
@@ -288,7 +288,7 @@ def _mark_edge(mask: MaskImage, radius: int) -> None:
     mask[:, -radius:] |= bit
 
 
-def grow_by_kernel(mask: MaskImage, field: ImageField, tail: float = KERNEL_TAIL, threads: int = 0) -> MaskImage:
+def grow_by_kernel(mask: MaskImage, field: ImageField, tail: float = KERNEL_TAIL, *, threads: int = 0) -> MaskImage:
     """Grow mask bits to where a kernel puts more than a small part of its weight on masked pixels.
 
     A lone bad pixel, which only the kernel's middle reaches with any weight, grows by little; the rim of a large
@@ -320,7 +320,7 @@ def grow_by_kernel(mask: MaskImage, field: ImageField, tail: float = KERNEL_TAIL
     def band(first: int, last: int) -> None:
         grow_by_share(mask, np.uint16(HARD), kernel, reach, np.float32(tail), first, last, grown)
 
-    over_rows(band, mask.shape[0], SIDE, threads)
+    over_rows(band, mask.shape[0], SIDE, threads=threads)
     _mark_edge(grown, radius)
     return grown
 
@@ -339,7 +339,7 @@ def _share(kernel: npt.NDArray[np.floating], radius: int) -> npt.NDArray[np.floa
     return np.ascontiguousarray(power[cut, cut], dtype=np.float32)
 
 
-def grow_saturated(frame: Frame, fwhm: float, limit: float = 12.0, threads: int = 0) -> MaskImage:
+def grow_saturated(frame: Frame, fwhm: float, limit: float = 12.0, *, threads: int = 0) -> MaskImage:
     """Grow the mask around each saturated star out to where its unmatched light sinks into the noise.
 
     The brighter the star, the farther that is. The light profile is measured on the frame itself, star by star, as
@@ -381,12 +381,12 @@ def grow_saturated(frame: Frame, fwhm: float, limit: float = 12.0, threads: int 
             discs,
         )
 
-    over_rows(some, len(discs), 1, threads)
+    over_rows(some, len(discs), 1, threads=threads)
     stamp_discs(discs, np.uint16(Mask.SATURATED.value), out)
     return out
 
 
-def unite(mask: MaskImage, spoilt: MaskImage, obscured: bool = True, threads: int = 0) -> npt.NDArray[np.bool_]:
+def unite(mask: MaskImage, spoilt: MaskImage, obscured: bool = True, *, threads: int = 0) -> npt.NDArray[np.bool_]:
     """Add the mask of the science frame to the grown mask of what is subtracted from it, in place.
 
     Parameters
@@ -411,7 +411,7 @@ def unite(mask: MaskImage, spoilt: MaskImage, obscured: bool = True, threads: in
     def band(first: int, last: int) -> None:
         _unite_rows(mask, spoilt, bits, np.uint16(HARD), first, last, hidden)
 
-    over_rows(band, mask.shape[0], SIDE, threads)
+    over_rows(band, mask.shape[0], SIDE, threads=threads)
     return hidden
 
 

@@ -46,6 +46,7 @@ def subtract_wings(
     data: FloatImage,
     variance: FloatImage,
     model: FloatImage,
+    *,
     mask: MaskImage,
     saturated: MaskImage,
     x: Float64,
@@ -89,7 +90,7 @@ def subtract_wings(
     # The light of a star falls outwards; where it does not it is a neighbour's.
     known = np.minimum.accumulate(np.where(rings > 0, rings, np.inf), axis=1)
     saturated_light = np.where(rings > 0, known, 0.0)
-    whole_light = _usual_light(variance, model, mask, bad, x, y, peak, first, last)
+    whole_light = _usual_light(variance, model, mask, bad=bad, x=x, y=y, peak=peak, first=first, last=last)
     light = np.concatenate((whole_light, saturated_light))
     x, y = np.concatenate((x, cores[:, 1])), np.concatenate((y, cores[:, 0]))
     shining = light.max(axis=1, initial=0.0) > 0
@@ -109,6 +110,7 @@ def _usual_light(
     variance: FloatImage,
     model: FloatImage,
     mask: MaskImage,
+    *,
     bad: np.uint16,
     x: Float64,
     y: Float64,
@@ -242,7 +244,7 @@ FEWEST = 24
 
 
 def subtract_halos(
-    data: FloatImage, variance: FloatImage, mask: MaskImage, saturated: MaskImage, fwhm: float, limit: float = 12.0
+    data: FloatImage, variance: FloatImage, mask: MaskImage, *, saturated: MaskImage, fwhm: float, limit: float = 12.0
 ) -> npt.NDArray[np.float64]:
     """Take the round part of what saturated stars leave outside their masks off a difference, in place.
 

@@ -72,18 +72,30 @@ def subtract(pair: Pair, options: Options) -> Difference:
     SubtractionFailed
         If the fit of the kernel fails.
     """
-    anchors = choose_anchors(pair, options.anchor_snr, options.max_anchors, options.min_anchors)
+    anchors = choose_anchors(pair, options.anchor_snr, options.max_anchors, minimum=options.min_anchors)
     science = _prepared(pair.science, anchors.fwhm_science)
     template = _prepared(pair.template, anchors.fwhm_template)
     psf = pair.science.psf or fit_psf(science, find_stars(science))
     template_convolved = template_is_convolved(anchors, options.convolve)
     target, reference = (science, template) if template_convolved else (template, science)
-    fit = _fit(target, reference, anchors, template_convolved, options)
-    filters = make_filters(fit.kernel, target, reference, psf, template_convolved, options.whiten)
+    fit = _fit(target, reference, anchors, template_convolved=template_convolved, options=options)
+    filters = make_filters(
+        fit.kernel, target, reference, psf=psf, science_is_target=template_convolved, whiten=options.whiten
+    )
     kernel, freedom, metrics = fit.kernel, _freedom(fit), _figures(fit, anchors)
-    raw = subtract_matched(science, target, reference, kernel, filters, anchors, freedom, metrics, options.threads)
+    raw = subtract_matched(
+        science,
+        target,
+        reference,
+        kernel=kernel,
+        filters=filters,
+        anchors=anchors,
+        freedom=freedom,
+        metrics=metrics,
+        threads=options.threads,
+    )
     del science, template, target, reference  # their masks: what follows needs the memory
-    return finish(raw, pair, "hotpants", options.background_order, options.threads, psf)
+    return finish(raw, pair, "hotpants", background_order=options.background_order, threads=options.threads, psf=psf)
 
 
 def _prepared(frame: Frame, fwhm: float) -> Frame:
@@ -91,23 +103,23 @@ def _prepared(frame: Frame, fwhm: float) -> Frame:
     return frame.replace(mask=grow_saturated(frame, fwhm))
 
 
-def _fit(target: Frame, reference: Frame, anchors: Anchors, template_convolved: bool, options: Options) -> KernelFit:
+def _fit(target: Frame, reference: Frame, anchors: Anchors, *, template_convolved: bool, options: Options) -> KernelFit:
     """Fit the kernel to the anchors."""
     seeings = (anchors.fwhm_template, anchors.fwhm_science)
     sharp, wide = seeings if template_convolved else seeings[::-1]
     basis = gauss_hermite(sharp, wide, options.kernel_half or wing_half(wide), WINGED)
     half = int(np.ceil(max(2.5 * wide, 6)))
-    stamps = cut_stamps(reference, target, anchors.x, anchors.y, basis, half, options.threads)
+    stamps = cut_stamps(reference, target, anchors.x, y=anchors.y, basis=basis, half=half, threads=options.threads)
     where = target.meta.path or target.meta.exposure_id
     return fit_kernel(
         stamps,
         basis,
         target.shape,
-        options.kernel_order,
-        options.flux_order,
-        options.clip,
-        options.min_anchors,
-        where,
+        order=options.kernel_order,
+        flux_order=options.flux_order,
+        clip=options.clip,
+        minimum=options.min_anchors,
+        where=where,
         threads=options.threads,
     )
 

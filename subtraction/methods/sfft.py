@@ -101,7 +101,7 @@ class DeltaFit:
 
 
 def fit_delta_kernel(
-    target: Frame, reference: Frame, anchors: Anchors, template_convolved: bool, limits: Limits, threads: int = 0
+    target: Frame, reference: Frame, anchors: Anchors, *, template_convolved: bool, limits: Limits, threads: int = 0
 ) -> DeltaFit:
     """Fit a delta kernel that varies over the frame.
 
@@ -140,19 +140,35 @@ def fit_delta_kernel(
     radius = min(limits.radius, LARGEST) or core_radius(sharp, wide)
     # In a cell that is hardly wider than they are, wings cannot be told from the background.
     support = make_support(radius, offset, wings=cell_side(shape) >= WING_ROOM * radius)
-    pixels = _choose_pixels(target, reference, planes, support, scale, wide, template_convolved, limits, threads)
+    pixels = _choose_pixels(
+        target,
+        reference,
+        planes,
+        support=support,
+        scale=scale,
+        wide=wide,
+        template_convolved=template_convolved,
+        limits=limits,
+        threads=threads,
+    )
     most = (limits.order, limits.flux_order)
     start = np.zeros((len(pixels.first) - 1, len(support)))
-    keep = near_stars(pixels, anchors.x, anchors.y, int(np.ceil(1.5 * wide)))
-    sums = sum_cells(planes, pixels, support, start, None, keep, threads)
-    kernel = fit_smooth(sums, support, shape, scale, most, first=FIRST_CHOICE, where=where, threads=threads)
+    keep = near_stars(pixels, anchors.x, anchors.y, half=int(np.ceil(1.5 * wide)))
+    sums = sum_cells(planes, pixels, support, kernels=start, clip=None, keep=keep, threads=threads)
+    kernel = fit_smooth(sums, support, shape, scale=scale, most=most, first=FIRST_CHOICE, where=where, threads=threads)
     del sums
     box = max(2, int(np.rint(0.8 * wide)))
     keep = np.ones(len(pixels.index), dtype=np.bool_)
-    sums = sum_cells(planes, pixels, support, kernel.cells, Clip(box, *FIRST_CLIP), keep, threads)
-    kernel = fit_smooth(sums, support, shape, scale, most, where=where, threads=threads)
-    if drop_changed(planes, pixels, support, kernel.cells, Clip(box, *LAST_CLIP), keep, sums, threads):
-        kernel = fit_smooth(sums, support, shape, scale, most, kernel.choice, where=where, threads=threads)
+    sums = sum_cells(
+        planes, pixels, support, kernels=kernel.cells, clip=Clip(box, *FIRST_CLIP), keep=keep, threads=threads
+    )
+    kernel = fit_smooth(sums, support, shape, scale=scale, most=most, where=where, threads=threads)
+    if drop_changed(
+        planes, pixels, support, kernels=kernel.cells, clip=Clip(box, *LAST_CLIP), keep=keep, sums=sums, threads=threads
+    ):
+        kernel = fit_smooth(
+            sums, support, shape, scale=scale, most=most, choice=kernel.choice, where=where, threads=threads
+        )
     return DeltaFit(kernel, support, int(keep.sum()), 1.0 - float(keep.mean()))
 
 
@@ -160,6 +176,7 @@ def _choose_pixels(
     target: Frame,
     reference: Frame,
     planes: Planes,
+    *,
     support: Support,
     scale: float,
     wide: float,
@@ -172,9 +189,9 @@ def _choose_pixels(
         levels_of = (planes.reference, (target.variance, reference.variance), scale)
     else:
         levels_of = (target.data, (reference.variance, target.variance), 1.0 / scale)
-    good = usable_pixels(target.mask, reference.mask, support.half, support.radius, threads)
+    good = usable_pixels(target.mask, reference.mask, support.half, radius=support.radius, threads=threads)
     levels = light_levels(*levels_of, int(np.ceil(wide)), threads)
-    return list_pixels(levels, good, limits.pixels, limits.level)
+    return list_pixels(levels, good, limits.pixels, threshold=limits.level)
 
 
 def first_match(planes: Planes, anchors: Anchors, half: int) -> tuple[tuple[int, int], float]:
@@ -218,7 +235,7 @@ def first_match(planes: Planes, anchors: Anchors, half: int) -> tuple[tuple[int,
 
 
 def near_stars(
-    pixels: SourcePixels, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], half: int
+    pixels: SourcePixels, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], *, half: int
 ) -> npt.NDArray[np.bool_]:
     """Tell the pixels in squares around stars.
 
@@ -294,7 +311,7 @@ def subtract(pair: Pair, options: Options) -> Difference:
     SubtractionFailed
         If the fit of the kernel fails.
     """
-    anchors = choose_anchors(pair, options.anchor_snr, options.max_anchors, options.min_anchors)
+    anchors = choose_anchors(pair, options.anchor_snr, options.max_anchors, minimum=options.min_anchors)
     science = pair.science.replace(mask=grow_saturated(pair.science, anchors.fwhm_science))
     template = pair.template.replace(mask=grow_saturated(pair.template, anchors.fwhm_template))
     psf = pair.science.psf or fit_psf(science, find_stars(science))
@@ -302,14 +319,28 @@ def subtract(pair: Pair, options: Options) -> Difference:
     target, reference = (science, template) if template_convolved else (template, science)
     radius = (options.kernel_order, options.flux_order, options.kernel_radius)
     limits = Limits(*radius, options.max_pixels, options.source_level)
-    fit = fit_delta_kernel(target, reference, anchors, template_convolved, limits, options.threads)
+    fit = fit_delta_kernel(
+        target, reference, anchors, template_convolved=template_convolved, limits=limits, threads=options.threads
+    )
     kernel = fit.kernel.field
-    filters = make_filters(kernel, target, reference, psf, template_convolved, options.whiten)
+    filters = make_filters(
+        kernel, target, reference, psf=psf, science_is_target=template_convolved, whiten=options.whiten
+    )
     metrics = _figures(fit, anchors)
     freedom = fit.kernel.freedom
-    raw = subtract_matched(science, target, reference, kernel, filters, anchors, freedom, metrics, options.threads)
+    raw = subtract_matched(
+        science,
+        target,
+        reference,
+        kernel=kernel,
+        filters=filters,
+        anchors=anchors,
+        freedom=freedom,
+        metrics=metrics,
+        threads=options.threads,
+    )
     del science, template, target, reference  # their masks: what follows needs the memory
-    return finish(raw, pair, "sfft", options.background_order, options.threads, psf)
+    return finish(raw, pair, "sfft", background_order=options.background_order, threads=options.threads, psf=psf)
 
 
 def _figures(fit: DeltaFit, anchors: Anchors) -> dict[str, float]:

@@ -46,7 +46,7 @@ from subtraction.zogy.sweep import cross_difference
 Float64 = npt.NDArray[np.float64]
 
 
-def flux_ratio(science: Frame, template: Frame, psfs: tuple[Psf, Psf], x: Float64, y: Float64) -> float:
+def flux_ratio(science: Frame, template: Frame, psfs: tuple[Psf, Psf], *, x: Float64, y: Float64) -> float:
     """Median ratio of the PSF fluxes of stars, science over template.
 
     Parameters
@@ -68,7 +68,7 @@ def flux_ratio(science: Frame, template: Frame, psfs: tuple[Psf, Psf], x: Float6
     SubtractionFailed
         If no star has a positive flux on both frames.
     """
-    fluxes = [_psf_flux(frame, psf, x, y) for frame, psf in zip((science, template), psfs, strict=True)]
+    fluxes = [_psf_flux(frame, psf, x, y=y) for frame, psf in zip((science, template), psfs, strict=True)]
     good = np.isfinite(fluxes[0]) & np.isfinite(fluxes[1]) & (fluxes[0] > 0) & (fluxes[1] > 0)
     if not bool(good.any()):
         where = science.meta.path or science.meta.exposure_id
@@ -78,7 +78,7 @@ def flux_ratio(science: Frame, template: Frame, psfs: tuple[Psf, Psf], x: Float6
     return float(np.median(fluxes[0][good] / fluxes[1][good]))
 
 
-def _psf_flux(frame: Frame, psf: Psf, x: Float64, y: Float64) -> Float64:
+def _psf_flux(frame: Frame, psf: Psf, x: Float64, *, y: Float64) -> Float64:
     """Least-squares fluxes with the PSF on each star's nearest pixel; NaN at edges and where little is left."""
     half = min(psf.size // 2, max(2, int(np.ceil(psf.fwhm))))
     middle = psf.size // 2
@@ -194,25 +194,25 @@ def subtract(pair: Pair, options: Options) -> Difference:
         If the flux ratio cannot be told or the fit of the correction fails.
     """
     stars = _both(_stars, (pair.science, pair.template), options.threads)
-    anchors = choose_anchors(pair, options.anchor_snr, options.max_anchors, options.min_anchors, stars[1])
+    anchors = choose_anchors(pair, options.anchor_snr, options.max_anchors, minimum=options.min_anchors, stars=stars[1])
     science = _prepared(pair.science, anchors.fwhm_science, options.threads)
     template = _prepared(pair.template, anchors.fwhm_template, options.threads)
     widest = max(anchors.fwhm_science, anchors.fwhm_template)
     psfs = _both(
-        lambda given: _psf(given[0], given[1], widest, options),
+        lambda given: _psf(given[0], given[1], widest, options=options),
         ((science, stars[0]), (template, stars[1])),
         options.threads,
     )
-    ratio = flux_ratio(science, template, psfs, anchors.x, anchors.y)
+    ratio = flux_ratio(science, template, psfs, x=anchors.x, y=anchors.y)
     order = max(psfs[0].order, psfs[1].order)
     levels = sky_levels(science, template, max(pair.science.shape) // (order + 2) // 2 + 32)
     with threadpool_limits(limits=1, user_api="blas"):
         filters = make_cross_filters(*psfs, ratio, levels, order)
-        fit = _fit_correction(science, template, filters, anchors, options)
-        filters = correct(filters, fit.kernel, psfs[0], levels)
-    raw = _apply(science, template, filters, fit, anchors, options.threads)
+        fit = _fit_correction(science, template, filters, anchors=anchors, options=options)
+        filters = correct(filters, fit.kernel, psfs[0], levels=levels)
+    raw = _apply(science, template, filters, fit=fit, anchors=anchors, threads=options.threads)
     del science, template  # their masks: what follows needs the memory
-    return finish(raw, pair, "zogy", options.background_order, options.threads, psfs[0])
+    return finish(raw, pair, "zogy", background_order=options.background_order, threads=options.threads, psf=psfs[0])
 
 
 def _prepared(frame: Frame, fwhm: float, threads: int) -> Frame:
@@ -238,38 +238,48 @@ def _stars(frame: Frame) -> StarTable | None:
     return stars if len(stars) >= PLENTY else find_stars(frame, minimum=1)
 
 
-def _psf(frame: Frame, stars: StarTable | None, fwhm: float, options: Options) -> Psf:
+def _psf(frame: Frame, stars: StarTable | None, fwhm: float, *, options: Options) -> Psf:
     """The PSF of a frame, fitted where it has none: wide enough for its wings to fade out without an edge."""
     if frame.psf is not None:
         return frame.psf
     half = int(np.ceil(PSF_REACH * fwhm))
     known = find_stars(frame) if stars is None else stars
-    return fit_psf(frame, known, 2 * half + 1, options.psf_order, options.threads)
+    return fit_psf(frame, known, 2 * half + 1, order=options.psf_order, threads=options.threads)
 
 
 def _fit_correction(
-    science: Frame, template: Frame, filters: CrossFilters, anchors: Anchors, options: Options
+    science: Frame, template: Frame, filters: CrossFilters, *, anchors: Anchors, options: Options
 ) -> Correction:
     """Fit to the anchors what the filters leave of them: errors of both PSFs, shifts, the flux ratio and its slope."""
     basis = correction_basis(filters.psf.fwhm)
     half = int(np.ceil(max(2.0 * max(anchors.fwhm_science, anchors.fwhm_template), 6)))
     smoothing = SMOOTHING * filters.psf.fwhm / FWHM_PER_SIGMA
-    stamps = cut_cross_stamps(science, template, filters, anchors.x, anchors.y, basis, half, smoothing, options.threads)
+    stamps = cut_cross_stamps(
+        science,
+        template,
+        filters,
+        x=anchors.x,
+        y=anchors.y,
+        basis=basis,
+        half=half,
+        smoothing=smoothing,
+        threads=options.threads,
+    )
     return fit_correction(
         stamps,
         basis,
         column_noise(filters.template, basis, smoothing),
-        science.shape,
-        options.correction_order,
-        options.flux_order,
-        options.clip,
-        options.min_anchors,
-        science.meta.path or science.meta.exposure_id,
+        shape=science.shape,
+        order=options.correction_order,
+        flux_order=options.flux_order,
+        clip=options.clip,
+        minimum=options.min_anchors,
+        where=science.meta.path or science.meta.exposure_id,
     )
 
 
 def _apply(
-    science: Frame, template: Frame, filters: CrossFilters, fit: Correction, anchors: Anchors, threads: int
+    science: Frame, template: Frame, filters: CrossFilters, *, fit: Correction, anchors: Anchors, threads: int
 ) -> UnfinishedDifference:
     """Subtract, and propagate variance and mask."""
     grown = tuple(
@@ -279,7 +289,7 @@ def _apply(
     with threadpool_limits(limits=1, user_api="blas"):
         squares = variance_kernel(filters.science), variance_kernel(filters.template)
     data, variance, model, hidden = cross_difference(
-        (science, template), (filters.science, filters.template), squares, (grown[0], grown[1]), threads
+        (science, template), (filters.science, filters.template), squares, grown=(grown[0], grown[1]), threads=threads
     )
     used = int(fit.used.sum())
     centre = float(filters.template.total(*(np.array([(n - 1) / 2]) for n in science.shape[::-1]))[0])

@@ -115,7 +115,7 @@ def sky_blocks(
     def some(first: int, last: int) -> None:
         _block_rows(data, variance, model, mask, share, size, step, first, last, table)
 
-    over_rows(some, ny, size, threads)
+    over_rows(some, ny, size, threads=threads)
     found = table.reshape(-1, 4)[np.isfinite(table[:, :, 2].ravel())]
     return found[:, 0], found[:, 1], found[:, 2], found[:, 3]
 
@@ -259,7 +259,7 @@ def fit_background(
     return coefficients, order
 
 
-def subtract_polynomial(data: FloatImage, coefficients: Float64, order: int, threads: int = 0) -> None:
+def subtract_polynomial(data: FloatImage, coefficients: Float64, order: int, *, threads: int = 0) -> None:
     """Subtract a polynomial from an image, in place.
 
     Parameters
@@ -288,7 +288,7 @@ def subtract_polynomial(data: FloatImage, coefficients: Float64, order: int, thr
     def band(first: int, last: int) -> None:
         _subtract_rows(data, lines, columns, first, last)
 
-    over_rows(band, ny, 64, threads)
+    over_rows(band, ny, 64, threads=threads)
 
 
 @nb.njit(cache=True, nogil=True)

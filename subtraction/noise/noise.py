@@ -55,7 +55,7 @@ class Filters:
 
 
 def make_filters(
-    kernel: ImageField, target: Frame, reference: Frame, psf: Psf, science_is_target: bool, whiten: bool = True
+    kernel: ImageField, target: Frame, reference: Frame, *, psf: Psf, science_is_target: bool, whiten: bool = True
 ) -> Filters:
     """Make the filters that whiten a residual and bring it to the science frame's flux scale.
 
@@ -82,9 +82,9 @@ def make_filters(
         The filters, as polynomial fields of the order of the kernel, or higher where the noise asks for it.
     """
     shape, order = kernel.shape, kernel.order
-    if order < NOISE_ORDER and not _is_steady(_levels(target, reference, shape, NOISE_ORDER), shape):
+    if order < NOISE_ORDER and not _is_steady(_levels(target, reference, shape, order=NOISE_ORDER), shape):
         order = NOISE_ORDER
-    level = _levels(target, reference, shape, order)
+    level = _levels(target, reference, shape, order=order)
 
     @cache  # the fields share their nodes
     def transfer(x: float, y: float) -> tuple[Float64, Float64]:
@@ -117,7 +117,7 @@ def make_filters(
     def difference_psf(x: float, y: float) -> Float64:
         k = transfer(x, y)[0]
         passed = _transform(whitening(x, y)) * (1.0 if science_is_target else -k)
-        return _filtered(psf.fine_at(x, y).astype(np.float64), fine, passed, reach)
+        return _filtered(psf.fine_at(x, y).astype(np.float64), fine, passed, reach=reach)
 
     fields = [sample_field(make, shape, order) for make in (whitening, target_variance, reference_variance)]
     seen = sample_field(difference_psf, shape, max(order, psf.order))
@@ -129,7 +129,7 @@ def make_filters(
     return Filters(fields[0], fields[1], fields[2], final)
 
 
-def _filtered(image: Float64, fine: int, transfer: Float64, reach: int) -> Float64:
+def _filtered(image: Float64, fine: int, transfer: Float64, *, reach: int) -> Float64:
     """An image sampled `fine` times a pixel through a filter of whole pixels, cut to `reach` on each side."""
     size, middle = 2 * reach + 1, image.shape[0] // 2
     cut = image[middle - fine * reach : middle + fine * reach + 1, middle - fine * reach : middle + fine * reach + 1]
@@ -146,7 +146,7 @@ def _filtered(image: Float64, fine: int, transfer: Float64, reach: int) -> Float
 
 
 def _levels(
-    target: Frame, reference: Frame, shape: tuple[int, int], order: int
+    target: Frame, reference: Frame, shape: tuple[int, int], *, order: int
 ) -> Callable[[float, float], tuple[float, float]]:
     """Median variances of both frames around a position."""
     box = max(shape) // (order + 2) // 2 + 32

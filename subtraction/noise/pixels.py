@@ -70,7 +70,7 @@ def gather_sky(data, variance, model, mask, share, rows, columns, step, out):  #
 
 
 def sample_score(
-    score: FloatImage, variance: FloatImage, model: FloatImage, mask: MaskImage, reach: float, threads: int = 0
+    score: FloatImage, variance: FloatImage, model: FloatImage, *, mask: MaskImage, reach: float, threads: int = 0
 ) -> Float32:
     """Values of the score on source-free sky, from at most `SAMPLE` pixels in a regular grid.
 
@@ -98,14 +98,14 @@ def sample_score(
     def mark(first: int, last: int) -> None:
         _mark_significant(score, np.float32(6.0), first, last, cells)
 
-    over_rows(mark, ny, 16 * CELL, threads)
+    over_rows(mark, ny, 16 * CELL, threads=threads)
     near = _widened(cells, around)
     parts: dict[int, Float32] = {}
 
     def band(first: int, last: int) -> None:
         parts[first] = _gather_score(score, variance, model, mask, near, step, first, last)
 
-    over_rows(band, ny, step * 16, threads)
+    over_rows(band, ny, step * 16, threads=threads)
     return np.concatenate([parts[first] for first in sorted(parts)])
 
 
@@ -182,7 +182,7 @@ def give_variance(variance: FloatImage, mask: MaskImage, threads: int = 0) -> No
     def band(first: int, last: int) -> None:
         _give_rows(variance, mask, usual, np.uint16(Mask.NO_DATA.value), first, last)
 
-    over_rows(band, variance.shape[0], 64, threads)
+    over_rows(band, variance.shape[0], 64, threads=threads)
 
 
 @nb.njit(cache=True, nogil=True)
@@ -199,6 +199,7 @@ def settle(
     data: FloatImage,
     variance: FloatImage,
     score: FloatImage,
+    *,
     mask: MaskImage,
     hidden: npt.NDArray[np.bool_],
     scale: float,
@@ -230,7 +231,7 @@ def settle(
         factors = (np.float32(scale**2), np.float32(1.0 / scale))
         counts.append(_settle_rows(data, variance, score, mask, hidden, np.uint16(HARD), *factors, first, last))
 
-    over_rows(band, data.shape[0], 64, threads)
+    over_rows(band, data.shape[0], 64, threads=threads)
     return sum(counts) / data.size
 
 

@@ -183,7 +183,7 @@ FOLDS = 4
 
 
 def deviation_equations(
-    cut: Cutouts, shapes: Float64, basis: Basis, threads: int = 0
+    cut: Cutouts, shapes: Float64, basis: Basis, *, threads: int = 0
 ) -> tuple[Float64, Float64, Float64]:
     """Normal equations of each star for the deviation, flux, position and level eliminated.
 
@@ -224,7 +224,7 @@ def deviation_equations(
             reduced = eliminate(products[:, :-1, :-1], products[:, :-1, -1], basis.count)
             matrices[part], vectors[part], through[part] = reduced
 
-    over_rows(some, n, 16, threads)
+    over_rows(some, n, 16, threads=threads)
     # The level is fitted in units of the noise.
     through[:, -1] *= np.sqrt(cut.sky_variance)[:, None]
     return matrices, vectors, through
@@ -278,7 +278,7 @@ def _rows(data, good, sky, photons, own, shapes, powers, sigma, norm, wing, node
 
 
 def fit_deviation(
-    cut: Cutouts, equations: tuple[Float64, Float64], highest: int, shape: tuple[int, int]
+    cut: Cutouts, equations: tuple[Float64, Float64], highest: int, *, shape: tuple[int, int]
 ) -> tuple[Float64, int]:
     """Fit the deviation over the frame, its order and prior chosen by what they predict for stars held out.
 

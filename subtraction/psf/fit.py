@@ -179,7 +179,7 @@ APART_STARS = 200
 """Stars whose neighbours are fitted."""
 
 
-def fit_psf(frame: Frame, stars: StarTable, size: int = 0, order: int | None = None, threads: int = 0) -> Psf:
+def fit_psf(frame: Frame, stars: StarTable, size: int = 0, *, order: int | None = None, threads: int = 0) -> Psf:
     """Fit a spatially varying PSF to the clean stars of a frame.
 
     Parameters
@@ -206,10 +206,10 @@ def fit_psf(frame: Frame, stars: StarTable, size: int = 0, order: int | None = N
     TooFewStars
         If fewer than three stars can be used.
     """
-    return sample_model(fit_model(frame, stars, order, threads), size)
+    return sample_model(fit_model(frame, stars, order, threads=threads), size)
 
 
-def fit_model(frame: Frame, stars: StarTable, order: int | None = None, threads: int = 0) -> PsfModel:
+def fit_model(frame: Frame, stars: StarTable, order: int | None = None, *, threads: int = 0) -> PsfModel:
     """Fit the model from which the images of a PSF are drawn.
 
     An elliptical Moffat profile, its four shape parameters polynomials of the position, is fitted to all stars at
@@ -240,24 +240,24 @@ def fit_model(frame: Frame, stars: StarTable, order: int | None = None, threads:
     chosen = choose_stars(frame, stars)
     guess = typical_fwhm(chosen)
     half = int(np.clip(np.ceil(3.0 * guess), 5, 20))
-    cut = cut_stars(frame, chosen, stars, half, guess)
+    cut = cut_stars(frame, chosen, stars, half=half, fwhm=guess)
     if len(cut) < 3:
         where = frame.meta.path or frame.meta.exposure_id
         raise TooFewStars(found=len(cut), needed=3, where=f"{where} (clean stars for the PSF)")
     wanted = HIGHEST_ORDER if order is None or order < 0 else order
-    model = fit_cut(cut, guess, frame.shape, wanted, threads)
-    return _apart(frame, stars, cut, model, (guess, wanted, threads))
+    model = fit_cut(cut, guess, frame.shape, wanted=wanted, threads=threads)
+    return _apart(frame, stars, cut, model=model, how=(guess, wanted, threads))
 
 
-def _apart(frame: Frame, stars: StarTable, cut: Cutouts, model: PsfModel, how: tuple[float, int, int]) -> PsfModel:
+def _apart(frame: Frame, stars: StarTable, cut: Cutouts, *, model: PsfModel, how: tuple[float, int, int]) -> PsfModel:
     """Where neighbours widen the PSF, the model of stars whose neighbours are taken away; else the one given."""
     guess, wanted, threads = how
     few = cut.only(np.arange(len(cut)) < APART_STARS)
     for done in range(APART_ROUNDS):
-        alone, clean = without_neighbours(frame, few, stars, sample_model(model), threads)
+        alone, clean = without_neighbours(frame, few, stars, psf=sample_model(model), threads=threads)
         if clean.sum() < max(5, 0.3 * len(few)):
             break
-        new = fit_cut(alone.only(clean), guess, frame.shape, wanted, threads)
+        new = fit_cut(alone.only(clean), guess, frame.shape, wanted=wanted, threads=threads)
         change = abs(_core_light(new, guess) - _core_light(model, guess))
         # What is taken away is not known perfectly; where it matters little the stars are better left as they are.
         if done == 0 and change < APART:
@@ -274,7 +274,7 @@ def _core_light(model: PsfModel, fwhm: float) -> float:
     return float(model.draw((nx - 1) / 2, (ny - 1) / 2, max(1, round(fwhm))).sum())
 
 
-def fit_cut(cut: Cutouts, guess: float, shape: tuple[int, int], wanted: int, threads: int = 0) -> PsfModel:
+def fit_cut(cut: Cutouts, guess: float, shape: tuple[int, int], *, wanted: int, threads: int = 0) -> PsfModel:
     """Fit the model to stamps of stars.
 
     Parameters
@@ -296,13 +296,13 @@ def fit_cut(cut: Cutouts, guess: float, shape: tuple[int, int], wanted: int, thr
         The model.
     """
     with threadpool_limits(limits=1, user_api="blas"):
-        field, kept, profile_order = _fit_field(cut, guess, shape, wanted, threads)
+        field, kept, profile_order = _fit_field(cut, guess, shape, wanted=wanted, threads=threads)
         basis = make_basis(field[0])
         shapes = polynomial_terms(kept.x, kept.y, shape, profile_order) @ field
         highest = affordable_order(len(kept), min(DEVIATION_ORDER, wanted), STARS_PER_FUNCTION)
         for _ in range(DEVIATION_ROUNDS):
-            matrices, vectors, through = deviation_equations(kept, shapes, basis, threads)
-            deviation, deviation_order = fit_deviation(kept, (matrices, vectors), highest, shape)
+            matrices, vectors, through = deviation_equations(kept, shapes, basis, threads=threads)
+            deviation, deviation_order = fit_deviation(kept, (matrices, vectors), highest, shape=shape)
             if not bool(deviation.any()):
                 break
             # What is not symmetric moves the stars.
@@ -311,7 +311,7 @@ def fit_cut(cut: Cutouts, guess: float, shape: tuple[int, int], wanted: int, thr
 
 
 def _fit_field(
-    cut: Cutouts, guess: float, shape: tuple[int, int], wanted: int, threads: int
+    cut: Cutouts, guess: float, shape: tuple[int, int], *, wanted: int, threads: int
 ) -> tuple[Float64, Cutouts, int]:
     """Field of profiles, the stars that agree with it, and its order."""
     highest = affordable_order(len(cut), wanted, STARS_PER_TERM)
@@ -319,18 +319,28 @@ def _fit_field(
     start = np.array([0.5 * np.log(max(guess**2 - 0.6, 1.0)), 0.0, 0.0, np.log(2.5)])
     few = np.arange(len(cut)) < FIRST_STARS
     first = cut.only(few)
-    field, misfit = fit_profile(first, np.ones(len(first), np.bool_), start[None], start, 0, shape, 3, threads)
+    field, misfit = fit_profile(
+        first, np.ones(len(first), np.bool_), start[None], start=start, order=0, shape=shape, rounds=3, threads=threads
+    )
     low = affordable_order(len(first), min(highest, 1), STARS_PER_TERM)
-    field, misfit = fit_profile(first, _alike(misfit), field, start, low, shape, 3, threads)
+    field, misfit = fit_profile(
+        first, _alike(misfit), field, start=start, order=low, shape=shape, rounds=3, threads=threads
+    )
     cut.own[few] = first.own
-    field, misfit = fit_profile(cut, np.ones(len(cut), np.bool_), field, start, low, shape, 2, threads)
-    order = _best_order(cut.only(_alike(misfit)), field, low, highest, shape, threads)
-    field, misfit = fit_profile(cut, _alike(misfit), field, start, order, shape, 1, threads)
-    field, misfit = fit_profile(cut, _alike(misfit), field, start, order, shape, 1, threads)
+    field, misfit = fit_profile(
+        cut, np.ones(len(cut), np.bool_), field, start=start, order=low, shape=shape, rounds=2, threads=threads
+    )
+    order = _best_order(cut.only(_alike(misfit)), field, low, highest=highest, shape=shape, threads=threads)
+    field, misfit = fit_profile(
+        cut, _alike(misfit), field, start=start, order=order, shape=shape, rounds=1, threads=threads
+    )
+    field, misfit = fit_profile(
+        cut, _alike(misfit), field, start=start, order=order, shape=shape, rounds=1, threads=threads
+    )
     return field, cut.only(_alike(misfit)), order
 
 
-def _best_order(cut: Cutouts, field: Float64, now: int, highest: int, shape: tuple[int, int], threads: int) -> int:
+def _best_order(cut: Cutouts, field: Float64, now: int, *, highest: int, shape: tuple[int, int], threads: int) -> int:
     """Order that predicts best the shapes of stars held out, by the linearised equations of each star."""
     if highest == 0:
         return 0

@@ -44,7 +44,7 @@ BLENDED, BLEND = 1.3, 0.05
 
 
 def without_neighbours(
-    frame: Frame, cut: Cutouts, stars: StarTable, psf: Psf, threads: int = 0
+    frame: Frame, cut: Cutouts, stars: StarTable, *, psf: Psf, threads: int = 0
 ) -> tuple[Cutouts, npt.NDArray[np.bool_]]:
     """Take the light of all neighbours out of the stamps of stars (in the manner of Stetson 1987, PASP 99, 191).
 
@@ -80,7 +80,7 @@ def without_neighbours(
     data, noise = np.zeros((n, size, size), np.float32), np.zeros((n, size, size), np.float32)
     good = np.zeros((n, size, size), np.bool_)
     copy_stamps(frame.data, frame.variance, frame.mask, np.uint16(HARD), columns, rows, data, noise, good)
-    sources, counts = _known(cut, columns, rows, stars, wide)
+    sources, counts = _known(cut, columns, rows, stars=stars, wide=wide)
     grid = psf_grid(psf, frame.shape)
     node = grid.nodes(cut.x, cut.y)
     inner = (slice(None), slice(margin, size - margin), slice(margin, size - margin))
@@ -95,12 +95,12 @@ def without_neighbours(
             usable[part], clean[part],
         )  # fmt: skip
 
-    over_rows(some, n, 8, threads)
+    over_rows(some, n, 8, threads=threads)
     return dataclasses.replace(cut, data=left, good=usable), clean
 
 
 def _known(
-    cut: Cutouts, columns: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], stars: StarTable, wide: int
+    cut: Cutouts, columns: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], *, stars: StarTable, wide: int
 ) -> tuple[Float64, npt.NDArray[np.int64]]:
     """Position in the stamp and flux of each star and its known neighbours, the brightest first; how many."""
     sources, counts = np.zeros((len(cut), MOST, 3)), np.ones(len(cut), np.int64)

@@ -34,7 +34,7 @@ OUTLIER = 4.0
 
 
 def fit_profile(
-    cut: Cutouts, used: npt.NDArray[np.bool_], coefficients: Float64, start: Float64, order: int,
+    cut: Cutouts, used: npt.NDArray[np.bool_], coefficients: Float64, *, start: Float64, order: int,
     shape: tuple[int, int], rounds: int, threads: int = 0,
 ) -> tuple[Float64, Float64]:  # fmt: skip
     """Fit the field of profiles by Gauss-Newton steps, what each star has of its own eliminated from each.
@@ -129,7 +129,7 @@ def star_equations(cut: Cutouts, shapes: Float64, threads: int = 0) -> tuple[Flo
             matrices[first:last], vectors[first:last], misfit[first:last],
         )  # fmt: skip
 
-    over_rows(some, n, 8, threads)
+    over_rows(some, n, 8, threads=threads)
     return matrices, vectors, misfit
 
 

@@ -107,7 +107,7 @@ def choose_stars(frame: Frame, stars: StarTable) -> StarTable:
     return chosen[np.argsort(rank, kind="stable")[:MAX_STARS]]
 
 
-def cut_stars(frame: Frame, chosen: StarTable, stars: StarTable, half: int, fwhm: float) -> Cutouts:
+def cut_stars(frame: Frame, chosen: StarTable, stars: StarTable, *, half: int, fwhm: float) -> Cutouts:
     """Cut out stars; masked pixels, those outside the frame and those around other stars do not count.
 
     The variance of the frame may follow the noise of each pixel (as it does where it is made from the data), which
@@ -137,7 +137,7 @@ def cut_stars(frame: Frame, chosen: StarTable, stars: StarTable, half: int, fwhm
     good = np.zeros((n, size, size), dtype=np.bool_)
     copy_stamps(frame.data, frame.variance, frame.mask, np.uint16(HARD), columns, rows, data, variance, good)
     keep = good[:, half - 2 : half + 3, half - 2 : half + 3].all(axis=(1, 2)) & (good.mean(axis=(1, 2)) > WHOLE)
-    _leave_out(x, y, columns, rows, stars, fwhm, good)
+    _leave_out(x, y, columns, rows=rows, stars=stars, fwhm=fwhm, good=good)
     light = _photon_variance(data, variance, good)
     sky = np.maximum(variance - np.float32(light) * np.maximum(data, 0), 0.0)
     level = np.array([float(np.median(s[g])) if g.any() else 0.0 for s, g in zip(sky, good, strict=True)])
@@ -182,6 +182,7 @@ def _leave_out(
     x: Float64,
     y: Float64,
     columns: npt.NDArray[np.int64],
+    *,
     rows: npt.NDArray[np.int64],
     stars: StarTable,
     fwhm: float,

@@ -78,6 +78,7 @@ def count_peaks(
     score: FloatImage,
     mask: MaskImage,
     threshold: float,
+    *,
     apart: int,
     margin: int,
     threads: int = 0,
@@ -118,7 +119,7 @@ def count_peaks(
         _count_rows(score, mask, light, noise, np.float32(threshold), apart, margin, first, last, found)
         counts.append(found)
 
-    over_rows(band, score.shape[0], 64, threads)
+    over_rows(band, score.shape[0], 64, threads=threads)
     return np.asarray(np.sum(counts, axis=0), dtype=np.int64)
 
 
@@ -302,7 +303,7 @@ def judge(metrics: Mapping[str, float]) -> tuple[str, tuple[str, ...]]:
 
 
 def peak_metrics(
-    score: FloatImage, mask: MaskImage, model: FloatImage, variance: FloatImage, psf: Psf, threads: int = 0
+    score: FloatImage, mask: MaskImage, model: FloatImage, *, variance: FloatImage, psf: Psf, threads: int = 0
 ) -> dict[str, float]:
     """Count the candidates that a score map would give, against what noise alone makes.
 
@@ -333,7 +334,7 @@ def peak_metrics(
     """
     margin = int(np.ceil(2.0 * psf.fwhm))
     apart = max(1, round(psf.fwhm))
-    counts = count_peaks(score, mask, PEAK, apart, margin, threads, model, variance)
+    counts = count_peaks(score, mask, PEAK, apart=apart, margin=margin, threads=threads, model=model, variance=variance)
     (plus, minus), sources = counts[0, 0], int(counts[1, 0].sum())
     area = clear_fraction(mask, margin, 16 if score.size > 2_000_000 else 4) * score.size
     expected = 2.0 * expected_peaks(PEAK, matched_sigma(psf)) * area
@@ -355,7 +356,7 @@ def peak_metrics(
 
 
 def depth_metrics(
-    psf: Psf, variance: FloatImage, science_psf: Psf, science_variance: FloatImage, mask: MaskImage, scale: float
+    psf: Psf, variance: FloatImage, science_psf: Psf, *, science_variance: FloatImage, mask: MaskImage, scale: float
 ) -> dict[str, float]:
     """What subtraction costs in depth: the error of a faint star's flux in the difference and on the science frame.
 
@@ -394,7 +395,7 @@ def depth_metrics(
     return {"depth_loss_mag": 1.25 * float(np.log10(noise * powers[1] / powers[0]))}
 
 
-def star_metrics(sums: Float64, faults: StarFaults, error: ModelError, psf: Psf) -> dict[str, float]:
+def star_metrics(sums: Float64, faults: StarFaults, error: ModelError, *, psf: Psf) -> dict[str, float]:
     """Figures of merit of the residuals at stars.
 
     Parameters
@@ -430,17 +431,17 @@ def star_metrics(sums: Float64, faults: StarFaults, error: ModelError, psf: Psf)
         return metrics
     shift, noise = np.hypot(faults.dx, faults.dy)[good], faults.shift_error[good]
     sharp = noise <= max(float(np.median(noise)), SHARP_SHIFT)
-    metrics["registration"] = 1.25 * _proven(shift[sharp] ** 2, noise[sharp] ** 2, 1.386, 1.44)
+    metrics["registration"] = 1.25 * _proven(shift[sharp] ** 2, noise[sharp] ** 2, 1.386, spread=1.44)
     if int(sharp.sum()) >= MIN_STARS:
         dipole = (shift[sharp] > DIPOLE_SHIFT) & (shift[sharp] > 5.0 * noise[sharp])
         metrics["dipole_rate"] = float(dipole.mean())
     left, noise = faults.left[good], faults.left_error[good]
     exact = noise <= max(float(np.median(noise)), EXACT_FLUX)
-    metrics["flux_scatter"] = _proven(left[exact] ** 2, noise[exact] ** 2, 0.455, 2.3)
+    metrics["flux_scatter"] = _proven(left[exact] ** 2, noise[exact] ** 2, 0.455, spread=2.3)
     return metrics
 
 
-def _proven(squares: Float64, noise: Float64, middle: float, spread: float) -> float:
+def _proven(squares: Float64, noise: Float64, middle: float, *, spread: float) -> float:
     """Root of the variance beyond noise, less one standard error of it, so that few stars prove little.
 
     `middle` is the median of the squares of unit variance (1.386 for vectors of two components, 0.455 for one), and

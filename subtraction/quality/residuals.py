@@ -49,7 +49,7 @@ class ModelError:
     gradient: float
 
 
-def fit_model_error(sums: Float64, faults: StarFaults, psf: Psf, freedom: float = 1.0) -> ModelError:
+def fit_model_error(sums: Float64, faults: StarFaults, psf: Psf, *, freedom: float = 1.0) -> ModelError:
     """Measure the variance at stars that photon noise does not explain, on the bulk of the stars.
 
     Three parts, each by a median, so that stars that changed add nothing: the scatter of the flux that is left over and
@@ -147,7 +147,7 @@ def _correlate(image: Float64, weight: Float64) -> Float64:
     return np.asarray(product[half : half + size, half : half + size])
 
 
-def add_model_error(variance: FloatImage, model: FloatImage, error: ModelError, threads: int = 0) -> None:
+def add_model_error(variance: FloatImage, model: FloatImage, error: ModelError, *, threads: int = 0) -> None:
     """Add the unexplained part of the stars to a variance map, in place.
 
     Parameters
@@ -167,7 +167,7 @@ def add_model_error(variance: FloatImage, model: FloatImage, error: ModelError, 
     def band(first: int, last: int) -> None:
         _add_rows(variance, model, np.float32(error.flux), np.float32(error.gradient), first, last)
 
-    over_rows(band, variance.shape[0], 64, threads)
+    over_rows(band, variance.shape[0], 64, threads=threads)
 
 
 @nb.njit(cache=True, nogil=True, fastmath=True)
@@ -184,7 +184,7 @@ def _add_rows(variance, model, flux, gradient, first, last):  # type: ignore[no-
 
 
 def star_sums(
-    data: FloatImage, variance: FloatImage, model: FloatImage, mask: MaskImage, psf: Psf, x: Float64, y: Float64
+    data: FloatImage, variance: FloatImage, model: FloatImage, *, mask: MaskImage, psf: Psf, x: Float64, y: Float64
 ) -> Float64:
     """Filtered residuals at stars and what they should be.
 

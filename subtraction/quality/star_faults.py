@@ -42,7 +42,7 @@ class StarFaults:
 
 
 def fit_star_faults(
-    data: FloatImage, variance: FloatImage, model: FloatImage, mask: MaskImage, psf: Psf, x: Float64, y: Float64
+    data: FloatImage, variance: FloatImage, model: FloatImage, *, mask: MaskImage, psf: Psf, x: Float64, y: Float64
 ) -> StarFaults:
     """Fit what is left of each star by its PSF and the two slopes of that.
 

@@ -73,6 +73,7 @@ def fit_correction(
     stamps: Stamps,
     basis: Basis,
     noise: Float64,
+    *,
     shape: tuple[int, int],
     order: int,
     flux_order: int,
@@ -129,13 +130,13 @@ def fit_correction(
         now = affordable_order(int(used.sum()), order, per_term=SHAPES_PER_TERM)
         orders = now, affordable_order(int(used.sum()), flux_order, per_term=FLUX_PER_TERM)
         with threadpool_limits(limits=1, user_api="blas"):
-            equations = _equations(stamps, weight / variance, noise, used)
-            coefficients = _solve(stamps, equations, used, shape, orders, basis, where)
-            model = _model(stamps, coefficients, shape, max(orders))
+            equations = _equations(stamps, weight / variance, noise, used=used)
+            coefficients = _solve(stamps, equations, used, shape=shape, orders=orders, basis=basis, where=where)
+            model = _model(stamps, coefficients, shape, order=max(orders))
         residual = _levelled(stamps.target - model, weight / variance)
         if round_number < 2:
             weight = _without_strangers(residual, variance, stamps.weight)
-        keep = whole & _steady(residual, model, weight, variance, used, clip)
+        keep = whole & _steady(residual, model, weight, variance=variance, used=used, clip=clip)
         if round_number > 0 and bool((keep == used).all()):
             break
         used = keep
@@ -148,7 +149,7 @@ def fit_correction(
 
 
 def _equations(
-    stamps: Stamps, weight: Float32 | Float64, noise: Float64, used: npt.NDArray[np.bool_]
+    stamps: Stamps, weight: Float32 | Float64, noise: Float64, *, used: npt.NDArray[np.bool_]
 ) -> tuple[Float64, Float64, Float64]:
     """Normal matrices (n, nb, nb), their share of noise and right sides (n, nb) of stars used, less their levels."""
     n_basis = stamps.columns.shape[1]
@@ -168,6 +169,7 @@ def _solve(
     stamps: Stamps,
     equations: tuple[Float64, Float64, Float64],
     used: npt.NDArray[np.bool_],
+    *,
     shape: tuple[int, int],
     orders: tuple[int, int],
     basis: Basis,
@@ -214,7 +216,7 @@ def _allowed(count: int, orders: tuple[int, int], basis: Basis) -> tuple[npt.NDA
     return index, prior.ravel()[index]
 
 
-def _model(stamps: Stamps, coefficients: Float64, shape: tuple[int, int], order: int) -> Float32:
+def _model(stamps: Stamps, coefficients: Float64, shape: tuple[int, int], *, order: int) -> Float32:
     local = (polynomial_terms(stamps.x, stamps.y, shape, order) @ coefficients).astype(np.float32)
     flat = stamps.columns.reshape(*stamps.columns.shape[:2], -1)
     return np.asarray(np.matmul(local[:, None, :], flat)[:, 0].reshape(stamps.target.shape))
@@ -237,6 +239,7 @@ def _steady(
     residual: Float32,
     model: Float32,
     weight: Float32,
+    *,
     variance: Float32,
     used: npt.NDArray[np.bool_],
     clip: float,

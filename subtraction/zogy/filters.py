@@ -254,7 +254,7 @@ def _levelled(terms: npt.NDArray[np.float32], total: float) -> npt.NDArray[np.fl
     return np.ascontiguousarray(out, dtype=np.float32)
 
 
-def correct(filters: CrossFilters, correction: ImageField, science: Psf, levels: Levels) -> CrossFilters:
+def correct(filters: CrossFilters, correction: ImageField, science: Psf, *, levels: Levels) -> CrossFilters:
     """Filters with a correction behind the template's, the noise made white again.
 
     The correction changes the ratio B / A that cancels the stars. What it does to the power of the noise,
@@ -358,6 +358,7 @@ def cut_cross_stamps(
     science: Frame,
     template: Frame,
     filters: CrossFilters,
+    *,
     x: Float64,
     y: Float64,
     basis: Basis,
@@ -394,13 +395,21 @@ def cut_cross_stamps(
     """
     side = 2 * (half + basis.half) + 1
     sheets = [
-        _sheet(frame, _smoothed(field, smoothing), x, y, side, threads)
+        _sheet(frame, _smoothed(field, smoothing), x, y=y, side=side, threads=threads)
         for frame, field in ((science, filters.science), (template, filters.template))
     ]
     columns = _columns(len(x))
     on_x = (np.arange(len(x)) % columns) * side + side // 2
     on_y = (np.arange(len(x)) // columns) * side + side // 2
-    stamps = cut_stamps(sheets[1], sheets[0], on_x.astype(np.float64), on_y.astype(np.float64), basis, half, threads)
+    stamps = cut_stamps(
+        sheets[1],
+        sheets[0],
+        on_x.astype(np.float64),
+        y=on_y.astype(np.float64),
+        basis=basis,
+        half=half,
+        threads=threads,
+    )
     return dataclasses.replace(stamps, x=x, y=y)
 
 
@@ -444,7 +453,7 @@ def _columns(count: int) -> int:
     return max(1, int(np.ceil(np.sqrt(count))))
 
 
-def _sheet(frame: Frame, field: ImageField, x: Float64, y: Float64, side: int, threads: int) -> Frame:
+def _sheet(frame: Frame, field: ImageField, x: Float64, *, y: Float64, side: int, threads: int) -> Frame:
     """All stars' surroundings after the filter, side by side on one small frame."""
     n, columns = len(x), _columns(len(x))
     lines = -(-n // columns)
@@ -461,7 +470,7 @@ def _sheet(frame: Frame, field: ImageField, x: Float64, y: Float64, side: int, t
             np.float32(MISSING), first, last, data, variance, mask,
         )  # fmt: skip
 
-    over_rows(some, n, 1, threads)
+    over_rows(some, n, 1, threads=threads)
     return Frame(data, variance, mask, frame.meta)
 
 

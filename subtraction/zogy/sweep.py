@@ -82,6 +82,7 @@ def cross_difference(
     frames: tuple[Frame, Frame],
     filters: tuple[ImageField, ImageField],
     squares: tuple[ImageField, ImageField],
+    *,
     grown: tuple[MaskImage, MaskImage],
     threads: int = 0,
 ) -> tuple[FloatImage, FloatImage, FloatImage, npt.NDArray[np.bool_]]:
@@ -125,7 +126,7 @@ def cross_difference(
     def band(first: int, last: int) -> None:
         _sweep(planes[0], planes[1], terms, weights, slopes, grown, bits, tile, first, last, out, hidden)
 
-    over_rows(band, shape[0], tile, threads)
+    over_rows(band, shape[0], tile, threads=threads)
     return out[0], out[1], out[2], hidden
 
 

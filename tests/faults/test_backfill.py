@@ -135,7 +135,7 @@ def test_an_exposure_that_kills_its_process_is_given_up_alone(survey: Path, fram
     marker = home.campaign(name) / "underway" / "0000000.json"
     marker.parent.mkdir()
     marker.write_text(f'{{"url": "{frames[1]}"}}')
-    assert note_death(home, name, 0, 2) == str(frames[1])
+    assert note_death(home, name, 0, times=2) == str(frames[1])
     row = reduce_batch.fn(str(home.home), name, 0)
     assert (row["done"], row["failed"], row["state"]) == (4, 1, "failed")
     assert "died 2 times" in row["message"]

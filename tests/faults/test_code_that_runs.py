@@ -59,10 +59,12 @@ def test_every_function_that_makes_candidates_and_scores_is_hashed(survey: Path,
     unit, archive = with_model(loaded.load_unit(loaded.sources[0].unit)), Archive(loaded.archive)
     row = opening_row(unit.name, None, str(frames[0]))
     row |= {"checksum": checksum(frames[0]), "night": frames[0].parent.name}
-    reduce.run_steps(reduce.Reduction(dict(row)), frames[0], unit, archive)  # compiles; watched, that takes minutes
+    reduce.run_steps(
+        reduce.Reduction(dict(row)), frames[0], unit, archive=archive
+    )  # compiles; watched, that takes minutes
     reduction = reduce.Reduction(row)
     with functions_called() as called:
-        reduce.run_steps(reduction, frames[0], unit, archive)
+        reduce.run_steps(reduction, frames[0], unit, archive=archive)
     assert reduction.candidates.num_rows
     assert reduction.candidates["score"].null_count < reduction.candidates.num_rows
     all_known(called, "reduction", "scoring")
@@ -74,9 +76,9 @@ def test_every_function_that_makes_a_template_is_hashed(survey: Path, frames: li
     unit, archive = loaded.load_unit(loaded.sources[0].unit), Archive(loaded.archive)
     row = template.TemplateRow(unit.name, "field", "r", "failed")
     urls = [str(path) for path in frames[:3]]
-    template.build(row, urls, unit, archive, Stopwatch(), redo=True)
+    template.build(row, urls, unit, archive=archive, clock=Stopwatch(), redo=True)
     with functions_called() as called:
-        ended = template.build(row, urls, unit, archive, Stopwatch(), redo=True)
+        ended = template.build(row, urls, unit, archive=archive, clock=Stopwatch(), redo=True)
     assert ended.state == "done"
     all_known(called, "template")
 

@@ -175,7 +175,7 @@ def test_stamps_that_are_gone_or_too_small_mean_a_reduction(scored: Survey, capl
         if stored is not None:
             write_stamps(path, names, stored)
         caplog.clear()
-        assert classify.rescore(job, row, logger, "frame") is None
+        assert classify.rescore(job, row, logger, label="frame") is None
         assert "it is reduced" in caplog.text
         assert why in caplog.text
     with pytest.raises(BadTable):
@@ -193,10 +193,10 @@ def test_rows_of_earlier_versions_are_never_stale(scored: Survey) -> None:
     pq.write_table(old, path)
     read = rows(scored)[0]
     assert read["scoring"] is None
-    assert work_left(read, unit, model_of(unit), archive) is Work.RESCORE, "its pixels are of this very code"
-    assert work_left({**read, "provenance": "old"}, unit, model_of(unit), archive) is Work.REDUCE
-    assert work_left({**read, "state": "refused"}, unit, model_of(unit), archive) is Work.NOTHING
-    assert work_left(None, unit, model_of(unit), archive) is Work.REDUCE
+    assert work_left(read, unit, model_of(unit), archive=archive) is Work.RESCORE, "its pixels are of this very code"
+    assert work_left({**read, "provenance": "old"}, unit, model_of(unit), archive=archive) is Work.REDUCE
+    assert work_left({**read, "state": "refused"}, unit, model_of(unit), archive=archive) is Work.NOTHING
+    assert work_left(None, unit, model_of(unit), archive=archive) is Work.REDUCE
     assert first(scored).rescored
 
 
@@ -204,4 +204,4 @@ def test_code_of_scores_scores_again(scored: Survey, monkeypatch: pytest.MonkeyP
     first(scored)
     monkeypatch.setattr(provenance, "scoring_code", lambda: "another")
     unit, archive = unit_of(scored), Archive(scored.archive)
-    assert work_left(rows(scored)[0], unit, model_of(unit), archive) is Work.RESCORE
+    assert work_left(rows(scored)[0], unit, model_of(unit), archive=archive) is Work.RESCORE

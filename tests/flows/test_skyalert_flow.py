@@ -48,9 +48,9 @@ def test_each_step_is_a_task_run_of_one_flow_run(survey, notice):  # noqa: F811
     told = alert_control(survey.file, EVENT, "exclude-unit", "decam", by="ann")
     assert told.startswith(f"{EVENT}: retracted")
     with pytest.raises(ConfigurationError, match="there is no 'nobody'"):
-        order(survey.file, EVENT, "exclude-unit", "nobody")
+        order(survey.file, EVENT, "exclude-unit", subject="nobody")
     with pytest.raises(ConfigurationError, match="takes no subject"):
-        order(survey.file, EVENT, "pause", "decam")
+        order(survey.file, EVENT, "pause", subject="decam")
     wanted = {"read notice", "rank fields, write targets", "check templates", "gather candidates"}
     assert wanted < set(steps)
     assert set(steps.values()) == {"Completed"}
@@ -159,7 +159,7 @@ def test_nothing_to_listen_to_is_told(survey):  # noqa: F811
 def test_a_notice_without_a_place_is_told_and_another_goes_on(survey, data_dir, notice, tmp_path):  # noqa: F811
     bare = (data_dir / "gw/notices/GW190425_initial.xml").read_bytes()
     with pytest.raises(NoLocalisation, match="no position"):
-        run_once(survey, bare, "n", None, False, lambda line: None)
+        run_once(survey, bare, "n", sky_map=None, track=False, heard=lambda line: None)
     folder, heard = tmp_path / "inbox", []
     source = FolderSource(folder)
     (folder / "a.xml").write_bytes(bare)
@@ -171,5 +171,7 @@ def test_a_notice_without_a_place_is_told_and_another_goes_on(survey, data_dir, 
     assert any("no position" in one for one in heard)
     assert len(notices(archive, "S190425z")) == 1
     # with its map beside it, it is worked on
-    event = run_once(survey, bare, "n", data_dir / "gw/skymaps/S190425z/bayestar.fits", False, heard.append)
+    event = run_once(
+        survey, bare, "n", sky_map=data_dir / "gw/skymaps/S190425z/bayestar.fits", track=False, heard=heard.append
+    )
     assert (folder_of(archive, event) / "fields.parquet").exists()

@@ -65,7 +65,9 @@ def deliver(folder: Path, t0: float, ra: float, dec: float) -> Products:
     fields = fields_at(ra, dec)
     target = Target("S261120ab", t0, t0 + 3.0, "active", fields, (0.1,) * len(fields), (), 1)
     archive = Archive(folder / "archive")
-    return write_products(archive, alert_of(), skymap_at(ra, dec, 1.0), target, Catalogues(hosts, (known,)))
+    return write_products(
+        archive, alert_of(), skymap_at(ra, dec, 1.0), target=target, catalogues=Catalogues(hosts, (known,))
+    )
 
 
 def nearest(ranked: pa.Table, row: dict[str, Any], most: float = 4.0) -> dict[str, Any] | None:

@@ -26,9 +26,9 @@ def reduced(survey: Survey) -> Path:
     unit = lowered(
         changed(survey.load_unit(source.unit), model={"name": NO_MODEL}), ReductionGuards("careless", False, False)
     )
-    build_templates(source, unit, archive, [str(survey.units)])
+    build_templates(source, unit, archive, folders=[str(survey.units)])
     for exposure in find_exposures(source, unit, source.frames):
-        reduce_file(exposure.url, unit, archive, exposure.night)
+        reduce_file(exposure.url, unit, archive, night=exposure.night)
     return archive.root
 
 
@@ -38,7 +38,8 @@ def test_model_from_an_archive_with_its_truth(tmp_path: Path) -> None:
     archive, truth = reduced(survey), tmp_path / "survey" / "truth.parquet"
     epochs: list[int] = []
     card = train_model(
-        tmp_path / "mine", Source((), str(archive), str(truth)), TrainOptions(epochs=2, seed=1), tmp_path / "w", 1,
+        tmp_path / "mine", Source((), str(archive), str(truth)), TrainOptions(epochs=2, seed=1), work=tmp_path / "w",
+        workers=1,
         track=False, on_epoch=lambda epoch, of, losses: epochs.append(epoch),
     )  # fmt: skip
     assert epochs == [1, 2]
@@ -52,7 +53,7 @@ def test_model_from_an_archive_with_its_truth(tmp_path: Path) -> None:
     network = {"filters": (4, 6), "dense": 8}
     options = TrainOptions(epochs=1, network=network, prevalence=0.1)
     source = Source((str(tmp_path / "sets"),), leave_out=("synthetic",))
-    other = train_model(tmp_path / "other", source, options, tmp_path / "w2", track=False)
+    other = train_model(tmp_path / "other", source, options, work=tmp_path / "w2", track=False)
     assert other["score_means"] == "the probability to be real where 10% of the candidates are"
     assert other["made"]["from"] == str(tmp_path / "sets")
     assert other["made"]["not learnt from"] == "synthetic"
@@ -76,4 +77,4 @@ def test_one_field_cannot_be_split_and_it_is_told(tmp_path: Path) -> None:
     survey = load_survey(simulate(tmp_path / "survey", SimulationOptions.preset("tiny", 5, visits=3)))
     source = Source((), str(reduced(survey)), str(tmp_path / "survey" / "truth.parquet"))
     with pytest.raises(OneClassOnly, match="both classes in every part"):
-        train_model(tmp_path / "mine", source, TrainOptions(epochs=1), tmp_path / "w", 1, track=False)
+        train_model(tmp_path / "mine", source, TrainOptions(epochs=1), work=tmp_path / "w", workers=1, track=False)

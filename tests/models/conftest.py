@@ -91,4 +91,4 @@ def untrained(tmp_path_factory: pytest.TempPathFactory, few: TrainingSet) -> tup
     if logits[few.labels == 1].mean() < logits[few.labels == 0].mean():
         last = model.get_layer("head").layers[-1]
         last.set_weights([-one for one in last.get_weights()])
-    return folder, save(folder, model, recipe, {"note": "not trained"}, golden.stamps, golden.sign)
+    return folder, save(folder, model, recipe, card={"note": "not trained"}, golden=golden.stamps, sign=golden.sign)

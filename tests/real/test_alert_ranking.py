@@ -67,7 +67,7 @@ def test_transient_in_a_host_at_the_right_distance_is_first(
     made.expose(-30.0, {"older": objects["older"]}, **wide)
     for hours in (2.0, 5.0):
         made.expose(hours, objects, **wide)
-    found = gather(made.archive, T0, (), OPTIONS.history_days)
+    found = gather(made.archive, T0, (), history_days=OPTIONS.history_days)
     ranked = rank_candidates(found, skymap, Catalogues(hosts, known), OPTIONS)
     owner = {one: row for row in ranked.to_pylist() for one in row["candidate_ids"]}
     rows = {name: owner[ids[-1]] for name, ids in made.ids.items()}
@@ -89,7 +89,7 @@ def test_another_real_map_gives_another_order(tmp_path: Path, data_dir: Path, ho
     objects = {name: at(hosts.ra[k], hosts.dec[k], 2.0, 2.0) for name, k in places.items()}
     for hours in (2.0, 5.0):
         made.expose(hours, objects)
-    ranked = rank_candidates(gather(made.archive, T0, (), 30.0), narrow, Catalogues(hosts), OPTIONS)
+    ranked = rank_candidates(gather(made.archive, T0, (), history_days=30.0), narrow, Catalogues(hosts), OPTIONS)
     again = rank_again(ranked, wide, hosts, T0, OPTIONS)
     assert set(ranked["candidate_ids"][0].as_py()) == set(made.ids["narrow"])
     assert set(again["candidate_ids"][0].as_py()) == set(made.ids["wide"])
@@ -103,7 +103,7 @@ def test_pictures_zoom_where_the_map_is_small(data_dir: Path) -> None:
 
 
 def test_host_of_the_counterpart_of_gw170817(hosts: HostCatalogue) -> None:
-    owner, galaxy, separation, _ = nearest_hosts(np.array([197.450354]), np.array([-23.381484]), hosts, OPTIONS)
+    owner, galaxy, separation, _ = nearest_hosts(np.array([197.450354]), np.array([-23.381484]), hosts, options=OPTIONS)
     assert hosts.name[galaxy].tolist() == ["NGC4993"]
     assert separation[0] == pytest.approx(10.0, abs=0.5)
     assert hosts.chance(hosts.mag[galaxy], separation, hosts.radius[galaxy])[0] < 1e-3

@@ -39,7 +39,7 @@ def test_twenty_drifting_frames(drifting):
     unit, frames, stars = drifting
     assert len(frames) == 20
     template = single(frames[0], stars[0])
-    found = [align(frame, table, template, unit.alignment) for frame, table in zip(frames, stars, strict=True)]
+    found = [align(frame, table, template, options=unit.alignment) for frame, table in zip(frames, stars, strict=True)]
     assert max(one.residual for one in found) < 0.3
     assert np.median([one.residual for one in found]) < 0.1
     assert min(one.matched for one in found) > 100
@@ -56,7 +56,7 @@ def test_template_of_drifting_frames(drifting):
     assert full.mean() > 0.5
     assert robust(template.frame.data[full]) < 0.6 * robust(frames[0].data[frames[0].mask == 0])
     for frame, table in zip(frames[10:], stars[10:], strict=True):
-        alignment = align(frame, table, template, unit.alignment)
+        alignment = align(frame, table, template, options=unit.alignment)
         assert alignment.residual < 0.3
         assert make_pair(frame, template, alignment).coverage > 0.8
 
@@ -71,7 +71,7 @@ def test_template_of_drifting_frames(drifting):
 def test_pairs(data_dir, unit_name, names, shift, limit):
     unit, frames, stars = prepared([data_dir / "images" / name for name in names], unit_name)
     template = single(frames[0], stars[0])
-    alignment = align(frames[1], stars[1], template, unit.alignment)
+    alignment = align(frames[1], stars[1], template, options=unit.alignment)
     assert alignment.residual < 0.3
     x, y = alignment.to_template(300.0, 150.0)
     moved = np.abs([float(x) - 300.0, float(y) - 150.0])
@@ -92,7 +92,7 @@ def test_frames_with_a_wcs(data_dir):
     assert template.frame.wcs is not None
     assert 3.0 < typical_fwhm(template.stars) < 6.0
     for k, frame in enumerate(frames):
-        alignment = align(frame, stars[k], template, unit.alignment)
+        alignment = align(frame, stars[k], template, options=unit.alignment)
         assert alignment.residual < 0.3
         sky, refined = (wcs.all_pix2world([[128.0, 128.0]], 0)[0] for wcs in (frame.wcs, alignment.wcs))
         assert np.hypot(*(3600 * (sky - refined))) < 1.0
@@ -102,6 +102,6 @@ def test_wrong_fields_are_refused(data_dir, drifting):
     unit, frames, stars = drifting
     _, others, other_stars = prepared([data_dir / "images/panoptes/unsolved.fits.gz"], "panoptes")
     with pytest.raises(AlignmentFailed):
-        align(frames[0], stars[0], single(others[0], other_stars[0]), unit.alignment)
+        align(frames[0], stars[0], single(others[0], other_stars[0]), options=unit.alignment)
     with pytest.raises(AlignmentFailed):
-        align(others[0], other_stars[0], single(frames[0], stars[0]), unit.alignment)
+        align(others[0], other_stars[0], single(frames[0], stars[0]), options=unit.alignment)

@@ -54,11 +54,11 @@ def test_injected_transients_are_recovered(
     x, y = rng.uniform(30, nx - 30, len(snr)), rng.uniform(30, ny - 30, len(snr))
     frame, stars = prepared(inject_stars(raw, x, y, snr * sigma, psf, rng), unit)
     frame = frame.replace(psf=fit_psf(frame, stars))
-    alignment = align(frame, stars, template, unit.alignment)
+    alignment = align(frame, stars, template, options=unit.alignment)
     assert alignment.residual < 0.3
     pair = make_pair(frame, template, alignment)
     difference = subtract(pair, unit.subtraction.method, unit.subtraction.options)
-    rows = extract(difference, pair, unit, ZeroPoint(25.0, 0.01, 10, 0.01), "single").to_pylist()
+    rows = extract(difference, pair, unit, zero_point=ZeroPoint(25.0, 0.01, 10, 0.01), template_id="single").to_pylist()
     at = np.array([(row["x"], row["y"]) for row in rows])
     distance = np.hypot(at[:, None, 0] - x, at[:, None, 1] - y)
     usable = (difference.mask[np.rint(y).astype(int), np.rint(x).astype(int)] & ~np.uint16(Mask.BRIGHT_STAR)) == 0

@@ -26,7 +26,7 @@ def prepared(path, unit):
 
 
 def pair_of(frame, stars, template, unit):
-    return make_pair(frame, template, align(frame, stars, template, unit.alignment))
+    return make_pair(frame, template, align(frame, stars, template, options=unit.alignment))
 
 
 def two_frames(data_dir, unit_name, template, science):

@@ -95,7 +95,7 @@ def test_goto_injected_transients_keep_their_flux(data_dir, science, template):
     sci, ref = (subtract_background(frame, unit.background.mesh) for frame in raw)
     stars, others = find_stars(sci), find_stars(ref)
     psf = fit_psf(sci, stars)
-    grid, step = node_grid(register(sci, stars, ref, others, unit.alignment).mapping, sci.shape)
+    grid, step = node_grid(register(sci, stars, ref, reference_stars=others, options=unit.alignment).mapping, sci.shape)
     data, variance, mask = resample(ref.data, ref.variance, ref.mask, grid, step, sci.shape)
     rng = np.random.default_rng(20)
     noise = float(np.sqrt(np.median(sci.variance))) * 1.5 * psf.fwhm

@@ -114,7 +114,7 @@ def test_halos_of_saturated_stars_are_taken_off(rng):
     mask = np.where((near < 8) | (far < 8), np.uint16(Mask.SATURATED.value), np.uint16(0))
     data = (noise + halo + transient).astype(np.float32)
     given = data.copy()
-    reached = subtract_halos(data, np.ones(shape, np.float32), mask, saturated, 4.0)
+    reached = subtract_halos(data, np.ones(shape, np.float32), mask, saturated=saturated, fwhm=4.0)
     assert sorted(reached)[0] == 0
     assert 30 < sorted(reached)[1] < 45
     # The other star has no halo, masked pixels stay as they are.

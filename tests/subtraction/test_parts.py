@@ -65,7 +65,7 @@ def test_matched_filter_is_a_unit_gaussian(rng):
     psf /= psf.sum()
     mask = np.zeros(shape, np.uint16)
     mask[100:200, 50:60] = 1
-    score = matched_filter(data, (sigma**2).astype(np.float32), mask, field_of(psf, shape))
+    score = matched_filter(data, (sigma**2).astype(np.float32), mask, psf=field_of(psf, shape))
     assert score[mask == 0].std() == pytest.approx(1.0, abs=0.03)
     assert not score[mask != 0].any()
 
@@ -142,7 +142,7 @@ def test_fields_through_nodes_keep_sums(rng):
     field = sample_field(image_at, shape, 1)
     assert field.at(120, 77).sum() == pytest.approx(1.0, abs=1e-5)
     x, y = nodes(shape, 1)
-    again = fit_field(np.stack([field.at(a, b) for a, b in zip(x, y, strict=True)]), x, y, shape, 1)
+    again = fit_field(np.stack([field.at(a, b) for a, b in zip(x, y, strict=True)]), x, y, shape=shape, order=1)
     np.testing.assert_allclose(again.terms, field.terms, atol=1e-6)
 
 

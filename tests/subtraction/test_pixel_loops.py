@@ -106,7 +106,7 @@ def test_noise_of_the_filter_is_that_of_the_whole_psf(rng):
     top = signal.correlate2d(np.where(good, data, 0), p, mode="same")
     bottom = signal.correlate2d(np.where(good, variance, 0), p**2, mode="same")
     wanted = np.where(good, top / np.sqrt(bottom), 0)
-    np.testing.assert_allclose(matched_filter(data, variance, mask, psf), wanted, rtol=2e-3, atol=1e-5)
+    np.testing.assert_allclose(matched_filter(data, variance, mask, psf=psf), wanted, rtol=2e-3, atol=1e-5)
 
 
 def test_masks_grow_to_where_the_kernel_feels_them(rng):
@@ -180,13 +180,13 @@ def test_the_sky_sample_leaves_out_sources_masks_and_changes(rng):
     model[200:220], score[200:220] = 5.0, 7.0
     mask[300:310], score[300:310] = 1, 4.0
     model[310] = np.nan
-    values = sample_score(score, variance, model, mask, 8.0)
+    values = sample_score(score, variance, model, mask=mask, reach=8.0)
     assert 0.8 * score.size < len(values) < 0.95 * score.size
     assert np.abs(values).max() < 6.0
     assert values.std() == pytest.approx(1.0, abs=0.02)
     # Nothing else than a sample is taken of a large frame.
     large = np.zeros((2500, 2000), np.float32)
-    assert len(sample_score(large, large + 1, large, np.zeros(large.shape, np.uint16), 8.0)) <= 2_000_000
+    assert len(sample_score(large, large + 1, large, mask=np.zeros(large.shape, np.uint16), reach=8.0)) <= 2_000_000
 
 
 def test_the_last_pass_scales_and_empties(rng):
@@ -201,7 +201,7 @@ def test_the_last_pass_scales_and_empties(rng):
     assert (variance == 1).all()
     assert mask[40, 40] == mask[50, 50] == Mask.NO_DATA.value
     before = data.copy(), score.copy()
-    usable = settle(data, variance, score, mask, hidden, 2.0)
+    usable = settle(data, variance, score, mask=mask, hidden=hidden, scale=2.0)
     hard = (mask & HARD) != 0
     assert usable == pytest.approx((~hard).mean())
     np.testing.assert_array_equal(data, np.where(hard & ~hidden, 0, before[0]))

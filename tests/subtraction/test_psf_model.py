@@ -121,7 +121,7 @@ def test_stars_subtracted_leave_little_more_than_photon_noise(rng):
     optics = Optics(fwhm=2.6)
     frame, (x, y, flux) = expose(optics, rng, 0, gap=24.0)
     psf = fit_psf(frame, find_stars(frame))
-    fits = psf_fluxes(frame.data, frame.variance, frame.mask, psf, x, y)
+    fits = psf_fluxes(frame.data, frame.variance, frame.mask, psf=psf, x=x, y=y)
     empty = frame.replace(data=np.zeros_like(frame.data))
     left = frame.data - inject_stars(empty, x, y, np.maximum(fits.flux, 0), psf).data
     excess = []
@@ -139,7 +139,7 @@ def test_flux_does_not_depend_on_the_place_within_a_pixel(rng):
     psf = fit_psf(frame, find_stars(frame))
     assert psf.fine is not None
     assert psf.fine_at(320, 320)[:: psf.oversampling, :: psf.oversampling] == pytest.approx(psf.at(320, 320), abs=1e-6)
-    fits = psf_fluxes(frame.data, frame.variance, frame.mask, psf, x, y)
+    fits = psf_fluxes(frame.data, frame.variance, frame.mask, psf=psf, x=x, y=y)
     bright = (flux > 20_000) & (fits.bits == 0)
     away = np.hypot(x - np.rint(x), y - np.rint(y))
     ratio = fits.flux / flux

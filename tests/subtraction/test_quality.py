@@ -131,25 +131,25 @@ def test_noise_has_as_many_peaks_as_expected(rng, sigma):
     score = ndimage.gaussian_filter(rng.normal(size=(1500, 1500)), sigma, mode="wrap")
     score = (score / score.std()).astype(np.float32)
     mask = np.zeros(score.shape, np.uint16)
-    counts = count_peaks(score, mask, 3.5, 1, 0)
+    counts = count_peaks(score, mask, 3.5, apart=1, margin=0)
     assert counts[1].sum() == counts[0, 1].sum() == 0
     positive, negative = counts[0, 0]
     expected = expected_peaks(3.5, sigma) * score.size
     assert expected > 60
     assert 0.6 < (positive + negative) / (2 * expected) < 1.2
-    np.testing.assert_array_equal(count_peaks(score, mask, 3.5, 1, 0, threads=1), counts)
+    np.testing.assert_array_equal(count_peaks(score, mask, 3.5, apart=1, margin=0, threads=1), counts)
 
 
 def test_peaks_near_masked_pixels_count_apart():
     score, mask = np.zeros((200, 200), np.float32), np.zeros((200, 200), np.uint16)
     score[50, 50], score[52, 51], score[100, 100], score[150, 150] = 9.0, 8.0, -7.0, 6.0
     mask[100, 106] = 2
-    assert count_peaks(score, mask, 5.0, 3, 8).tolist() == [[[2, 0], [0, 1]], [[0, 0], [0, 0]]]
-    assert count_peaks(score, mask, 5.0, 1, 8)[0].tolist() == [[3, 0], [0, 1]]
+    assert count_peaks(score, mask, 5.0, apart=3, margin=8).tolist() == [[[2, 0], [0, 1]], [[0, 0], [0, 0]]]
+    assert count_peaks(score, mask, 5.0, apart=1, margin=8)[0].tolist() == [[3, 0], [0, 1]]
     # A star of the template two pixels beside the last one.
     model, variance = np.zeros_like(score), np.ones_like(score)
     model[150, 152] = 3.0
-    on = count_peaks(score, mask, 5.0, 3, 8, 0, model, variance)
+    on = count_peaks(score, mask, 5.0, apart=3, margin=8, threads=0, model=model, variance=variance)
     assert on.tolist() == [[[1, 0], [0, 1]], [[1, 0], [0, 0]]]
     mask[:, :100] = 2
     assert clear_fraction(mask, 10, 1) == pytest.approx(0.4 * 0.9, abs=0.03)
@@ -181,14 +181,14 @@ def quiet_sky(rng):
 def test_peaks_are_judged_by_where_they_are(rng, quiet_sky, kind, number, verdict):
     score, mask, model, variance = quiet_sky
     psf = gaussian_psf(1.8)
-    quiet = peak_metrics(score, mask, model, variance, psf)
+    quiet = peak_metrics(score, mask, model, variance=variance, psf=psf)
     assert quiet["peak_excess"] == quiet["new_excess"] == 0
     assert quiet["peaks_expected"] == pytest.approx(2 * 0.25e6 * 0.85 * expected_peaks(5, 1.8), rel=0.15)
     cells = rng.permutation(23 * 23)[:number]
     x, y = 20 + 20 * (cells % 23), 20 + 20 * (cells // 23)
     score[y, x] = np.where(np.arange(number) % 2, -8.0, 8.0) if kind == "both signs" else 8.0
     model[y, x] = 100.0 if kind == "on stars" else 0.0
-    metrics = peak_metrics(score, mask, model, variance, psf)
+    metrics = peak_metrics(score, mask, model, variance=variance, psf=psf)
     assert metrics["peaks"] == pytest.approx(number, abs=2)
     got, reasons = judge(metrics)
     assert got == verdict, metrics
@@ -208,9 +208,9 @@ def test_loss_of_depth_is_that_of_the_formula():
         (wide, 1.0, 1.0, 2.5 * np.log10(2.0)),
         (wide, 4.0, 2.0, 2.5 * np.log10(2.0)),
     ):
-        metrics = depth_metrics(psf, factor * science, narrow, science, mask, scale)
+        metrics = depth_metrics(psf, factor * science, narrow, science_variance=science, mask=mask, scale=scale)
         assert metrics["depth_loss_mag"] == pytest.approx(expected, abs=0.01)
-    assert depth_metrics(wide, science, narrow, science, mask | 2, 1.0) == {}
+    assert depth_metrics(wide, science, narrow, science_variance=science, mask=mask | 2, scale=1.0) == {}
 
 
 def planted(rng, n, sigma_shift=0.0, sigma_flux=0.0, noise=0.02):
@@ -221,14 +221,14 @@ def planted(rng, n, sigma_shift=0.0, sigma_flux=0.0, noise=0.02):
 
 def test_shift_and_scatter_of_stars_are_told_apart(rng):
     psf, sums = gaussian_psf(1.8), np.ones((400, 6))
-    quiet = star_metrics(sums, planted(rng, 400), ModelError(0.0, 0.0), psf)
+    quiet = star_metrics(sums, planted(rng, 400), ModelError(0.0, 0.0), psf=psf)
     assert quiet["registration"] < 0.01
     assert quiet["flux_scatter"] < 0.01
-    moved = star_metrics(sums, planted(rng, 400, sigma_shift=0.2), ModelError(0.0, 0.0), psf)
+    moved = star_metrics(sums, planted(rng, 400, sigma_shift=0.2), ModelError(0.0, 0.0), psf=psf)
     assert moved["registration"] == pytest.approx(0.25, rel=0.15)
     assert moved["dipole_rate"] > 0.7
     assert moved["flux_scatter"] < 0.01
-    coloured = star_metrics(sums, planted(rng, 400, sigma_flux=0.1), ModelError(0.0, 0.0), psf)
+    coloured = star_metrics(sums, planted(rng, 400, sigma_flux=0.1), ModelError(0.0, 0.0), psf=psf)
     assert coloured["flux_scatter"] == pytest.approx(0.1, rel=0.2)
     assert coloured["registration"] < 0.01
 
@@ -236,11 +236,11 @@ def test_shift_and_scatter_of_stars_are_told_apart(rng):
 def test_few_stars_prove_little(rng):
     """With 8 stars a misregistration must be large to be told, and is told when it is."""
     psf, sums = gaussian_psf(1.8), np.ones((8, 6))
-    small = [star_metrics(sums, planted(rng, 8, 0.08, 0.0, 0.05), ModelError(0, 0), psf) for _ in range(40)]
-    large = [star_metrics(sums, planted(rng, 8, 0.6, 0.0, 0.05), ModelError(0, 0), psf) for _ in range(40)]
+    small = [star_metrics(sums, planted(rng, 8, 0.08, 0.0, 0.05), ModelError(0, 0), psf=psf) for _ in range(40)]
+    large = [star_metrics(sums, planted(rng, 8, 0.6, 0.0, 0.05), ModelError(0, 0), psf=psf) for _ in range(40)]
     assert np.mean([judge({"registration": one["registration"]})[0] == "good" for one in small]) > 0.95
     assert np.mean([judge({"registration": one["registration"]})[0] == "good" for one in large]) < 0.05
-    assert "registration" not in star_metrics(sums[:4], planted(rng, 4), ModelError(0, 0), psf)
+    assert "registration" not in star_metrics(sums[:4], planted(rng, 4), ModelError(0, 0), psf=psf)
 
 
 def test_what_a_star_leaves_is_measured(rng):
@@ -257,7 +257,7 @@ def test_what_a_star_leaves_is_measured(rng):
     model = sum(1e5 * star(a, b) for a, b in zip(x, y, strict=True))
     faults = fit_star_faults(
         data.astype(np.float32), np.full((400, 400), 4, np.float32), model.astype(np.float32),
-        np.zeros((400, 400), np.uint16), psf, x, y,
+        mask=np.zeros((400, 400), np.uint16), psf=psf, x=x, y=y,
     )  # fmt: skip
     np.testing.assert_allclose(faults.flux, 1e5, rtol=0.02)
     np.testing.assert_allclose(faults.left, 0.03, atol=0.006)

@@ -59,8 +59,8 @@ def true_kernel(half=12, sigma=1.1):
 def solved(planes, pixels, support, choice=None, most=(2, 1)):
     keep = np.ones(len(pixels.index), bool)
     start = np.zeros((len(pixels.first) - 1, len(support)))
-    sums = sum_cells(planes, pixels, support, start, None, keep)
-    return fit_smooth(sums, support, pixels.shape, 1.0, most, choice)
+    sums = sum_cells(planes, pixels, support, kernels=start, clip=None, keep=keep)
+    return fit_smooth(sums, support, pixels.shape, scale=1.0, most=most, choice=choice)
 
 
 def test_normal_equations_are_those_of_the_whole_design_matrix(rng):
@@ -70,7 +70,7 @@ def test_normal_equations_are_those_of_the_whole_design_matrix(rng):
     support = make_support(5)
     pixels = all_pixels(shape, support.half, side=100)
     start = rng.normal(0, 0.01, (1, len(support)))
-    sums = sum_cells(planes, pixels, support, start, None, np.ones(len(pixels.index), bool))
+    sums = sum_cells(planes, pixels, support, kernels=start, clip=None, keep=np.ones(len(pixels.index), bool))
     images = support.image(np.eye(len(support)))
     rows, columns = np.divmod(pixels.index, shape[1])
     reference = planes.reference.astype(np.float64)
@@ -139,7 +139,7 @@ def test_variation_is_found_where_there_is_some(make_pair, seeing):
 
 def test_legendre_terms_are_orthonormal():
     y, x = (plane.ravel() for plane in np.mgrid[:300, :400].astype(float))
-    terms = legendre_terms(x, y, (300, 400), 3)
+    terms = legendre_terms(x, y, (300, 400), order=3)
     np.testing.assert_allclose(terms.T @ terms / len(x), np.eye(10), atol=0.03)
 
 
@@ -164,7 +164,7 @@ def test_changed_sources_are_left_out(rng):
     pixels = all_pixels(shape, support.half, 200)
     keep = np.ones(len(pixels.index), bool)
     first = solved(planes, pixels, support)
-    sum_cells(changed, pixels, support, first.cells, Clip(3, 0.1, 0.1), keep)
+    sum_cells(changed, pixels, support, kernels=first.cells, clip=Clip(3, 0.1, 0.1), keep=keep)
     rows, columns = np.divmod(pixels.index, shape[1])
     distance = np.hypot(columns - 90, rows - 70)
     assert not keep[distance < 3].any()

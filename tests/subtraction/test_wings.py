@@ -35,7 +35,9 @@ def sky(rng):
 
 def test_wings_are_taken_off(sky):
     (data, variance, model), saturated, x, y, free, left, noise = sky
-    coefficients = subtract_wings(data, variance, model, saturated, saturated, x[free], y[free], FWHM)
+    coefficients = subtract_wings(
+        data, variance, model, mask=saturated, saturated=saturated, x=x[free], y=y[free], fwhm=FWHM
+    )
     near = (saturated == 0) & (np.abs(left) > 0.3)
     before, after = np.square(left[near]).mean(), np.square((data - noise)[near]).mean()
     assert after < 0.1 * before
@@ -46,11 +48,11 @@ def test_a_transient_in_the_wings_keeps_its_light(sky):
     (data, variance, model), saturated, x, y, free, *_ = sky
     bright = np.argmax(np.where(free, model[y.astype(int), x.astype(int)], 0))
     clean = data.copy()
-    subtract_wings(clean, variance, model, saturated, saturated, x[free], y[free], FWHM)
+    subtract_wings(clean, variance, model, mask=saturated, saturated=saturated, x=x[free], y=y[free], fwhm=FWHM)
     yy, xx = np.mgrid[: SHAPE[0], : SHAPE[1]]
     source = 40.0 * np.exp(-((xx - x[bright] - 9) ** 2 + (yy - y[bright]) ** 2) / (2 * 1.3**2)) / (2 * np.pi * 1.3**2)
     data += source.astype(np.float32)
-    subtract_wings(data, variance, model, saturated, saturated, x[free], y[free], FWHM)
+    subtract_wings(data, variance, model, mask=saturated, saturated=saturated, x=x[free], y=y[free], fwhm=FWHM)
     # The brightest of 44 stars: a frame has hundreds.
     assert ((data - clean) * source).sum() / np.square(source).sum() == pytest.approx(1.0, abs=0.08)
 
@@ -59,7 +61,9 @@ def test_noise_proves_nothing(rng, sky):
     (_, variance, model), saturated, x, y, free, *_ = sky
     data = rng.normal(0, 1, SHAPE).astype(np.float32)
     before = data.copy()
-    coefficients = subtract_wings(data, variance, model, saturated, saturated, x[free], y[free], FWHM)
+    coefficients = subtract_wings(
+        data, variance, model, mask=saturated, saturated=saturated, x=x[free], y=y[free], fwhm=FWHM
+    )
     assert np.abs(coefficients[:3]).max() < 0.05
     assert np.sqrt(np.square(data - before).mean()) < 0.02
 
@@ -67,5 +71,7 @@ def test_noise_proves_nothing(rng, sky):
 def test_without_bright_stars_nothing_changes(rng):
     data = rng.normal(0, 1, SHAPE).astype(np.float32)
     before, dark, clear = data.copy(), np.zeros(SHAPE, np.float32), np.zeros(SHAPE, np.uint16)
-    assert not subtract_wings(data, dark + 1, dark, clear, clear, np.array([50.0]), np.array([60.0]), FWHM).any()
+    assert not subtract_wings(
+        data, dark + 1, dark, mask=clear, saturated=clear, x=np.array([50.0]), y=np.array([60.0]), fwhm=FWHM
+    ).any()
     np.testing.assert_array_equal(data, before)

@@ -117,7 +117,7 @@ def test_flux_ratio_is_recovered(make_pair, seeing):
     bright = truth["flux"] > 5_000
     psfs = tuple(true_psf(getattr(truth["scene"], name)) for name in ("science", "template"))
     x, y = truth["x"][bright], truth["y"][bright]
-    assert flux_ratio(pair.science, pair.template, psfs, x, y) == pytest.approx(0.37, rel=0.03)
+    assert flux_ratio(pair.science, pair.template, psfs, x=x, y=y) == pytest.approx(0.37, rel=0.03)
     difference = subtract(pair, "zogy")
     assert difference.kernel_sum == pytest.approx(0.37, rel=0.03)
     assert difference.convolved == "both"
@@ -148,11 +148,13 @@ def test_noise_of_the_template_does_not_bend_the_correction(make_pair, seeing):
     inside = (truth["flux"] > 2_000) & (np.abs(truth["x"] - 240) < 210) & (np.abs(truth["y"] - 240) < 210)
     x, y = truth["x"][inside], truth["y"][inside]
     basis = correction_basis(filters.psf.fwhm)
-    stamps = cut_cross_stamps(pair.science, pair.template, filters, x, y, basis, 9)
+    stamps = cut_cross_stamps(pair.science, pair.template, filters, x=x, y=y, basis=basis, half=9)
     noise = column_noise(filters.template, basis, 0.0)
     strays = []
     for known in (noise, np.zeros_like(noise)):
-        kernel = fit_correction(stamps, basis, known, SHAPE, 0, 0, 4.0, 3, "test").kernel.at(240, 240)
+        kernel = fit_correction(
+            stamps, basis, known, shape=SHAPE, order=0, flux_order=0, clip=4.0, minimum=3, where="test"
+        ).kernel.at(240, 240)
         star = image(transform(filters.psf.at(240, 240).astype(float)) * (transform(kernel) - kernel.sum()), 8)
         strays.append(float(np.abs(star).sum()))
     assert strays[0] < 0.5 * strays[1]
@@ -167,7 +169,7 @@ def test_correction_keeps_the_noise_white(seeing):
     shapes = gauss_hermite(3.5, 3.5)
     bent = 0.08 * shapes.images[3].astype(float)
     bent[shapes.half, shapes.half] += 0.95
-    again = correct(filters, ImageField(bent[None].astype(np.float32), 0, SHAPE), science, lambda x, y: levels)
+    again = correct(filters, ImageField(bent[None].astype(np.float32), 0, SHAPE), science, levels=lambda x, y: levels)
     a, b = (transform(field.at(0.0, 0.0)) for field in (again.science, again.template))
     power = levels[0] * np.abs(a) ** 2 + levels[1] * np.abs(b) ** 2
     np.testing.assert_allclose(power, power[0, 0], rtol=0.03)
@@ -228,7 +230,9 @@ def test_gaps_are_filled_from_their_surroundings():
     nothing = Frame(np.zeros_like(data), np.ones_like(data), np.zeros_like(mask), meta=None)
     spike = ImageField(np.ones((1, 1, 1), np.float32), 0, data.shape)
     grown = (np.zeros_like(mask), mask.copy())
-    _, _, filled, _ = cross_difference((nothing, frame), (spike, spike), (spike, spike), (grown[0], grown[0].copy()))
+    _, _, filled, _ = cross_difference(
+        (nothing, frame), (spike, spike), (spike, spike), grown=(grown[0], grown[0].copy())
+    )
     for row, column in lone:
         assert filled[row, column] == pytest.approx(float(smooth[row, column]), abs=0.05 * float(smooth.max()))
     assert not filled[42:48, 52:58].any()
@@ -253,7 +257,7 @@ def test_sweep_is_the_difference_of_two_convolutions(rng):
     ]
     grown = (mask.copy(), np.zeros_like(mask))
     data, variance, model, hidden = cross_difference(
-        (frames[0], frames[1]), (first, second), (second, first), grown, threads=2
+        (frames[0], frames[1]), (first, second), (second, first), grown=grown, threads=2
     )
     np.testing.assert_allclose(model[mask == 0], convolve(frames[1].data, mask * 0, second)[mask == 0], atol=1e-2)
     wanted = convolve(frames[0].variance, mask, second) + convolve(frames[1].variance, mask * 0, first)
@@ -275,7 +279,7 @@ def test_filters_follow_the_frame_inside_tiles(rng):
     bright = Frame(data, np.ones_like(data), np.zeros(shape, np.uint16), meta=None)
     nothing = bright.replace(data=np.zeros_like(data))
     grown = (np.zeros(shape, np.uint16), np.zeros(shape, np.uint16))
-    seen = cross_difference((bright, nothing), (field, field), (field, field), grown)[0]
+    seen = cross_difference((bright, nothing), (field, field), (field, field), grown=grown)[0]
     half = field.half
     for y, x in spots:
         window = (slice(y - half, y + half + 1), slice(x - half, x + half + 1))

@@ -39,9 +39,9 @@ def test_only_the_present_pipeline_counts(tmp_path: Path) -> None:
     archive = Archive(tmp_path)
     for exposure, pipeline in (("a", "old"), ("b", "new"), ("c", "")):
         injected(archive, exposure, pipeline)
-    assert injected_by(archive, "u", [NIGHT], "new")["exposure_id"].to_pylist() == ["b"]
-    assert [row["exposure_id"] for row in rows_to_inject(archive, "u", NIGHT, 3, "new")] == ["a"]
-    assert [row["exposure_id"] for row in rows_to_inject(archive, "u", NIGHT, 3, "old")] == ["b"]
+    assert injected_by(archive, "u", [NIGHT], pipeline="new")["exposure_id"].to_pylist() == ["b"]
+    assert [row["exposure_id"] for row in rows_to_inject(archive, "u", NIGHT, exposures=3, pipeline="new")] == ["a"]
+    assert [row["exposure_id"] for row in rows_to_inject(archive, "u", NIGHT, exposures=3, pipeline="old")] == ["b"]
 
 
 def test_recoveries_of_versions_that_told_no_pipeline_do_not_count(tmp_path: Path) -> None:
@@ -49,8 +49,8 @@ def test_recoveries_of_versions_that_told_no_pipeline_do_not_count(tmp_path: Pat
     injected(archive, "a", "new")
     path = archive.injections(NIGHT, "u", "a")
     pq.write_table(pq.read_table(path).drop_columns(["provenance"]), path)
-    assert injected_by(archive, "u", [NIGHT], "new").num_rows == 0
-    assert [row["exposure_id"] for row in rows_to_inject(archive, "u", NIGHT, 3, "new")] == ["a"]
+    assert injected_by(archive, "u", [NIGHT], pipeline="new").num_rows == 0
+    assert [row["exposure_id"] for row in rows_to_inject(archive, "u", NIGHT, exposures=3, pipeline="new")] == ["a"]
 
 
 def test_a_pipeline_is_code_options_and_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,14 +70,14 @@ def test_the_completeness_of_a_model_is_that_of_the_present_pipeline(tmp_path: P
     archive.kept_model("m").mkdir(parents=True)
     for exposure, pipeline in (("a", "old"), ("b", "new"), ("d", "new")):
         injected(archive, exposure, pipeline)
-    path = write_completeness(archive, "u", "m", "new")
+    path = write_completeness(archive, "u", "m", pipeline="new")
     assert path is not None
     assert sum(read_table(path, COMPLETENESS)["injected"].to_pylist()) == 2
-    assert write_completeness(archive, "u", "m", "another") is None
+    assert write_completeness(archive, "u", "m", pipeline="another") is None
 
 
 def test_one_threshold_for_all_nights(tmp_path: Path) -> None:
     archive = Archive(tmp_path)
     injected(archive, "a", "new")
-    rows = injected_by(archive, "u", [NIGHT], "new")
+    rows = injected_by(archive, "u", [NIGHT], pipeline="new")
     assert [scored_above(rows, threshold).tolist() for threshold in (0.5, 0.95)] == [[True], [False]]

@@ -37,8 +37,8 @@ def test_found_and_accepted() -> None:
     columns = [pa.array(wanted[f.name], f.type) if f.name in wanted else pa.nulls(4, f.type) for f in CANDIDATES]
     candidates = pa.Table.from_arrays(columns, schema=pa.schema([f.with_nullable(True) for f in CANDIDATES]))
     x = np.array([11.0, 50.0, 90.0, 131.0, 200.0])
-    found = match_injected(candidates, x, np.full(5, 10.5), 0.5)
+    found = match_injected(candidates, x, np.full(5, 10.5), threshold=0.5)
     assert found["detected"].tolist() == [True, True, False, True, False]
     assert found["accepted"].tolist() == [True, False, False, False, False]
     assert found["score"][4] is None
-    assert not match_injected(CANDIDATES.empty_table(), x, x, 0.5)["detected"].any()
+    assert not match_injected(CANDIDATES.empty_table(), x, x, threshold=0.5)["detected"].any()

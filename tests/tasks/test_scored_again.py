@@ -64,8 +64,8 @@ def test_scores_and_counts_change_and_nothing_else(tmp_path: Path) -> None:
     archive, unit = Archive(tmp_path), unit_with("base")
     before, candidates = recorded(archive, unit)
     job = Job(unit, model_of(unit), archive)
-    assert work_left(before, unit, job.model, archive) is Work.RESCORE
-    after = rescore(job, before, LOGGER, "frame")
+    assert work_left(before, unit, job.model, archive=archive) is Work.RESCORE
+    after = rescore(job, before, LOGGER, label="frame")
     assert after is not None
     assert read_candidates(archive).equals(score.fn(drawn(), candidates, unit))
     assert read_candidates(archive)["score"].null_count == 0
@@ -73,11 +73,11 @@ def test_scores_and_counts_change_and_nothing_else(tmp_path: Path) -> None:
     assert stored == after
     assert {name for name in stored if stored[name] != before[name]} <= {"scoring", "recorded_at", "n_accepted"}
     assert stored["scoring"] == scoring_of(unit, job.model)
-    assert rescore(job, before, LOGGER, "frame") is None, "nothing is left to do"
+    assert rescore(job, before, LOGGER, label="frame") is None, "nothing is left to do"
     again = unit_with("base", samples=5)
-    assert work_left(stored, again, job.model, archive) is Work.RESCORE
+    assert work_left(stored, again, job.model, archive=archive) is Work.RESCORE
     none = unit_with("none")
-    assert rescore(Job(none, model_of(none), archive), before, LOGGER, "frame") is not None
+    assert rescore(Job(none, model_of(none), archive), before, LOGGER, label="frame") is not None
     assert read_candidates(archive).equals(candidates), "no model, no scores"
 
 
@@ -97,7 +97,7 @@ def test_stamps_that_do_not_do_mean_a_reduction(
         write_stamps(
             path, candidates["candidate_id"].to_pylist()[first:], Stamps(drawn().data[inner], drawn().mask[inner])
         )
-    assert rescore(Job(unit, model_of(unit), archive), row, LOGGER, "frame") is None
+    assert rescore(Job(unit, model_of(unit), archive), row, LOGGER, label="frame") is None
     assert "it is reduced" in caplog.text
     assert why in caplog.text
     assert read_candidates(archive).equals(candidates)

@@ -60,7 +60,7 @@ def build(options: Options, recipe: Recipe) -> keras.Model:
     keras.Model
         Raw stamps and mask to logits, see `models.network.contract`.
     """
-    return staged(options, recipe, lambda x, filters, stage: x, _block)
+    return staged(options, recipe, lambda x, filters, stage: x, block=_block)
 
 
 def _block(x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:

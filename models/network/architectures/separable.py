@@ -68,7 +68,7 @@ def build(options: Options, recipe: Recipe) -> keras.Model:
     keras.Model
         Raw stamps and mask to logits, see `models.network.contract`.
     """
-    return staged(options, recipe, _widened, partial(_block, options))
+    return staged(options, recipe, _widened, block=partial(_block, options))
 
 
 def _widened(x: keras.KerasTensor, filters: int, stage: str) -> keras.KerasTensor:

@@ -193,25 +193,27 @@ def mask_artefacts(frame: Frame, unit: Unit) -> Frame:
     mark(mask, Mask.COSMIC_RAY, lone)
     mark(mask, Mask.DEFECT, find_defects(residual, noise, mask))
     bright = bright_pixels(residual, noise, SEED_SNR)
-    sharpness = star_sharpness(residual, noise, mask, bright)
+    sharpness = star_sharpness(residual, noise, mask, bright=bright)
     if options.bleed:
-        mark(mask, Mask.BLEED, bleed_trails(stars, residual, sigma, sharpness.fwhm))
+        mark(mask, Mask.BLEED, bleed_trails(stars, residual, sigma, fwhm=sharpness.fwhm))
     mark(mask, Mask.SATURATED, grow_cores(stars, options.saturation_grow, mask))
     if options.cosmic_rays:
-        mark(mask, Mask.COSMIC_RAY, find_cosmic_rays(residual, noise, mask, sharpness, bright))
+        mark(mask, Mask.COSMIC_RAY, find_cosmic_rays(residual, noise, mask, sharpness=sharpness, bright=bright))
     if options.streaks:
-        mark(mask, Mask.STREAK, find_streaks(residual, noise, mask, sharpness.fwhm))
-    mark(mask, Mask.BRIGHT_STAR, halos(stars, residual, sigma, sharpness.fwhm, options.bright_star_radius))
+        mark(mask, Mask.STREAK, find_streaks(residual, noise, mask, fwhm=sharpness.fwhm))
+    mark(mask, Mask.BRIGHT_STAR, halos(stars, residual, sigma, fwhm=sharpness.fwhm, radius=options.bright_star_radius))
     return frame.replace(mask=mask)
 
 
 def _residual(frame: Frame, mesh: int) -> tuple[FloatImage, FloatImage, float]:
     """Data less the sky (0 where there are none), noise of each pixel, and noise of the sky."""
-    sky = fit_surface(frame.data, frame.mask, _UNUSABLE, mesh, 4 if mesh >= 64 else 2)
+    sky = fit_surface(frame.data, frame.mask, _UNUSABLE, cell=mesh, stride=4 if mesh >= 64 else 2)
     usable = (frame.mask[::8, ::8] & _UNUSABLE) == 0
     told = float(np.sqrt(np.median(frame.variance[::8, ::8][usable]))) if usable.any() else sky.sigma
     sigma = sky.sigma if np.isfinite(sky.sigma) else told
     # the sky may be noisier than its photons: pattern noise, faint stars, a wrong gain
     factor = sigma / told if sigma > told > 0 else 1.0
-    residual, noise = residual_and_noise(frame.data, frame.variance, frame.mask, _UNUSABLE, sky, factor)
+    residual, noise = residual_and_noise(
+        frame.data, frame.variance, frame.mask, unusable=_UNUSABLE, sky=sky, factor=factor
+    )
     return residual, noise, max(sigma, told)

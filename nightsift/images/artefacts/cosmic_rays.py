@@ -48,7 +48,7 @@ class Sharpness:
 
 
 def star_sharpness(
-    residual: FloatImage, noise: FloatImage, mask: MaskImage, bright: npt.NDArray[np.int64] | None = None
+    residual: FloatImage, noise: FloatImage, mask: MaskImage, *, bright: npt.NDArray[np.int64] | None = None
 ) -> Sharpness:
     """Measure the sharpness of the bright, unmasked stars.
 
@@ -76,7 +76,9 @@ def star_sharpness(
     round_ones = np.zeros(len(columns), dtype=np.bool_)
     fwhm, sign = _SHARPEST_FWHM, np.ones(len(columns), dtype=np.int8)
     for _ in range(3):  # the window follows the width
-        measured, elongation = widths(residual, columns.astype(np.float64), rows.astype(np.float64), sign, 1.5 * fwhm)
+        measured, elongation = widths(
+            residual, columns.astype(np.float64), rows.astype(np.float64), sign=sign, fwhm=1.5 * fwhm
+        )
         round_ones = np.isfinite(measured) & (elongation < _MOST_ELONGATED)
         if round_ones.sum() < _LEAST_STARS:
             return Sharpness(_SHARPEST, _SHARPEST_FWHM, int(round_ones.sum()))
@@ -133,6 +135,7 @@ def find_cosmic_rays(
     residual: FloatImage,
     noise: FloatImage,
     mask: MaskImage,
+    *,
     sharpness: Sharpness,
     bright: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.bool_]:

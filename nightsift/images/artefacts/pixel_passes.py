@@ -16,7 +16,7 @@ _CHUNK = 64  # pixels looked at together
 
 
 def residual_and_noise(
-    data: FloatImage, variance: FloatImage, mask: MaskImage, unusable: np.uint16, sky: Surface, factor: float
+    data: FloatImage, variance: FloatImage, mask: MaskImage, *, unusable: np.uint16, sky: Surface, factor: float
 ) -> tuple[FloatImage, FloatImage]:
     """Subtract the sky and tell the noise of each pixel.
 
@@ -173,7 +173,7 @@ def _count(mask: MaskImage, bits: np.uint16) -> int:
 
 
 def binned_snr(
-    residual: FloatImage, noise: FloatImage, mask: MaskImage, skip: np.uint16, size: int, clip: float
+    residual: FloatImage, noise: FloatImage, mask: MaskImage, *, skip: np.uint16, size: int, clip: float
 ) -> FloatImage:
     """Signal-to-noise ratio of blocks of pixels.
 

@@ -205,7 +205,7 @@ def _grow(
 
 
 def halos(
-    stars: SaturatedStars, residual: FloatImage, sigma: float, fwhm: float, radius: float
+    stars: SaturatedStars, residual: FloatImage, sigma: float, *, fwhm: float, radius: float
 ) -> npt.NDArray[np.bool_]:
     """Halos of saturated stars, to where a twentieth of their light drops below the noise.
 
@@ -273,7 +273,7 @@ LEAST_TRAIL = 8
 _GAP = 6
 
 
-def bleed_trails(stars: SaturatedStars, residual: FloatImage, sigma: float, fwhm: float) -> npt.NDArray[np.bool_]:
+def bleed_trails(stars: SaturatedStars, residual: FloatImage, sigma: float, *, fwhm: float) -> npt.NDArray[np.bool_]:
     """Follow bleed trails of saturated stars along columns and rows, on either side.
 
     Within the saturated area a trail is what lies farther along one axis than the core is wide; beyond it a trail is

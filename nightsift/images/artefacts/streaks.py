@@ -44,7 +44,7 @@ _SKIP = np.uint16(
 )  # fmt: skip
 
 
-def find_streaks(residual: FloatImage, noise: FloatImage, mask: MaskImage, fwhm: float) -> npt.NDArray[np.bool_]:
+def find_streaks(residual: FloatImage, noise: FloatImage, mask: MaskImage, *, fwhm: float) -> npt.NDArray[np.bool_]:
     """Find streaks and mask them over their width.
 
     The signal-to-noise image is binned, bright compact objects are taken out, and what is left votes for straight lines
@@ -69,7 +69,7 @@ def find_streaks(residual: FloatImage, noise: FloatImage, mask: MaskImage, fwhm:
         True under streaks.
     """
     streaks = np.zeros(residual.shape, dtype=np.bool_)
-    binned = binned_snr(residual, noise, mask, _SKIP, BIN, _CLIP)
+    binned = binned_snr(residual, noise, mask, skip=_SKIP, size=BIN, clip=_CLIP)
     level = max(LIT, float(np.quantile(binned[binned != 0], 1.0 - MOST_LIT))) if binned.any() else LIT
     lit = _without_compact(binned > level)
     rows, columns = (a.astype(np.float64) for a in np.nonzero(lit))
@@ -83,9 +83,9 @@ def find_streaks(residual: FloatImage, noise: FloatImage, mask: MaskImage, fwhm:
         if most * BIN < LEAST_LENGTH / 4:
             break
         line, first, last = _refine(columns, rows, line)
-        half = _half_width(binned, line, first, last)
-        if half > 0 and _is_streak(binned, line, first, last, half, level):
-            first, last = _extended(binned, line, first, last)
+        half = _half_width(binned, line, first, last=last)
+        if half > 0 and _is_streak(binned, line, first, last=last, half=half, level=level):
+            first, last = _extended(binned, line, first, last=last)
             _paint(streaks, line, first - 2, last + 2, (half + 1.0) * BIN + fwhm)
         normal = columns * line[0] + rows * line[1] - line[2]
         along = rows * line[0] - columns * line[1]
@@ -149,7 +149,7 @@ def _refine(
 
 
 def _samples(
-    binned: FloatImage, line: tuple[float, float, float], first: float, last: float, offset: float
+    binned: FloatImage, line: tuple[float, float, float], first: float, *, last: float, offset: float
 ) -> FloatImage:
     """Binned pixels along a line moved sideways, NaN outside the image."""
     along = np.arange(math.floor(first), math.ceil(last) + 1.0)
@@ -162,20 +162,20 @@ def _samples(
 
 
 def _crest(
-    binned: FloatImage, line: tuple[float, float, float], first: float, last: float, offset: float
+    binned: FloatImage, line: tuple[float, float, float], first: float, *, last: float, offset: float
 ) -> FloatImage:
     """Brightest of three neighbouring pixels across a line, all along it, where there are data."""
-    across = [_samples(binned, line, first, last, offset + step) for step in (-1.0, 0.0, 1.0)]
+    across = [_samples(binned, line, first, last=last, offset=offset + step) for step in (-1.0, 0.0, 1.0)]
     values = np.fmax.reduce(across)
     return np.asarray(values[np.isfinite(values) & (values != 0)], dtype=np.float32)
 
 
-def _half_width(binned: FloatImage, line: tuple[float, float, float], first: float, last: float) -> float:
+def _half_width(binned: FloatImage, line: tuple[float, float, float], first: float, *, last: float) -> float:
     """Distance from the line at which the profile across it is low on both sides, 0 where it never is."""
     offsets = np.arange(-_ACROSS, _ACROSS + 1)
     profile = np.zeros(len(offsets))
     for k, offset in enumerate(offsets):
-        values = _samples(binned, line, first, last, float(offset))
+        values = _samples(binned, line, first, last=last, offset=float(offset))
         values = values[np.isfinite(values)]
         profile[k] = np.median(values) if len(values) else 0.0
     peak = profile[_ACROSS - 1 : _ACROSS + 2].max()
@@ -190,37 +190,41 @@ def _half_width(binned: FloatImage, line: tuple[float, float, float], first: flo
     return float(half) if len(beyond) == 0 or np.median(beyond) < LEAST_DROP * peak else 0.0
 
 
-def _extended(binned: FloatImage, line: tuple[float, float, float], first: float, last: float) -> tuple[float, float]:
+def _extended(
+    binned: FloatImage, line: tuple[float, float, float], first: float, *, last: float
+) -> tuple[float, float]:
     """Follow a streak beyond its ends for as long as pieces of it hold a good part of its light."""
-    inside = _samples(binned, line, first, last, 0.0)
+    inside = _samples(binned, line, first, last=last, offset=0.0)
     least = max(_STILL_LIT * float(np.nanmedian(inside)), 1.0)
     far = float(sum(binned.shape))
-    while last < far and _piece(binned, line, last + 1, last + _GAP) > least:
+    while last < far and _piece(binned, line, last + 1, last=last + _GAP) > least:
         last += _GAP
-    while first > -far and _piece(binned, line, first - _GAP, first - 1) > least:
+    while first > -far and _piece(binned, line, first - _GAP, last=first - 1) > least:
         first -= _GAP
     return first, last
 
 
-def _piece(binned: FloatImage, line: tuple[float, float, float], first: float, last: float) -> float:
+def _piece(binned: FloatImage, line: tuple[float, float, float], first: float, *, last: float) -> float:
     """Median along a short piece of a line; 0 where there are no data."""
-    values = _samples(binned, line, first, last, 0.0)
+    values = _samples(binned, line, first, last=last, offset=0.0)
     values = values[np.isfinite(values) & (values != 0)]
     return float(np.median(values)) if len(values) >= _GAP // 2 else 0.0
 
 
 def _is_streak(
-    binned: FloatImage, line: tuple[float, float, float], first: float, last: float, half: float, level: float
+    binned: FloatImage, line: tuple[float, float, float], first: float, *, last: float, half: float, level: float
 ) -> bool:
     """Whether a line is long, lit all along, brighter than lines beside it and evenly bright."""
     if (last - first) * BIN < LEAST_LENGTH:
         return False
-    values = _crest(binned, line, first, last, 0.0)
+    values = _crest(binned, line, first, last=last, offset=0.0)
     if len(values) < 8 or np.mean(values > level) < LEAST_FILLING:
         return False
     # a chance alignment of stars is no brighter than its surroundings all along
     beside = [
-        _crest(binned, line, first, last, side * (half + gap)) for side in (-1.0, 1.0) for gap in (4.0, 8.0, 12.0)
+        _crest(binned, line, first, last=last, offset=side * (half + gap))
+        for side in (-1.0, 1.0)
+        for gap in (4.0, 8.0, 12.0)
     ]
     around = np.concatenate(beside)
     if len(around) and float(np.quantile(values, 0.2)) < max(float(np.quantile(around, 0.75)), 0.0):

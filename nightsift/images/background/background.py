@@ -51,11 +51,13 @@ def subtract_background(frame: Frame, mesh: int = 128) -> Frame:
     """
     cell = max(8, min(mesh, min(frame.shape) // 2))
     small, hidden = _checked_bins(frame)
-    wide = fit_surface(small, hidden, _HIDDEN, max(2, _FIRST_PASS * cell // _BIN), stride=1 if small.size < 1e6 else 2)
+    wide = fit_surface(
+        small, hidden, _HIDDEN, cell=max(2, _FIRST_PASS * cell // _BIN), stride=1 if small.size < 1e6 else 2
+    )
     rows, columns = (np.arange(size) for size in small.shape)
     sources = _sources(small - wide.at(rows, columns), hidden == 0)
     stride = 2 if cell >= 64 else 1
-    surface = fit_surface(frame.data, frame.mask, _SKIP, cell, stride, sources, _BIN)
+    surface = fit_surface(frame.data, frame.mask, _SKIP, cell=cell, stride=stride, sources=sources, binning=_BIN)
     sky, factor, extra = _sky_and_noise(frame, surface, sources)
     data = np.empty_like(frame.data)
     changed = factor != 1.0 or extra != 0.0

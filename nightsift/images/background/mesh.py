@@ -94,6 +94,7 @@ def fit_surface(
     data: FloatImage,
     mask: MaskImage,
     skip: np.uint16,
+    *,
     cell: int,
     stride: int = 2,
     sources: BoolImage | None = None,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def areas_of(
-    mask: MaskImage, bits: int, columns: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
+    mask: MaskImage, bits: int, columns: npt.NDArray[np.int64], *, rows: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
     """Tell for each pixel in which connected area of some mask bits it lies; only these areas are walked.
 
@@ -91,7 +91,7 @@ REACH = 1.5
 
 
 def opposite_lobes(
-    score: FloatImage, columns: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], fwhm: float
+    score: FloatImage, columns: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], *, fwhm: float
 ) -> npt.NDArray[np.float32]:
     """Highest signal-to-noise ratio of the opposite sign near each peak.
 
@@ -141,7 +141,7 @@ def _opposite(
 _ONE_EACH = np.uint16(Mask.SATURATED.value | Mask.BLEED.value | Mask.STREAK.value)
 
 
-def extract(difference: Difference, pair: Pair, unit: Unit, zero_point: ZeroPoint, template_id: str) -> pa.Table:
+def extract(difference: Difference, pair: Pair, unit: Unit, *, zero_point: ZeroPoint, template_id: str) -> pa.Table:
     """Find, measure and flag the candidates of a difference.
 
     Parameters
@@ -168,27 +168,40 @@ def extract(difference: Difference, pair: Pair, unit: Unit, zero_point: ZeroPoin
     threshold, least = unit.detection.threshold, unit.detection.min_pixels
     high = significant(difference, factor, floor_of(threshold))
     score = high.score
-    found = {sign: find_peaks(score, threshold, sign, least, high.indices) for sign in (1, -1)}
+    found = {sign: find_peaks(score, threshold, sign, min_pixels=least, above=high.indices) for sign in (1, -1)}
     sign = np.concatenate([np.full(len(p.value), s, dtype=np.int8) for s, p in found.items()])
     columns, rows, snr, n_pixels = (
         np.concatenate([getattr(p, name) for p in found.values()]) for name in ("column", "row", "value", "n_pixels")
     )
     order = np.argsort(-snr, kind="stable")
-    order = order[_highest_of_each_area(difference, columns[order], rows[order], sign[order])]
+    order = order[_highest_of_each_area(difference, columns[order], rows[order], sign=sign[order])]
     sign, columns, rows, snr, n_pixels = (a[order] for a in (sign, columns, rows, snr, n_pixels))
     x, y = centroids(score, columns, rows)
-    fits = psf_fluxes(difference.data, difference.variance, difference.mask, difference.psf, x, y)
-    lobes = opposite_lobes(score, columns, rows, difference.psf.fwhm)
-    flags = candidate_flags(x, y, snr, sign, fits, lobes, difference.shape, unit.stamps.size, difference.verdict)
-    return _table(difference, pair, unit, zero_point, template_id, factor, x, y, fits, flags, {
-        "sign": sign, "snr": snr, "n_pixels": n_pixels, "dipole": lobes / snr,
-    })  # fmt: skip
+    fits = psf_fluxes(difference.data, difference.variance, difference.mask, psf=difference.psf, x=x, y=y)
+    lobes = opposite_lobes(score, columns, rows, fwhm=difference.psf.fwhm)
+    flags = candidate_flags(
+        x,
+        y,
+        snr,
+        sign=sign,
+        fits=fits,
+        lobes=lobes,
+        shape=difference.shape,
+        stamp_size=unit.stamps.size,
+        verdict=difference.verdict,
+    )
+    measured = {"sign": sign, "snr": snr, "n_pixels": n_pixels, "dipole": lobes / snr}
+    return _table(
+        difference, pair, unit, zero_point=zero_point, template_id=template_id, factor=factor, x=x, y=y, fits=fits,
+        flags=flags, measured=measured,
+    )  # fmt: skip
 
 
 def _table(
     difference: Difference,
     pair: Pair,
     unit: Unit,
+    *,
     zero_point: ZeroPoint,
     template_id: str,
     factor: float,
@@ -203,9 +216,11 @@ def _table(
     # where no pixel could be fitted the peak itself is all that is known
     flux = np.where(np.isfinite(fits.flux), fits.flux, 0.0).astype(np.float32)
     flux_err = np.where(np.isfinite(flux_err), flux_err, np.inf).astype(np.float32)
-    aperture, aperture_err = aperture_fluxes(difference, x, y, unit.detection.aperture * difference.psf.fwhm, factor)
+    aperture, aperture_err = aperture_fluxes(
+        difference, x, y, radius=unit.detection.aperture * difference.psf.fwhm, factor=factor
+    )
     mag, mag_err = zero_point.magnitudes(flux, flux_err)
-    fwhm, elongation = widths(difference.data, x, y, measured["sign"], difference.psf.fwhm)
+    fwhm, elongation = widths(difference.data, x, y, sign=measured["sign"], fwhm=difference.psf.fwhm)
     ra, dec = _sky(pair.science.wcs, x, y)
     constant = {
         "exposure_id": meta.exposure_id, "unit": meta.unit, "night": meta.night, "field": meta.field,
@@ -230,10 +245,10 @@ def _table(
 
 
 def _highest_of_each_area(
-    difference: Difference, columns: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], sign: npt.NDArray[np.int8]
+    difference: Difference, columns: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], *, sign: npt.NDArray[np.int8]
 ) -> npt.NDArray[np.bool_]:
     """Of peaks, highest first: the first of each sign in a saturated or streaked area, and all outside of them."""
-    labels = areas_of(difference.mask, int(_ONE_EACH), columns, rows)
+    labels = areas_of(difference.mask, int(_ONE_EACH), columns, rows=rows)
     keep: npt.NDArray[np.bool_] = labels == 0
     keep[np.unique(labels * sign, return_index=True)[1]] = True
     return keep

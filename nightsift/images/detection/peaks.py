@@ -64,6 +64,7 @@ def find_peaks(
     score: FloatImage,
     threshold: float,
     sign: int = 1,
+    *,
     min_pixels: int = 1,
     above: npt.NDArray[np.int64] | None = None,
 ) -> Peaks:
@@ -206,7 +207,7 @@ class Significant:
     indices: npt.NDArray[np.int64]
 
 
-def significant(difference: Difference, factor: float, floor: float, threads: int = 0) -> Significant:
+def significant(difference: Difference, factor: float, floor: float, *, threads: int = 0) -> Significant:
     """Copy the score, give masked pixels that hold data one too, and collect what stands out: one pass over the frame.
 
     Where the score of the difference is 0 under a mask it is replaced by the matched filter of whatever data there
@@ -245,7 +246,7 @@ def significant(difference: Difference, factor: float, floor: float, threads: in
             node_of_row, factor, floor, first, last, score,
         )  # fmt: skip
 
-    over_rows(band, ny, _BAND, threads)
+    over_rows(band, ny, _BAND, threads=threads)
     parts = [found[first] for first in sorted(found)]
     return Significant(score, np.concatenate(parts) if parts else np.empty(0, dtype=np.int64))
 

@@ -40,6 +40,7 @@ def candidate_flags(
     x: npt.NDArray[np.float64],
     y: npt.NDArray[np.float64],
     snr: npt.NDArray[np.float32],
+    *,
     sign: npt.NDArray[np.int8],
     fits: PsfFluxes,
     lobes: npt.NDArray[np.float32],
@@ -98,7 +99,7 @@ CHANCE = 1e-6
 
 
 def repeated_pixels(
-    candidates: pa.Table, radius: float = 1.5, min_exposures: int = 3, sky_radius: float = 5.0
+    candidates: pa.Table, radius: float = 1.5, min_exposures: int = 3, *, sky_radius: float = 5.0
 ) -> npt.NDArray[np.bool_]:
     """Find candidates whose detector pixel fired in several exposures that saw different sky there.
 
@@ -151,7 +152,7 @@ def repeated_pixels(
 
 
 def flag_repeated_pixels(
-    candidates: pa.Table, radius: float = 1.5, min_exposures: int = 3, sky_radius: float = 5.0
+    candidates: pa.Table, radius: float = 1.5, min_exposures: int = 3, *, sky_radius: float = 5.0
 ) -> pa.Table:
     """Set the flag REPEATED_PIXEL where `repeated_pixels` finds one.
 
@@ -171,7 +172,7 @@ def flag_repeated_pixels(
     pyarrow.Table
         The table with the flags set anew: a flag of an earlier run that no longer holds is taken back.
     """
-    repeated = repeated_pixels(candidates, radius, min_exposures, sky_radius)
+    repeated = repeated_pixels(candidates, radius, min_exposures, sky_radius=sky_radius)
     bit = Flag.REPEATED_PIXEL.value
     flags = candidates["flags"].to_numpy().astype(np.int32) & ~np.int32(bit)
     flags[repeated] |= bit

@@ -26,6 +26,7 @@ def forced_photometry(
     difference: Difference,
     x: npt.ArrayLike,
     y: npt.ArrayLike,
+    *,
     zero_point: ZeroPoint | None = None,
     recentre: float = 0.0,
 ) -> pa.Table:
@@ -63,8 +64,10 @@ def forced_photometry(
         raise ValueError(f"x and y must be lists of equal length, got {at_x.shape} and {at_y.shape}")
     known = np.isfinite(at_x) & np.isfinite(at_y)
     if recentre > 0:
-        at_x, at_y = _recentred(difference.score, at_x, at_y, known, recentre)
-    fits = fluxes_at(difference, np.where(known, at_x, -1e6), np.where(known, at_y, -1e6), noise_factor(difference))
+        at_x, at_y = _recentred(difference.score, at_x, at_y, known=known, reach=recentre)
+    fits = fluxes_at(
+        difference, np.where(known, at_x, -1e6), np.where(known, at_y, -1e6), factor=noise_factor(difference)
+    )
     flux, error = fits.flux.astype(np.float64), fits.flux_err.astype(np.float64)
     measured = np.isfinite(flux) & (error > 0) & np.isfinite(error)
     snr = np.divide(flux, error, out=np.full(len(flux), np.nan), where=measured)
@@ -80,13 +83,13 @@ def forced_photometry(
         for k in LIMITS:
             columns[f"mag_limit_{k}"] = zero_point.magnitudes(columns[f"limit_{k}"], error)[0]
     rows = {name: _nullable(np.where(measured, values, np.nan)) for name, values in columns.items()}
-    flags = _flags(difference, at_x, at_y, fits, snr)
+    flags = _flags(difference, at_x, at_y, fits=fits, snr=snr)
     rows |= {"x": _nullable(at_x), "y": _nullable(at_y), "masked_fraction": fits.masked_fraction, "flags": flags}
     return tables.table(rows, tables.FORCED)
 
 
 def _recentred(
-    score: FloatImage, x: Float64, y: Float64, known: npt.NDArray[np.bool_], reach: float
+    score: FloatImage, x: Float64, y: Float64, *, known: npt.NDArray[np.bool_], reach: float
 ) -> tuple[Float64, Float64]:
     """Positions moved to the certain peak of the score nearest to each, if there is one within reach."""
     ny, nx = score.shape
@@ -114,7 +117,7 @@ def _vertex(values: Float64) -> float:
     return 0.5 * float(values[0] - values[2]) / bend if bend < 0 else 0.0
 
 
-def _flags(difference: Difference, x: Float64, y: Float64, fits: PsfFluxes, snr: Float64) -> npt.NDArray[np.int32]:
+def _flags(difference: Difference, x: Float64, y: Float64, *, fits: PsfFluxes, snr: Float64) -> npt.NDArray[np.int32]:
     flags = np.zeros(len(x), dtype=np.int32)
     ny, nx = difference.shape
     half = difference.psf.size // 2

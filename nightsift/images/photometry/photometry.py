@@ -169,7 +169,7 @@ def noise_factor(difference: Difference) -> float:
     columns, rows = sample_positions(difference)
     if len(columns) == 0:
         return 1.0
-    fits = psf_fluxes(difference.data, difference.variance, difference.mask, difference.psf, columns, rows)
+    fits = psf_fluxes(difference.data, difference.variance, difference.mask, psf=difference.psf, x=columns, y=rows)
     plain, score = fits.flux / fits.flux_err, difference.score[rows, columns]
     used = np.isfinite(plain) & np.isfinite(score) & (np.abs(plain) < 4.0) & (score != 0) & (fits.masked_fraction == 0)
     norm = float(np.sum(plain[used].astype(np.float64) * score[used]))
@@ -182,7 +182,7 @@ def noise_factor(difference: Difference) -> float:
     return float(np.clip(ratio, 0.5, 5.0))
 
 
-def fluxes_at(difference: Difference, x: npt.ArrayLike, y: npt.ArrayLike, factor: float | None = None) -> PsfFluxes:
+def fluxes_at(difference: Difference, x: npt.ArrayLike, y: npt.ArrayLike, *, factor: float | None = None) -> PsfFluxes:
     """PSF fluxes at given positions of a difference, whether or not anything was detected there.
 
     Parameters
@@ -200,7 +200,7 @@ def fluxes_at(difference: Difference, x: npt.ArrayLike, y: npt.ArrayLike, factor
         Fluxes (ADU) with errors that agree with the score of the difference.
     """
     factor = noise_factor(difference) if factor is None else factor
-    fits = psf_fluxes(difference.data, difference.variance, difference.mask, difference.psf, x, y)
+    fits = psf_fluxes(difference.data, difference.variance, difference.mask, psf=difference.psf, x=x, y=y)
     return dataclasses.replace(fits, flux_err=(fits.flux_err * np.float32(factor)).astype(np.float32))
 
 
@@ -262,6 +262,7 @@ def aperture_fluxes(
     difference: Difference,
     x: npt.NDArray[np.floating],
     y: npt.NDArray[np.floating],
+    *,
     radius: float,
     factor: float = 1.0,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

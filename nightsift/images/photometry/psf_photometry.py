@@ -54,6 +54,7 @@ def psf_fluxes(
     data: FloatImage,
     variance: FloatImage,
     mask: MaskImage,
+    *,
     psf: Psf,
     x: npt.ArrayLike,
     y: npt.ArrayLike,
@@ -98,7 +99,7 @@ def psf_fluxes(
             fwhm, UNUSABLE, ABSENT, columns[:, part], bits[part],
         )  # fmt: skip
 
-    over_rows(some, len(at_x), 64, threads)
+    over_rows(some, len(at_x), 64, threads=threads)
     flux, flux_err, chi2, peak, peak_err, masked_fraction = columns
     return PsfFluxes(flux, flux_err, chi2, peak, peak_err, masked_fraction, bits)
 

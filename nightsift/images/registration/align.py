@@ -34,7 +34,7 @@ Guess = Callable[[FloatArray], FloatArray]
 
 
 def first_guesses(
-    frame: Frame, first: FloatArray, reference: Frame, second: FloatArray, options: AlignmentOptions
+    frame: Frame, first: FloatArray, reference: Frame, *, second: FloatArray, options: AlignmentOptions
 ) -> Iterator[tuple[str, Guess]]:
     """Give first guesses that are beyond chance, the more trusted one first.
 
@@ -52,14 +52,14 @@ def first_guesses(
     str, callable
         ``"wcs"`` or ``"pattern"``, and a function ``(n, 2) -> (n, 2)``.
     """
-    if options.use_wcs and (guess := _by_wcs(frame, first, reference, second, options)) is not None:
+    if options.use_wcs and (guess := _by_wcs(frame, first, reference, second=second, options=options)) is not None:
         yield "wcs", guess
-    if (guess := _by_pattern(frame, first, reference, second)) is not None:
+    if (guess := _by_pattern(frame, first, reference, second=second)) is not None:
         yield "pattern", guess
 
 
 def _by_wcs(
-    frame: Frame, first: FloatArray, reference: Frame, second: FloatArray, options: AlignmentOptions
+    frame: Frame, first: FloatArray, reference: Frame, *, second: FloatArray, options: AlignmentOptions
 ) -> Guess | None:
     """Carry stars over through both WCS, then vote for the offset that is left."""
     wcs, reference_wcs = frame.wcs, reference.wcs
@@ -86,7 +86,7 @@ def _by_wcs(
     if offset is None:
         return None
     i, _ = mutual_neighbours(carried + offset, second[:BRIGHT], RADIUS)
-    if chance(carried + offset, second[:BRIGHT], len(i), RADIUS) > LOG_CHANCE:
+    if chance(carried + offset, second[:BRIGHT], len(i), radius=RADIUS) > LOG_CHANCE:
         return None
     return lambda xy: through(xy) + offset
 
@@ -105,10 +105,10 @@ def _vote(carried: FloatArray, second: FloatArray, tolerance: float) -> FloatArr
     return np.asarray(np.median(near, axis=0)) if len(near) else None
 
 
-def _by_pattern(frame: Frame, first: FloatArray, reference: Frame, second: FloatArray) -> Guess | None:
+def _by_pattern(frame: Frame, first: FloatArray, reference: Frame, *, second: FloatArray) -> Guess | None:
     ratio = frame.meta.pixel_scale / reference.meta.pixel_scale
     limits = (0.8 * ratio, 1.25 * ratio) if np.isfinite(ratio) and ratio > 0 else (0.4, 2.5)
-    match = match_pattern(first[:BRIGHT], second[:BRIGHT], RADIUS, limits, LOG_CHANCE)
+    match = match_pattern(first[:BRIGHT], second[:BRIGHT], RADIUS, scale=limits, log_chance=LOG_CHANCE)
     return None if match is None else match.affine
 
 
@@ -204,7 +204,7 @@ class Registration:
     rms: float
 
 
-def align(frame: Frame, stars: StarTable, template: Template, options: AlignmentOptions) -> Alignment:
+def align(frame: Frame, stars: StarTable, template: Template, *, options: AlignmentOptions) -> Alignment:
     """Align a frame with its template.
 
     Parameters
@@ -228,7 +228,7 @@ def align(frame: Frame, stars: StarTable, template: Template, options: Alignment
     AlignmentFailed
         If no match is beyond chance, too few stars match, or they lie too far apart.
     """
-    found = register(frame, stars, template.frame, template.stars, options)
+    found = register(frame, stars, template.frame, reference_stars=template.stars, options=options)
     wcs = frame.wcs
     if template.frame.wcs is not None:
         wcs = inherit_wcs(found.mapping, frame.shape, template.frame.wcs)
@@ -237,7 +237,7 @@ def align(frame: Frame, stars: StarTable, template: Template, options: Alignment
 
 
 def register(
-    frame: Frame, stars: StarTable, reference: Frame, reference_stars: StarTable, options: AlignmentOptions
+    frame: Frame, stars: StarTable, reference: Frame, *, reference_stars: StarTable, options: AlignmentOptions
 ) -> Registration:
     """Find the mapping from one frame to another by their stars.
 
@@ -266,18 +266,26 @@ def register(
     weights = _weights(stars[rows])
     refusal = "no match by WCS or star pattern is beyond chance"
     matched, residual = 0, float("nan")
-    for method, base in first_guesses(frame, first, reference, second, options):
-        fitted = fit_mapping(base, first[:_MANY], second[:_MANY], frame.shape, 2.0 * RADIUS, options.order, weights)
+    for method, base in first_guesses(frame, first, reference, second=second, options=options):
+        fitted = fit_mapping(
+            base,
+            first[:_MANY],
+            second[:_MANY],
+            shape=frame.shape,
+            radius=2.0 * RADIUS,
+            max_order=options.order,
+            weights=weights,
+        )
         if fitted is None:
             continue
         residual, rms = _residuals(fitted, stars["snr"][rows])
         matched = len(fitted.first)
-        complaint = _complaint(fitted, first, second, residual, options)
+        complaint = _complaint(fitted, first, second, residual=residual, options=options)
         if complaint is None:
             i, j = rows[fitted.first], reference_rows[fitted.second]
             return Registration(fitted.mapping, method, i, j, residual, rms)
         refusal = complaint
-    _refuse(where, refusal, matched, residual)
+    _refuse(where, refusal, matched, residual=residual)
 
 
 def node_grid(
@@ -302,7 +310,7 @@ def node_grid(
         Distance of nodes (pixel): the largest, 32 at most, that keeps the error below 0.005 px.
     """
     step = _COARSEST
-    grid = _nodes(mapping, shape, origin, step)
+    grid = _nodes(mapping, shape, origin, step=step)
     while step > _FINEST:
         gy, gx = grid.shape[1] - 1, grid.shape[2] - 1
         rows, columns = (np.unique(np.linspace(0, count - 1, min(count, _CELLS)).astype(np.intp)) for count in (gy, gx))
@@ -313,11 +321,11 @@ def node_grid(
         if float(np.nanmax(np.abs(mapping(xy).T - middle), initial=0.0)) < _GRID_ERROR:
             break
         step //= 2
-        grid = _nodes(mapping, shape, origin, step)
+        grid = _nodes(mapping, shape, origin, step=step)
     return grid, step
 
 
-def _nodes(mapping: Mapping, shape: tuple[int, int], origin: tuple[int, int], step: int) -> npt.NDArray[np.float64]:
+def _nodes(mapping: Mapping, shape: tuple[int, int], origin: tuple[int, int], *, step: int) -> npt.NDArray[np.float64]:
     gy, gx = (max(2, -(-(size - 1) // step) + 1) for size in shape)
     y, x = np.mgrid[0:gy, 0:gx] * float(step)
     xy = np.stack([x.ravel() + origin[0], y.ravel() + origin[1]], axis=1)
@@ -348,7 +356,7 @@ def _residuals(fitted: FittedMapping, snr: npt.NDArray[np.float32]) -> tuple[flo
 
 
 def _complaint(
-    fitted: FittedMapping, first: FloatArray, second: FloatArray, residual: float, options: AlignmentOptions
+    fitted: FittedMapping, first: FloatArray, second: FloatArray, *, residual: float, options: AlignmentOptions
 ) -> str | None:
     """What speaks against a fit, None where nothing does."""
     if len(fitted.first) < options.min_stars:
@@ -359,7 +367,7 @@ def _complaint(
     carried = fitted.mapping(a)
     radius = max(1.0, 4.0 * residual)
     i, _ = mutual_neighbours(carried, b, radius)
-    if chance(carried, b, len(i), radius) > LOG_CHANCE:
+    if chance(carried, b, len(i), radius=radius) > LOG_CHANCE:
         return "the match found is not beyond chance"
     low, high = b.min(axis=0), b.max(axis=0)
     inside = int(((carried >= low) & (carried <= high)).all(axis=1).sum())
@@ -390,8 +398,8 @@ def inherit_wcs(mapping: Mapping, shape: tuple[int, int], wcs: WCS) -> WCS:
     xy = np.stack([x.ravel(), y.ravel()], axis=1)
     centre = np.array([[(nx - 1) / 2.0, (ny - 1) / 2.0]])
     sky = wcs.all_pix2world(mapping(xy), 0)
-    return fit_tan_sip(xy, sky, centre[0], wcs.all_pix2world(mapping(centre), 0)[0])
+    return fit_tan_sip(xy, sky, centre[0], centre_sky=wcs.all_pix2world(mapping(centre), 0)[0])
 
 
-def _refuse(where: str, what: str, matched: int, residual: float) -> NoReturn:
+def _refuse(where: str, what: str, matched: int, *, residual: float) -> NoReturn:
     raise AlignmentFailed(where=where, what=what, matched=matched, residual_px=residual)

@@ -75,6 +75,7 @@ def match_pattern(
     first: FloatArray,
     second: FloatArray,
     tolerance: float = 3.0,
+    *,
     scale: tuple[float, float] = (0.8, 1.25),
     log_chance: float = -14.0,
 ) -> PatternMatch | None:
@@ -101,8 +102,8 @@ def match_pattern(
         a, b = first[:depth], second[:depth]
         if min(len(a), len(b)) < 3:
             return None
-        for matrix in _hypotheses(a, b, tolerance, scale):
-            match = _verify(a, b, Affine(matrix), tolerance, scale)
+        for matrix in _hypotheses(a, b, tolerance, scale=scale):
+            match = _verify(a, b, Affine(matrix), tolerance=tolerance, scale=scale)
             if match is not None and (best is None or match.log_chance < best.log_chance):
                 best = match
         if best is not None and best.log_chance < log_chance:
@@ -130,7 +131,7 @@ def _triangles(xy: FloatArray) -> tuple[FloatArray, IntArray]:
     return shapes[clear], corners[clear]
 
 
-def _hypotheses(a: FloatArray, b: FloatArray, tolerance: float, scale: tuple[float, float]) -> list[FloatArray]:
+def _hypotheses(a: FloatArray, b: FloatArray, tolerance: float, *, scale: tuple[float, float]) -> list[FloatArray]:
     """Transformations implied by similar triangles, those with most votes first."""
     shapes_a, corners_a = _triangles(a)
     shapes_b, corners_b = _triangles(b)
@@ -189,12 +190,12 @@ def _area(p: FloatArray) -> FloatArray:
 
 
 def _verify(
-    a: FloatArray, b: FloatArray, affine: Affine, tolerance: float, scale: tuple[float, float]
+    a: FloatArray, b: FloatArray, affine: Affine, *, tolerance: float, scale: tuple[float, float]
 ) -> PatternMatch | None:
     """Refine on all stars with a narrowing search, and weigh the matches against chance."""
     tree = cKDTree(b)
     for radius in (6.0 * tolerance, 3.0 * tolerance, 2.0 * tolerance, tolerance, tolerance):
-        i, j = mutual_neighbours(affine(a), b, radius, tree)
+        i, j = mutual_neighbours(affine(a), b, radius, tree=tree)
         if len(i) < 4:
             return None
         affine = fit_affine(a[i], b[j])
@@ -205,8 +206,8 @@ def _verify(
     best: PatternMatch | None = None
     # True partners lie close together, strangers anywhere: the narrower the search that keeps them, the surer.
     for radius in (tolerance, 0.5 * tolerance, 0.25 * tolerance):
-        i, j = mutual_neighbours(carried, b, radius, tree)
-        odds = chance(carried, b, len(i), radius)
+        i, j = mutual_neighbours(carried, b, radius, tree=tree)
+        odds = chance(carried, b, len(i), radius=radius)
         if best is None or odds < best.log_chance:
             best = PatternMatch(affine, i, j, odds)
     return best
@@ -233,7 +234,7 @@ def fit_affine(p: FloatArray, q: FloatArray) -> Affine:
 
 
 def mutual_neighbours(
-    a: FloatArray, b: FloatArray, radius: float, tree: cKDTree | None = None
+    a: FloatArray, b: FloatArray, radius: float, *, tree: cKDTree | None = None
 ) -> tuple[IntArray, IntArray]:
     """Pairs in which each star is the nearest of the other.
 
@@ -258,7 +259,7 @@ def mutual_neighbours(
     return i, nearest[i]
 
 
-def chance(a: FloatArray, b: FloatArray, matched: int, radius: float) -> float:
+def chance(a: FloatArray, b: FloatArray, matched: int, *, radius: float) -> float:
     """Logarithm of the expected number of matches as good as this among strangers.
 
     Parameters

@@ -95,6 +95,7 @@ def fit_mapping(
     base: Callable[[FloatArray], FloatArray],
     first: FloatArray,
     second: FloatArray,
+    *,
     shape: tuple[int, int],
     radius: float,
     max_order: int,
@@ -128,10 +129,10 @@ def fit_mapping(
     mapping = _identity(base, shape)
     fitted: FittedMapping | None = None
     for step, order in enumerate((1, 1, 2, max_order, max_order, max_order)):
-        i, j = mutual_neighbours(mapping(first), second, radius, tree)
+        i, j = mutual_neighbours(mapping(first), second, radius, tree=tree)
         if len(i) < 4:
             return None
-        fitted = _fit(base, (first[i], second[j], weights[i]), (i, j), shape, min(order, max_order))
+        fitted = _fit(base, (first[i], second[j], weights[i]), (i, j), shape=shape, max_order=min(order, max_order))
         mapping = fitted.mapping
         typical = float(np.median(fitted.distance))
         radius = float(np.clip(6.0 * typical, 0.5, radius if step < 2 else 0.8 * radius + 0.1))
@@ -147,6 +148,7 @@ def _fit(
     base: Callable[[FloatArray], FloatArray],
     stars: tuple[FloatArray, FloatArray, FloatArray],
     rows: tuple[IntArray, IntArray],
+    *,
     shape: tuple[int, int],
     max_order: int,
 ) -> FittedMapping:
@@ -156,7 +158,7 @@ def _fit(
     order = 1
     for turn in range(6):
         if turn != 1:  # the second turn clips at the same order, so that outliers do not choose the order
-            order = _best_order(xy[keep], offset[keep], weights[keep], shape, max_order)
+            order = _best_order(xy[keep], offset[keep], weights[keep], shape=shape, max_order=max_order)
         terms = _terms(xy, shape, order)
         coefficients = _solve(terms[keep], offset[keep], weights[keep])
         # Distances of good matches, in units of their errors, follow a Rayleigh law: sigma = median / 1.177.
@@ -173,7 +175,9 @@ def _fit(
     return FittedMapping(mapping, rows[0][keep], rows[1][keep], left[keep])
 
 
-def _best_order(xy: FloatArray, offset: FloatArray, weights: FloatArray, shape: tuple[int, int], max_order: int) -> int:
+def _best_order(
+    xy: FloatArray, offset: FloatArray, weights: FloatArray, *, shape: tuple[int, int], max_order: int
+) -> int:
     """Lowest order that predicts stars left out of the fit as well as any higher one does."""
     best, best_error = 0, np.inf
     fold = np.arange(len(xy)) % _FOLDS
@@ -206,7 +210,7 @@ _MAX_DEGREE = 5
 
 
 def fit_tan_sip(
-    xy: FloatArray, sky: FloatArray, centre: FloatArray, centre_sky: FloatArray, accuracy: float = 0.01
+    xy: FloatArray, sky: FloatArray, centre: FloatArray, *, centre_sky: FloatArray, accuracy: float = 0.01
 ) -> WCS:
     """Fit a tangential projection with SIP distortion (Shupe et al. 2005) of the lowest degree that suffices.
 
@@ -244,10 +248,10 @@ def fit_tan_sip(
                 a[p, q], b[p, q] = row / scale ** (p + q)
         if float(np.abs(missed).max()) < accuracy:
             break
-    return _wcs(centre, centre_sky, cd, a, b)
+    return _wcs(centre, centre_sky, cd, a=a, b=b)
 
 
-def _wcs(centre: FloatArray, centre_sky: FloatArray, cd: FloatArray, a: FloatArray, b: FloatArray) -> WCS:
+def _wcs(centre: FloatArray, centre_sky: FloatArray, cd: FloatArray, *, a: FloatArray, b: FloatArray) -> WCS:
     curved = bool(np.any(a) or np.any(b))
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = ["RA---TAN-SIP", "DEC--TAN-SIP"] if curved else ["RA---TAN", "DEC--TAN"]

@@ -69,10 +69,10 @@ def solve(
     x: Floats,
     y: Floats,
     catalogue: tuple[Floats, Floats],
+    *,
     pointing: tuple[float, float],
     pixel_scale: float,
     shape: tuple[int, int],
-    *,
     max_shift: float = 0.35,
     scale_range: float = 0.03,
 ) -> Solution:
@@ -116,7 +116,7 @@ def solve(
     threshold = MAX_LOG_CHANCE - np.log(len(hypotheses))
     best: _Match | None = None
     for count in STAR_COUNTS:
-        found = _search(plane, stars[:count], hypotheses, max_shift * max(shape), shape)
+        found = _search(plane, stars[:count], hypotheses, reach=max_shift * max(shape), shape=shape)
         if found is not None and (best is None or found.log_chance < best.log_chance):
             best = found
         if count >= len(stars) or (best is not None and best.log_chance < threshold):
@@ -125,7 +125,7 @@ def solve(
         matched, residual = (0, np.nan) if best is None else (len(best.sky), best.residual)
         what = f"no orientation matches the catalogue beyond chance among {len(hypotheses)} tried"
         raise AlignmentFailed(where="the image", what=what, matched=matched, residual_px=residual)
-    wcs = _tangential(plane[best.sky], stars[best.stars], pointing, pixel_scale)
+    wcs = _tangential(plane[best.sky], stars[best.stars], pointing, pixel_scale=pixel_scale)
     return Solution(wcs=wcs, matched=len(best.sky), expected=best.expected, residual=best.residual)
 
 
@@ -146,13 +146,15 @@ def _hypotheses(shape: tuple[int, int], scale_range: float) -> Floats:
     return np.array([(p, a, s) for p in (1.0, -1.0) for a in angles for s in scales])
 
 
-def _search(plane: Floats, stars: Floats, hypotheses: Floats, reach: float, shape: tuple[int, int]) -> _Match | None:
+def _search(plane: Floats, stars: Floats, hypotheses: Floats, *, reach: float, shape: tuple[int, int]) -> _Match | None:
     """Vote on all hypotheses, refine the best ones and return the least likely by chance."""
     centre = np.array([(shape[1] - 1) / 2, (shape[0] - 1) / 2])
     votes = _vote(plane, stars - centre, hypotheses, reach, BIN)
     tree, best = KDTree(stars), None
     for index in np.argsort(-votes[:, 0], kind="stable")[:REFINED]:
-        found = _refine(plane, tree, stars, _linear(*hypotheses[index]), centre + votes[index, 1:], shape)
+        found = _refine(
+            plane, tree, stars, linear=_linear(*hypotheses[index]), shift=centre + votes[index, 1:], shape=shape
+        )
         if found is not None and (best is None or found.log_chance < best.log_chance):
             best = found
     return best
@@ -201,7 +203,7 @@ def _vote(plane: Floats, stars: Floats, hypotheses: Floats, reach: float, width:
 
 
 def _refine(
-    plane: Floats, tree: KDTree, stars: Floats, linear: Floats, shift: Floats, shape: tuple[int, int]
+    plane: Floats, tree: KDTree, stars: Floats, *, linear: Floats, shift: Floats, shape: tuple[int, int]
 ) -> _Match | None:
     """Affine fit with a shrinking radius."""
     for radius in (BIN, 2 * MATCH_RADIUS, MATCH_RADIUS, MATCH_RADIUS):
@@ -225,7 +227,7 @@ def _refine(
     return _Match(log_chance, inside[hit], index[hit], residual, chance * len(inside))
 
 
-def _tangential(sky: Floats, stars: Floats, pointing: tuple[float, float], pixel_scale: float) -> WCS:
+def _tangential(sky: Floats, stars: Floats, pointing: tuple[float, float], *, pixel_scale: float) -> WCS:
     """TAN projection whose matrix is the affine fit from pixels to the plane of the pointing."""
     design = np.column_stack([stars, np.ones(len(stars))])
     solution, *_ = np.linalg.lstsq(design, sky * pixel_scale / 3600.0, rcond=None)

@@ -99,7 +99,7 @@ def stack(
         weight = np.float32(layer.weight / reference)
         limits = (np.float32(sigma), middle, bright)
         _add(data, variance, mask, limits, weight, (total, noise, weights, coverage), kept, lost)
-    return _finish(total, noise, weights, coverage, kept, lost)
+    return _finish(total, noise, weights, coverage=coverage, kept=kept, lost=lost)
 
 
 def _placed(frame: Frame, layer: Layer, shape: tuple[int, int]) -> tuple[FloatImage, FloatImage, MaskImage]:
@@ -122,6 +122,7 @@ def _finish(
     total: FloatImage,
     noise: FloatImage,
     weights: FloatImage,
+    *,
     coverage: npt.NDArray[np.float32],
     kept: MaskImage,
     lost: MaskImage,

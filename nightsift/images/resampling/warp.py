@@ -95,7 +95,7 @@ def resample(
     def band(first: int, last: int) -> None:
         one(*planes, grid, step, table, first, last, out, out_variance, out_mask)
 
-    over_rows(band, shape[0], step, threads)
+    over_rows(band, shape[0], step, threads=threads)
     return out, out_variance, out_mask
 
 

@@ -93,6 +93,7 @@ def widths(
     data: FloatImage,
     x: npt.NDArray[np.float64],
     y: npt.NDArray[np.float64],
+    *,
     sign: npt.NDArray[np.int8],
     fwhm: float,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

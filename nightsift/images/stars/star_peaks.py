@@ -218,7 +218,7 @@ _CROWDED = 0.2  # part of the frame above the threshold, from which the threshol
 
 
 def find_star_peaks(
-    data: FloatImage, variance: FloatImage, mask: MaskImage, dark: np.uint16, sigma: float, threshold: float
+    data: FloatImage, variance: FloatImage, mask: MaskImage, *, dark: np.uint16, sigma: float, threshold: float
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Find peaks in the signal-to-noise image of a Gaussian matched filter.
 

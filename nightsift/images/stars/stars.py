@@ -107,7 +107,7 @@ _SHARPEST = 0.9  # px FWHM; no optics and detector make a sharper image, so it i
 NO_LIGHT = np.uint16(0xFFFF & ~(Mask.SATURATED.value | Mask.BRIGHT_STAR.value))
 
 
-def find_stars(frame: Frame, threshold: float = 5.0, minimum: int = 3, limit: int = 20000) -> StarTable:
+def find_stars(frame: Frame, threshold: float = 5.0, minimum: int = 3, *, limit: int = 20000) -> StarTable:
     """Find and measure the stars (and galaxies) of a background-subtracted frame.
 
     Detection on the signal-to-noise image of a Gaussian matched filter; positions and shapes from Gaussian-weighted
@@ -139,10 +139,12 @@ def find_stars(frame: Frame, threshold: float = 5.0, minimum: int = 3, limit: in
         If fewer than `minimum` are found.
     """
     where = frame.meta.path or frame.meta.exposure_id
-    columns, rows, snr = find_star_peaks(frame.data, frame.variance, frame.mask, NO_LIGHT, _FILTER_SIGMA, threshold)
+    columns, rows, snr = find_star_peaks(
+        frame.data, frame.variance, frame.mask, dark=NO_LIGHT, sigma=_FILTER_SIGMA, threshold=threshold
+    )
     if len(snr) == 0 and not bool(((frame.mask & NO_LIGHT) == 0).any()):
         raise BlankFrame(where=where, what="no pixel is usable")
-    stars = _measure_all(frame, snr[: 2 * limit], columns[: 2 * limit], rows[: 2 * limit])
+    stars = _measure_all(frame, snr[: 2 * limit], columns[: 2 * limit], rows=rows[: 2 * limit])
     stars = stars[_is_light(stars)][:limit]
     if len(stars) < minimum:
         raise TooFewStars(found=len(stars), needed=minimum, where=where)
@@ -150,7 +152,7 @@ def find_stars(frame: Frame, threshold: float = 5.0, minimum: int = 3, limit: in
 
 
 def clean_stars(
-    stars: StarTable, shape: tuple[int, int], isolation: float = 4.0, snr: float = 20.0
+    stars: StarTable, shape: tuple[int, int], isolation: float = 4.0, *, snr: float = 20.0
 ) -> npt.NDArray[np.bool_]:
     """Tell the stars that a fit may rest on: unmasked, isolated, bright, inside, and shaped like the others.
 
@@ -212,6 +214,7 @@ def _measure_all(
     frame: Frame,
     snr: npt.NDArray[np.float32],
     columns: npt.NDArray[np.int64],
+    *,
     rows: npt.NDArray[np.int64],
 ) -> StarTable:
     x, y = columns.astype(np.float64), rows.astype(np.float64)

@@ -60,7 +60,7 @@ def number_or_none(raw: Any) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def time(raw: Any, what: str, where: str, scale: str = "utc") -> float:
+def time(raw: Any, what: str, where: str, *, scale: str = "utc") -> float:
     """Read a time of ISO 8601.
 
     Parameters

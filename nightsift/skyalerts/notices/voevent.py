@@ -57,12 +57,16 @@ def of_element(root: Element, form: str, where: str) -> Alert:
     stamp = root.first("ISOTime")
     system = next((one.attributes.get("coord_system_id", "") for one in root.all("AstroCoords")), "")
     scale = system.partition("-")[0].lower() or "utc"
-    t0 = notice_values.time(stamp.text.strip(), "the time of the event", where, scale) if stamp is not None else None
+    t0 = (
+        notice_values.time(stamp.text.strip(), "the time of the event", where, scale=scale)
+        if stamp is not None
+        else None
+    )
     kept = {"revision": revision, "sent": sent, "t0": t0, "time_scale": scale, "form": form}
     role = _role(root.attributes.get("role", ""), values)
     if "GraceID" in values:
-        return _of_lvk(root, values, role, kept, where)
-    return _of_classic(root, values, role, ivorn, kept, where)
+        return _of_lvk(root, values, role, kept=kept, where=where)
+    return _of_classic(root, values, role, ivorn=ivorn, kept=kept, where=where)
 
 
 def of_mapping(record: Mapping[str, Any], where: str) -> Element:
@@ -85,10 +89,10 @@ def of_mapping(record: Mapping[str, Any], where: str) -> Element:
     BadNotice
         If it is nested too deeply.
     """
-    return _element("VOEvent", record, 0, where)
+    return _element("VOEvent", record, 0, where=where)
 
 
-def _element(name: str, content: Any, depth: int, where: str) -> Element:
+def _element(name: str, content: Any, depth: int, *, where: str) -> Element:
     if depth > DEEPEST:
         raise BadNotice(where=where, what="a VOEvent that is nested too deeply")
     if not isinstance(content, Mapping):
@@ -96,11 +100,11 @@ def _element(name: str, content: Any, depth: int, where: str) -> Element:
     one = Element(name, {str(k): str(v) for k, v in content.items() if isinstance(v, str | int | float)})
     for key, value in content.items():
         parts = value if isinstance(value, list) else [value]
-        one.children += [_element(str(key), part, depth + 1, where) for part in parts]
+        one.children += [_element(str(key), part, depth + 1, where=where) for part in parts]
     return one
 
 
-def _of_lvk(root: Element, values: Mapping[str, str], role: Role, kept: dict[str, Any], where: str) -> Alert:
+def _of_lvk(root: Element, values: Mapping[str, str], role: Role, *, kept: dict[str, Any], where: str) -> Alert:
     name = values["GraceID"]
     kind = lvk.kind_of(values.get("AlertType"), where)
     by_name = lvk.role_of(name, where)
@@ -121,7 +125,7 @@ def _of_lvk(root: Element, values: Mapping[str, str], role: Role, kept: dict[str
 
 
 def _of_classic(
-    root: Element, values: Mapping[str, str], role: Role, ivorn: str, kept: dict[str, Any], where: str
+    root: Element, values: Mapping[str, str], role: Role, *, ivorn: str, kept: dict[str, Any], where: str
 ) -> Alert:
     """A notice of GCN Classic: mission from its ivorn, ``ivo://nasa.gsfc.gcn/Fermi#GBM_Fin_Pos...``."""
     found = re.search(r"/(\w[\w.-]*)#([A-Za-z]+(?:_[A-Za-z]+)*)", ivorn)
@@ -141,7 +145,7 @@ def _of_classic(
     instrument = subject.split("_")[0]
     place = next((values[key] for key in ("HealPix_URL", "skymap_fits", "LocationMap_URL") if key in values), "")
     is_map = place.lower().split("?")[0].endswith((".fits", ".fit", ".fits.gz", ".fit.gz"))
-    region = _region(root, values, f"{mission} {instrument}".upper(), where)
+    region = _region(root, values, f"{mission} {instrument}".upper(), where=where)
     return Alert(
         event=f"{mission.capitalize() if mission.isupper() else mission}-{trigger}", kind=kind, role=role,
         sender=f"{mission} {instrument}", region=region, far=_rate(root),
@@ -159,7 +163,7 @@ def _rate(root: Element) -> float | None:
     return None
 
 
-def _region(root: Element, values: Mapping[str, str], sender: str, where: str) -> ErrorRegion | None:
+def _region(root: Element, values: Mapping[str, str], sender: str, *, where: str) -> ErrorRegion | None:
     c1, c2, size = (root.first(name) for name in ("C1", "C2", "Error2Radius"))
     if c1 is None or c2 is None:
         return None

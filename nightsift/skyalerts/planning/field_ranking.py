@@ -105,7 +105,7 @@ def coverage(skymap: SkyMap, fields: Sequence[SkyField]) -> Coverage:
         weight = skymap.probability_of(level, pixel)
         fresh = part < 1.0
         share = part.copy()
-        share[fresh], is_edge = _shares(level, pixel, caps, node[fresh], field[fresh])
+        share[fresh], is_edge = _shares(level, pixel, caps, node=node[fresh], field=field[fresh])
         edge = np.zeros(len(node), dtype=bool)
         edge[fresh] = is_edge
         split = np.zeros(len(pixel), dtype=bool)
@@ -126,7 +126,7 @@ def coverage(skymap: SkyMap, fields: Sequence[SkyField]) -> Coverage:
         field = np.repeat(field[further], 4)
         pixel = _children(pixel[split])
     pieces, fields_of, parts = (np.concatenate(one) for one in zip(*held, strict=True))
-    return _packed(np.concatenate(weights), pieces, fields_of, parts, len(fields))
+    return _packed(np.concatenate(weights), pieces, fields_of, part=parts, n_fields=len(fields))
 
 
 def greedy(found: Coverage, allowed: npt.NDArray[np.bool_], most: int) -> tuple[list[int], list[float]]:
@@ -181,7 +181,9 @@ def _caps_of(fields: Sequence[SkyField]) -> Values:
     return caps
 
 
-def _shares(level: int, pixel: Cells, caps: Values, node: Cells, field: Cells) -> tuple[Values, npt.NDArray[np.bool_]]:
+def _shares(
+    level: int, pixel: Cells, caps: Values, *, node: Cells, field: Cells
+) -> tuple[Values, npt.NDArray[np.bool_]]:
     """Part of each cell that lies in its field, and whether it lies across the edge.
 
     Across the edge, the part is that of a diamond cut by a straight line at the distance of the nearest side.
@@ -205,7 +207,7 @@ def _children(cell: Cells) -> Cells:
     return np.asarray((np.repeat(cell << 2, 4).reshape(-1, 4) + np.arange(4)).ravel(), dtype=np.int64)
 
 
-def _packed(probability: Values, piece: Cells, field: Cells, part: Values, n_fields: int) -> Coverage:
+def _packed(probability: Values, piece: Cells, field: Cells, *, part: Values, n_fields: int) -> Coverage:
     """Pieces that some field holds, numbered anew and sorted by field."""
     held, piece = np.unique(piece, return_inverse=True)
     order = np.lexsort((piece, field))
@@ -244,6 +246,7 @@ def rank_fields(
     skymap: SkyMap,
     fields: Sequence[SkyField],
     sites: Mapping[str, Site],
+    *,
     start: float,
     options: AlertOptions,
     wanted: Sequence[str] = (),
@@ -276,7 +279,7 @@ def rank_fields(
     plain = found.of_each()
     looked_at = [int(k) for k in np.argsort(-plain, kind="stable")[:LOOKED_AT] if plain[k] > 0.0]
     asked = [k for k, one in enumerate(fields) if one.name in wanted]
-    seen = _visibilities(fields, sorted({*looked_at, *asked}), sites, start, options)
+    seen = _visibilities(fields, sorted({*looked_at, *asked}), sites, start=start, options=options)
     allowed = np.zeros(len(fields), dtype=bool)
     for k in looked_at:
         allowed[k] = not seen[k] or not seen[k]["reason"]
@@ -319,7 +322,7 @@ def _row(field: SkyField, probability: float) -> dict[str, Any]:
 
 
 def _visibilities(
-    fields: Sequence[SkyField], rows: Sequence[int], sites: Mapping[str, Site], start: float, options: AlertOptions
+    fields: Sequence[SkyField], rows: Sequence[int], sites: Mapping[str, Site], *, start: float, options: AlertOptions
 ) -> dict[int, dict[str, Any]]:
     """When each of the fields can be observed, from the best of the sites of its units; empty without one."""
     limits = Limits(options.altitude, options.sun_altitude, options.moon_distance)

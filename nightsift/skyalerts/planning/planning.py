@@ -70,7 +70,7 @@ class Order:
             raise ValueError(f"the order {self.action} {'takes no' if self.subject else 'needs a'} subject")
 
 
-def give(archive: Archive, event: str, action: Action, subject: str = "", by: str = "") -> Order:
+def give(archive: Archive, event: str, action: Action, *, subject: str = "", by: str = "") -> Order:
     """Give an order.
 
     Parameters
@@ -166,7 +166,7 @@ def added_fields(given: Iterable[Order]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one.subject for one in given if one.action == "add-field"))
 
 
-def decide(alert: Alert, area: float, options: AlertOptions, given: Iterable[Order]) -> tuple[State, str]:
+def decide(alert: Alert, area: float, options: AlertOptions, *, given: Iterable[Order]) -> tuple[State, str]:
     """Decide what state an alert is in.
 
     Parameters
@@ -391,7 +391,7 @@ def sites_of(survey: Survey, units: Mapping[str, Unit]) -> dict[str, Site]:
 
 
 def make_plan(
-    survey: Survey, archive: Archive, event: str, fields: Sequence[SkyField], sites: Mapping[str, Site], now: float
+    survey: Survey, archive: Archive, event: str, *, fields: Sequence[SkyField], sites: Mapping[str, Site], now: float
 ) -> Planned:
     """Rank the fields of an event by all that the archive holds of it, and write what it wants.
 
@@ -423,7 +423,7 @@ def make_plan(
     alert, kept = ruling(archive, event)
     while True:
         given = orders(archive, event)
-        planned = _planned(survey, archive, alert, kept, fields, sites, now)
+        planned = _planned(survey, archive, alert, kept=kept, fields=fields, sites=sites, now=now)
         write_plan(archive, planned)
         if len(orders(archive, event)) == len(given):  # otherwise an order came while it was worked out
             return planned
@@ -477,7 +477,7 @@ def summary_of(planned: Planned) -> dict[str, Any]:
 
 
 def _planned(
-    survey: Survey, archive: Archive, alert: Alert, kept: StoredNotice, fields: Sequence[SkyField],
+    survey: Survey, archive: Archive, alert: Alert, *, kept: StoredNotice, fields: Sequence[SkyField],
     sites: Mapping[str, Site], now: float,
 ) -> Planned:  # fmt: skip
     given, folder = orders(archive, alert.event), folder_of(archive, alert.event)
@@ -489,8 +489,8 @@ def _planned(
     else:
         skymap = map_of(alert, map_path(archive, alert.event, kept))
         area = skymap.credible_area(0.9)
-        table = rank_fields(skymap, fields, sites, max(now, t0), survey.alert, added_fields(given))
-    state, why = decide(alert, area, survey.alert, given)
+        table = rank_fields(skymap, fields, sites, start=max(now, t0), options=survey.alert, wanted=added_fields(given))
+    state, why = decide(alert, area, survey.alert, given=given)
     by_name = {(one.grid, one.name): one for one in fields}
     rows = [row for row in table.to_pylist() if row["rank"] is not None] if state != "retracted" else []
     rows = [row for row in rows if (row["grid"], row["field"]) in by_name]

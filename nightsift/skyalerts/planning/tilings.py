@@ -55,7 +55,7 @@ def read_tiling(tiling: Tiling) -> tuple[SkyField, ...]:
             what = f"the field {name} stands twice" if name in fields else f"it has more than {MOST_FIELDS} fields"
             raise BadTiling(where=str(path), what=what)
         try:
-            fields[name] = _field(name, ra % 360.0, dec, width, tiling)
+            fields[name] = _field(name, ra % 360.0, dec, width=width, tiling=tiling)
         except ValueError as error:
             raise BadTiling(where=str(path), what=str(error)) from error
     if not fields:
@@ -97,10 +97,10 @@ def template_fields(archive: Archive, units: Iterable[str]) -> tuple[SkyField, .
     return tuple(found.values())
 
 
-def _field(name: str, ra: float, dec: float, width: float, tiling: Tiling) -> SkyField:
+def _field(name: str, ra: float, dec: float, *, width: float, tiling: Tiling) -> SkyField:
     if tiling.shape == "circle":
         return SkyField(name, ra, dec, (), width / 2.0, tiling.units, tiling.name)
-    return square_field(name, ra, dec, width, tiling.height or None, units=tiling.units, grid=tiling.name)
+    return square_field(name, ra, dec, width=width, height=tiling.height or None, units=tiling.units, grid=tiling.name)
 
 
 def _rows(path: Path) -> list[list[str]]:

@@ -66,6 +66,7 @@ def gather(
     archive: Archive,
     t0: float,
     fields: Sequence[SkyField],
+    *,
     history_days: float,
     until: float = np.inf,
     known: Gathered | None = None,
@@ -109,7 +110,7 @@ def gather(
     mjd = pc.fill_null(rows["mjd"], np.nan).to_numpy()
     wanted = pc.equal(rows["state"], "done").to_numpy() & (mjd >= since) & (mjd <= until)
     exposures = rows.filter(pa.array(wanted & touching(rows, fields)))
-    candidates = _candidates(archive, exposures, known, set(renewed.to_pylist()))
+    candidates = _candidates(archive, exposures, known, renewed=set(renewed.to_pylist()))
     return Gathered(t0, exposures, candidates, rows, read)
 
 
@@ -140,7 +141,7 @@ def touching(exposures: pa.Table, fields: Sequence[SkyField]) -> npt.NDArray[np.
     return np.asarray(near.any(axis=1) | lost)
 
 
-def _candidates(archive: Archive, exposures: pa.Table, known: Gathered | None, renewed: set[str]) -> pa.Table:
+def _candidates(archive: Archive, exposures: pa.Table, known: Gathered | None, *, renewed: set[str]) -> pa.Table:
     """Candidates of the exposures; those that were read before and did not change are kept."""
     have: set[str] = set()
     if known is not None:
@@ -259,7 +260,7 @@ def _pointings(after: pa.Table) -> tuple[SkyField, ...]:
             continue
         key = (round(a * np.cos(np.deg2rad(d)) / SAME), round(d / SAME), round(10.0 * size))
         if key not in found:
-            found[key] = square_field(f"P{len(found)}", float(a), float(d), float(np.sqrt(size)))
+            found[key] = square_field(f"P{len(found)}", float(a), float(d), width=float(np.sqrt(size)))
     return tuple(found.values())
 
 

@@ -66,7 +66,7 @@ def light_curve(points: Sequence[tuple[float, float, float]], limits: Sequence[t
     def y(mag: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (mag - bright) / (faint - bright)
 
-    parts = [_frame(x, y, (low, high), (bright, faint), unit, t0, scale)]
+    parts = [_frame(x, y, (low, high), mags=(bright, faint), unit=unit, t0=t0, scale=scale)]
     for t, m in upper:
         parts.append(f'<path d="M{x(t) - 4:.1f} {y(m):.1f}h8l-4 6z" fill="none" stroke="{LIMIT}"/>')
         parts.append(f'<text x="{x(t) + 6:.1f}" y="{y(m) + 4:.1f}" font-size="9" fill="{LIMIT}">{_when(t - t0)}</text>')
@@ -81,7 +81,7 @@ def light_curve(points: Sequence[tuple[float, float, float]], limits: Sequence[t
 
 
 def _frame(
-    x: Callable[[float], float], y: Callable[[float], float], times: tuple[float, float], mags: tuple[float, float],
+    x: Callable[[float], float], y: Callable[[float], float], times: tuple[float, float], *, mags: tuple[float, float],
     unit: str, t0: float, scale: float,
 ) -> str:  # fmt: skip
     """Axes, labels of their ends, and a line at the event."""
@@ -130,7 +130,7 @@ STATES = {
 
 
 def render(
-    alert: Alert, target: Target, skymap: SkyMap | None, seen: Footprint, ranked: pa.Table,
+    alert: Alert, target: Target, skymap: SkyMap | None, *, seen: Footprint, ranked: pa.Table,
     detections: Mapping[str, Mapping[str, Any]], stamps: Mapping[str, Stamps],
     problems: Sequence[str] = (), made: dt.datetime | None = None,
 ) -> str:  # fmt: skip
@@ -177,7 +177,7 @@ def render(
         sky=sky_figure(skymap, target.fields, observed, placed),
         seen=seen,
         t0=target.t0,
-        cards=[_card(row, detections, stamps, target.t0) for row in rows[:SHOWN]],
+        cards=[_card(row, detections, stamps, t0=target.t0) for row in rows[:SHOWN]],
         rows=rows,
         hidden=ranked.num_rows - len(rows),
         total=ranked.num_rows,
@@ -298,7 +298,7 @@ def _is_web(url: str) -> bool:
 
 
 def _card(
-    row: Mapping[str, Any], detections: Mapping[str, Mapping[str, Any]], stamps: Mapping[str, Stamps], t0: float
+    row: Mapping[str, Any], detections: Mapping[str, Mapping[str, Any]], stamps: Mapping[str, Stamps], *, t0: float
 ) -> dict[str, Any]:  # fmt: skip
     picture = strip(stamps[row["best_id"]]) if row["best_id"] in stamps else ""
     own = [detections[one] for one in row["candidate_ids"] if one in detections]

@@ -209,9 +209,9 @@ def rank_candidates(
     columns = objects_of(found, options)
     ra, dec = (np.asarray(columns[name].to_numpy(zero_copy_only=False), dtype=np.float64) for name in ("ra", "dec"))
     place = ra, dec
-    columns |= history_of(found, gathered.before, exposures, t0, place, options)
+    columns |= history_of(found, gathered.before, exposures, t0=t0, place=place, options=options)
     columns["p_static"] = probability_to_stay(columns["epochs"], columns["misses"], options)
-    columns |= known_at(found, exposures, place, catalogues.known, catalogues.movers, options)
+    columns |= known_at(found, exposures, place, catalogues=catalogues.known, movers=catalogues.movers, options=options)
     columns |= hosts_of(place, catalogues.hosts, options)
     n = found.n_objects
     blank = {"rank": np.zeros(n), "probability": np.zeros(n), "sky_factor": np.ones(n), "distance_factor": np.ones(n)}
@@ -242,7 +242,7 @@ def rank_again(
     pyarrow.Table
         The same rows with the columns that depend on the map renewed, in the new order.
     """
-    columns = _on_the_map(ranked, skymap, hosts, options)
+    columns = _on_the_map(ranked, skymap, hosts, options=options)
     plain = np.prod([numbers(ranked, name) for name in ("p_real", "p_static", "p_new", "p_unknown")], axis=0)
     bayes = numbers(ranked, "time_factor") * columns["sky_factor"] * columns["distance_factor"]
     weight = plain * bayes
@@ -262,7 +262,7 @@ def rank_again(
 
 
 def _on_the_map(
-    ranked: pa.Table, skymap: SkyMap | None, hosts: HostCatalogue | None, options: RankingOptions
+    ranked: pa.Table, skymap: SkyMap | None, hosts: HostCatalogue | None, *, options: RankingOptions
 ) -> dict[str, Any]:
     """Columns that depend on the map."""
     n = ranked.num_rows
@@ -280,12 +280,18 @@ def _on_the_map(
             mean, values["map_distance_std"][placed] = _moments(skymap, cells)
             values["map_distance"][placed] = mean
             some = ranked.take(pa.array(placed))
-            distance[placed] = distance_factor(some, skymap, cells, mean, hosts, options)
+            distance[placed] = distance_factor(some, skymap, cells, mean=mean, hosts=hosts, options=options)
     return {name: nullable(one) for name, one in values.items()} | {"sky_factor": sky, "distance_factor": distance}
 
 
 def distance_factor(
-    ranked: pa.Table, skymap: SkyMap, cells: Cells, mean: Values, hosts: HostCatalogue | None, options: RankingOptions
+    ranked: pa.Table,
+    skymap: SkyMap,
+    cells: Cells,
+    *,
+    mean: Values,
+    hosts: HostCatalogue | None,
+    options: RankingOptions,
 ) -> Values:
     """How much more likely host and distance are for a counterpart than for an unrelated transient.
 
@@ -316,7 +322,7 @@ def distance_factor(
     chance = numbers(ranked, "host_chance")
     has = np.isfinite(distance)
     safe, safe_error = np.where(has, distance, 100.0), np.where(has, error, 1.0)
-    along = np.nan_to_num(distance_density(skymap, cells, safe, safe_error))
+    along = np.nan_to_num(distance_density(skymap, cells, safe, error=safe_error))
     by_chance = (1.0 - options.hostless) * hosts.distance_density(safe)
     with_host = hosts.completeness(safe) * along / by_chance
     factor = np.where(has, (1.0 - chance) * with_host + np.nan_to_num(chance) * without, without)

@@ -115,7 +115,7 @@ MOST_ROWS = 20
 
 
 def circular(
-    alert: Alert, t0: float, state: str, seen: Footprint, rows: Sequence[Mapping[str, Any]], objects: int,
+    alert: Alert, t0: float, state: str, *, seen: Footprint, rows: Sequence[Mapping[str, Any]], objects: int,
     options: ReportOptions,
 ) -> str:  # fmt: skip
     """Write the draft of a circular.
@@ -150,7 +150,7 @@ def circular(
     subject = f"SUBJECT: {plain(alert.sender, 60)} {alert.event}: {survey} observations, {found}\n"
     parts.append(subject)  # one line, the only place for text of the sender
     parts.append(plain(options.authors, 2000) or "[alert.report.authors] report:")
-    parts += _observed(alert.event, survey, t0, seen)
+    parts += _observed(alert.event, survey, t0, seen=seen)
     parts += _candidates(rows, objects)
     parts.append(
         "Caveats: candidates come from difference imaging; real/bogus scores are those of a neural network; "
@@ -162,7 +162,7 @@ def circular(
     return text.replace("±", "+/-").replace("\n\n\n", "\n\n") + "\n"
 
 
-def _observed(event: str, survey: str, t0: float, seen: Footprint) -> list[str]:
+def _observed(event: str, survey: str, t0: float, *, seen: Footprint) -> list[str]:
     if not seen.exposures or seen.first is None:
         return [f"No exposure after {event} ({utc(t0)} UTC) has been reduced yet."]
     units = ", ".join(plain(one, 40) for one in seen.units)
@@ -258,7 +258,7 @@ def chosen(ranked: pa.Table, options: ReportOptions) -> list[dict[str, Any]]:
 
 def tns_report(
     rows: Sequence[Mapping[str, Any]], detections: Mapping[str, Mapping[str, Any]],
-    exposures: Mapping[str, Mapping[str, Any]], event: str, options: ReportOptions,
+    exposures: Mapping[str, Mapping[str, Any]], *, event: str, options: ReportOptions,
 ) -> dict[str, Any]:  # fmt: skip
     """Write the bulk report of astronomical transients ("AT report").
 
@@ -284,13 +284,13 @@ def tns_report(
     for number, row in enumerate(rows):
         points = [detections[one] for one in row["candidate_ids"] if one in detections]
         points = [one for one in points if one["mag"] is not None and math.isfinite(one["mag"])]
-        reports[str(number)] = _report(row, points, exposures, event, options)
+        reports[str(number)] = _report(row, points, exposures, event=event, options=options)
     return {"at_report": reports}
 
 
 def _report(
     row: Mapping[str, Any], points: Sequence[Mapping[str, Any]], exposures: Mapping[str, Mapping[str, Any]],
-    event: str, options: ReportOptions,
+    *, event: str, options: ReportOptions,
 ) -> dict[str, Any]:  # fmt: skip
     error = {"error": f"{options.position_error:.2f}", "units": "arcsec"}
     survey = f"{options.survey} " if options.survey else ""
@@ -328,7 +328,7 @@ def _point(one: Mapping[str, Any], exposure: Mapping[str, Any], options: ReportO
     return {
         "obsdate": utc(one["mjd"], 1), "flux": _number(one["mag"], 2), "flux_error": _number(one["mag_err"], 2),
         "limiting_flux": _number(exposure.get("limiting_mag"), 2), "flux_units": AB_MAGNITUDES,
-        **_instrument(one["unit"], one["band"], exposure.get("exposure_s"), options),
+        **_instrument(one["unit"], one["band"], exposure.get("exposure_s"), options=options),
     }  # fmt: skip
 
 
@@ -342,12 +342,12 @@ def _non_detection(
     exposure = next(same, {})
     return {
         "obsdate": utc(row["limit_mjd"], 1), "limiting_flux": _number(row["limit_mag"], 2), "flux_units": AB_MAGNITUDES,
-        **_instrument(exposure.get("unit", ""), exposure.get("band"), exposure.get("exposure_s"), options),
+        **_instrument(exposure.get("unit", ""), exposure.get("band"), exposure.get("exposure_s"), options=options),
         "archiveid": "", "archival_remarks": "",
     }  # fmt: skip
 
 
-def _instrument(unit: str, band: str | None, seconds: float | None, options: ReportOptions) -> dict[str, str]:
+def _instrument(unit: str, band: str | None, seconds: float | None, *, options: ReportOptions) -> dict[str, str]:
     return {
         "filter_value": options.filters.get(band or "") or UNSET.format(f"filters: {band}"),
         "instrument_value": options.instrument_of(unit) or UNSET.format(f"unit: {unit}"),

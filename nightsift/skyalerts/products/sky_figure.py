@@ -174,7 +174,7 @@ def sky_figure(
         axis = figure.add_subplot(projection="mollweide" if part is None else None)
         if skymap is not None:
             _draw_map(axis, skymap, part)
-        _draw_fields(axis, fields, observed, part)
+        _draw_fields(axis, fields, observed, part=part)
         _draw_places(axis, places, part)
         _finish(axis, part)
         handles, labels = axis.get_legend_handles_labels()
@@ -203,7 +203,7 @@ def _draw_map(axis: Axes, skymap: SkyMap, part: Part | None) -> None:
         axis.plot([], [], color="#24386b", linewidth=0.8, linestyle="--", label="90 %")
 
 
-def _draw_fields(axis: Axes, fields: Sequence[SkyField], observed: Sequence[bool], part: Part | None) -> None:
+def _draw_fields(axis: Axes, fields: Sequence[SkyField], observed: Sequence[bool], *, part: Part | None) -> None:
     from matplotlib.collections import PolyCollection
 
     looks: tuple[tuple[bool, str, dict[str, Any]], ...] = (
@@ -306,27 +306,27 @@ def _graticule(axis: Axes, part: Part) -> None:
     for ra in np.arange(0.0, 360.0, step_ra):
         x, y = part.project(np.full(len(run), ra), run)
         axis.plot(x, y, **style)
-        _name_below(axis, part, x, y, f"{ra:g}°")
+        _name_below(axis, part, x, y=y, text=f"{ra:g}°")
     for dec in np.arange(-90.0 + step_dec, 90.0, step_dec):
         x, y = part.project(part.ra + 2.0 * run, np.full(len(run), dec))
         axis.plot(x, y, **style)
-        _name_left(axis, part, x, y, f"{dec:+g}°".replace("-", "−"))
+        _name_left(axis, part, x, y=y, text=f"{dec:+g}°".replace("-", "−"))
 
 
-def _name_below(axis: Axes, part: Part, x: Values, y: Values, text: str) -> None:
+def _name_below(axis: Axes, part: Part, x: Values, *, y: Values, text: str) -> None:
     crossing = np.flatnonzero((y[:-1] + part.height) * (y[1:] + part.height) <= 0.0)
     place = [float(x[k]) for k in crossing if abs(x[k]) <= part.width]
     if place:
-        _write(axis, text, (place[0], -part.height), (0, -4), "center", "top")
+        _write(axis, text, (place[0], -part.height), shift=(0, -4), ha="center", va="top")
 
 
-def _name_left(axis: Axes, part: Part, x: Values, y: Values, text: str) -> None:
+def _name_left(axis: Axes, part: Part, x: Values, *, y: Values, text: str) -> None:
     crossing = np.flatnonzero((x[:-1] - part.width) * (x[1:] - part.width) <= 0.0)
     place = [float(y[k]) for k in crossing if abs(y[k]) <= part.height]
     if place:
-        _write(axis, text, (part.width, place[0]), (-4, 0), "right", "center")
+        _write(axis, text, (part.width, place[0]), shift=(-4, 0), ha="right", va="center")
 
 
-def _write(axis: Axes, text: str, place: tuple[float, float], shift: tuple[int, int], ha: Any, va: Any) -> None:
+def _write(axis: Axes, text: str, place: tuple[float, float], *, shift: tuple[int, int], ha: Any, va: Any) -> None:
     axis.annotate(text, place, shift, textcoords="offset points", fontsize=8, color="#5b6671", ha=ha, va=va,
                   annotation_clip=False)  # fmt: skip

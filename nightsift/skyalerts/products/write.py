@@ -55,7 +55,7 @@ class Products:
 
 
 def write_products(
-    archive: Archive, alert: Alert, skymap: SkyMap | None, target: Target, catalogues: Catalogues | None = None,
+    archive: Archive, alert: Alert, skymap: SkyMap | None, *, target: Target, catalogues: Catalogues | None = None,
     ranking: RankingOptions | None = None, report: ReportOptions | None = None, known: Gathered | None = None,
     problems: Sequence[str] = (),
 ) -> Products:  # fmt: skip
@@ -94,14 +94,24 @@ def write_products(
     """
     ranking, report = ranking or default_ranking(), report or default_report()
     catalogues = catalogues or Catalogues()
-    gathered = gather(archive, target.t0, target.fields, ranking.history_days, known=known)
+    gathered = gather(archive, target.t0, target.fields, history_days=ranking.history_days, known=known)
     ranked = rank_candidates(gathered, skymap, catalogues, ranking)
     seen = footprint_of(gathered.exposures, target.t0, target.fields, target.probability, skymap)
-    return _write(archive, alert, skymap, target, gathered, ranked, seen, report, problems)
+    return _write(
+        archive,
+        alert,
+        skymap,
+        target=target,
+        gathered=gathered,
+        ranked=ranked,
+        seen=seen,
+        report=report,
+        problems=problems,
+    )
 
 
 def _write(
-    archive: Archive, alert: Alert, skymap: SkyMap | None, target: Target, gathered: Gathered, ranked: pa.Table,
+    archive: Archive, alert: Alert, skymap: SkyMap | None, *, target: Target, gathered: Gathered, ranked: pa.Table,
     seen: Footprint, report: ReportOptions, problems: Sequence[str],
 ) -> Products:  # fmt: skip
     folder = folder_of(archive, target.event) / f"{target.revision:03d}"
@@ -113,11 +123,16 @@ def _write(
     detections = _detections(gathered, ranked, rows)
     exposures = {one["exposure_id"]: one for one in gathered.exposures.to_pylist()}
     write_table(made.table, ranked)
-    content = tns_report(rows, detections, exposures, target.event, report)
+    content = tns_report(rows, detections, exposures, event=target.event, options=report)
     _write_text(made.report, json.dumps(content, indent=1, ensure_ascii=False))
-    _write_text(made.circular, circular(alert, target.t0, target.state, seen, rows, ranked.num_rows, report))
+    _write_text(
+        made.circular,
+        circular(alert, target.t0, target.state, seen=seen, rows=rows, objects=ranked.num_rows, options=report),
+    )
     stamps = best_stamps(archive, ranked, detections)
-    page = render(alert, target, skymap, seen, ranked, detections, stamps, problems)
+    page = render(
+        alert, target, skymap, seen=seen, ranked=ranked, detections=detections, stamps=stamps, problems=problems
+    )
     _write_text(made.page, page)
     _write_text(made.latest, page)
     return made

@@ -164,7 +164,7 @@ class SkyMap:
 
 
 def make_skymap(
-    level: Cells, pixel: Cells, probability: Values, layers: tuple[Values, Values, Values] | None, where: str
+    level: Cells, pixel: Cells, probability: Values, *, layers: tuple[Values, Values, Values] | None, where: str
 ) -> SkyMap:
     """Make a sky map of cells in any order, checked.
 
@@ -254,7 +254,7 @@ def merge_equal(level: int, values: tuple[Values, ...], where: str) -> tuple[Cel
 _GRID = 2048
 
 
-def distance_density(skymap: SkyMap, cells: Cells, distance: Values, error: Values | float = 0.0) -> Values:
+def distance_density(skymap: SkyMap, cells: Cells, distance: Values, *, error: Values | float = 0.0) -> Values:
     """Density of the distance, conditional on the line of sight, for distances that have errors themselves.
 
     Parameters
@@ -383,7 +383,7 @@ def skymap_of(region: ErrorRegion) -> SkyMap:
             split |= (size > minor / CELLS_A_SIGMA) & (away < REACH * major + 1.5 * size)
         last = not split.any()
         kept = ~split
-        value = _density(parts, x[kept], y[kept], away[kept])
+        value = _density(parts, x[kept], y[kept], away=away[kept])
         done.append((level[kept], pixel[kept], value))
         if last:
             break
@@ -391,7 +391,7 @@ def skymap_of(region: ErrorRegion) -> SkyMap:
         pixel = np.repeat(pixel[split] << 2, 4) + np.tile(np.arange(4), int(split.sum()))
     levels, pixels, density = (np.concatenate(one) for one in zip(*done, strict=True))
     probability = density / 4.0**levels
-    return make_skymap(levels, pixels, probability / probability.sum(), None, "of an error region")
+    return make_skymap(levels, pixels, probability / probability.sum(), layers=None, where="of an error region")
 
 
 def _widths(region: ErrorRegion, systematic: float) -> tuple[float, float]:
@@ -419,7 +419,7 @@ def _offsets(region: ErrorRegion, level: Cells, pixel: Cells) -> tuple[Values, V
     return away, along, beside
 
 
-def _density(parts: list[tuple[float, tuple[float, float]]], x: Values, y: Values, away: Values) -> Values:
+def _density(parts: list[tuple[float, tuple[float, float]]], x: Values, y: Values, *, away: Values) -> Values:
     """Density (1/sr) of the mixture."""
     total = np.zeros(len(x))
     for weight, (major, minor) in parts:

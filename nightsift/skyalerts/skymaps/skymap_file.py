@@ -151,24 +151,26 @@ def _of_table(hdu: BinTableHDU, where: str) -> SkyMap:
         layers = (np.nan_to_num(layers[0], nan=np.inf, posinf=np.inf, neginf=-np.inf), *layers[1:])
     values = _column(hdu, name)
     if "UNIQ" in columns:
-        return _of_uniq(_whole(hdu, "UNIQ"), values, name == "PROBDENSITY", layers, where)
+        return _of_uniq(_whole(hdu, "UNIQ"), values, name == "PROBDENSITY", layers=layers, where=where)
     scheme = str(header.get("ORDERING", "")).strip().upper()
     pixels = next((_whole(hdu, one) for one in ("PIXEL", "IPIX") if one in columns), None)
-    return _of_flat(values, name == "PROBDENSITY", layers, scheme, header.get("NSIDE"), pixels, where)
+    return _of_flat(
+        values, name == "PROBDENSITY", layers, scheme=scheme, nside=header.get("NSIDE"), pixels=pixels, where=where
+    )
 
 
-def _of_uniq(uniq: Cells, values: Values, is_density: bool, layers: Any, where: str) -> SkyMap:
+def _of_uniq(uniq: Cells, values: Values, is_density: bool, *, layers: Any, where: str) -> SkyMap:
     if ((uniq < 4) | (uniq >= 4 ** (FINEST + 2))).any():
         raise BadSkyMap(where=where, what="its UNIQ column holds numbers that are no cells")
     from astropy_healpix import uniq_to_level_ipix
 
     level, pixel = (np.asarray(one, dtype=np.int64) for one in uniq_to_level_ipix(uniq))
     probability = values * (4.0 * np.pi / (12.0 * 4.0**level)) if is_density else values
-    return make_skymap(level, pixel, probability, layers, where)
+    return make_skymap(level, pixel, probability, layers=layers, where=where)
 
 
 def _of_flat(
-    values: Values, is_density: bool, layers: Any, scheme: str, nside: Any, pixels: Cells | None, where: str
+    values: Values, is_density: bool, layers: Any, *, scheme: str, nside: Any, pixels: Cells | None, where: str
 ) -> SkyMap:
     if scheme not in ("NESTED", "RING"):
         raise BadSkyMap(where=where, what=f"its ORDERING is {scheme or 'missing'}, neither NUNIQ, NESTED nor RING")
@@ -186,7 +188,7 @@ def _of_flat(
     per_pixel = 4.0 * np.pi / count
     values = values * per_pixel if is_density else values
     if pixels is not None and len(pixels) != count:
-        return make_skymap(np.full(len(pixels), level, dtype=np.int64), pixels, values, layers, where)
+        return make_skymap(np.full(len(pixels), level, dtype=np.int64), pixels, values, layers=layers, where=where)
     planes = [values, *(layers or ())]
     if pixels is not None:  # into the NESTED order
         order = np.argsort(pixels)
@@ -194,7 +196,7 @@ def _of_flat(
     depth, cell, sample = merge_equal(level, tuple(planes), where)
     probability = planes[0][sample] * 4.0 ** (level - depth)
     kept = tuple(one[sample] for one in planes[1:]) if layers else None
-    return make_skymap(depth, cell, probability, kept, where)
+    return make_skymap(depth, cell, probability, layers=kept, where=where)
 
 
 def _column(hdu: BinTableHDU, name: str) -> Values:

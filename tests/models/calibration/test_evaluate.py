@@ -54,7 +54,7 @@ def test_figures_by_snr_and_kind_add_up(rng: np.random.Generator) -> None:
     labels = rng.integers(0, 2, n)
     kinds = np.where(labels == 1, rng.choice(["supernova", "asteroid"], n), "bogus")
     snr, scores = rng.uniform(3, 90, n), np.clip(0.5 * labels + 0.5 * rng.random(n), 0, 1)
-    found = metrics.figures(scores, labels, snr, kinds, 0.6)
+    found = metrics.figures(scores, labels, snr, kinds=kinds, threshold=0.6)
     assert sum(row["real"] for row in found["by_snr"]) == found["real"] == labels.sum()
     assert [row["kind"] for row in found["by_kind"]] == ["asteroid", "supernova"]
     mean = sum(row["missed"] * row["real"] for row in found["by_kind"]) / found["real"]

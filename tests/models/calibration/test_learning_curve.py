@@ -34,7 +34,7 @@ def test_a_quarter_is_gone_through_more_often(power: float, epochs: int) -> None
 def test_the_curve_tells_what_each_network_learnt_from(separable: TrainingSet) -> None:
     done: list[tuple[int, int]] = []
     options = TrainOptions(network=NETWORK, epochs=1, batch=64, seed=1)
-    points = learning_curve(separable, options, (0.2, 1.0), lambda one, of: done.append((one, of)))
+    points = learning_curve(separable, options, (0.2, 1.0), progress=lambda one, of: done.append((one, of)))
     assert done == [(1, 2), (2, 2)]
     assert [point["units"] for point in points] == [1, 6]
     assert points[1]["examples"] == len(separable.part("train"))

@@ -208,7 +208,7 @@ def test_transfer_from_the_labels_of_a_survey_is_put_to_use_by_the_unit(survey: 
 
 def test_labels_of_no_candidate_are_refused_and_others_counted(survey: Path) -> None:
     archive = Archive(load_survey(survey).archive)
-    found = labelled_candidates(archive, {"e0-0": 1, "e1-2": 0, "nobody": 1}, 31, "calm")
+    found = labelled_candidates(archive, {"e0-0": 1, "e1-2": 0, "nobody": 1}, 31, unit="calm")
     assert found.labels.tolist() == [1, 0]
     assert found.card["left_out"] == {"labels_without_candidate": 1}
     with pytest.raises(ConfigurationError, match="none of the 1 labels"):

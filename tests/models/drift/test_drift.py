@@ -65,8 +65,8 @@ def test_mmd_and_classifier_see_a_shift_and_no_permuted_one() -> None:
     a, b = draw.normal(0.8, 1.0, size=(60, 5)), draw.normal(size=(200, 5))
     of_a, of_b = np.arange(60) // 10, np.arange(200) // 20
     assert mmd_statistic(a, b, median_bandwidth(b)) > 2.5
-    assert classifier_statistic(a, b, of_a, of_b) > 5
-    assert abs(classifier_statistic(b[:60], b[60:], of_a, np.arange(140) // 20)) < 3
+    assert classifier_statistic(a, b, of_a, reference_groups=of_b) > 5
+    assert abs(classifier_statistic(b[:60], b[60:], of_a, reference_groups=np.arange(140) // 20)) < 3
     assert median_bandwidth(np.zeros((9, 2))) == 1.0
 
 

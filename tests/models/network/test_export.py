@@ -94,13 +94,15 @@ def test_export_that_differs_from_keras_is_refused(
         "models.network.runtime.normalise", lambda data, mask, recipe: normalise(2 * data + 9, mask, recipe)
     )
     with pytest.raises(ModelMismatch, match="differs from Keras by"):
-        export(copy, classifier, few.stamps, few.sign, classifier.card["sha256"])
+        export(copy, classifier, few.stamps, sign=few.sign, digest=classifier.card["sha256"])
 
 
 @pytest.mark.parametrize("name", [one for one in list_architectures() if one != "vgg"])
 def test_every_architecture_can_be_exported(name: str, few: TrainingSet, tmp_path: Path) -> None:
     golden = few.take(np.arange(8))
-    saved = store.save(tmp_path / name, build(name, Recipe()), Recipe(), {}, golden.stamps, golden.sign)
+    saved = store.save(
+        tmp_path / name, build(name, Recipe()), Recipe(), card={}, golden=golden.stamps, sign=golden.sign
+    )
     light = load(tmp_path / name, engine="onnx")
     one, other = (predict(few.stamps, few.sign, model, samples=3) for model in (light, saved))
     np.testing.assert_allclose(one["score"], other["score"], atol=1e-5)

@@ -55,8 +55,8 @@ def test_score_does_not_depend_on_company(few: TrainingSet, untrained: Saved) ->
 
 
 def test_first_samples_do_not_depend_on_their_number(few: TrainingSet, untrained: Saved) -> None:
-    short = sample_logits(few.stamps, few.sign, untrained[1], 3, 0)
-    long = sample_logits(few.stamps, few.sign, untrained[1], 9, 0)
+    short = sample_logits(few.stamps, few.sign, untrained[1], samples=3, seed=0)
+    long = sample_logits(few.stamps, few.sign, untrained[1], samples=9, seed=0)
     np.testing.assert_allclose(long[:3], short, atol=1e-5)
 
 

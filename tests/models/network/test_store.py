@@ -104,7 +104,7 @@ def test_incomplete_folder_is_refused(copy: Path, name: str) -> None:
 def test_saving_again_replaces_the_whole_model(copy: Path, untrained: Saved, few: TrainingSet) -> None:
     (copy / "stray").write_text("from before")
     golden = few.take(np.arange(4))
-    again = save(copy, untrained[1].model, Recipe(), {"note": "second"}, golden.stamps, golden.sign)
+    again = save(copy, untrained[1].model, Recipe(), card={"note": "second"}, golden=golden.stamps, sign=golden.sign)
     assert load(copy).model_id == again.model_id
     assert sorted(entry.name for entry in copy.iterdir()) == sorted(
         (store.MODEL, store.RECIPE, store.CARD, store.CARD_TEXT, store.GOLDEN, HEAD_FILE, TRUNK_FILE)
@@ -116,7 +116,7 @@ def test_failed_saving_leaves_the_old_model(copy: Path, untrained: Saved, few: T
     small = TrainingSet(few.stamps, few.table, {})
     cut = type(few.stamps)(small.stamps.data[:, :9, :9], small.stamps.mask[:, :9, :9])
     with pytest.raises(ModelMismatch, match="9 px wide"):
-        save(copy, untrained[1].model, Recipe(), {}, cut, few.sign)
+        save(copy, untrained[1].model, Recipe(), card={}, golden=cut, sign=few.sign)
     assert store.model_id(copy) == before
     assert [entry.name for entry in copy.parent.iterdir()] == ["copy"]
 

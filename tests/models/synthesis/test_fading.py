@@ -79,7 +79,9 @@ def added(
     pair: Pair, stars: TemplateSources | None, options: PlacementOptions = OPTIONS, reduction: str = "standard"
 ) -> tuple[Pair, pa.Table, dict[str, int]]:
     noise, known = point_source_noise(pair), TRUTH.empty_table()
-    return add_transients(pair, noise, galaxies(), known, ZERO, reduction, 1, options, stars)
+    return add_transients(
+        pair, noise, galaxies(), known=known, zero=ZERO, reduction=reduction, seed=1, options=options, stars=stars
+    )
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +104,14 @@ def test_light_in_a_template_has_the_noise_that_is_told(pair: Pair) -> None:
     at, flux = np.array([250.0]), np.array([30000.0])
     gained = [
         float(
-            (brighten_template(pair.template, at, at, flux, np.random.default_rng(k)).data - pair.template.data).sum()
+            (
+                brighten_template(pair.template, at, at, flux=flux, rng=np.random.default_rng(k)).data
+                - pair.template.data
+            ).sum()
         )
         for k in range(60)
     ]
-    lit = brighten_template(pair.template, at, at, flux, np.random.default_rng(0))
+    lit = brighten_template(pair.template, at, at, flux=flux, rng=np.random.default_rng(0))
     told = float((lit.variance - pair.template.variance).sum(dtype=np.float64))
     assert told == pytest.approx(30000.0 / (GAIN * DEPTH), rel=0.1)
     assert np.var(gained) == pytest.approx(told, rel=0.6)
@@ -182,7 +187,7 @@ def test_what_fades_is_found_with_its_sign_and_flux_and_labelled_real(
     assert built.template.psf is None
     assert len(stars) < len(sources) <= len(stars) + asked[FADED]
     difference = subtract_pair.fn(built, unit)
-    found = extract(difference, built, unit, ZERO, "t")
+    found = extract(difference, built, unit, zero_point=ZERO, template_id="t")
     labels, matches = label(found, {"x1": "x1.fits"}, truth, LabelOptions())
     real = labels == REAL
     sign, flux, error = (np.asarray(found[name], dtype=float)[real] for name in ("sign", "flux", "flux_err"))
@@ -196,7 +201,7 @@ def test_what_fades_is_found_with_its_sign_and_flux_and_labelled_real(
     pull = (flux - change) / np.hypot(error, 0.03 * np.abs(change))
     assert np.abs(np.median(pull[faded])) < 1.5
     assert (np.abs(pull[faded]) < 5.0).all()
-    rows = rows_of(found, labels, matches, truth, "s", "standard")
+    rows = rows_of(found, labels, matches, truth=truth, survey="s", reduction="standard")
     table = {name: np.asarray(rows[name].to_pylist(), dtype=object)[real] for name in ("source", "class", "true_mag")}
     assert set(table["source"]) == {"injected"}
     assert set(table["class"][faded]) == {"transient"}

@@ -28,7 +28,16 @@ NOTHING = np.empty((0, 2))
 
 def draw(key: str = "x", hosts: Galaxies | None = None, taken: np.ndarray = NOTHING, **changes: float):
     options = PlacementOptions(**{"injected": 200.0, "transplanted": 100.0, **changes})
-    return place(1, ("unit", key), SHAPE, NOISE, 3.0, galaxies(900) if hosts is None else hosts, taken, options)
+    return place(
+        1,
+        ("unit", key),
+        SHAPE,
+        noise=NOISE,
+        fwhm=3.0,
+        galaxies=galaxies(900) if hosts is None else hosts,
+        taken=taken,
+        options=options,
+    )
 
 
 def test_exposures_do_not_share_their_draws() -> None:
@@ -56,8 +65,8 @@ def test_offsets_stay_uniform_where_sources_keep_their_phase(rng: np.random.Gene
     """Pixels of a minor planet cannot be moved by parts of a pixel, and most galaxies are a few pixels large."""
     n, hosts = 4000, galaxies(4000, spread=1.0)
     host, offset = np.arange(n), rng.uniform(0.0, 5.0, n)
-    wished, phase = beside(rng, hosts, host, offset), rng.uniform(-0.5, 0.5, (2, n))
-    x, y = settle(hosts, host, offset, wished, phase, 5.0)
+    wished, phase = beside(rng, hosts, host, offset=offset), rng.uniform(-0.5, 0.5, (2, n))
+    x, y = settle(hosts, host, offset, at=wished, phase=phase, most=5.0)
     for got, want, own in zip((x, y), wished, phase, strict=True):
         assert np.abs(got - want).max() <= 1.5
         np.testing.assert_allclose(got - own, np.round(got - own), atol=1e-9)
@@ -85,7 +94,7 @@ def test_hosts_follow_the_stated_prior_and_are_not_the_brightest() -> None:
     counts = {}
     for power in (0.0, 0.5, 1.0):
         options = PlacementOptions(host_power=power)
-        drawn = np.concatenate([draw_hosts(rng, hosts, 3, options) for _ in range(4000)])
+        drawn = np.concatenate([draw_hosts(rng, hosts, 3, options=options) for _ in range(4000)])
         counts[power] = np.bincount(drawn, minlength=400)
     for power, count in counts.items():
         weight = 10 ** (-0.4 * power * hosts.mag)
@@ -125,7 +134,9 @@ def test_sources_keep_their_distance() -> None:
 def test_nothing_is_put_where_nothing_is_seen() -> None:
     noise = NOISE.copy()
     noise[:, 700:] = np.nan
-    plan = place(1, ("u",), SHAPE, noise, 3.0, galaxies(900), NOTHING, PlacementOptions())
+    plan = place(
+        1, ("u",), SHAPE, noise=noise, fwhm=3.0, galaxies=galaxies(900), taken=NOTHING, options=PlacementOptions()
+    )
     assert plan.x.max() < 699.5
     assert np.isfinite(plan.flux).all()
 

@@ -111,7 +111,15 @@ def test_the_same_seed_makes_the_same_examples(survey: Path, harvested: Training
     known = Known(pq.read_table(survey.parent / "truth.parquet").slice(0, 0))
     archive = Archive(Path(loaded.archive))
     one, same, other = (
-        examples_of_file(exposure.url, unit, archive, known, "s", FactoryOptions(seed=seed), exposure.night)[0][0]
+        examples_of_file(
+            exposure.url,
+            unit,
+            archive,
+            known=known,
+            survey="s",
+            options=FactoryOptions(seed=seed),
+            night=exposure.night,
+        )[0][0]
         for seed in (3, 3, 4)
     )
     np.testing.assert_array_equal(one.stamps.data, same.stamps.data)
@@ -136,9 +144,9 @@ def archive(survey: Path) -> Archive:
     reduced = Archive(Path(loaded.archive))
     for source in loaded.sources:
         unit = lowered(changed(loaded.load_unit(source.unit), model={"name": NO_MODEL}), ReductionGuards("careless"))
-        build_templates(source, unit, reduced, [str(loaded.units)])
+        build_templates(source, unit, reduced, folders=[str(loaded.units)])
         for exposure in find_exposures(source, unit, source.frames):
-            reduce_file(exposure.url, unit, reduced, exposure.night)
+            reduce_file(exposure.url, unit, reduced, night=exposure.night)
     return reduced
 
 

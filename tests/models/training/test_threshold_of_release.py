@@ -19,7 +19,7 @@ def _units(hard: int, easy: int, n: int = 1000) -> tuple[np.ndarray, np.ndarray,
 
 def test_five_of_six_units_lose_no_more_than_asked() -> None:
     scores, labels, units = _units(hard=6, easy=6)
-    threshold, where = threshold_for_units(scores, labels, units, 0.01)
+    threshold, where = threshold_for_units(scores, labels, units, missed=0.01)
     lost = [(scores[units == unit] < threshold).mean() for unit in np.unique(units)]
     assert np.mean(np.array(lost) <= 0.0101) >= 0.75
     assert threshold < threshold_at_missed(scores, labels, 0.01)
@@ -28,12 +28,12 @@ def test_five_of_six_units_lose_no_more_than_asked() -> None:
 
 def test_one_bad_unit_does_not_drag_all_the_others_down() -> None:
     scores, labels, units = _units(hard=1, easy=11)
-    threshold, _ = threshold_for_units(scores, labels, units, 0.01)
+    threshold, _ = threshold_for_units(scores, labels, units, missed=0.01)
     assert threshold > 0.7
 
 
 def test_few_units_are_taken_together() -> None:
     scores, labels, units = _units(hard=2, easy=2)
-    threshold, where = threshold_for_units(scores, labels, units, 0.01)
+    threshold, where = threshold_for_units(scores, labels, units, missed=0.01)
     assert threshold == pytest.approx(threshold_at_missed(scores, labels, 0.01))
     assert where == "of all units"

@@ -25,7 +25,7 @@ def test_learns_a_separable_set(separable: TrainingSet, tmp_path: Path) -> None:
     assert trained.history[-1]["loss"] < trained.history[0]["loss"]
     held = separable.part("test")
     golden = held.take(np.arange(8))
-    classifier = save(tmp_path / "learnt", trained.model, Recipe(), {}, golden.stamps, golden.sign)
+    classifier = save(tmp_path / "learnt", trained.model, Recipe(), card={}, golden=golden.stamps, sign=golden.sign)
     scores = predict(held.stamps, held.sign, classifier)
     assert metrics.auc(scores["score"], held.labels) > 0.95
     assert scores["score_std"].mean() > 0
@@ -52,9 +52,9 @@ def test_a_stopped_training_goes_on_to_the_same_network(separable: TrainingSet, 
             raise Stopped
 
     with pytest.raises(Stopped):
-        train(small, options, stop, tmp_path / "state.npz")
+        train(small, options, stop, checkpoint=tmp_path / "state.npz")
     seen: list[int] = []
-    again = train(small, options, lambda epoch, of, losses: seen.append(epoch), tmp_path / "state.npz")
+    again = train(small, options, lambda epoch, of, losses: seen.append(epoch), checkpoint=tmp_path / "state.npz")
     assert seen == [3]
     assert again.best_epoch == whole.best_epoch
     assert [one["validation_loss"] for one in again.history] == pytest.approx(
@@ -62,7 +62,12 @@ def test_a_stopped_training_goes_on_to_the_same_network(separable: TrainingSet, 
     )
     for one, other in zip(again.model.get_weights(), whole.model.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
-    train(small, dataclasses.replace(options, seed=5), lambda *told: seen.append(told[0]), tmp_path / "state.npz")
+    train(
+        small,
+        dataclasses.replace(options, seed=5),
+        lambda *told: seen.append(told[0]),
+        checkpoint=tmp_path / "state.npz",
+    )
     assert seen == [3, 1, 2, 3], "the state of another training is not taken up"
 
 

@@ -26,27 +26,27 @@ def test_information_of_known_samples() -> None:
 def test_bald_asks_for_twins_and_the_batch_rule_does_not(rng: np.random.Generator) -> None:
     logits, embedding = _pool(rng)
     clump = np.repeat([0, 1, 2, 3], (30, 30, 30, 210))
-    assert set(clump[choose("bald", logits, embedding, 3)]) == {0}
-    assert {0, 1, 2} <= set(clump[choose("batch", logits, embedding, 4)])
+    assert set(clump[choose("bald", logits, embedding, count=3)]) == {0}
+    assert {0, 1, 2} <= set(clump[choose("batch", logits, embedding, count=4)])
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_rows_are_new_distinct_and_repeatable(rng: np.random.Generator, rule: str) -> None:
     logits, embedding = _pool(rng)
     known = np.arange(25)
-    chosen = choose(rule, logits, embedding, 40, seed=2, known=known)
+    chosen = choose(rule, logits, embedding, count=40, seed=2, known=known)
     assert len(set(chosen.tolist()) - set(known.tolist())) == 40
-    np.testing.assert_array_equal(chosen, choose(rule, logits, embedding, 40, seed=2, known=known))
-    assert len(choose(rule, logits, embedding, 999, known=known)) == 275
-    assert len(choose(rule, logits, embedding, 0)) == 0
+    np.testing.assert_array_equal(chosen, choose(rule, logits, embedding, count=40, seed=2, known=known))
+    assert len(choose(rule, logits, embedding, count=999, known=known)) == 275
+    assert len(choose(rule, logits, embedding, count=0)) == 0
 
 
 def test_nonsense_is_refused(rng: np.random.Generator) -> None:
     logits, embedding = _pool(rng)
     with pytest.raises(ValueError, match="rule 'best' is unknown"):
-        choose("best", logits, embedding, 3)
+        choose("best", logits, embedding, count=3)
     with pytest.raises(ValueError, match="do not belong together"):
-        choose("bald", logits, embedding[:5], 3)
+        choose("bald", logits, embedding[:5], count=3)
 
 
 def test_bias_is_told_and_a_fair_draw_has_none(rng: np.random.Generator) -> None:

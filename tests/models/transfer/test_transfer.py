@@ -48,7 +48,7 @@ def base(separable: TrainingSet, tmp_path_factory: pytest.TempPathFactory) -> Pa
     trained = train(separable.take(np.arange(0, 1600, 2)), options)
     folder = tmp_path_factory.mktemp("bases") / "source"
     golden = separable.part("test").take(np.arange(8))
-    save(folder, trained.model, Recipe(), {"threshold": 0.4}, golden.stamps, golden.sign)
+    save(folder, trained.model, Recipe(), card={"threshold": 0.4}, golden=golden.stamps, sign=golden.sign)
     return folder
 
 
@@ -82,7 +82,7 @@ def test_a_fit_can_be_repeated_and_its_logits_are_those_of_service(base: Path, s
         fit(tuner, seen, 2)
         found.append(tuner.logits(seen.planes))
     np.testing.assert_allclose(found[0], found[1], atol=1e-4)
-    service = predict(labelled.stamps, labelled.sign, of_network(tuner.model, tuner.recipe), 20, 0)
+    service = predict(labelled.stamps, labelled.sign, of_network(tuner.model, tuner.recipe), samples=20, seed=0)
     np.testing.assert_allclose(mean_probability(found[1]), service["score"], atol=1e-4)
 
 
@@ -135,7 +135,9 @@ def test_transfer_learns_a_shift_and_the_model_can_be_loaded(
     found = transfer(source, labelled, options)
     assert found.rounds > 0
     assert min(found.curves["full"]) < found.curves["full"][0]
-    model, calibration, _ = write_transferred(tmp_path / "moved", found, source, labelled, {}, options, unit="u")
+    model, calibration, _ = write_transferred(
+        tmp_path / "moved", found, source, examples=labelled, made={}, options=options, unit="u"
+    )
     assert calibration.model_id == model.model_id
     assert model.card["base"]["model_id"] == source.model_id
     again = load(tmp_path / "moved")

@@ -24,7 +24,7 @@ def bent_wcs(ra=150.0, dec=2.0, size=200):
     u = (xy - size / 2) / size
     offset = (xy - size / 2) + 3 * u * (u**2).sum(1)[:, None]
     sky = np.column_stack((ra - offset[:, 0] / 3600 / np.cos(np.radians(dec)), dec + offset[:, 1] / 3600))
-    return fit_tan_sip(xy, sky, np.array([size / 2, size / 2]), np.array([ra, dec]))
+    return fit_tan_sip(xy, sky, np.array([size / 2, size / 2]), centre_sky=np.array([ra, dec]))
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def archive(tmp_path: Path) -> Path:
     for night in NIGHTS:
         for exposure in ("e0", "e1"):
             write(main, night, f"{night}-{exposure}", [0.1, 0.2])
-    new = versions.begin(main, "v1", {"a": "recipe"}, "code", {"a": "model"})
+    new = versions.begin(main, "v1", {"a": "recipe"}, code="code", models={"a": "model"})
     for exposure in ("e0", "e1"):
         write(new, NIGHTS[0], f"{NIGHTS[0]}-{exposure}", [0.9])
     return tmp_path
@@ -93,7 +93,7 @@ def test_tonight_is_written_to_main_whatever_is_promoted(archive: Path) -> None:
 
 def test_the_way_back_is_another_promotion(archive: Path) -> None:
     main = Archive(archive)
-    second = versions.begin(main, "v2", {"a": "other"}, "code 2", {"a": "model"})
+    second = versions.begin(main, "v2", {"a": "other"}, code="code 2", models={"a": "model"})
     for exposure in ("e0", "e1"):
         write(second, NIGHTS[0], f"{NIGHTS[0]}-{exposure}", [0.7])
     versions.promote(main, "v1")
@@ -138,11 +138,11 @@ def test_names_that_could_be_mistaken(name: str, tmp_path: Path) -> None:
 
 def test_a_version_is_made_by_one_recipe(archive: Path) -> None:
     main = Archive(archive)
-    assert versions.begin(main, "v1", {"a": "recipe"}, "code", {}).root == archive / "versions" / "v1"
-    versions.begin(main, "v1", {"b": "recipe of b"}, "code", {"b": "model"})
+    assert versions.begin(main, "v1", {"a": "recipe"}, code="code", models={}).root == archive / "versions" / "v1"
+    versions.begin(main, "v1", {"b": "recipe of b"}, code="code", models={"b": "model"})
     assert set(versions.find(main, "v1").recipes) == {"a", "b"}
     with pytest.raises(ConfigurationError, match="begun by another recipe for a"):
-        versions.begin(main, "v1", {"a": "changed"}, "code 2", {})
+        versions.begin(main, "v1", {"a": "changed"}, code="code 2", models={})
 
 
 def test_a_damaged_pointer_is_told(archive: Path) -> None:

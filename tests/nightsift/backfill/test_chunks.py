@@ -100,7 +100,7 @@ def test_rows_of_chunks_are_replaced_whole(tmp_path, campaign):
     again = chunk_ledger.begun(chunk_ledger.read_one(archive, first))
     assert (again["attempt"], again["failed"], again["message"], again["state"]) == (2, 0, "", "running")
     chunk_ledger.record(archive, again)
-    night = chunk_ledger.opening(campaign.name, -1, "", "2023-01-01", 3, "finish")
+    night = chunk_ledger.opening(campaign.name, -1, "", night="2023-01-01", exposures=3, kind="finish")
     chunk_ledger.record(archive, {**night, "state": "done"})
     rows = chunk_ledger.read(archive, campaign.name).to_pylist()
     assert [(row["kind"], row["state"]) for row in rows] == [
@@ -143,12 +143,12 @@ def test_a_batch_makes_room_for_the_night(tmp_path):
         if len(slept) == 3:
             path.write_text(json.dumps({"night": "2026-11-20", "state": "closed"}))
 
-    make_room(Archive(tmp_path), "go-on", 10.0, sleep)
+    make_room(Archive(tmp_path), "go-on", 10.0, sleep=sleep)
     assert not slept
-    make_room(Archive(tmp_path), "pause", 0.0, sleep)
+    make_room(Archive(tmp_path), "pause", 0.0, sleep=sleep)
     assert slept == [LOOK_SECONDS] * 3, "it looks again until the night is over"
     status(tmp_path, "watching")
-    make_room(Archive(tmp_path), "narrow", 0.0, sleep)
+    make_room(Archive(tmp_path), "narrow", 0.0, sleep=sleep)
     assert len(slept) == 3, "alone it has nobody to make room for"
-    make_room(Archive(tmp_path), "narrow", 0.05, lambda seconds: (slept.append(seconds), time.sleep(seconds)))
+    make_room(Archive(tmp_path), "narrow", 0.05, sleep=lambda seconds: (slept.append(seconds), time.sleep(seconds)))
     assert 0.0 < slept[3] <= 0.05

@@ -24,7 +24,7 @@ def camera(dec: float, turn: float = 30.0, scale: float = 1.5) -> WCS:
 def catalogue(dec: float, angle: float = 40.0) -> pa.Table:
     rng = np.random.default_rng(1)
     east, north = rng.uniform(-0.05, 0.05, (2, 60))
-    ra, de = offset_position(np.full(60, 359.99), np.full(60, dec), east, north)
+    ra, de = offset_position(np.full(60, 359.99), np.full(60, dec), east, north=north)
     columns = {"ra": ra, "dec": de, "radius": np.full(60, 6.0), "axis_ratio": np.full(60, 0.5)}
     return pa.table(columns | {
         "object_id": [f"g{k}" for k in range(60)], "angle": np.full(60, angle), "mag": np.full(60, 17.0),
@@ -65,8 +65,8 @@ def test_nearest_galaxy_is_the_one_in_whose_light_a_position_lies() -> None:
     found = Galaxies(
         np.array(["large", "small"]), both[0], np.full(2, 50.0), both[1], np.ones(2), np.zeros(2), np.full(2, 15.0)
     )
-    rows, offset = nearest_galaxy(found, np.array([114.0, 118.5, 400.0]), np.full(3, 50.0), 5.0)
+    rows, offset = nearest_galaxy(found, np.array([114.0, 118.5, 400.0]), np.full(3, 50.0), most=5.0)
     assert rows.tolist() == [0, 1, -1]
     np.testing.assert_allclose(offset, [0.7, 0.5, np.nan])
-    rows, _ = nearest_galaxy(found.take(np.zeros(2, bool)), np.array([1.0]), np.array([1.0]), 5.0)
+    rows, _ = nearest_galaxy(found.take(np.zeros(2, bool)), np.array([1.0]), np.array([1.0]), most=5.0)
     assert rows.tolist() == [-1]

@@ -66,15 +66,15 @@ def test_a_minor_planet_is_found_where_it_stands_and_nowhere_else(orbits: Orbits
     mjd = 61365.0 - 69.184 / 86400.0
     seen = np.array(REFERENCE[2][1]) - EARTH[61365.0]
     ra, dec = np.rad2deg(np.arctan2(seen[1], seen[0])) % 360.0, np.rad2deg(np.arcsin(seen[2] / np.linalg.norm(seen)))
-    found = movers_in_field(orbits, mjd, float(ra), float(dec), 0.5)
+    found = movers_in_field(orbits, mjd, float(ra), dec=float(dec), radius=0.5)
     assert found.name.tolist() == ["m2"]
     # the light has travelled for a quarter of an hour; in that time it moved by seconds of arc
     off = np.hypot((found.ra[0] - ra) * np.cos(np.deg2rad(dec)), found.dec[0] - dec) * 3600.0
     assert 0.5 < off < 15.0
     assert 0.05 < found.rate[0] < 1.0
     assert 16.5 < found.mag[0] < 20.5
-    assert len(movers_in_field(orbits, mjd, float(ra), float(dec) - 3.0, 0.5)) == 0
-    assert len(movers_in_field(orbits, mjd, float(ra), float(dec), 0.5, faintest=14.0)) == 0
+    assert len(movers_in_field(orbits, mjd, float(ra), dec=float(dec) - 3.0, radius=0.5)) == 0
+    assert len(movers_in_field(orbits, mjd, float(ra), dec=float(dec), radius=0.5, faintest=14.0)) == 0
 
 
 def test_parallax_agrees_with_astropy(orbits: Orbits) -> None:
@@ -150,6 +150,6 @@ def test_movers_on_a_frame_become_rows_without_fluxes(orbits: Orbits) -> None:
     assert np.isnan(rows["flux"][0].as_py())
     x, y = rows["x"][0].as_py(), rows["y"][0].as_py()
     assert np.hypot(x - 300, y - 200) < 10, "light time apart it stands in the middle"
-    np.testing.assert_allclose(on_frame(wcs, (400, 600), rows["ra"].to_numpy(), rows["dec"].to_numpy()), [[x, y]])
-    assert len(on_frame(wcs, (400, 600), np.array([ra + 5.0]), np.array([dec]))) == 0
+    np.testing.assert_allclose(on_frame(wcs, (400, 600), rows["ra"].to_numpy(), dec=rows["dec"].to_numpy()), [[x, y]])
+    assert len(on_frame(wcs, (400, 600), np.array([ra + 5.0]), dec=np.array([dec]))) == 0
     assert len(predicted_truth(frame, wcs, orbits, site=None, faintest=14.0)) == 0

@@ -66,7 +66,7 @@ def test_photometry_agrees_with_photutils(make_frame, star_list, rng):
     centre = make_frame(size // 2, size // 2, 1e6, (size, size), sigma=1.7, sky=0.0, read_noise=0.0, gain=1e9)
     image = np.maximum(centre.data, 0) / centre.data.sum()
     psf = Psf(image[None].astype(np.float32), 0, SHAPE, 4.0)
-    fits = psf_fluxes(frame.data, frame.variance, frame.mask, psf, x, y)
+    fits = psf_fluxes(frame.data, frame.variance, frame.mask, psf=psf, x=x, y=y)
     model = ImagePSF(image, x_0=0, y_0=0)
     model.x_0.fixed = model.y_0.fixed = True
     error = np.sqrt(frame.variance)
@@ -78,7 +78,7 @@ def test_photometry_agrees_with_photutils(make_frame, star_list, rng):
     difference = Difference(
         frame.data, frame.variance, frame.mask, np.zeros(SHAPE, np.float32), psf, "none", "template", 1.0
     )
-    sums, errors = aperture_fluxes(difference, x, y, 5.0)
+    sums, errors = aperture_fluxes(difference, x, y, radius=5.0)
     table = aperture_photometry(
         frame.data.astype(np.float64), CircularAperture(np.stack([x, y], 1), r=5.0), error=error.astype(np.float64)
     )
@@ -148,7 +148,7 @@ def test_apertures_agree_with_sep_where_pixels_are_masked(make_frame, star_list,
     difference = Difference(
         data, frame.variance, spoilt.astype(np.uint16) * 2, np.zeros(SHAPE, np.float32), psf, "none", "template", 1.0
     )
-    sums, errors = aperture_fluxes(difference, x, y, 5.0)
+    sums, errors = aperture_fluxes(difference, x, y, radius=5.0)
     total, error, _ = sep.sum_circle(data, x, y, 5.0, err=np.sqrt(frame.variance), mask=spoilt, subpix=0)
     np.testing.assert_allclose(sums, total, rtol=0.01, atol=0.15 * np.median(error))
     np.testing.assert_allclose(errors, error, rtol=0.01)

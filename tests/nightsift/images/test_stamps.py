@@ -30,7 +30,7 @@ def test_every_position_and_corner_is_centred_and_padded_with_mask(subject):
     size, half = 11, 5
     x = np.array([40.4, 0.0, 79.0, 0.0, 79.0, 39.5, -3.0])
     y = np.array([30.4, 0.0, 59.0, 59.0, 0.0, 29.5, 2.0])
-    stamps = cut(pair, difference, x, y, size)
+    stamps = cut(pair, difference, x, y=y, size=size)
     planes = (pair.science.data, pair.template.data, difference.data)
     assert stamps.data.shape == (len(x), size, size, 3)
     for n, (column, row) in enumerate(zip(np.floor(x + 0.5).astype(int), np.floor(y + 0.5).astype(int), strict=True)):
@@ -49,7 +49,7 @@ def test_masked_pixels_keep_their_data_and_missing_ones_are_zero(subject):
     difference.mask[30, 41] = Mask.BRIGHT_STAR
     difference.mask[31, 40] = Mask.NO_DATA
     difference.data[31, 40] = np.nan
-    stamp = cut(pair, difference, np.array([40.0]), np.array([30.0]), 5)
+    stamp = cut(pair, difference, np.array([40.0]), y=np.array([30.0]), size=5)
     assert stamp.mask[0].sum() == 2
     assert stamp.mask[0, 2, 2]
     assert stamp.mask[0, 3, 2]
@@ -74,17 +74,17 @@ def test_orientations_turn_data_and_mask_alike(subject, orientation, to):
     difference.data[:] = 0
     difference.data[31, 42] = 9
     difference.mask[31, 42] = Mask.DEFECT
-    stamp = cut(pair, difference, np.array([40.0]), np.array([30.0]), 7, orientation)
+    stamp = cut(pair, difference, np.array([40.0]), y=np.array([30.0]), size=7, orientation=orientation)
     assert stamp.data[0, 3 + to[1], 3 + to[0], 2] == 9
     assert np.argwhere(stamp.mask[0]).tolist() == [[3 + to[1], 3 + to[0]]]
 
 
 def test_none_and_nonsense(subject):
     pair, difference = subject
-    assert len(cut(pair, difference, np.empty(0), np.empty(0), 31)) == 0
+    assert len(cut(pair, difference, np.empty(0), y=np.empty(0), size=31)) == 0
     with pytest.raises(ValueError, match="odd"):
-        cut(pair, difference, np.array([1.0]), np.array([1.0]), 30)
+        cut(pair, difference, np.array([1.0]), y=np.array([1.0]), size=30)
     with pytest.raises(ValueError, match="finite"):
-        cut(pair, difference, np.array([np.nan]), np.array([1.0]), 31)
+        cut(pair, difference, np.array([np.nan]), y=np.array([1.0]), size=31)
     with pytest.raises(ValueError, match="orientation"):
-        cut(pair, difference, np.array([1.0]), np.array([1.0]), 31, "upside_down")
+        cut(pair, difference, np.array([1.0]), y=np.array([1.0]), size=31, orientation="upside_down")

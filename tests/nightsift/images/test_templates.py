@@ -75,7 +75,7 @@ def exposures(make_frame, field):
 
 def test_noise_falls_with_the_root_of_n(exposures, unit):
     frames, stars = exposures(9)
-    template = build_template(frames, stars, unit, [25.0] * 9)
+    template = build_template(frames, stars, unit, zero_points=[25.0] * 9)
     full = template.coverage == 9
     assert len(template.sources) == 9
     assert full.mean() > 0.85
@@ -139,11 +139,11 @@ def test_two_frames_still_reject(exposures, unit):
 def test_fluxes_are_scaled_to_the_best_frame(exposures, unit):
     scale = [1.0, 0.5, 0.8, 1.0, 0.65]
     frames, stars = exposures(5, scale=scale)
-    template = build_template(frames, stars, unit, [25.0, 24.25, 24.76, 25.0, 24.53])
+    template = build_template(frames, stars, unit, zero_points=[25.0, 24.25, 24.76, 25.0, 24.53])
     best = next(k for k in range(5) if frames[k].meta.exposure_id == template.sources[0])
     assert scale[best] == 1.0
     alone = build_template(frames[best : best + 1], stars[best : best + 1], unit)
-    alignment = align(alone.frame, alone.stars, template, unit.alignment)
+    alignment = align(alone.frame, alone.stars, template, options=unit.alignment)
     x, y = alignment.to_template(alone.stars["x"][:20], alone.stars["y"][:20])
     ratios = []
     for i, j, star in zip(x, y, alone.stars[:20], strict=True):

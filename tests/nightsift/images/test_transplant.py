@@ -40,7 +40,14 @@ def test_variance_added_is_the_photon_noise_of_the_light_added(rng: np.random.Ge
             continue
         wanted = np.array([scale * flux])
         moved, x, y = transplant(
-            pair.science, PSF, movers, np.zeros(1, int), np.array([180.0]), np.array([60.0]), wanted, rng
+            pair.science,
+            PSF,
+            movers,
+            which=np.zeros(1, int),
+            x=np.array([180.0]),
+            y=np.array([60.0]),
+            flux=wanted,
+            rng=rng,
         )
         assert np.hypot(x[0] - 180, y[0] - 60) < 0.75
         added.append((moved.data - pair.science.data)[place])
@@ -65,8 +72,8 @@ def test_fluxes_are_those_asked_for_and_the_variance_tells_the_noise(rng: np.ran
     x, y = np.tile(np.linspace(40, 600, 20), 2), np.repeat([150.0, 200.0], 20)
     which = np.arange(n) % 2
     flux = movers.flux[which] * np.linspace(0.2, 1.0, n)
-    moved, x, y = transplant(pair.science, PSF, movers, which, x, y, flux, rng)
-    fits = psf_fluxes(moved.data, moved.variance, moved.mask, PSF, x, y)
+    moved, x, y = transplant(pair.science, PSF, movers, which=which, x=x, y=y, flux=flux, rng=rng)
+    fits = psf_fluxes(moved.data, moved.variance, moved.mask, psf=PSF, x=x, y=y)
     pull = (fits.flux - flux) / fits.flux_err
     assert abs(pull.mean()) < 0.7
     assert 0.6 < pull.std() < 1.4
@@ -79,7 +86,14 @@ def test_shape_of_a_bright_mover_comes_along(rng: np.random.Generator) -> None:
     pair = pair_with_movers(rng, 120.0 + trail, np.full(9, 120.0), np.full(9, 8000.0))
     movers = cut_movers(pair, PSF, np.array([120.0]), np.array([120.0]))
     moved, x, y = transplant(
-        pair.science, PSF, movers, np.zeros(1, int), np.array([420.0]), np.array([100.0]), movers.flux * 0.5, rng
+        pair.science,
+        PSF,
+        movers,
+        which=np.zeros(1, int),
+        x=np.array([420.0]),
+        y=np.array([100.0]),
+        flux=movers.flux * 0.5,
+        rng=rng,
     )
     added = (moved.data - pair.science.data).astype(np.float64)
     yy, xx = np.mgrid[: SHAPE[0], : SHAPE[1]]
@@ -94,7 +108,14 @@ def test_neighbours_do_not_come_along(rng: np.random.Generator) -> None:
     movers = cut_movers(pair, PSF, np.array([120.0]), np.array([120.0]))
     assert len(movers) == 1
     moved, _, _ = transplant(
-        pair.science, PSF, movers, np.zeros(1, int), np.array([420.0]), np.array([100.0]), movers.flux, rng
+        pair.science,
+        PSF,
+        movers,
+        which=np.zeros(1, int),
+        x=np.array([420.0]),
+        y=np.array([100.0]),
+        flux=movers.flux,
+        rng=rng,
     )
     added = moved.data - pair.science.data
     assert np.abs(added[97:104, 427:432]).max() < 60, "the star nine pixels beside it had 3,000 there"
@@ -116,5 +137,12 @@ def test_brighter_than_the_mover_is_refused(rng: np.random.Generator) -> None:
     movers = cut_movers(pair, PSF, np.array([120.0]), np.array([120.0]))
     with pytest.raises(ValueError, match="fainter"):
         transplant(
-            pair.science, PSF, movers, np.zeros(1, int), np.ones(1) * 90, np.ones(1) * 90, movers.flux * 1.1, rng
+            pair.science,
+            PSF,
+            movers,
+            which=np.zeros(1, int),
+            x=np.ones(1) * 90,
+            y=np.ones(1) * 90,
+            flux=movers.flux * 1.1,
+            rng=rng,
         )

@@ -23,7 +23,9 @@ def stamps(n: int) -> Stamps:
 
 
 def test_page_shows_each_candidate_and_saves_what_the_commands_read() -> None:
-    page = render("north <1>", ROWS, stamps(3), "asked-labelled.csv", "nightsift calibrate s.toml --unit north-1")
+    page = render(
+        "north <1>", ROWS, stamps(3), table="asked-labelled.csv", next_step="nightsift calibrate s.toml --unit north-1"
+    )
     assert re.findall(r'data-id="(c-\d)" data-rule="batch"', page) == ["c-0", "c-1", "c-2"]
     assert page.count("data:image/png;base64,") == 3
     assert "candidate_id,label,rule" in page
@@ -35,11 +37,11 @@ def test_page_shows_each_candidate_and_saves_what_the_commands_read() -> None:
 
 
 def test_answers_of_other_candidates_are_kept_apart() -> None:
-    keys = {re.findall(r'"(nightsift-[0-9a-f]{16})"', render("u", rows, stamps(len(rows)), "t.csv", "x"))[0]
-            for rows in (ROWS, ROWS[:2], ROWS)}  # fmt: skip
+    pages = [render("u", rows, stamps(len(rows)), table="t.csv", next_step="x") for rows in (ROWS, ROWS[:2], ROWS)]
+    keys = {re.findall(r'"(nightsift-[0-9a-f]{16})"', page)[0] for page in pages}
     assert len(keys) == 2
 
 
 def test_stamps_must_belong_to_the_rows() -> None:
     with pytest.raises(ValueError, match="each of 3 rows, got 2"):
-        render("u", ROWS, stamps(2), "t.csv", "x")
+        render("u", ROWS, stamps(2), table="t.csv", next_step="x")

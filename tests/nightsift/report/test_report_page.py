@@ -87,7 +87,7 @@ def page(ledger: pa.Table, candidates: pa.Table, problems: tuple[str, ...] = (),
     thresholds = {"a": 0.5, "b": 0.5}
     choice = choose(candidates, thresholds, **kwargs)
     pictures = {one: stamps() for one in candidates["candidate_id"].to_pylist() if one != "c0"}
-    html = render(NIGHT, ledger, candidates, choice, pictures, thresholds, problems)
+    html = render(NIGHT, ledger, candidates, choice=choice, stamps=pictures, thresholds=thresholds, problems=problems)
     checker = Checker()
     checker.feed(html)
     assert not checker.open

@@ -170,7 +170,7 @@ def test_saturated_star_bleeds_along_its_column() -> None:
     detector = make_detector(np.random.default_rng(1), (120, 60), options)
     light = np.full((120, 60), 100.0, dtype=np.float32)
     light[60, 30] = 1.05e6
-    adu, saturated, bled = expose(np.random.default_rng(2), light.copy(), 10.0, detector)
+    adu, saturated, bled = expose(np.random.default_rng(2), light.copy(), 10.0, detector=detector)
     rows, columns = np.nonzero(saturated)
     assert set(columns) == {30}
     assert 18 <= len(rows) <= 24
@@ -178,7 +178,9 @@ def test_saturated_star_bleeds_along_its_column() -> None:
     # No charge is lost as long as the trail stays on the detector.
     assert adu[:, 30].sum() == pytest.approx(1.05e6 + 119 * 100, rel=0.02)
     cmos = dataclasses.replace(options, bleed=False)
-    adu, saturated, bled = expose(np.random.default_rng(2), light, 10.0, dataclasses.replace(detector, options=cmos))
+    adu, saturated, bled = expose(
+        np.random.default_rng(2), light, 10.0, detector=dataclasses.replace(detector, options=cmos)
+    )
     assert saturated.sum() == 1
     assert not bled.any()
     assert adu.max() >= saturation_level(cmos)

@@ -29,7 +29,7 @@ def centroid(image: np.ndarray) -> tuple[float, float]:
 @pytest.mark.parametrize("place", [(110.3, 100.7), (110.5, 100.5), (110.0, 100.0)])
 def test_star_has_its_flux_at_its_place(case: str, place: tuple[float, float]) -> None:
     optics, seeing, scale = CASES[case]
-    psf = make_psf(optics, SHAPE, scale, seeing, trail=(1.5, 0.5) if "trailed" in case else (0.0, 0.0))
+    psf = make_psf(optics, SHAPE, scale, seeing=seeing, trail=(1.5, 0.5) if "trailed" in case else (0.0, 0.0))
     image = render_stars(SHAPE, *place, 1e5, psf, noise=1e-3)
     assert image.sum() == pytest.approx(1e5, rel=2e-3)
     assert centroid(image) == pytest.approx(place, abs=0.01)
@@ -38,7 +38,7 @@ def test_star_has_its_flux_at_its_place(case: str, place: tuple[float, float]) -
 
 def test_full_width_is_that_of_the_moffat_profile() -> None:
     # 5 px of seeing: the pixel adds 0.7 % in quadrature.
-    psf = make_psf(PLAIN, SHAPE, 1.0, 5.0)
+    psf = make_psf(PLAIN, SHAPE, 1.0, seeing=5.0)
     assert psf.fwhm == pytest.approx(5.03, rel=0.02)
     fine = psf.at(119.5, 109.5)
     row = fine[len(fine) // 2, len(fine) // 2 :] / fine.max()
@@ -58,7 +58,7 @@ def test_coma_grows_to_the_corner_and_points_outwards() -> None:
         ),
         SHAPE,
         1.2,
-        3.0,
+        seeing=3.0,
     )
 
     def skewness(x: float) -> float:
@@ -81,13 +81,13 @@ def make_shifted(psf, x: float):
 
 
 def test_defocus_makes_a_donut() -> None:
-    psf = make_psf(OpticsOptions(defocus=6.0, obstruction=0.5, curvature=0.0), SHAPE, 1.2, 2.0)
+    psf = make_psf(OpticsOptions(defocus=6.0, obstruction=0.5, curvature=0.0), SHAPE, 1.2, seeing=2.0)
     image = render_stars(SHAPE, 110.0, 100.0, 1.0, psf)
     assert image[100, 110] < 0.8 * image[100, 105]
 
 
 def test_wings_join_the_core_smoothly() -> None:
-    psf = make_psf(PLAIN, SHAPE, 1.2, 3.0)
+    psf = make_psf(PLAIN, SHAPE, 1.2, seeing=3.0)
     image = render_stars(SHAPE, 60.0, 100.0, 1e8, psf, noise=1.0)
     profile = image[100, 60:200].astype(float)
     slope = np.diff(np.log(profile[5:47]))  # beyond, it is below a fiftieth of the noise
@@ -97,8 +97,10 @@ def test_wings_join_the_core_smoothly() -> None:
 
 @pytest.mark.parametrize("index", [1.0, 4.0])
 def test_galaxy_is_its_light_seen_through_the_psf(index: float) -> None:
-    psf = make_psf(OpticsOptions(coma=1.0), SHAPE, 1.3, 3.0)
-    galaxy = render_galaxies(SHAPE, 130.3, 100.2, 1e6, 4.0, 0.6, 0.5, index, psf, noise=1e-2)
+    psf = make_psf(OpticsOptions(coma=1.0), SHAPE, 1.3, seeing=3.0)
+    galaxy = render_galaxies(
+        SHAPE, 130.3, 100.2, flux=1e6, effective_radius=4.0, axis_ratio=0.6, angle=0.5, index=index, psf=psf, noise=1e-2
+    )
     assert galaxy.sum() == pytest.approx(1e6, rel=1e-4)
     radii = np.repeat(draw_radii(index, (np.arange(600) + 0.5) / 600), 24)
     angle = np.tile(np.arange(24) / 24 * 2 * np.pi, 600) + np.repeat(np.arange(600) * 0.7, 24)

@@ -56,7 +56,7 @@ LEDGER = rows(
 def test_stages_are_counted() -> None:
     truth = rows(tables.TRUTH, true(10), true(30), true(50), true(70, snr=4.5), true(90, exposure_file="b.fits"))
     candidates = rows(tables.CANDIDATES, seen(10.5), seen(30.2, score=0.2), seen(50, flags=int(Flag.STREAK)), seen(200))
-    card = score_night(candidates, LEDGER, truth, {"u": 0.5})
+    card = score_night(candidates, LEDGER, truth, thresholds={"u": 0.5})
     assert card.not_searched == 1
     assert card.fraction("kind", "supernova") == 1.0
     assert card.fraction("kind", "supernova", "unflagged") == pytest.approx(2 / 3)
@@ -76,38 +76,40 @@ def test_variables_asteroids_and_faint_truths_are_not_false() -> None:
         true(70, kind="variable", flux=5.0, reference_flux=9.0, host_offset=None),
     )
     candidates = rows(tables.CANDIDATES, seen(10), seen(40), seen(70, sign=-1, flags=int(Flag.NEGATIVE)))
-    card = score_night(candidates, LEDGER, truth, {"u": 0.5})
+    card = score_night(candidates, LEDGER, truth, thresholds={"u": 0.5})
     assert card.false_rates[0].detected == 0
     assert card.fraction("kind", "variable", "accepted") == 1.0
-    wrong = score_night(rows(tables.CANDIDATES, seen(70, sign=1)), LEDGER, truth, {"u": 0.5})
+    wrong = score_night(rows(tables.CANDIDATES, seen(70, sign=1)), LEDGER, truth, thresholds={"u": 0.5})
     assert wrong.fraction("kind", "variable") == 0.0
     assert wrong.false_rates[0].detected == 1
 
 
 def test_obstructed_objects_stand_apart() -> None:
     truth = rows(tables.TRUTH, true(10, obstructed=True), true(40))
-    card = score_night(rows(tables.CANDIDATES, seen(10)), LEDGER, truth, {"u": 0.5})
+    card = score_night(rows(tables.CANDIDATES, seen(10)), LEDGER, truth, thresholds={"u": 0.5})
     assert card.fraction("kind", "supernova") == 0.0
     assert card.fraction("obstructed", "snr over 8") == 1.0
 
 
 def test_candidates_far_away_or_of_other_exposures_do_not_count() -> None:
     truth = rows(tables.TRUTH, true(10))
-    card = score_night(rows(tables.CANDIDATES, seen(13), seen(10, exposure_id="u-9")), LEDGER, truth, {"u": 0.5})
+    card = score_night(
+        rows(tables.CANDIDATES, seen(13), seen(10, exposure_id="u-9")), LEDGER, truth, thresholds={"u": 0.5}
+    )
     assert card.fraction("kind", "supernova") == 0.0
     assert card.false_rates[0].detected == 1
 
 
 def test_without_scores_nothing_is_accepted() -> None:
     truth = rows(tables.TRUTH, true(10))
-    card = score_night(rows(tables.CANDIDATES, seen(10, score=None)), LEDGER, truth, {"u": 0.5})
+    card = score_night(rows(tables.CANDIDATES, seen(10, score=None)), LEDGER, truth, thresholds={"u": 0.5})
     assert not card.classified
     assert card.fraction("kind", "supernova", "unflagged") == 1.0
     assert card.fraction("kind", "supernova", "accepted") == 0.0
 
 
 def test_empty_night_and_json() -> None:
-    card = score_night(rows(tables.CANDIDATES), LEDGER, rows(tables.TRUTH), {"u": 0.5})
+    card = score_night(rows(tables.CANDIDATES), LEDGER, rows(tables.TRUTH), thresholds={"u": 0.5})
     assert card.false_rates[0].detected == 0
     assert json.loads(card.to_json())["false_rates"][0]["per_deg2"]["detected"] == 0.0
     assert card.table()[0][0] == "group"
@@ -115,4 +117,4 @@ def test_empty_night_and_json() -> None:
 
 def test_threshold_must_be_given() -> None:
     with pytest.raises(ValueError, match="no score threshold"):
-        score_night(rows(tables.CANDIDATES), LEDGER, rows(tables.TRUTH), {})
+        score_night(rows(tables.CANDIDATES), LEDGER, rows(tables.TRUTH), thresholds={})

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from nightsift.sky.fields import grid_field, polygon_field, square_field
 from nightsift.sky.sphere import unit_vectors
 
-NEAR = square_field("near", 30.0, 40.0, 2.0)
+NEAR = square_field("near", 30.0, 40.0, width=2.0)
 
 
 @pytest.mark.parametrize(("ra", "dec"), [(0.0, 0.0), (359.9, 10.0), (120.0, 89.0), (10.0, -90.0), (45.0, -60.0)])
 def test_a_square_has_its_area_and_holds_its_centre_everywhere(ra, dec, rng):
-    field = square_field("f", ra, dec, 4.0)
+    field = square_field("f", ra, dec, width=4.0)
     assert field.holds(ra, dec)
     # uniform points in a cap of 8 deg2 times pi around the centre
     z, turn = rng.uniform(0.998, 1.0, 40_000), rng.uniform(0.0, 2.0 * np.pi, 40_000)
@@ -38,7 +38,7 @@ def test_a_polygon_around_its_corners_is_the_square():
     with pytest.raises(ValueError, match="no convex polygon"):
         polygon_field("bow tie", [NEAR.corners[k] for k in (0, 2, 1, 3)])
     with pytest.raises(ValueError, match="no proper position"):
-        square_field("nowhere", math.nan, 0.0, 1.0)
+        square_field("nowhere", math.nan, 0.0, width=1.0)
 
 
 @given(ra=st.floats(0, 360, exclude_max=True), dec=st.floats(-90, 90), grid=st.floats(0.1, 30))

@@ -50,7 +50,7 @@ def test_separation_is_that_of_vincenty(ra: float, dec: float, other_ra: float, 
 @pytest.mark.parametrize("arcsec", [1e-6, 1e-3, 1.0])
 def test_small_separations_lose_no_digits(dec: float, arcsec: float) -> None:
     ra, north = np.array([0.0]), np.array([arcsec / 3600.0])
-    there = offset_position(ra, np.array([dec]), north, 0.0 * north)
+    there = offset_position(ra, np.array([dec]), north, north=0.0 * north)
     # a position in degrees has 14 digits itself
     assert separation(ra, np.array([dec]), *there)[0] * 3600.0 == pytest.approx(arcsec, abs=2e-9)
     assert separation(0.0, dec, 0.0, dec) == 0.0
@@ -71,7 +71,7 @@ def test_the_tangent_plane_is_that_of_fits(ra0: float, dec0: float, rng: np.rand
     wcs = WCS(naxis=2)
     wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix, wcs.wcs.cdelt = ["RA---TAN", "DEC--TAN"], [ra0, dec0], [1, 1], [1, 1]
     xi, eta = rng.uniform(-30.0, 30.0, (2, 200))
-    ra, dec = offset_position(ra0, dec0, xi, eta)
+    ra, dec = offset_position(ra0, dec0, xi, north=eta)
     np.testing.assert_allclose(angle_between(unit_vectors(ra, dec), unit_vectors(*wcs.wcs_pix2world(xi, eta, 0))), 0.0,
                                atol=1e-12)  # fmt: skip
     np.testing.assert_allclose(sky_to_plane(ra, dec, ra0, dec0), [xi, eta], atol=1e-11)
@@ -89,10 +89,10 @@ def test_pairs_are_those_of_all_separations(rng: np.random.Generator) -> None:
     every = separation(ra[:, None], dec[:, None], other_ra[None], other_dec[None]) * 3600.0
     radius = rng.uniform(5.0, 40.0, 80)
     for limit, options in ((np.full((80, 1), 30.0), {}), (radius[:, None], {"radius": radius})):
-        first, second, apart = pairs_within(ra, dec, other_ra, other_dec, most=float(limit.max()), **options)
+        first, second, apart = pairs_within(ra, dec, other_ra, other_dec=other_dec, most=float(limit.max()), **options)
         near = np.zeros(every.shape, dtype=bool)
         near[first, second] = True
         np.testing.assert_array_equal(near, every <= limit)
         np.testing.assert_allclose(apart, every[first, second], atol=1e-7)
         assert len(first) == near.sum() > 0
-    assert [len(part) for part in pairs_within(ra, dec, ra[:0], dec[:0], most=9.0)] == [0, 0, 0]
+    assert [len(part) for part in pairs_within(ra, dec, ra[:0], other_dec=dec[:0], most=9.0)] == [0, 0, 0]

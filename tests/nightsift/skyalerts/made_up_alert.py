@@ -112,7 +112,7 @@ def orbits() -> Orbits:
 
 def mover_at(hours: float) -> tuple[float, float]:
     """Where the minor planet stands."""
-    found = movers_in_field(orbits(), T0 + hours / 24.0, 0.0, 0.0, 180.0)
+    found = movers_in_field(orbits(), T0 + hours / 24.0, 0.0, dec=0.0, radius=180.0)
     return float(found.ra[0]), float(found.dec[0])
 
 
@@ -169,7 +169,7 @@ def fields_at(ra: float, dec: float) -> tuple[SkyField, ...]:
     """Nine fields of two degrees around a place."""
     wide = 2.0 / np.cos(np.deg2rad(dec))
     return tuple(
-        square_field(f"T{3 * j + i:02d}", (ra + (i - 1) * wide) % 360.0, dec + (j - 1) * 2.0, 2.0, grid="made-up")
+        square_field(f"T{3 * j + i:02d}", (ra + (i - 1) * wide) % 360.0, dec + (j - 1) * 2.0, width=2.0, grid="made-up")
         for j in range(3) for i in range(3)
     )  # fmt: skip
 

@@ -71,7 +71,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[MadeUp, Catalogues]:
 @pytest.fixture(scope="module")
 def products(made: tuple[MadeUp, Catalogues]) -> Products:
     where = made[0].ra, made[0].dec
-    return write_products(made[0].archive, alert_of(), skymap_at(*where), target_of(*where), made[1])
+    return write_products(made[0].archive, alert_of(), skymap_at(*where), target=target_of(*where), catalogues=made[1])
 
 
 def test_files_are_there(products: Products) -> None:
@@ -104,7 +104,7 @@ def test_markup_of_a_notice_stays_text(made: tuple[MadeUp, Catalogues], tmp_path
         url='javascript:alert("3")', pipeline=HOSTILE, remarks=(HOSTILE,), coincidence=other,
     )  # fmt: skip
     where = made[0].ra, made[0].dec
-    found = write_products(Archive(tmp_path), alert, skymap_at(*where), target_of(*where))
+    found = write_products(Archive(tmp_path), alert, skymap_at(*where), target=target_of(*where))
     html, checker = checked(found.page)
     assert "&lt;script&gt;" in html
     assert checker.links == []
@@ -129,7 +129,7 @@ def test_retraction_and_test_stand_in_large_letters(
 ) -> None:
     target = target_of(made[0].ra, made[0].dec, state)
     skymap = None if state == "retracted" else skymap_at(made[0].ra, made[0].dec)
-    found = write_products(Archive(tmp_path), alert_of(**changes), skymap, target)
+    found = write_products(Archive(tmp_path), alert_of(**changes), skymap, target=target)
     assert f'<p class="warning">{told}</p>' in checked(found.page)[0]
     assert f"*** {told} ***" in found.circular.read_text(encoding="utf-8")
 
@@ -149,7 +149,9 @@ def test_report_has_the_layout_and_names_what_is_not_set(made: tuple[MadeUp, Cat
     })  # fmt: skip
     where = made[0].ra, made[0].dec
     target = dataclasses.replace(target_of(*where), revision=2)
-    full = write_products(made[0].archive, alert_of(), skymap_at(*where), target, made[1], report=options)
+    full = write_products(
+        made[0].archive, alert_of(), skymap_at(*where), target=target, catalogues=made[1], report=options
+    )
     text = full.report.read_text()
     assert "SET" not in text
     one = json.loads(text)["at_report"]["0"]

@@ -43,7 +43,7 @@ def test_a_retraction_ends_it_and_a_late_update_does_not_revive_it(tmp_path, not
     assert receive(archive, notice("RETRACTION", 40)).verdict == "retracts"
     assert receive(archive, notice("UPDATE", 30)).verdict == "older"
     alert, _ = ruling(archive, "S261120ab")
-    assert decide(alert, 10.0, default_alert(), [])[0] == "retracted"
+    assert decide(alert, 10.0, default_alert(), given=[])[0] == "retracted"
 
 
 def test_duplicates_are_told_and_kept_once(tmp_path, notice):
@@ -85,23 +85,23 @@ def test_orders_are_kept_in_order_and_by_whom(tmp_path, notice):
     archive = Archive(tmp_path)
     alert = read_notice(notice())
     options = default_alert()
-    assert decide(alert, 100.0, options, orders(archive, "S261120ab"))[0] == "active"
+    assert decide(alert, 100.0, options, given=orders(archive, "S261120ab"))[0] == "active"
     give(archive, "S261120ab", "pause", by="ann")
-    state, why = decide(alert, 100.0, options, orders(archive, "S261120ab"))
+    state, why = decide(alert, 100.0, options, given=orders(archive, "S261120ab"))
     assert state == "paused"
     assert "ann" in why
     give(archive, "S261120ab", "resume")
-    give(archive, "S261120ab", "exclude-unit", "north-1")
-    give(archive, "S261120ab", "exclude-unit", "north-2")
-    give(archive, "S261120ab", "include-unit", "north-1")
-    give(archive, "S261120ab", "add-field", "f3")
+    give(archive, "S261120ab", "exclude-unit", subject="north-1")
+    give(archive, "S261120ab", "exclude-unit", subject="north-2")
+    give(archive, "S261120ab", "include-unit", subject="north-1")
+    give(archive, "S261120ab", "add-field", subject="f3")
     given = orders(archive, "S261120ab")
-    assert decide(alert, 100.0, options, given)[0] == "active"
+    assert decide(alert, 100.0, options, given=given)[0] == "active"
     assert excluded_units(given) == ("north-2",)
     assert added_fields(given) == ("f3",)
     give(archive, "S261120ab", "stop", by="bob")
     give(archive, "S261120ab", "resume")
-    assert decide(alert, 100.0, options, orders(archive, "S261120ab"))[0] == "stopped", "a stop is for good"
+    assert decide(alert, 100.0, options, given=orders(archive, "S261120ab"))[0] == "stopped", "a stop is for good"
     with pytest.raises(ValueError, match="an order is one of"):
         give(archive, "S261120ab", "explode")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="needs a subject"):
@@ -122,9 +122,9 @@ def test_what_waits_for_approval_and_why(notice, data_dir):
     ]:
         alert = read_notice(content)
         assert why in needs_approval(alert, area, options)
-        assert decide(alert, area, options, [])[0] == "waiting"
+        assert decide(alert, area, options, given=[])[0] == "waiting"
     assert needs_approval(read_notice(notice()), 10.0, options) == ""
     asked = AlertOptions.model_validate({"approval": True})
     assert "every alert" in needs_approval(read_notice(notice()), 10.0, asked)
     gbm = read_notice_file(data_dir / "gw/notices/Fermi/721646325-GBM_FIN_POS-no_duration.xml")
-    assert decide(gbm, 900.0, options, [])[0] in ("active", "waiting")
+    assert decide(gbm, 900.0, options, given=[])[0] in ("active", "waiting")

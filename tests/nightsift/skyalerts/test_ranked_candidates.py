@@ -30,7 +30,7 @@ def ranked(made: tuple[MadeUp, Catalogues]) -> pa.Table:
 
 
 def rank(made: MadeUp, catalogues: Catalogues, **where: Any) -> pa.Table:
-    found = gather(made.archive, T0, fields_at(made.ra, made.dec), OPTIONS.history_days)
+    found = gather(made.archive, T0, fields_at(made.ra, made.dec), history_days=OPTIONS.history_days)
     return rank_candidates(found, skymap_at(where.get("ra", made.ra), where.get("dec", made.dec)), catalogues, OPTIONS)
 
 
@@ -91,7 +91,7 @@ def test_new_map_ranks_the_same_rows_in_another_order(made: tuple[MadeUp, Catalo
 
 
 def test_without_distances_galaxies_or_map(made: tuple[MadeUp, Catalogues]) -> None:
-    found = gather(made[0].archive, T0, (), OPTIONS.history_days)
+    found = gather(made[0].archive, T0, (), history_days=OPTIONS.history_days)
     bare = rank_candidates(found, None, Catalogues(), OPTIONS)
     assert set(bare["host_state"].to_pylist()) == {"unknown"}
     assert bare["credible_level"].null_count == bare.num_rows
@@ -103,16 +103,16 @@ def test_without_distances_galaxies_or_map(made: tuple[MadeUp, Catalogues]) -> N
 def test_only_new_files_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made, catalogues = fill(tmp_path)
     fields = fields_at(made.ra, made.dec)
-    known = gather(made.archive, T0, fields, OPTIONS.history_days)
+    known = gather(made.archive, T0, fields, history_days=OPTIONS.history_days)
     made.expose(6.0, {"late": at(made.ra, made.dec, 77, 77)})
     read: list[int] = []
     from nightsift.skyalerts.products import gather as module
 
     real = module.read_tables
     monkeypatch.setattr(module, "read_tables", lambda paths, schema: read.append(len(paths)) or real(paths, schema))
-    more = gather(made.archive, T0, fields, OPTIONS.history_days, known=known)
+    more = gather(made.archive, T0, fields, history_days=OPTIONS.history_days, known=known)
     assert read == [1, 1]
-    fresh = gather(made.archive, T0, fields, OPTIONS.history_days)
+    fresh = gather(made.archive, T0, fields, history_days=OPTIONS.history_days)
     skymap = skymap_at(made.ra, made.dec)
     one, two = (rank_candidates(found, skymap, catalogues, OPTIONS) for found in (more, fresh))
     assert one.equals(two)
@@ -120,10 +120,14 @@ def test_only_new_files_are_read_again(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_far_fields_and_unreduced_exposures_are_not_read(made: tuple[MadeUp, Catalogues]) -> None:
-    away = gather(made[0].archive, T0, fields_at((made[0].ra + 90.0) % 360.0, made[0].dec), OPTIONS.history_days)
+    away = gather(
+        made[0].archive, T0, fields_at((made[0].ra + 90.0) % 360.0, made[0].dec), history_days=OPTIONS.history_days
+    )
     assert away.candidates.num_rows == 0
     assert rank_candidates(away, None, Catalogues(), OPTIONS).num_rows == 0
-    assert gather(made[0].archive, T0, (), 2.0).before.num_rows == 2, "only a day and a quarter before counts"
+    assert gather(made[0].archive, T0, (), history_days=2.0).before.num_rows == 2, (
+        "only a day and a quarter before counts"
+    )
 
 
 def test_chains_do_not_grow_and_rows_may_stand_in_any_order(rng: np.random.Generator) -> None:
@@ -132,9 +136,9 @@ def test_chains_do_not_grow_and_rows_may_stand_in_any_order(rng: np.random.Gener
         np.array([9.0, 5.0, 8.0, 3.0, 3.0]),
     )
     dec, radius = np.zeros(5), np.full(5, 1.5)
-    assert associate(ra, dec, snr, radius).tolist() == [0, 0, 1, 2, 3]
+    assert associate(ra, dec, snr, radius=radius).tolist() == [0, 0, 1, 2, 3]
     order = rng.permutation(5)
-    shuffled = associate(ra[order], dec[order], snr[order], radius)
+    shuffled = associate(ra[order], dec[order], snr[order], radius=radius)
     same = shuffled[:, None] == shuffled[None, :]
     back = np.argsort(order)
     assert same[np.ix_(back, back)].sum() == 7, "the same two and three singles"

@@ -102,7 +102,7 @@ def test_distances_of_real_maps(name, data_dir):
     around = centre + error * np.linspace(-6, 6, 2001)
     weight = np.exp(-0.5 * ((around - centre) / error) ** 2)
     average = (weight * distance_density(skymap, np.full(2001, cells[0]), around)).sum() / weight.sum()
-    told = distance_density(skymap, cells[:1], np.array([centre]), error)[0]
+    told = distance_density(skymap, cells[:1], np.array([centre]), error=error)[0]
     assert told == pytest.approx(average, rel=1e-3)
 
 
@@ -213,10 +213,10 @@ def test_an_ellipse_and_the_systematics_of_gbm():
 
 def test_fields_hold_what_the_pixels_in_them_hold(rng):
     values = smooth(5, rng)
-    skymap = make_skymap(np.full(len(values), 5), np.arange(len(values)), values, None, "")
-    fields = [square_field(str(k), ra, dec, 6.0) for k, (ra, dec) in enumerate(
+    skymap = make_skymap(np.full(len(values), 5), np.arange(len(values)), values, layers=None, where="")
+    fields = [square_field(str(k), ra, dec, width=6.0) for k, (ra, dec) in enumerate(
         zip(rng.uniform(0, 360, 12), np.degrees(np.arcsin(rng.uniform(-1, 1, 12))), strict=True))]  # fmt: skip
-    fields += [square_field("pole", 30.0, 90.0, 20.0), SkyField("cap", 10.0, -80.0, (), 30.0)]
+    fields += [square_field("pole", 30.0, 90.0, width=20.0), SkyField("cap", 10.0, -80.0, (), 30.0)]
     found = coverage(skymap, fields)
     vectors = np.stack(healpix_to_xyz(np.arange(12 * 4**8), 2**8, order="nested"), axis=-1)
     weight = np.repeat(values / 64.0, 64)
@@ -232,19 +232,21 @@ def test_fields_hold_what_the_pixels_in_them_hold(rng):
 
 @pytest.mark.parametrize("dec", [0.0, 47.0, -90.0])
 def test_on_an_even_sky_a_field_holds_its_solid_angle(dec):
-    even = make_skymap(np.zeros(12, dtype=np.int64), np.arange(12), np.full(12, 1 / 12), None, "")
+    even = make_skymap(np.zeros(12, dtype=np.int64), np.arange(12), np.full(12, 1 / 12), layers=None, where="")
     # a rectangle of the tangent plane, half sides x and y, has 4 asin(x y / sqrt((1 + x2)(1 + y2)))
     x, y = math.tan(math.radians(2.1)), math.tan(math.radians(3.3))
     solid = 4.0 * math.asin(x * y / math.sqrt((1 + x * x) * (1 + y * y)))
-    held = coverage(even, [square_field("f", 77.0, dec, 4.2, 6.6), SkyField("c", 300.0, dec, (), 5.0)]).of_each()
+    held = coverage(
+        even, [square_field("f", 77.0, dec, width=4.2, height=6.6), SkyField("c", 300.0, dec, (), 5.0)]
+    ).of_each()
     cap = 2 * math.pi * (1 - math.cos(math.radians(5.0)))
     assert held * 4 * math.pi == pytest.approx([solid, cap], rel=1e-3)
 
 
 def test_greedy_counts_nothing_twice_and_is_never_worse_than_plain(rng):
     values = smooth(4, rng)
-    skymap = make_skymap(np.full(len(values), 4), np.arange(len(values)), values, None, "")
-    fields = [square_field(str(k), ra, dec, 15.0) for k, (ra, dec) in enumerate(
+    skymap = make_skymap(np.full(len(values), 4), np.arange(len(values)), values, layers=None, where="")
+    fields = [square_field(str(k), ra, dec, width=15.0) for k, (ra, dec) in enumerate(
         zip(rng.uniform(0, 360, 80), rng.uniform(-80, 80, 80), strict=True))]  # fmt: skip
     found = coverage(skymap, fields)
     allowed = np.arange(80) % 7 != 0

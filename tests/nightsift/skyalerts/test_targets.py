@@ -21,7 +21,7 @@ from nightsift.skyalerts.event_store.targets import (
     write_target,
 )
 
-NEAR = square_field("near", 30.0, 40.0, 2.0)
+NEAR = square_field("near", 30.0, 40.0, width=2.0)
 FAR = SkyField("far", 200.0, -89.0, (), 3.0, units=("south-1",))
 TARGET = Target("S1", 60000.0, 60003.0, "active", (NEAR, FAR), (0.3, 0.1), excluded=("north-2",), revision=2)
 

@@ -23,7 +23,7 @@ def test_a_plane_comes_back(rng, shape):
     y, x = np.mgrid[: shape[0], : shape[1]]
     plane = 500.0 + 0.02 * x - 0.014 * y
     data = (plane + rng.normal(size=shape)).astype(np.float32)
-    surface = fit_surface(data, np.zeros(shape, dtype=np.uint16), ALL, 32, 1)
+    surface = fit_surface(data, np.zeros(shape, dtype=np.uint16), ALL, cell=32, stride=1)
     out = rows_of(surface, shape)
     assert np.abs(out - plane).max() < 0.5
     assert surface.sigma == pytest.approx(1.0, abs=0.06)
@@ -38,7 +38,7 @@ def test_stars_and_masked_pixels_do_not_count(rng):
     mask = np.zeros(shape, dtype=np.uint16)
     mask[40:90, 100:140] = 1
     data[40:90, 100:140] = np.nan
-    out = rows_of(fit_surface(data, mask, ALL, 64, 2), shape)
+    out = rows_of(fit_surface(data, mask, ALL, cell=64, stride=2), shape)
     assert np.isfinite(out).all()
     assert np.abs(out - 100).max() < 0.5
 
@@ -47,12 +47,12 @@ def test_stars_and_masked_pixels_do_not_count(rng):
 def test_whole_numbers_tell_fractions(rng, level):
     """Counts of a detector whose noise is no larger than their step."""
     data = np.rint(level + 0.8 * rng.normal(size=(512, 512))).astype(np.float32)
-    surface = fit_surface(data, np.zeros(data.shape, dtype=np.uint16), ALL, 64, 1)
+    surface = fit_surface(data, np.zeros(data.shape, dtype=np.uint16), ALL, cell=64, stride=1)
     assert surface.levels.mean() == pytest.approx(level, abs=0.08)
 
 
 def test_nothing_usable_is_told():
-    surface = fit_surface(np.zeros((64, 64), np.float32), np.ones((64, 64), np.uint16), ALL, 16)
+    surface = fit_surface(np.zeros((64, 64), np.float32), np.ones((64, 64), np.uint16), ALL, cell=16)
     assert np.isnan(surface.sigma)
     assert (rows_of(surface, (64, 64)) == 0).all()
 
@@ -60,5 +60,5 @@ def test_nothing_usable_is_told():
 def test_threads_and_strides_agree(rng):
     data = (50 + rng.normal(size=(640, 640))).astype(np.float32)
     mask = np.zeros(data.shape, dtype=np.uint16)
-    whole, every_second = (fit_surface(data, mask, ALL, 64, stride).levels for stride in (1, 2))
+    whole, every_second = (fit_surface(data, mask, ALL, cell=64, stride=stride).levels for stride in (1, 2))
     assert np.std(whole - every_second) < 0.05

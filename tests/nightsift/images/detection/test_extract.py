@@ -62,7 +62,9 @@ def run(frame, psf, wcs=None, **options):
     unit = options.pop("unit", make_unit())
     science = frame.replace(wcs=wcs)
     difference = subtracted(frame, psf, **options)
-    return records(extract(difference, Pair(science, science), unit, ZeroPoint(25.0, 0.01, 20, 0.02), "t-1"))
+    return records(
+        extract(difference, Pair(science, science), unit, zero_point=ZeroPoint(25.0, 0.01, 20, 0.02), template_id="t-1")
+    )
 
 
 def records(table):
@@ -123,7 +125,9 @@ def test_noise_alone_gives_the_expected_few(rng):
 def test_empty_is_typed(rng):
     frame = blank(rng, (100, 100))
     difference = subtracted(frame, gaussian_psf(3.0, frame.shape))
-    table = extract(difference, Pair(frame, frame), make_unit(9.0), ZeroPoint(25.0, 0.01, 20, 0.02), "t")
+    table = extract(
+        difference, Pair(frame, frame), make_unit(9.0), zero_point=ZeroPoint(25.0, 0.01, 20, 0.02), template_id="t"
+    )
     assert table.num_rows == 0
     assert table.schema.equals(tables.CANDIDATES)
 
@@ -247,7 +251,9 @@ def test_nan_and_missing_data_do_not_spread(rng):
     score = matched_filter(frame.data, psf, SIGMA)
     score[100:120, 100:120] = np.nan
     difference = Difference(data, variance, mask, score, psf, "test", "template", 1.0)
-    table = extract(difference, Pair(frame, frame), make_unit(), ZeroPoint(np.nan, np.nan, 0, np.nan), "t")
+    table = extract(
+        difference, Pair(frame, frame), make_unit(), zero_point=ZeroPoint(np.nan, np.nan, 0, np.nan), template_id="t"
+    )
     assert table.num_rows == 1
     assert table["mag"].null_count == 1
     assert table["flags"][0].as_py() == 0

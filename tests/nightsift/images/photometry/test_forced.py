@@ -85,7 +85,7 @@ def test_empty_sky_has_no_bias_and_limits_hold(rng):
     psf = moffat_psf()
     x, y = grid(rng, 16.0)
     difference = observe(rng, x[:0], y[:0], x[:0], psf, from_data=True)
-    table = forced_photometry(difference, x, y, ZERO)
+    table = forced_photometry(difference, x, y, zero_point=ZERO)
     snr, error = column(table, "snr"), column(table, "flux_err")
     assert abs(snr.mean()) < 4.5 / np.sqrt(len(snr))
     assert np.median(column(table, "limit_5") / error) > 5
@@ -103,7 +103,7 @@ def test_empty_sky_has_no_bias_and_limits_hold(rng):
 def test_magnitudes_of_both_signs(rng):
     psf = moffat_psf()
     x, y, flux = np.array([100.0, 200.3]), np.array([100.0, 150.7]), np.array([6000.0, -6000.0])
-    table = forced_photometry(observe(rng, x, y, flux, psf), x, y, ZERO)
+    table = forced_photometry(observe(rng, x, y, flux, psf), x, y, zero_point=ZERO)
     assert column(table, "mag") == pytest.approx([25 - 2.5 * np.log10(6000)] * 2, abs=0.08)
     flags = table["flags"].to_pylist()
     assert not flags[0]
@@ -116,7 +116,7 @@ def test_masks_edges_and_places_outside(rng):
     difference = observe(rng, x[:3], y[:3], np.full(3, 5000.0), psf)
     difference.mask[195:206, 195:206] = Mask.SATURATED
     difference.mask[270:331, 270:331] = Mask.NO_DATA
-    table = forced_photometry(difference, x, y, ZERO)
+    table = forced_photometry(difference, x, y, zero_point=ZERO)
     flags = table["flags"].to_pylist()
     assert flags[0] == 0
     assert flags[1] & Flag.SATURATED
@@ -145,7 +145,7 @@ def test_connected_areas():
     mask[5:9, 20:22] = Mask.BLEED  # touches the first by a corner
     mask[20:25, 10:12] = Mask.SATURATED
     columns, rows = np.array([4, 21, 10, 30, 39, 0]), np.array([3, 8, 24, 15, 29, 0])
-    labels = areas_of(mask, Mask.SATURATED | Mask.BLEED, columns, rows)
+    labels = areas_of(mask, Mask.SATURATED | Mask.BLEED, columns, rows=rows)
     assert labels[0] == labels[1] > 0
     assert labels[2] > 0
     assert labels[2] != labels[0]

@@ -67,7 +67,7 @@ def test_flux_pulls_are_unit_gaussian_in_white_and_correlated_noise(rng, blur):
     crowded = Difference(
         difference.data + stars, difference.variance, difference.mask, difference.score, psf, "t", "template", 1.0
     )
-    fits = fluxes_at(crowded, gx, gy, factor)
+    fits = fluxes_at(crowded, gx, gy, factor=factor)
     pull = (fits.flux - 500.0) / fits.flux_err
     assert 0.9 < pull.std() < 1.1
     assert abs(pull.mean()) < 0.2
@@ -84,7 +84,7 @@ def test_psf_flux_ignores_masked_pixels_and_falls_back_to_them(rng):
     data[101, 101], mask[101, 101] = 1e5, Mask.COSMIC_RAY
     mask[85:116, 185:216] = Mask.STREAK
     difference = Difference(data, frame.variance, mask, np.zeros(SHAPE, np.float32), psf, "t", "template", 1.0)
-    fits = fluxes_at(difference, np.array([100.0, 200.0, -50.0]), np.array([100.0, 100.0, 3.0]), 1.0)
+    fits = fluxes_at(difference, np.array([100.0, 200.0, -50.0]), np.array([100.0, 100.0, 3.0]), factor=1.0)
     assert fits.flux[:2] == pytest.approx([5000, 5000], rel=0.03)
     assert fits.bits[0] == Mask.COSMIC_RAY
     assert fits.bits[1] == Mask.STREAK
@@ -99,7 +99,7 @@ def test_aperture_flux_and_error(rng):
     gx, gy = (a.ravel() for a in np.meshgrid(np.arange(20, 500, 16.0), np.arange(20, 480, 16.0)))
     frame = frame_of(rng.normal(0, SIGMA, SHAPE), SIGMA**2)
     stars = inject_stars(frame_of(np.zeros(SHAPE), 1), gx, gy, np.full(gx.size, 3000.0), psf).data
-    flux, error = aperture_fluxes(difference_of(frame.replace(data=frame.data + stars), psf), gx, gy, 6.0)
+    flux, error = aperture_fluxes(difference_of(frame.replace(data=frame.data + stars), psf), gx, gy, radius=6.0)
     assert ((flux - 3000.0) / error).std() == pytest.approx(1.0, abs=0.1)
     assert flux.mean() == pytest.approx(3000, rel=0.01)
 

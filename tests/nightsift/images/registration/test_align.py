@@ -107,7 +107,7 @@ def test_pattern(rng, blank, case, n, size):
     change["bend"] = size * change.get("bend", 0.0)
     sky = Sky(rng, n, size, **change)
     stars, reference = sky.pair()
-    alignment = align(blank(size), stars, template_of(blank(size), reference), OPTIONS)
+    alignment = align(blank(size), stars, template_of(blank(size), reference), options=OPTIONS)
     assert alignment.method == "pattern"
     assert alignment.residual < 0.15
     assert alignment.wcs is None
@@ -117,15 +117,15 @@ def test_pattern(rng, blank, case, n, size):
 def test_the_grid_gets_finer_where_the_mapping_bends(rng, blank):
     sky = Sky(rng, 800, 1000, bend=25.0)
     stars, reference = sky.pair()
-    found = register(blank(1000), stars, blank(1000), reference, OPTIONS)
-    alignment = align(blank(1000), stars, template_of(blank(1000), reference), OPTIONS)
+    found = register(blank(1000), stars, blank(1000), reference_stars=reference, options=OPTIONS)
+    alignment = align(blank(1000), stars, template_of(blank(1000), reference), options=OPTIONS)
     assert alignment.step < 32
     xy = rng.uniform(30, 970, (2000, 2))  # where stars end, so does the curved part, with a kink
     error = np.column_stack(alignment.to_template(*xy.T)) - found.mapping(xy)
     assert np.abs(error).max() < 0.006
     straight = Sky(rng, 800, 1000)
     stars, reference = straight.pair()
-    assert align(blank(1000), stars, template_of(blank(1000), reference), OPTIONS).step == 32
+    assert align(blank(1000), stars, template_of(blank(1000), reference), options=OPTIONS).step == 32
 
 
 def test_sparse(rng, blank):
@@ -149,7 +149,7 @@ def test_crowded(rng, blank):
     sky = Sky(rng, 10000, 2000, rotation(0.01), (13.0, -8.0), bend=5.0)
     stars, reference = sky.pair()
     assert len(stars) > 8000
-    alignment = align(blank(2000), stars, template_of(blank(2000), reference), OPTIONS)
+    alignment = align(blank(2000), stars, template_of(blank(2000), reference), options=OPTIONS)
     assert alignment.matched > 1000
     check(sky, alignment, 0.05)
 
@@ -158,7 +158,7 @@ def test_crowded(rng, blank):
 def test_a_wrong_field_is_refused(rng, blank, n):
     one, other = Sky(rng, n, 1000), Sky(rng, n, 1000)
     with pytest.raises(AlignmentFailed, match="made-up-1 does not match its template"):
-        align(blank(1000), one.pair()[0], template_of(blank(1000), other.pair()[1]), OPTIONS)
+        align(blank(1000), one.pair()[0], template_of(blank(1000), other.pair()[1]), options=OPTIONS)
 
 
 def make_wcs(centre=(150.0, 2.0), scale=1.0, angle=0.0, size=1000, bend=0.0):
@@ -171,7 +171,7 @@ def make_wcs(centre=(150.0, 2.0), scale=1.0, angle=0.0, size=1000, bend=0.0):
     u = (xy - size / 2) / size
     bent = xy + bend * u * (u**2).sum(1)[:, None]
     middle = np.array([size / 2, size / 2])
-    return fit_tan_sip(xy, plain.all_pix2world(bent, 0), middle, np.array(centre))
+    return fit_tan_sip(xy, plain.all_pix2world(bent, 0), middle, centre_sky=np.array(centre))
 
 
 @pytest.mark.parametrize("bend", [0.0, 25.0])
@@ -185,7 +185,7 @@ def test_wcs_refined(rng, blank, bend):
     inside = ((there > 0) & (there < 1000)).all(axis=1)
     stars = star_table(xy + rng.normal(0, 0.05, xy.shape), flux)
     reference = star_table(there[inside] + rng.normal(0, 0.05, there[inside].shape), flux[inside])
-    alignment = align(blank(1000, header), stars, template_of(blank(1000, reference_wcs), reference), OPTIONS)
+    alignment = align(blank(1000, header), stars, template_of(blank(1000, reference_wcs), reference), options=OPTIONS)
     assert alignment.method == "wcs"
     assert alignment.residual < 0.12
     assert alignment.wcs is not None
@@ -201,7 +201,7 @@ def test_wrong_wcs_falls_back_to_the_pattern_and_inherits(rng, blank):
     true, wrong = make_wcs(), make_wcs((12.0, -60.0), angle=2.0)
     sky = Sky(rng, 200, 1000, shift=(30.0, 20.0))
     stars, reference = sky.pair()
-    alignment = align(blank(1000, wrong), stars, template_of(blank(1000, true), reference), OPTIONS)
+    alignment = align(blank(1000, wrong), stars, template_of(blank(1000, true), reference), options=OPTIONS)
     assert alignment.method == "pattern"
     middle = np.array([[500.0, 500.0]])
     np.testing.assert_allclose(
@@ -213,7 +213,7 @@ def test_use_wcs_can_be_switched_off(rng, blank):
     sky = Sky(rng, 200, 1000)
     stars, reference = sky.pair()
     off = OPTIONS.model_copy(update={"use_wcs": False})
-    alignment = align(blank(1000, make_wcs()), stars, template_of(blank(1000, make_wcs()), reference), off)
+    alignment = align(blank(1000, make_wcs()), stars, template_of(blank(1000, make_wcs()), reference), options=off)
     assert alignment.method == "pattern"
 
 
@@ -221,11 +221,16 @@ def test_limits_of_the_unit_are_kept(rng, blank):
     sky = Sky(rng, 200, 1000)
     stars, reference = sky.pair()
     with pytest.raises(AlignmentFailed, match="5000 matched stars needed") as caught:
-        align(blank(1000), stars, template_of(blank(1000), reference), OPTIONS.model_copy(update={"min_stars": 5000}))
+        align(
+            blank(1000),
+            stars,
+            template_of(blank(1000), reference),
+            options=OPTIONS.model_copy(update={"min_stars": 5000}),
+        )
     assert caught.value.facts["matched"] > 100
     strict = OPTIONS.model_copy(update={"max_residual": 0.01})
     with pytest.raises(AlignmentFailed, match="at most"):
-        align(blank(1000), stars, template_of(blank(1000), reference), strict)
+        align(blank(1000), stars, template_of(blank(1000), reference), options=strict)
 
 
 def test_too_few_stars_to_match(rng, blank):
@@ -233,7 +238,7 @@ def test_too_few_stars_to_match(rng, blank):
     stars, reference = sky.pair()
     for few in (0, 1, 2, 3):
         with pytest.raises(AlignmentFailed):
-            align(blank(1000), stars[:few], template_of(blank(1000), reference), OPTIONS)
+            align(blank(1000), stars[:few], template_of(blank(1000), reference), options=OPTIONS)
 
 
 def test_no_extrapolation_beyond_the_stars(rng, blank):
@@ -241,7 +246,9 @@ def test_no_extrapolation_beyond_the_stars(rng, blank):
     sky = Sky(rng, 400, 1000, shift=(4.0, 2.0))
     stars, reference = sky.pair()
     corner = stars[(stars["x"] < 450) & (stars["y"] < 450)]
-    alignment = align(blank(1000), corner, template_of(blank(1000), reference), OPTIONS.model_copy(update={"order": 5}))
+    alignment = align(
+        blank(1000), corner, template_of(blank(1000), reference), options=OPTIONS.model_copy(update={"order": 5})
+    )
     x, y = alignment.to_template(999.0, 999.0)
     assert np.hypot(x - 1003.0, y - 1001.0) < 1.0
 
@@ -252,7 +259,7 @@ def test_masked_stars_do_not_lead_astray(rng, blank):
     blend = stars[:60].copy()
     stars["flag"][:60] = Mask.DEFECT.value
     stars["x"][:60] += rng.uniform(-2, 2, len(blend))
-    alignment = align(blank(1000), stars, template_of(blank(1000), reference), OPTIONS)
+    alignment = align(blank(1000), stars, template_of(blank(1000), reference), options=OPTIONS)
     assert alignment.residual < 0.15
 
 
@@ -264,7 +271,7 @@ def test_images_to_a_twentieth_of_a_pixel(rng, make_frame, star_list):
     turned = (np.column_stack((x, y)) - c) @ rotation(0.02).T + c + (7.3, -4.6)
     frame = make_frame(x, y, flux, shape)
     reference = make_frame(*turned.T, flux * 1.3, shape, sigma=1.9)
-    alignment = align(frame, find_stars(frame), template_of(reference, find_stars(reference)), OPTIONS)
+    alignment = align(frame, find_stars(frame), template_of(reference, find_stars(reference)), options=OPTIONS)
     assert alignment.residual < 0.1
     assert alignment.matched > 80
     grid = rng.uniform(0, 499, (200, 2))

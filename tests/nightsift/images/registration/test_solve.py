@@ -29,7 +29,7 @@ def test_finds_orientation_among_unrelated_sources(rng, parity, angle):
     seen = rng.permutation(60)[:40]
     stars = np.concatenate([np.stack([x, y], 1)[seen], spurious])[rng.permutation(100)]
     stars += rng.normal(0, 0.15, stars.shape)
-    solution = solve(stars[:, 0], stars[:, 1], (ra, dec), (130.02, 35.03), 4.0, SHAPE)
+    solution = solve(stars[:, 0], stars[:, 1], (ra, dec), pointing=(130.02, 35.03), pixel_scale=4.0, shape=SHAPE)
     found = np.stack(solution.wcs.all_world2pix(ra, dec, 0), axis=1)
     assert np.median(np.hypot(*(found - np.stack([x, y], 1)).T)) < 0.2
     assert solution.matched >= 35
@@ -38,10 +38,17 @@ def test_finds_orientation_among_unrelated_sources(rng, parity, angle):
 def test_unrelated_positions_are_refused(rng):
     _, x, y, ra, dec = _field(rng, 1, 0.0)
     with pytest.raises(AlignmentFailed, match="beyond chance"):
-        solve(rng.permutation(x), y, (ra, dec), (130.0, 35.0), 4.0, SHAPE)
+        solve(rng.permutation(x), y, (ra, dec), pointing=(130.0, 35.0), pixel_scale=4.0, shape=SHAPE)
 
 
 def test_too_few_positions_are_said():
     few = np.arange(4.0)
     with pytest.raises(AlignmentFailed, match="only 4 catalogue positions and 4 stars"):
-        solve(few * 50, few * 60, (130.0 + few / 60, 35.0 + few / 60), (130.0, 35.0), 4.0, SHAPE)
+        solve(
+            few * 50,
+            few * 60,
+            (130.0 + few / 60, 35.0 + few / 60),
+            pointing=(130.0, 35.0),
+            pixel_scale=4.0,
+            shape=SHAPE,
+        )

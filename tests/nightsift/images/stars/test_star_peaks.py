@@ -21,7 +21,7 @@ def noisy(rng, stars, shape=(160, 200), sigma=1.6):
 
 def peaks(data, variance, mask=None, threshold=5.0):
     mask = np.zeros(data.shape, dtype=np.uint16) if mask is None else mask
-    return find_star_peaks(data, variance, mask, DARK, 1.2, threshold)
+    return find_star_peaks(data, variance, mask, dark=DARK, sigma=1.2, threshold=threshold)
 
 
 def test_the_score_is_that_of_a_gaussian_filter(rng):
