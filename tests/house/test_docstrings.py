@@ -44,7 +44,7 @@ def public_objects(module: ModuleType) -> Iterator[str]:
             yield f"{module.__name__}.{name}"
         elif inspect.isclass(value):
             yield f"{module.__name__}.{name}"
-            for member, of in vars(value).items():
+            for member, of in list(vars(value).items()):  # pydantic adds some when a signature is asked for
                 function = getattr(of, "__func__", of)
                 if not member.startswith("_") and (inspect.isfunction(function) or isinstance(of, property)):
                     yield f"{module.__name__}.{name}.{member}"
