@@ -126,6 +126,23 @@ def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
     return found
 
 
+def positional(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """How many parameters of a function may be given by position, its own object not counted."""
+    names = [one.arg for one in (*function.args.posonlyargs, *function.args.args)]
+    return len(names) - (names[:1] in (["self"], ["cls"]))
+
+
+def passed_on(trees: Iterable[ast.AST]) -> set[str]:
+    """Names that are used as values and not only called: callbacks, whose callers give parameters by position."""
+    named: set[str] = set()
+    for tree in trees:
+        called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load) and id(node) not in called:
+                named.add(node.id if isinstance(node, ast.Name) else node.attr)
+    return named
+
+
 def is_compiled(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """Whether numba compiles a function: its compiled functions know no keyword-only parameters."""
     return any(re.search(r"\b(n?jit|vectorize|guvectorize)\b", ast.unparse(one)) for one in node.decorator_list)
@@ -149,6 +166,23 @@ def test_names_are_those_of_the_field(file: Path) -> None:
     assert file.stem not in EMPTY_NAMES
     named = {name for name in [file.stem, *names_of(ast.parse(file.read_text()))] if words(name) & PRIVATE_DIALECT}
     assert not named, f"{sorted(named)}: name them by what a colleague would search for"
+
+
+def test_parameters_after_the_third_are_given_by_name() -> None:
+    """But for compiled functions, which know no such parameters, commands (options of a user) and callbacks."""
+    trees = {relative(file): ast.parse(file.read_text()) for file in PRODUCT}
+    callbacks = passed_on(trees.values()) | {"subtract"}  # the methods of subtraction are called as one protocol
+    found = [
+        f"{file}:{node.lineno} {node.name}"
+        for file, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and positional(node) > MOST_POSITIONAL
+        and not is_compiled(node)
+        and not file.startswith("nightsift/cli/")
+        and node.name not in callbacks
+    ]
+    assert not found
 
 
 def test_folders_are_small() -> None:
@@ -189,4 +223,6 @@ def test_the_measures_themselves() -> None:
     }
     assert imports_of(ast.parse("from a import b\ndef f():\n    import c"), ["a", "a.b", "c"]) == {"a.b", "c"}
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+    assert positional(ast.parse("def f(self, a, /, b, *, c): pass").body[0]) == 2  # type: ignore[arg-type]
+    assert passed_on([ast.parse("run(f, a.g)\nh()")]) == {"f", "g", "a"}
     assert is_compiled(ast.parse("@nb.njit(cache=True)\ndef f(): pass").body[0])  # type: ignore[arg-type]
