@@ -63,11 +63,13 @@ test-all:
 	@$(MAKE) test SELECT=
 
 bench: $(STAMP)
-	@for name in startup subtraction_stages pipeline; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
-	@echo "== comparison" && $(BIN)/python benchmarks/comparison.py --seed 101 --pairs $(BENCH)/pairs --out $(BENCH)
+	@for name in operations/startup subtraction/stages operations/pipeline; do \
+		echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
+	@echo "== comparison" && $(BIN)/python benchmarks/subtraction/comparison.py --seed 101 --pairs $(BENCH)/pairs --out $(BENCH)
 
 figures: $(STAMP)
-	@$(BIN)/python benchmarks/figures.py --pairs $(BENCH)/pairs $(if $(wildcard $(BENCH)/table.json),--comparison $(BENCH)/table.json)
+	@$(BIN)/python benchmarks/subtraction/figures.py --pairs $(BENCH)/pairs \
+		$(if $(wildcard $(BENCH)/table.json),--comparison $(BENCH)/table.json)
 
 format: $(STAMP)
 	@$(BIN)/ruff check --fix --select I . ; $(BIN)/ruff format .

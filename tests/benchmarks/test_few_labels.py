@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from benchmarks.realbogus.few_labels import fit_correction
+from benchmarks.transfer.few_labels import fit_correction
 from models.calibration.metrics import nll
 
 

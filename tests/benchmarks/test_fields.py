@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from benchmarks.subtraction import fields, optics, quality, transients
 
 
 @pytest.fixture(scope="module")
-def bench():
-    """The modules of benchmarks/, which is no package."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import fields
-        import ideal
-        import optics
-        import quality
-        import transients
-
-        yield SimpleNamespace(fields=fields, quality=quality, optics=optics, transients=transients, ideal=ideal)
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+def drawn():
+    return fields.draw("galaxies", (512, 512), seed=4)
 
 
-@pytest.fixture(scope="module")
-def drawn(bench):
-    return bench.fields.draw("galaxies", (512, 512), seed=4)
-
-
-def test_point_sources_keep_their_flux_and_their_place(bench):
-    psf = bench.optics.Optics((101, 101), 2.2, 3.3, e1=0.2, e2=-0.1)
+def test_point_sources_keep_their_flux_and_their_place():
+    psf = optics.Optics((101, 101), 2.2, 3.3, e1=0.2, e2=-0.1)
     for dx, dy in ((0.0, 0.0), (0.5, 0.25), (-0.37, 0.49)):
         image = np.zeros((401, 401))
         psf = dataclasses.replace(psf, shape=image.shape)
@@ -47,8 +29,8 @@ def test_point_sources_keep_their_flux_and_their_place(bench):
             assert (image * axis)[near].sum() / image[near].sum() == pytest.approx(where, abs=2e-3)
 
 
-def test_a_pixel_holds_the_integral_of_the_profile(bench):
-    psf = bench.optics.Optics((41, 41), 2.2, 3.3, e1=0.1, e2=0.05)
+def test_a_pixel_holds_the_integral_of_the_profile():
+    psf = optics.Optics((41, 41), 2.2, 3.3, e1=0.1, e2=0.05)
     coarse = psf.stamp(20, 20, 10, 0.3, -0.2)
     n = 15
     steps = (np.arange(21 * n) + 0.5) / n - 10.5
@@ -69,17 +51,17 @@ def test_variance_is_that_of_the_noise(drawn):
         assert frame.data[sky].var() == pytest.approx(level, rel=0.03)
 
 
-def test_snr_of_perfect_knowledge_agrees_with_noise_drawn_afresh(bench):
-    science = bench.optics.Optics((99, 99), 3.0, 3.3)
-    template = bench.optics.Optics((99, 99), 2.4, 3.1)
-    truth = bench.fields.Truth("", 0, *(np.zeros(0),) * 3, science, template, 0.83, (300.0, 40.0))
-    flux = 10.0 / bench.transients.snr_per_flux(science, template, 49, 49, 300.0, 40.0)
+def test_snr_of_perfect_knowledge_agrees_with_noise_drawn_afresh():
+    science = optics.Optics((99, 99), 3.0, 3.3)
+    template = optics.Optics((99, 99), 2.4, 3.1)
+    truth = fields.Truth("", 0, *(np.zeros(0),) * 3, science, template, 0.83, (300.0, 40.0))
+    flux = 10.0 / transients.snr_per_flux(science, template, 49, 49, 300.0, 40.0)
     rng = np.random.default_rng(1)
     shown = flux * science.stamp(49, 49, 49)
     found = []
     for _ in range(300):
         noise = [rng.normal(0, np.sqrt(v), (99, 99)) for v in (300.0, 40.0)]
-        found.append(bench.transients.perfect_score(truth, [noise[0] + shown, noise[1]], 49, 49, 300.0, 40.0))
+        found.append(transients.perfect_score(truth, [noise[0] + shown, noise[1]], 49, 49, 300.0, 40.0))
     # The largest of nine pixels lies a little above the one in the middle.
     assert np.mean(found) == pytest.approx(10.0, abs=0.25)
     assert np.std(found) == pytest.approx(1.0, abs=0.13)
@@ -94,31 +76,31 @@ def test_drawn_transients_have_the_statistic_that_is_told(drawn):
     assert 0.5 < pull.std() < 1.7
 
 
-def test_same_seed_same_pair_and_files_keep_it(bench, drawn, tmp_path):
-    path = bench.fields.cached(tmp_path, "galaxies", (512, 512), 4)
-    pair, truth = bench.fields.load(path)
+def test_same_seed_same_pair_and_files_keep_it(drawn, tmp_path):
+    path = fields.cached(tmp_path, "galaxies", (512, 512), 4)
+    pair, truth = fields.load(path)
     np.testing.assert_array_equal(pair.science.data, drawn[0].science.data)
     np.testing.assert_array_equal(truth.transients, drawn[1].transients)
     assert truth.science == drawn[1].science
 
 
-def test_quality_of_a_perfect_and_of_a_spoilt_difference(bench, drawn):
+def test_quality_of_a_perfect_and_of_a_spoilt_difference(drawn):
     pair, truth = drawn
-    perfect = _ideal_difference(bench, pair, truth)
-    told = bench.quality.measure(perfect, pair, truth, white=False)
-    assert told["residual"] == pytest.approx(1.0, abs=0.08)
+    perfect = _ideal_difference(pair, truth)
+    measured = quality.measure(perfect, pair, truth, white=False)
+    assert measured["residual"] == pytest.approx(1.0, abs=0.08)
     # Eight bright transients only: their mean is known to half a percent, the pulls of all to a third.
-    assert abs(told["flux_bias"]) < 0.02
-    assert 0.5 < told["pull_std"] < 1.7
+    assert abs(measured["flux_bias"]) < 0.02
+    assert 0.5 < measured["pull_std"] < 1.7
     perfect.data = perfect.data + 0.02 * (pair.science.data - perfect.data)
-    spoilt = bench.quality.measure(perfect, pair, truth, white=False)
-    assert spoilt["residual"] > told["residual"] + 0.1
+    spoilt = quality.measure(perfect, pair, truth, white=False)
+    assert spoilt["residual"] > measured["residual"] + 0.1
 
 
-def _ideal_difference(bench, pair, truth):
+def _ideal_difference(pair, truth):
     """The science frame less its true stars and galaxies, and less the transients that faded."""
     static = np.zeros(pair.science.shape)
-    points = bench.fields._galaxy_points(truth.galaxies)
+    points = fields._galaxy_points(truth.galaxies)
     for x, y, flux in ((truth.stars["x"], truth.stars["y"], truth.stars["flux"]), points):
         truth.science.add(static, x, y, flux, 0.002)
     faded = truth.transients[truth.transients["flux"] < 0]

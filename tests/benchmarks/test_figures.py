@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from benchmarks.subtraction import figures
 
 
-@pytest.fixture(scope="module")
-def figures():
-    """The module of benchmarks/, which is no package."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import figures
-
-        yield figures
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-
-
-def test_montage_keeps_every_image_in_its_place(figures) -> None:
+def test_montage_keeps_every_image_in_its_place() -> None:
     images = np.random.default_rng(1).normal(size=(2, 3, 5, 5))
     shown = figures.montage(images)
     assert shown.shape == (2 * 6 + 1, 3 * 6 + 1)
@@ -32,7 +19,7 @@ def test_montage_keeps_every_image_in_its_place(figures) -> None:
 
 
 @pytest.mark.parametrize("size", [9, 13, 31])
-def test_crop_keeps_the_middle(figures, size: int) -> None:
+def test_crop_keeps_the_middle(size: int) -> None:
     image = np.zeros((size, size))
     image[size // 2, size // 2] = 1.0
     shown = figures.crop(image)
@@ -40,16 +27,16 @@ def test_crop_keeps_the_middle(figures, size: int) -> None:
     assert shown[figures.CROP, figures.CROP] == 1.0
 
 
-def test_completeness_of_all_fields_is_summed(figures) -> None:
+def test_completeness_of_all_fields_is_summed() -> None:
     tables = [{"3-4": [4, 1, 1], "10-20": [5, 5, 4], "20-50": [2, 2, 2]}, {"3-4": [6, 2, 3], "10-20": [0, 0, 0]}]
     sums = {name: list(map(int, counts)) for name, counts in figures.sum_completeness(tables).items()}
     assert sums == {"3\u20134": [10, 3, 4], "> 10": [7, 7, 6]}
 
 
-def test_peers_are_drawn_from_a_table(figures, tmp_path: Path) -> None:
-    told = {
+def test_peers_are_drawn_from_a_table(tmp_path: Path) -> None:
+    peer = {
         "completeness": {"3-4": [4, 1, 1], "10-20": [5, 5, 4]},
         "false_plus": 0.0, "false_minus": 0.0, "residual_500": 1.02,
     }  # fmt: skip
-    figures.draw_peers(tmp_path / "peers.png", {"empty": {"hotpants": told, "~delta": told, "~sfft": {"reason": "no"}}})
+    figures.draw_peers(tmp_path / "peers.png", {"empty": {"hotpants": peer, "~delta": peer, "~sfft": {"reason": "no"}}})
     assert (tmp_path / "peers.png").read_bytes().startswith(b"\x89PNG")

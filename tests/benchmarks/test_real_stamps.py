@@ -10,7 +10,7 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.realbogus.real_stamps import (
+from benchmarks.transfer.real_stamps import (
     distance_to_nearest,
     read_atlas,
     read_btsbot,
@@ -93,7 +93,7 @@ def test_share_of_the_change() -> None:
     mask[4, 31, 31] = True
     share = share_of_change(Stamps(data, mask), [1, -1, -1, -1, 1])
     np.testing.assert_allclose(share[:3], [1, 1.5, 0], atol=0.05)
-    assert np.isnan(share[3]), "the difference has not the sign that is told"
+    assert np.isnan(share[3]), "the difference has not the sign of the candidate"
     assert np.isnan(share[4]), "a bad pixel in the aperture"
 
 

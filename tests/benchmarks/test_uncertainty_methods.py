@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from benchmarks.realbogus.ensemble import FeatureSet, HeadOptions, Heads, train_heads
-from benchmarks.realbogus.laplace import fit_laplace, quantiles
+from benchmarks.uncertainty.ensemble import FeatureSet, HeadOptions, Heads, train_heads
+from benchmarks.uncertainty.laplace import fit_laplace, quantiles
 from models.calibration.metrics import aurc, grouped_bootstrap, nll
 
 QUICK = HeadOptions(members=4, hidden=16, epochs=12, batch=128, learning_rate=1e-2)
