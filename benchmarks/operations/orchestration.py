@@ -13,27 +13,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from benchmarks.operations.servers import find_program, postgres, prefect_server
 
 ROOT = Path(__file__).resolve().parents[2]
 
 EXPOSURE_SECONDS = 10.0
 """An exposure of a survey takes about so long to reduce."""
 
-POSTGRES_USER = "nobody"
-"""PostgreSQL refuses to run as root: it is started as this user then."""
-
 CHILD = """
-import json, sys, time
+import sys
 from benchmarks.operations.orchestration import no_op_campaign
 no_op_campaign(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
 """
@@ -55,7 +52,7 @@ class Measured:
     samples: list[tuple[float, int, float, float]] = field(default_factory=list)
 
     def grown(self, before: tuple[int, dict[str, int]], after: tuple[int, dict[str, int]]) -> None:
-        """Keep by how much the database has grown: bytes, and rows by table."""
+        """Store by how much the database has grown: bytes, and rows by table."""
         self.database_bytes = after[0] - before[0]
         self.rows = {name: n - before[1][name] for name, n in after[1].items() if n != before[1][name]}
 
@@ -111,96 +108,6 @@ def usage(pid: int) -> tuple[float, float]:
             continue
         ticks += sum(int(fields[i]) for i in (11, 12, 13, 14))  # its own, and that of children that have ended
     return ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def tool(name: str) -> str | None:
-    """A program of PostgreSQL, on the PATH or where Debian keeps it."""
-    found = shutil.which(name)
-    return found or next((str(one) for one in sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))), None)
-
-
-def as_postgres(command: list[str]) -> list[str]:
-    return ["setpriv", f"--reuid={POSTGRES_USER}", "--clear-groups", *command] if os.geteuid() == 0 else command
-
-
-@contextmanager
-def postgres(folder: Path) -> Iterator[tuple[int, str, Callable[[str], str]]]:
-    """A PostgreSQL server of its own; its process, the URL for Prefect, and a way to ask it."""
-    initdb, server, psql = tool("initdb"), tool("postgres"), tool("psql")
-    if not (initdb and server and psql):
-        raise SystemExit("PostgreSQL needs initdb, postgres and psql")
-    data, port = folder / "pg", free_port()
-    data.mkdir()
-    if os.geteuid() == 0:
-        shutil.chown(data, POSTGRES_USER)
-        folder.chmod(0o755)
-    subprocess.run(
-        as_postgres([initdb, "-D", str(data), "-U", "prefect", "-A", "trust", "-E", "UTF8"]), check=True,
-        stdout=subprocess.DEVNULL, cwd="/",
-    )  # fmt: skip
-    options = ["-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", str(data)]
-    with (folder / "postgres.log").open("wb") as log:
-        process = subprocess.Popen(as_postgres([server, *options]), stdout=log, stderr=log, cwd="/")
-        ask = [psql, "-h", "127.0.0.1", "-p", str(port), "-U", "prefect", "-At"]
-
-        def query(sql: str, database: str = "prefect") -> str:
-            done = subprocess.run([*ask, "-d", database, "-c", sql], capture_output=True, text=True, check=True)
-            return done.stdout.strip()
-
-        try:
-            for _ in range(100):
-                try:
-                    query("CREATE DATABASE prefect", "postgres")
-                    break
-                except subprocess.CalledProcessError:
-                    time.sleep(0.3)
-            yield process.pid, f"postgresql+asyncpg://prefect@127.0.0.1:{port}/prefect", query
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-@contextmanager
-def prefect_server(folder: Path, database: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """A Prefect server on that database; its process, and the environment of its clients."""
-    port = free_port()
-    environment = {
-        **os.environ, "PREFECT_HOME": str(folder / "home"), "PREFECT_API_DATABASE_CONNECTION_URL": database,
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PREFECT_LOGGING_LEVEL": "ERROR",
-        "PREFECT_SERVER_UI_ENABLED": "false",
-    }  # fmt: skip
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        url = f"http://127.0.0.1:{port}/api"
-        try:
-            wait_for(url, 180.0)
-            yield process.pid, {**environment, "PREFECT_API_URL": url}
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
-def wait_for(url: str, seconds: float) -> None:
-    from urllib.error import URLError
-    from urllib.request import ProxyHandler, build_opener
-
-    opener, deadline = build_opener(ProxyHandler({})), time.monotonic() + seconds
-    while True:
-        try:
-            with opener.open(f"{url}/health", timeout=5.0) as reply:
-                if reply.status == 200:
-                    return
-        except (URLError, OSError):
-            pass
-        if time.monotonic() > deadline:
-            raise SystemExit(f"no Prefect server came up at {url}")
-        time.sleep(0.5)
 
 
 def watch(
@@ -327,7 +234,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench"))
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    ways = ([on_postgres] if tool("initdb") and tool("postgres") else []) + [on_sqlite]
+    ways = ([on_postgres] if find_program("initdb") and find_program("postgres") else []) + [on_sqlite]
     found = []
     for way in ways:
         for batch in given.batch:

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter, shift
 from scipy.special import expit
 
 from benchmarks.uncertainty.ensemble import FeatureSet, HeadOptions, train_heads
 from benchmarks.uncertainty.laplace import fit_laplace
+from benchmarks.uncertainty.methods_figure import WAYS, draw
 from models.calibration.calibrate import fit_calibration
 from models.calibration.metrics import (
     auc,
@@ -34,8 +34,6 @@ from models.calibration.metrics import (
     grouped_bootstrap,
     missed_and_fpr,
     nll,
-    reliability,
-    risk_coverage,
     threshold_at_missed,
 )
 from models.network.classifier import Classifier, flattened, trunk_features
@@ -50,12 +48,9 @@ from models.training.examples import TrainingSet, join, weights
 from models.training.split import SPLITS
 from models.training.train import TrainOptions, train
 from nightsift.core.frames import Stamps
-from nightsift.report.plots import COLOURS, STYLE
 
 SAMPLES = 20
 CHANGES = AugmentOptions(seeing=0, no_difference=0, no_template=0, no_science=0)
-WAYS = ("one head", "dropout", "ensemble", "laplace")
-LOOKS = dict(zip(WAYS, ("0.5", COLOURS[0], COLOURS[1], COLOURS[2]), strict=True))
 FAULTS = ("none", "defocus", "misaligned", "flux scale")
 OTHER = "another kind"
 FOR_VALIDATION = 2  # of the new units
@@ -198,62 +193,6 @@ def paired(logits: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray
     }
 
 
-def draw(
-    out: Path,
-    found: dict[str, Any],
-    shown: dict[str, dict[str, np.ndarray]],
-    labels: np.ndarray,
-    steps: dict[int, float],
-) -> None:
-    """NLL by fault, risk-coverage, reliability, spread of right and wrong decisions, number of samples."""
-    import matplotlib
-
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 6.6), layout="constrained", facecolor="white")
-        axes = figure.subplots(2, 3)
-        for place, name in enumerate(WAYS):
-            x = np.arange(len(found)) + 0.18 * (place - 1.5)
-            rows = [found[fault][name] for fault in found]
-            value, ranges = np.array([r["nll"] for r in rows]), np.array([r["nll_range"] for r in rows]).T
-            axes[0, 0].errorbar(
-                x, value, [value - ranges[0], ranges[1] - value], fmt="o", ms=4, color=LOOKS[name], label=name
-            )
-        axes[0, 0].set_xticks(range(len(found)), [fault.replace(" ", "\n") for fault in found])
-        axes[0, 0].set(
-            title="new units, as they are and with planted faults", ylabel="negative log-likelihood (nat)", yscale="log"
-        )
-        axes[0, 0].legend()
-        for axis, fault, title in ((axes[0, 1], "none", "new units"), (axes[0, 2], "defocus", "new units, defocused")):
-            for name in WAYS:
-                coverage, risk = risk_coverage(expit(shown[fault][name].astype(float)).mean(axis=0), labels)
-                axis.plot(coverage, 100 * risk, color=LOOKS[name], label=name)
-            axis.set(title=title, xlabel="part decided, surest first", ylabel="wrong decisions (%)", xlim=(0.5, 1))
-            highest = max(line.get_ydata()[line.get_xdata() >= 0.5].max() for line in axis.lines)
-            axis.set_ylim(-0.03 * highest, 1.1 * highest)
-        axes[1, 0].plot([0, 1], [0, 1], color="0.8")
-        for name in WAYS:
-            rows = reliability(expit(shown["none"][name].astype(float)).mean(axis=0), labels, 8)
-            axes[1, 0].plot([r["mean_score"] for r in rows], [r["real"] for r in rows], "o-", ms=3, color=LOOKS[name])
-        axes[1, 0].set(title="reliability, new units", xlabel="score", ylabel="part that is real")
-        for place, name in enumerate(WAYS[1:]):
-            summary = summarise(shown["none"][name])
-            wrong = (summary["score"] >= 0.5) != (labels == 1)
-            for side, rows in ((-0.15, ~wrong), (0.15, wrong)):
-                low, first, middle, last, high = np.percentile(summary["score_std"][rows], (5, 25, 50, 75, 95))
-                axes[1, 1].plot([place + side] * 2, [low, high], color=LOOKS[name], lw=1)
-                axes[1, 1].plot([place + side] * 2, [first, last], color=LOOKS[name], lw=7, solid_capstyle="butt")
-                axes[1, 1].plot(place + side, middle, "o", ms=4, color="white", mec=LOOKS[name])
-        axes[1, 1].set_xticks(range(3), WAYS[1:])
-        axes[1, 1].set(title="spread of right (left) and wrong (right) decisions", ylabel="score_std")
-        axes[1, 2].plot(list(steps), list(steps.values()), "o-", ms=4, color=LOOKS["dropout"])
-        axes[1, 2].set(
-            title="dropout: number of samples", xlabel="samples", ylabel="negative log-likelihood (nat)", xscale="log"
-        )
-        middle = float(np.median(list(steps.values())))
-        axes[1, 2].set_ylim(0.9 * middle, 1.1 * middle)
-        figure.savefig(out / "uncertainty.png", dpi=110)
-
-
 def asked() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -271,8 +210,8 @@ def asked() -> argparse.Namespace:
     return options
 
 
-def tell(found: dict[str, Any], against: dict[str, Any], maps: dict[str, Any]) -> None:
-    """The table on stdout."""
+def print_table(found: dict[str, Any], against: dict[str, Any], maps: dict[str, Any]) -> None:
+    """Print the figures of each way by fault."""
     print(
         f"{'fault':14s}{'way':10s}"
         + "".join(f"{name:>8s}" for name in ("NLL", "Brier", "ECE", "AUC", "FPR@1%", "AURC", "conf."))
@@ -329,7 +268,7 @@ def main() -> None:
         "auc_of_spread_for_fault": alarm, "nll_by_samples": steps,
     }  # fmt: skip
     (options.out / "uncertainty.json").write_text(json.dumps(results, indent=2) + "\n")
-    tell({**found, "calibrated": calibrated}, results["against_dropout"], maps)
+    print_table({**found, "calibrated": calibrated}, results["against_dropout"], maps)
     print("AUC of the spread for telling the fault:", json.dumps(alarm))
     print("NLL by samples:", {k: round(v, 4) for k, v in steps.items()}, "seconds:", seconds)
     draw(options.out, found, shown, new.labels, steps)
