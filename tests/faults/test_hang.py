@@ -20,10 +20,10 @@ from tasks import reduce
 
 plain = reduce.run_steps
 
-def run_steps(reduction, path, unit, archive):
+def run_steps(reduction, path, unit, *, archive):
     if path.name == os.environ.get("HANGS"):
         ctypes.CDLL(None).sleep(900)  # in C, where neither signals of Python nor threads get in
-    plain(reduction, path, unit, archive)
+    plain(reduction, path, unit, archive=archive)
 
 reduce.run_steps = run_steps
 

@@ -150,7 +150,7 @@ def test_only_exposures_are_shown_as_exposures_and_other_work_in_words(
 
     seen: dict[str, Tonight] = {}
 
-    def look(*_: object) -> Any:
+    def look(*_: object, **__: object) -> Any:
         seen.setdefault("now", tonight(archive))
         raise Seen
 
