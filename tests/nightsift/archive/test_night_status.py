@@ -164,7 +164,7 @@ def test_only_exposures_are_shown_as_exposures_and_other_work_in_words(
     assert running.startswith("north-7 on ")
     assert other.startswith("night watch (watch demo) on ")
 
-    monkeypatch.setattr("flows.skyalert_listener.AlertSession", lambda *_: SimpleNamespace(archive=archive))
+    monkeypatch.setattr("flows.skyalert_listener.AlertSession", lambda *_, **__: SimpleNamespace(archive=archive))
     monkeypatch.setattr("flows.skyalert_listener._workers", look)
     with pytest.raises(Seen):
         skyalert_listener.listen(survey, (), track=False)  # type: ignore[arg-type]
@@ -172,9 +172,9 @@ def test_only_exposures_are_shown_as_exposures_and_other_work_in_words(
     assert seen.pop("now").other_work[0].startswith("alert listener (alerts demo) on ")
 
     plan = SimpleNamespace(to_pylist=lambda: [{"unit": "north", "night": "2026-11-20"}])
-    monkeypatch.setattr("tasks.batch.campaigns", SimpleNamespace(read=lambda *_: None, read_plan=lambda *_: plan))
-    monkeypatch.setattr("tasks.batch._unit_of", lambda *_: SimpleNamespace(name="north"))
-    monkeypatch.setattr("tasks.batch.chunk_ledger", SimpleNamespace(opening=lambda *_: {}, read_one=look))
+    monkeypatch.setattr("tasks.batch.campaigns", SimpleNamespace(read=lambda *_, **__: None, read_plan=lambda *_, **__: plan))
+    monkeypatch.setattr("tasks.batch._unit_of", lambda *_, **__: SimpleNamespace(name="north"))
+    monkeypatch.setattr("tasks.batch.chunk_ledger", SimpleNamespace(opening=lambda *_, **__: {}, read_one=look))
     with pytest.raises(Seen):
         batch.reduce_batch.fn(str(archive.root), "archive-2026", 3)
     assert (seen["now"].running, len(seen["now"].other_work)) == ([], 1)
