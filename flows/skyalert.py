@@ -27,10 +27,10 @@ from nightsift.archive.survey import load_survey
 from nightsift.core.configuration import closest
 from nightsift.core.errors import BadSkyMap, ConfigurationError, SourceError
 from nightsift.core.times import mjd_of
-from nightsift.skyalerts.alert_session import AlertSession
 from nightsift.skyalerts.event_store.inbox import notices
 from nightsift.skyalerts.event_store.targets import Target, folder_of
 from nightsift.skyalerts.planning.planning import Action, fields_of, give, make_plan, ruling, sites_of
+from nightsift.skyalerts.skyalert_session import SkyAlertSession
 from tasks.discover import reduction_call
 from tasks.notify import notify_people
 from tasks.retry import run_logger
@@ -48,7 +48,7 @@ Poll = Callable[[], None]
 
 
 def run_alert(
-    desk: AlertSession, event: str, workers: Workers | None = None, tracked: bool = True, poll: Poll | None = None
+    desk: SkyAlertSession, event: str, workers: Workers | None = None, tracked: bool = True, poll: Poll | None = None
 ) -> Target:
     """Plan an event by the notice that rules it, reduce its exposures, rank its candidates: one flow run.
 
@@ -79,7 +79,7 @@ def run_alert(
 
 
 def follow_alert(
-    desk: AlertSession, event: str, workers: Workers | None = None, tracked: bool = True, poll: Poll | None = None
+    desk: SkyAlertSession, event: str, workers: Workers | None = None, tracked: bool = True, poll: Poll | None = None
 ) -> Target:
     """Take in the exposures that have come for an alert since it was ranked: one flow run.
 
@@ -105,7 +105,14 @@ def follow_alert(
 
 
 def _run(
-    body: Any, name: str, desk: AlertSession, *, event: str, workers: Workers | None, tracked: bool, poll: Poll | None
+    body: Any,
+    name: str,
+    desk: SkyAlertSession,
+    *,
+    event: str,
+    workers: Workers | None,
+    tracked: bool,
+    poll: Poll | None,
 ) -> Target:
     """Run a flow of the event alone: what is kept warm stays out of its parameters, which go to the server."""
 
@@ -119,7 +126,7 @@ def _run(
     return run_recorded(made, f"{event} notice {revision}", event, revision, tracked=tracked)
 
 
-def _alert(desk: AlertSession, event: str, workers: Workers | None, tracked: bool, poll: Poll | None) -> Target:
+def _alert(desk: SkyAlertSession, event: str, workers: Workers | None, tracked: bool, poll: Poll | None) -> Target:
     run = _steps(tracked)
     alert = run(read_ruling)(desk, event)
     problems: list[str] = []
@@ -135,12 +142,12 @@ def _alert(desk: AlertSession, event: str, workers: Workers | None, tracked: boo
     return _follow(desk, event, workers, tracked=tracked, problems=tuple(problems), poll=poll)
 
 
-def _follow_up(desk: AlertSession, event: str, workers: Workers | None, tracked: bool, poll: Poll | None) -> Target:
+def _follow_up(desk: SkyAlertSession, event: str, workers: Workers | None, tracked: bool, poll: Poll | None) -> Target:
     return _follow(desk, event, workers, tracked=tracked, problems=(), poll=poll)
 
 
 def _follow(
-    desk: AlertSession,
+    desk: SkyAlertSession,
     event: str,
     workers: Workers | None,
     *,
@@ -173,7 +180,7 @@ def _follow(
             return target
 
 
-def end_exposure(desk: AlertSession, ended: Outcome) -> None:
+def end_exposure(desk: SkyAlertSession, ended: Outcome) -> None:
     """Take in how an exposure ended: a lost one gets its ledger row here, one under way elsewhere is looked at again.
 
     Parameters
@@ -196,7 +203,7 @@ def _steps(tracked: bool) -> Callable[[Any], Any]:
     return (lambda task: task) if tracked else (lambda task: task.fn)
 
 
-def _tell(desk: AlertSession, event: str) -> None:
+def _tell(desk: SkyAlertSession, event: str) -> None:
     """Tell people of the alert and of each change of its state, once a day."""
     planned = desk.plans[event]
     alert, state = planned.alert, planned.target.state

@@ -19,11 +19,11 @@ from nightsift.archive.claims import claimed
 from nightsift.archive.survey import Survey, load_survey
 from nightsift.core.errors import BadNotice, NightsiftError, SourceError
 from nightsift.io.atomic import atomic
-from nightsift.skyalerts.alert_session import AlertSession, now
 from nightsift.skyalerts.event_store.inbox import events, receive, refuse
 from nightsift.skyalerts.event_store.targets import folder_of, read_target
 from nightsift.skyalerts.notices.notice import notice_bytes
 from nightsift.skyalerts.planning.planning import map_path
+from nightsift.skyalerts.skyalert_session import SkyAlertSession, now
 from nightsift.skyalerts.skymaps.skymap_file import read_skymap
 from tasks.notify import notify_people
 from tasks.reduce import reduce_exposure
@@ -77,7 +77,7 @@ def listen(
     with ExitStack() as stack:
         stack.callback(close_all, sources)
         tracked = stack.enter_context(tracking(retries=RETRIES)) if track else False
-        desk = AlertSession(survey, survey.load_units())
+        desk = SkyAlertSession(survey, survey.load_units())
         stack.enter_context(claimed(desk.archive, f"alerts {survey.name}", "alert listener"))
         workers = stack.enter_context(_workers(survey, tracked))
         lookouts = stack.enter_context(_source_watchers(desk))
@@ -126,7 +126,7 @@ def run_once(survey: Survey, content: bytes, where: str, *, sky_map: Path | None
         If the notice is refused, or there is nothing to plan by.
     """
     with ExitStack() as stack:
-        desk = AlertSession(survey, survey.load_units())
+        desk = SkyAlertSession(survey, survey.load_units())
         received = receive(desk.archive, content, where)
         event = received.alert.event
         heard(f"{event}: {received.alert.kind} of {received.alert.sender}: {received.verdict}")
@@ -151,7 +151,7 @@ class _Ear:
     """Takes in notices and frames."""
 
     def __init__(
-        self, desk: AlertSession, sources: Sequence[NoticeSource], lookouts: Sequence[SourceWatcher], tell: Heard
+        self, desk: SkyAlertSession, sources: Sequence[NoticeSource], lookouts: Sequence[SourceWatcher], tell: Heard
     ) -> None:
         self.desk, self.sources, self.lookouts, self.tell = desk, sources, lookouts, tell
         self._new: dict[str, None] = {}
@@ -186,7 +186,7 @@ class _Ear:
             self._new[alert.event] = None
 
 
-def _attempt(desk: AlertSession, event: str, tell: Heard, *, step: Callable[[], object]) -> None:
+def _attempt(desk: SkyAlertSession, event: str, tell: Heard, *, step: Callable[[], object]) -> None:
     """One event that cannot be planned costs no other; people are told, and it is tried again when something comes."""
     try:
         step()
@@ -199,7 +199,7 @@ def _attempt(desk: AlertSession, event: str, tell: Heard, *, step: Callable[[], 
         notify_people(desk.survey, desk.archive, f"{datetime.now(UTC):%F}", f"{event} {error.reason}", what, str(error))
 
 
-def _running(desk: AlertSession) -> list[str]:
+def _running(desk: SkyAlertSession) -> list[str]:
     """Alerts of the archive that were not over when the last listener ended."""
     found = []
     for event in events(desk.archive):
@@ -228,7 +228,7 @@ def _workers(survey: Survey, tracked: bool) -> Iterator[Workers | None]:
 
 
 @contextmanager
-def _source_watchers(desk: AlertSession) -> Iterator[list[SourceWatcher]]:
+def _source_watchers(desk: SkyAlertSession) -> Iterator[list[SourceWatcher]]:
     lookouts = _every_source_watcher(desk, desk.survey.watch.settle)
     for one in lookouts:
         one.start()
@@ -239,7 +239,7 @@ def _source_watchers(desk: AlertSession) -> Iterator[list[SourceWatcher]]:
             one.stop()
 
 
-def _every_source_watcher(desk: AlertSession, settle: float) -> list[SourceWatcher]:
+def _every_source_watcher(desk: SkyAlertSession, settle: float) -> list[SourceWatcher]:
     """One lookout a source, over frames as old as an alert may be."""
     survey = desk.survey
     since, poll = time.time() - survey.alert.hours * 3600.0, min(survey.watch.poll, FRAME_SECONDS)
@@ -249,7 +249,7 @@ def _every_source_watcher(desk: AlertSession, settle: float) -> list[SourceWatch
     ]
 
 
-def _write_state(desk: AlertSession, sources: Sequence[NoticeSource], lookouts: Sequence[SourceWatcher]) -> None:
+def _write_state(desk: SkyAlertSession, sources: Sequence[NoticeSource], lookouts: Sequence[SourceWatcher]) -> None:
     """Write how the listener does, for ``nightsift alert status``."""
     problems = [told for one in (*sources, *lookouts) if (told := str(getattr(one, "problem", "")))]
     state = {

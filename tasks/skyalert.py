@@ -21,11 +21,11 @@ from prefect.cache_policies import NO_CACHE
 from nightsift.archive.survey import Survey
 from nightsift.core.errors import BadNotice, ConfigurationError, SourceError
 from nightsift.io.atomic import atomic
-from nightsift.skyalerts.alert_session import AlertSession
 from nightsift.skyalerts.event_store.targets import Target
-from nightsift.skyalerts.notices.alert import Alert
 from nightsift.skyalerts.notices.notice import notice_bytes
+from nightsift.skyalerts.notices.skyalert import SkyAlert
 from nightsift.skyalerts.planning.planning import map_path, ruling
+from nightsift.skyalerts.skyalert_session import SkyAlertSession
 from nightsift.skyalerts.skymaps.skymap_file import LARGEST, read_skymap
 from tasks.retry import run_logger
 
@@ -78,7 +78,7 @@ class StayAmong(HTTPRedirectHandler):
 
 
 @task(name="read notice", persist_result=False, cache_policy=NO_CACHE)
-def read_ruling(desk: AlertSession, event: str) -> Alert:
+def read_ruling(desk: SkyAlertSession, event: str) -> SkyAlert:
     """Read the notice that rules an event (see `nightsift.skyalerts.planning.planning.ruling`).
 
     Parameters
@@ -90,7 +90,7 @@ def read_ruling(desk: AlertSession, event: str) -> Alert:
 
     Returns
     -------
-    Alert
+    SkyAlert
         What it says.
     """
     alert, kept = ruling(desk.archive, event)
@@ -102,7 +102,7 @@ def read_ruling(desk: AlertSession, event: str) -> Alert:
     name="fetch sky map", retries=3, retry_delay_seconds=PAUSES, retry_jitter_factor=0.5, persist_result=False,
     cache_policy=NO_CACHE,
 )  # fmt: skip
-def fetch_map(desk: AlertSession, event: str) -> Path | None:
+def fetch_map(desk: SkyAlertSession, event: str) -> Path | None:
     """Fetch the sky map that the ruling notice names, where it brings none.
 
     Parameters
@@ -146,7 +146,7 @@ def fetch_map(desk: AlertSession, event: str) -> Path | None:
 
 
 @task(name="rank fields, write targets", persist_result=False, cache_policy=NO_CACHE)
-def plan_fields(desk: AlertSession, event: str) -> Target:
+def plan_fields(desk: SkyAlertSession, event: str) -> Target:
     """Rank the fields of an event and write what is wanted (see `nightsift.skyalerts.planning.planning.make_plan`).
 
     Parameters
@@ -168,7 +168,7 @@ def plan_fields(desk: AlertSession, event: str) -> Target:
 
 
 @task(name="check templates", persist_result=False, cache_policy=NO_CACHE)
-def check_templates(desk: AlertSession, event: str) -> list[str]:
+def check_templates(desk: SkyAlertSession, event: str) -> list[str]:
     """Tell of which wanted fields units have no template: their exposures wait.
 
     Parameters
@@ -190,7 +190,7 @@ def check_templates(desk: AlertSession, event: str) -> list[str]:
 
 
 @task(name="gather candidates", persist_result=False, cache_policy=NO_CACHE)
-def gather_candidates(desk: AlertSession, event: str) -> int:
+def gather_candidates(desk: SkyAlertSession, event: str) -> int:
     """Gather what candidates are ranked by: exposures after the event in its fields, and those before.
 
     Parameters
@@ -212,7 +212,7 @@ def gather_candidates(desk: AlertSession, event: str) -> int:
 
 
 @task(name="rank candidates, write page", persist_result=False, cache_policy=NO_CACHE)
-def write_products(desk: AlertSession, event: str, problems: tuple[str, ...] = ()) -> int:
+def write_products(desk: SkyAlertSession, event: str, problems: tuple[str, ...] = ()) -> int:
     """Rank candidates, write table, page and drafts (see `nightsift.skyalerts.products.write`).
 
     Parameters

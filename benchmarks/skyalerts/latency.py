@@ -35,8 +35,8 @@ from nightsift.archive.survey import Runner, Survey
 from nightsift.core.times import mjd_of
 from nightsift.simulate.options import SimulationOptions
 from nightsift.simulate.survey import simulate
-from nightsift.skyalerts.alert_session import AlertSession
 from nightsift.skyalerts.event_store.inbox import receive
+from nightsift.skyalerts.skyalert_session import SkyAlertSession
 
 NIGHT = """
 import sys
@@ -96,7 +96,7 @@ def fields(repeat: int, folder: Path) -> None:
     grids = (whole_sky(folder / "g42.txt", 4.2), whole_sky(folder / "g55.txt", 5.5))
     survey = Survey.for_folder(folder, "decam", folder / "archive")
     survey = survey.model_copy(update={"alert": survey.alert.model_copy(update={"tilings": grids})})
-    session = AlertSession(survey, {"decam": survey.load_unit("decam")})
+    session = SkyAlertSession(survey, {"decam": survey.load_unit("decam")})
     began = datetime.now(UTC) - timedelta(hours=3)
     for name, width, level in (("narrow, 2 deg", 2.0, 9), ("wide, 25 deg", 25.0, 6)):
         walls, cpus = [], []

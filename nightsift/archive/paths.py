@@ -214,7 +214,7 @@ class Archive:
         """Claim on an exposure (`nightsift.archive.claims`), without its generation."""
         return self.root / "claims" / _part(exposure_id)
 
-    def alert(self, event: str) -> Path:
+    def skyalert(self, event: str) -> Path:
         """Folder of a sky alert."""
         return self.root / "alerts" / _part(event)
 

@@ -101,7 +101,7 @@ class Tiling(Section):
     units: tuple[str, ...] = Field((), description="units that observe these fields; empty for all")
 
 
-class AlertOptions(Section):
+class SkyAlertOptions(Section):
     """Sky alerts."""
 
     roles: tuple[Role, ...] = Field(
@@ -140,7 +140,7 @@ class AlertOptions(Section):
     report: ReportOptions = Field(default_factory=default_report)
     tilings: tuple[Tiling, ...] = Field((), alias="tiling", description="one [[alert.tiling]] table a tile grid")
 
-    def placed(self, absolute: Callable[[str], str]) -> AlertOptions:
+    def placed(self, absolute: Callable[[str], str]) -> SkyAlertOptions:
         """Return the same options with all places of files absolute.
 
         Parameters
@@ -150,7 +150,7 @@ class AlertOptions(Section):
 
         Returns
         -------
-        AlertOptions
+        SkyAlertOptions
             The options.
         """
         tilings = tuple(one.model_copy(update={"file": absolute(one.file)}) for one in self.tilings)
@@ -159,9 +159,9 @@ class AlertOptions(Section):
         return self.model_copy(update={"tilings": tilings, **single, **several})
 
 
-def default_alert() -> AlertOptions:
+def default_skyalert() -> SkyAlertOptions:
     """Options where a survey file says nothing of alerts."""
-    return AlertOptions.model_validate({})
+    return SkyAlertOptions.model_validate({})
 
 
 Role = Literal["observation", "mock", "test"]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from nightsift.archive.skyalert_options import AlertOptions, default_alert
+from nightsift.archive.skyalert_options import SkyAlertOptions, default_skyalert
 from nightsift.core.configuration import Section, closest, read_toml, validate
 from nightsift.core.errors import ConfigurationError
 from nightsift.site.site import SurveySite
@@ -106,7 +106,7 @@ class Survey(Section):
     sites: dict[str, SurveySite] = Field(alias="site", default_factory=dict, description="one [site.NAME] table a site")
     watch: WatchOptions = Field(default_factory=_default_watch)
     notify: NotifyOptions = Field(default_factory=_default_notify)
-    alert: AlertOptions = Field(default_factory=default_alert)
+    alert: SkyAlertOptions = Field(default_factory=default_skyalert)
     file: str = Field("", description="file that it was read from (set on reading)")
 
     @model_validator(mode="after")

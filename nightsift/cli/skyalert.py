@@ -17,7 +17,7 @@ from nightsift.cli.console import open_survey, show_table
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from nightsift.skyalerts.notices.alert import Alert
+    from nightsift.skyalerts.notices.skyalert import SkyAlert
     from nightsift.skyalerts.planning.planning import Action
     from nightsift.skyalerts.skymaps.skymap import SkyMap
 
@@ -107,7 +107,7 @@ def plan(
     if fields is not None:
         options = options.model_copy(update={"fields": fields})
     start = moment(at)
-    _tell_alert(alert, skymap)
+    _tell_skyalert(alert, skymap)
     if skymap is None:
         raise typer.Exit(0)
     table = rank_fields(skymap, known, sites, start=start, options=options)
@@ -226,7 +226,7 @@ def show_fields(table: pa.Table) -> None:
     show_table("fields, best first", header, rows, right=(*header[3:8], *header[9:]))
 
 
-def _read(what: Path, sky_map: Path | None) -> tuple[Alert | None, SkyMap | None]:
+def _read(what: Path, sky_map: Path | None) -> tuple[SkyAlert | None, SkyMap | None]:
     """A notice with its map, or a map alone."""
     from nightsift.skyalerts.notices.notice import notice_bytes, read_notice
     from nightsift.skyalerts.planning.planning import map_of
@@ -239,7 +239,7 @@ def _read(what: Path, sky_map: Path | None) -> tuple[Alert | None, SkyMap | None
 
 
 def _grids(survey: Path | None, tiling: Path | None, width: float) -> tuple[Any, Any, dict[str, Any]]:
-    from nightsift.archive.skyalert_options import Tiling, default_alert
+    from nightsift.archive.skyalert_options import Tiling, default_skyalert
     from nightsift.core.errors import ConfigurationError
     from nightsift.skyalerts.planning.planning import fields_of, sites_of
     from nightsift.skyalerts.planning.tilings import read_tiling
@@ -252,7 +252,7 @@ def _grids(survey: Path | None, tiling: Path | None, width: float) -> tuple[Any,
     if tiling is not None:
         grid = read_tiling(Tiling(name=tiling.stem, file=str(tiling), width=width))  # type: ignore[call-arg]
         if survey is None:
-            return default_alert(), grid, {}
+            return default_skyalert(), grid, {}
     assert survey is not None
     opened, archive = open_survey(survey)
     units = opened.load_units()
@@ -275,7 +275,7 @@ def moment(at: str | None) -> float:
     return mjd_of(asked)
 
 
-def _tell_alert(alert: Alert | None, skymap: SkyMap | None) -> None:
+def _tell_skyalert(alert: SkyAlert | None, skymap: SkyMap | None) -> None:
     from nightsift.skyalerts.skymaps.skymap import mean_distance
 
     if alert is not None:

@@ -16,9 +16,9 @@ from flows.skyalert import alert_control, end_exposure, order, run_alert
 from flows.skyalert_listener import listen, run_once
 from nightsift.archive import ledger
 from nightsift.core.errors import ConfigurationError, NoLocalisation
-from nightsift.skyalerts.alert_session import AlertSession
 from nightsift.skyalerts.event_store.inbox import notices, receive
 from nightsift.skyalerts.event_store.targets import active_targets, folder_of
+from nightsift.skyalerts.skyalert_session import SkyAlertSession
 from tasks.skyalert import FolderSource, KafkaSource, StayAmong, common_settings, gcn_settings, is_trusted
 from tests.nightsift.skyalerts.conftest import blob, notice  # noqa: F401
 from tests.nightsift.skyalerts.small_survey import EVENT, T0, add, survey  # noqa: F401
@@ -33,7 +33,7 @@ def over_after(seconds, done):
 def test_each_step_is_a_task_run_of_one_flow_run(survey, notice):  # noqa: F811
     from prefect.client.orchestration import get_client
 
-    desk = AlertSession(survey, {"decam": survey.load_unit("decam")})
+    desk = SkyAlertSession(survey, {"decam": survey.load_unit("decam")})
     receive(desk.archive, notice())
     add(desk.archive, "e1", T0 + 0.1, [{"ra": 150.0, "dec": 2.0}])
     assert run_alert(desk, EVENT, tracked=True).state == "active"
@@ -58,7 +58,7 @@ def test_each_step_is_a_task_run_of_one_flow_run(survey, notice):  # noqa: F811
 
 def test_the_listener_takes_files_as_they_come(survey, notice, tmp_path):  # noqa: F811
     folder, heard = tmp_path / "inbox", []
-    archive = AlertSession(survey, {}).archive
+    archive = SkyAlertSession(survey, {}).archive
     source = FolderSource(folder)
     page = folder_of(archive, EVENT) / "alert.html"
 
@@ -87,7 +87,7 @@ def test_the_listener_takes_files_as_they_come(survey, notice, tmp_path):  # noq
 
 
 def test_a_lost_exposure_has_its_row_and_one_under_way_elsewhere_waits(survey, tmp_path):  # noqa: F811
-    desk = AlertSession(survey, {"decam": survey.load_unit("decam")})
+    desk = SkyAlertSession(survey, {"decam": survey.load_unit("decam")})
     file = tmp_path / "e.fits"
     file.write_bytes(b"x")
     call = {"url": str(file), "unit": "decam", "night": "2026-11-19"}
@@ -164,7 +164,7 @@ def test_a_notice_without_a_place_is_told_and_another_goes_on(survey, data_dir, 
     source = FolderSource(folder)
     (folder / "a.xml").write_bytes(bare)
     (folder / "b.json").write_bytes(notice())
-    archive = AlertSession(survey, {}).archive
+    archive = SkyAlertSession(survey, {}).archive
     done = lambda: (folder_of(archive, EVENT) / "alert.html").exists()  # noqa: E731
     listen(survey, [source], track=False, heard=heard.append, over=over_after(60, done))
     assert done()

@@ -33,8 +33,8 @@ import flows.watch
 from flows.campaign_plan import Request
 from nightsift.archive.survey import load_survey
 from nightsift.core.errors import NoExamples
-from nightsift.skyalerts.alert_session import AlertSession
 from nightsift.skyalerts.event_store.inbox import receive
+from nightsift.skyalerts.skyalert_session import SkyAlertSession
 from tasks.photometry import Position
 from tests.nightsift.skyalerts.conftest import blob, notice  # noqa: F401
 from tests.nightsift.skyalerts.small_survey import EVENT, survey  # noqa: F401
@@ -92,7 +92,7 @@ def _one_alert(place: Place, track: bool) -> Any:
 
 def _listener(place: Place, track: bool) -> Any:
     """The listener goes on with an alert that runs, and ends."""
-    receive(AlertSession(place.survey, {}).archive, place.content)
+    receive(SkyAlertSession(place.survey, {}).archive, place.content)
     lines: list[str] = []
     flows.skyalert_listener.listen(place.survey, [], track, lines.append, over=lambda: True)
     assert any(line.startswith(f"{EVENT}: active") for line in lines), lines

@@ -18,8 +18,8 @@ from nightsift.archive.skyalert_options import ROLES
 from nightsift.core.errors import BadNotice
 from nightsift.io.atomic import atomic, create_exclusively
 from nightsift.skyalerts.event_store.targets import folder_of
-from nightsift.skyalerts.notices.alert import KINDS, Alert
 from nightsift.skyalerts.notices.notice import read_notice
+from nightsift.skyalerts.notices.skyalert import KINDS, SkyAlert
 
 Verdict = Literal["rules", "retracts", "older", "duplicate"]
 SUFFIX = {"json": ".json", "avro": ".avro", "voevent": ".xml"}
@@ -71,7 +71,7 @@ class Received:
 
     Attributes
     ----------
-    alert : Alert
+    alert : SkyAlert
         What it says.
     kept : Kept
         Where it lies.
@@ -80,7 +80,7 @@ class Received:
         ``duplicate``.
     """
 
-    alert: Alert
+    alert: SkyAlert
     kept: StoredNotice
     verdict: Verdict
 

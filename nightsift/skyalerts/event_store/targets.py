@@ -114,7 +114,7 @@ def folder_of(archive: Archive, event: str) -> Path:
     Path
         ``archive/alerts/<event>``.
     """
-    return archive.alert(event)
+    return archive.skyalert(event)
 
 
 def write_target(archive: Archive, target: Target) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 from nightsift.archive.skyalert_options import Role
 from nightsift.core.errors import BadNotice
 from nightsift.skyalerts.notices import notice_values
-from nightsift.skyalerts.notices.alert import Alert, Coincidence, Kind, MapPlace
+from nightsift.skyalerts.notices.skyalert import Coincidence, Kind, MapPlace, SkyAlert
 
 KINDS: dict[str, Kind] = {
     "EARLYWARNING": "early_warning",
@@ -23,7 +23,7 @@ SUPEREVENT = re.compile(r"([MT]?S|E)\d{6}[a-z]{1,4}\d?")
 """Superevents: S real, MS of a mock data challenge, TS a test."""
 
 
-def of_record(record: Mapping[str, Any], form: str, where: str) -> Alert:
+def of_record(record: Mapping[str, Any], form: str, where: str) -> SkyAlert:
     """Make an alert of a notice in the form of ``igwn.gwalert``.
 
     Parameters
@@ -37,7 +37,7 @@ def of_record(record: Mapping[str, Any], form: str, where: str) -> Alert:
 
     Returns
     -------
-    Alert
+    SkyAlert
         The alert.
 
     Raises
@@ -55,12 +55,12 @@ def of_record(record: Mapping[str, Any], form: str, where: str) -> Alert:
     if not isinstance(event, Mapping):
         if kind != "retraction":
             raise BadNotice(where=where, what=f"a notice of the kind {kind} without its event")
-        return Alert(name, 0, kind, role, sent, None, "utc", "LVK", url=url, form=form)
+        return SkyAlert(name, 0, kind, role, sent, None, "utc", "LVK", url=url, form=form)
     search = str(event.get("search") or "")
     content = notice_values.from_base64(event.get("skymap"), where)
     instruments = event.get("instruments")
     significant = event.get("significant")
-    return Alert(
+    return SkyAlert(
         event=name, revision=0, kind=kind, role="mock" if search == "MDC" and role == "observation" else role,
         sent=sent, t0=notice_values.time(event.get("time"), "the time of the event", where), time_scale="utc",
         sender="LVK",

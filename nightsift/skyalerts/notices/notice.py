@@ -1,4 +1,4 @@
-"""Any notice, told apart by its content, as one `Alert`.
+"""Any notice, told apart by its content, as one `SkyAlert`.
 
 Notices in the JSON schema that all new GCN topics share: Swift, Fermi, Einstein Probe, IceCube, SVOM and so on.
 """
@@ -13,8 +13,8 @@ from typing import Any
 from nightsift.archive.skyalert_options import Role
 from nightsift.core.errors import BadNotice
 from nightsift.skyalerts.notices import lvk, notice_values, voevent
-from nightsift.skyalerts.notices.alert import Alert, ErrorRegion, Kind, MapPlace
 from nightsift.skyalerts.notices.bounded import LARGEST, read_avro, read_json, read_xml
+from nightsift.skyalerts.notices.skyalert import ErrorRegion, Kind, MapPlace, SkyAlert
 from nightsift.skyalerts.notices.voevent import GBM_SYSTEMATICS
 
 KINDS: dict[str, Kind] = {
@@ -28,7 +28,7 @@ CONTAINMENT = 0.9
 """Where a notice does not say what its error holds, the schema says 90 %."""
 
 
-def of_record(record: Mapping[str, Any], where: str) -> Alert:
+def of_record(record: Mapping[str, Any], where: str) -> SkyAlert:
     """Make an alert of a notice in the unified schema.
 
     Parameters
@@ -40,7 +40,7 @@ def of_record(record: Mapping[str, Any], where: str) -> Alert:
 
     Returns
     -------
-    Alert
+    SkyAlert
         The alert.
 
     Raises
@@ -64,7 +64,7 @@ def of_record(record: Mapping[str, Any], where: str) -> Alert:
     content = notice_values.from_base64(record.get("healpix_file"), where)
     place = str(record.get("healpix_url") or "")[:400]
     page = str(record.get("data_archive_page") or "")[:400]
-    return Alert(
+    return SkyAlert(
         event=_event(record, sender, where), revision=int(serial) if serial is not None and 0 <= serial < 1e9 else 0,
         kind=kind, role=ROLES.get(str(record.get("alert_tense", "current")).lower(), "observation"), sent=sent, t0=t0,
         time_scale="utc", sender=sender, far=notice_values.number_or_none(record.get("far")),
@@ -134,7 +134,7 @@ def _region(record: Mapping[str, Any], sender: str, where: str) -> ErrorRegion |
         raise BadNotice(where=where, what=str(error)) from error
 
 
-def read_notice(content: bytes, where: str = "") -> Alert:
+def read_notice(content: bytes, where: str = "") -> SkyAlert:
     """Read a notice: JSON (LIGO-Virgo-KAGRA, the schema of GCN, a VOEvent carried over), Avro or VOEvent XML.
 
     Parameters
@@ -146,7 +146,7 @@ def read_notice(content: bytes, where: str = "") -> Alert:
 
     Returns
     -------
-    Alert
+    SkyAlert
         What it says; nothing is fetched.
 
     Raises
@@ -173,7 +173,7 @@ def read_notice(content: bytes, where: str = "") -> Alert:
     raise BadNotice(where=where, what=what)
 
 
-def read_notice_file(path: str | Path) -> Alert:
+def read_notice_file(path: str | Path) -> SkyAlert:
     """Read a notice from a file.
 
     Parameters
@@ -183,7 +183,7 @@ def read_notice_file(path: str | Path) -> Alert:
 
     Returns
     -------
-    Alert
+    SkyAlert
         What it says.
 
     Raises
@@ -222,7 +222,7 @@ def notice_bytes(path: str | Path) -> bytes:
         raise BadNotice(where=str(path), what=error.strerror or str(error)) from error
 
 
-def _of_json(content: bytes, where: str) -> Alert:
+def _of_json(content: bytes, where: str) -> SkyAlert:
     record = read_json(content, where)
     if isinstance(record, list) and len(record) == 1:
         record = record[0]

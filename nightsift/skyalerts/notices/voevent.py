@@ -14,8 +14,8 @@ from typing import Any
 from nightsift.archive.skyalert_options import Role
 from nightsift.core.errors import BadNotice
 from nightsift.skyalerts.notices import lvk, notice_values
-from nightsift.skyalerts.notices.alert import Alert, Coincidence, ErrorRegion, Kind, MapPlace
 from nightsift.skyalerts.notices.bounded import DEEPEST, Element
+from nightsift.skyalerts.notices.skyalert import Coincidence, ErrorRegion, Kind, MapPlace, SkyAlert
 
 GBM_SYSTEMATICS = ((0.9, 3.7), (0.1, 14.0))
 """Weight and 68 % radius (deg) of the systematic errors of GBM positions: Connaughton et al. 2015, ApJS 216, 32."""
@@ -25,7 +25,7 @@ UPDATE_PACKETS = (111, 112, 115, 67, 81, 174)
 NOT_A_BURST = ("Def_NOT_a_GRB", "Def_Not_a_GRB")
 
 
-def of_element(root: Element, form: str, where: str) -> Alert:
+def of_element(root: Element, form: str, where: str) -> SkyAlert:
     """Make an alert of a VOEvent.
 
     Parameters
@@ -39,7 +39,7 @@ def of_element(root: Element, form: str, where: str) -> Alert:
 
     Returns
     -------
-    Alert
+    SkyAlert
         The alert.
 
     Raises
@@ -104,7 +104,7 @@ def _element(name: str, content: Any, depth: int, *, where: str) -> Element:
     return one
 
 
-def _of_lvk(root: Element, values: Mapping[str, str], role: Role, *, kept: dict[str, Any], where: str) -> Alert:
+def _of_lvk(root: Element, values: Mapping[str, str], role: Role, *, kept: dict[str, Any], where: str) -> SkyAlert:
     name = values["GraceID"]
     kind = lvk.kind_of(values.get("AlertType"), where)
     by_name = lvk.role_of(name, where)
@@ -112,7 +112,7 @@ def _of_lvk(root: Element, values: Mapping[str, str], role: Role, *, kept: dict[
         role = by_name if by_name != "observation" else "mock"
     place = values.get("skymap_fits", "")
     significant = values.get("Significant")
-    return Alert(
+    return SkyAlert(
         event=name, kind=kind, role=role, sender="LVK",
         significant=None if significant is None else significant == "1",
         far=notice_values.number_or_none(values.get("FAR")), classification=_group(root, "Classification"),
@@ -126,7 +126,7 @@ def _of_lvk(root: Element, values: Mapping[str, str], role: Role, *, kept: dict[
 
 def _of_classic(
     root: Element, values: Mapping[str, str], role: Role, *, ivorn: str, kept: dict[str, Any], where: str
-) -> Alert:
+) -> SkyAlert:
     """A notice of GCN Classic: mission from its ivorn, ``ivo://nasa.gsfc.gcn/Fermi#GBM_Fin_Pos...``."""
     found = re.search(r"/(\w[\w.-]*)#([A-Za-z]+(?:_[A-Za-z]+)*)", ivorn)
     if found is None:
@@ -146,7 +146,7 @@ def _of_classic(
     place = next((values[key] for key in ("HealPix_URL", "skymap_fits", "LocationMap_URL") if key in values), "")
     is_map = place.lower().split("?")[0].endswith((".fits", ".fit", ".fits.gz", ".fit.gz"))
     region = _region(root, values, f"{mission} {instrument}".upper(), where=where)
-    return Alert(
+    return SkyAlert(
         event=f"{mission.capitalize() if mission.isupper() else mission}-{trigger}", kind=kind, role=role,
         sender=f"{mission} {instrument}", region=region, far=_rate(root),
         skymap=MapPlace(url=place[:400]) if is_map and (region is None or "GBM" not in instrument) else None,

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nightsift.archive.skyalert_options import AlertOptions
+from nightsift.archive.skyalert_options import SkyAlertOptions
 from nightsift.core import tables
 from nightsift.core.tables import Column, schema
 from nightsift.site.ephemeris import Limits, Visibility, visibility
@@ -248,7 +248,7 @@ def rank_fields(
     sites: Mapping[str, Site],
     *,
     start: float,
-    options: AlertOptions,
+    options: SkyAlertOptions,
     wanted: Sequence[str] = (),
 ) -> pa.Table:
     """Rank fields by the probability that each adds to those before it.
@@ -264,7 +264,7 @@ def rank_fields(
         observable.
     start : float
         From when on fields are to be observed (MJD UTC).
-    options : AlertOptions
+    options : SkyAlertOptions
         How many fields, and what counts as observable.
     wanted : sequence of str
         Names of fields that stand first whatever they hold: those that operators added.
@@ -322,7 +322,12 @@ def _row(field: SkyField, probability: float) -> dict[str, Any]:
 
 
 def _visibilities(
-    fields: Sequence[SkyField], rows: Sequence[int], sites: Mapping[str, Site], *, start: float, options: AlertOptions
+    fields: Sequence[SkyField],
+    rows: Sequence[int],
+    sites: Mapping[str, Site],
+    *,
+    start: float,
+    options: SkyAlertOptions,
 ) -> dict[int, dict[str, Any]]:
     """When each of the fields can be observed, from the best of the sites of its units; empty without one."""
     limits = Limits(options.altitude, options.sun_altitude, options.moon_distance)

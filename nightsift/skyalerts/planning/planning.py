@@ -20,7 +20,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from nightsift.archive.paths import Archive
-from nightsift.archive.skyalert_options import AlertOptions
+from nightsift.archive.skyalert_options import SkyAlertOptions
 from nightsift.archive.survey import Survey
 from nightsift.core.configuration import closest
 from nightsift.core.errors import BadAlertFile, NoLocalisation, NoSuchAlert
@@ -30,8 +30,8 @@ from nightsift.site.site import Site
 from nightsift.sky.fields import SkyField
 from nightsift.skyalerts.event_store.inbox import StoredNotice, events, notices
 from nightsift.skyalerts.event_store.targets import State, Target, folder_of, write_target
-from nightsift.skyalerts.notices.alert import Alert
 from nightsift.skyalerts.notices.notice import read_notice_file
+from nightsift.skyalerts.notices.skyalert import SkyAlert
 from nightsift.skyalerts.planning.field_ranking import FIELDS, rank_fields
 from nightsift.skyalerts.planning.tilings import read_tiling, template_fields
 from nightsift.skyalerts.skymaps.skymap import SkyMap, mean_distance, skymap_of
@@ -166,16 +166,16 @@ def added_fields(given: Iterable[Order]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one.subject for one in given if one.action == "add-field"))
 
 
-def decide(alert: Alert, area: float, options: AlertOptions, *, given: Iterable[Order]) -> tuple[State, str]:
+def decide(alert: SkyAlert, area: float, options: SkyAlertOptions, *, given: Iterable[Order]) -> tuple[State, str]:
     """Decide what state an alert is in.
 
     Parameters
     ----------
-    alert : Alert
+    alert : SkyAlert
         What the notice that rules says.
     area : float
         Area that holds 90 % (deg2).
-    options : AlertOptions
+    options : SkyAlertOptions
         Which alerts are acted on without asking.
     given : iterable of Order
         What operators ordered.
@@ -203,16 +203,16 @@ def decide(alert: Alert, area: float, options: AlertOptions, *, given: Iterable[
     return "active", "acted on without asking"
 
 
-def needs_approval(alert: Alert, area: float, options: AlertOptions) -> str:
+def needs_approval(alert: SkyAlert, area: float, options: SkyAlertOptions) -> str:
     """Why an alert is not acted on without asking.
 
     Parameters
     ----------
-    alert : Alert
+    alert : SkyAlert
         What the notice that rules says.
     area : float
         Area that holds 90 % (deg2).
-    options : AlertOptions
+    options : SkyAlertOptions
         Which alerts are acted on without asking.
 
     Returns
@@ -239,7 +239,7 @@ class Planned:
 
     Attributes
     ----------
-    alert : Alert
+    alert : SkyAlert
         What the notice that rules says.
     skymap : SkyMap or None
         Its sky map; None for a retraction.
@@ -251,14 +251,14 @@ class Planned:
         Why the alert is in its state.
     """
 
-    alert: Alert
+    alert: SkyAlert
     skymap: SkyMap | None
     fields: pa.Table
     target: Target
     why: str
 
 
-def ruling(archive: Archive, event: str) -> tuple[Alert, StoredNotice]:
+def ruling(archive: Archive, event: str) -> tuple[SkyAlert, StoredNotice]:
     """What the newest notice of an event says.
 
     Parameters
@@ -270,7 +270,7 @@ def ruling(archive: Archive, event: str) -> tuple[Alert, StoredNotice]:
 
     Returns
     -------
-    alert : Alert
+    alert : SkyAlert
         What it says; a retraction that repeats no time has that of the notices before it.
     kept : Kept
         Where it lies.
@@ -287,12 +287,12 @@ def ruling(archive: Archive, event: str) -> tuple[Alert, StoredNotice]:
     return read_notice_file(found[-1].path), found[-1]
 
 
-def map_of(alert: Alert, given: Path | None = None) -> SkyMap:
+def map_of(alert: SkyAlert, given: Path | None = None) -> SkyMap:
     """Sky map of an alert: one that was given or fetched, that in the notice, or that of its error region.
 
     Parameters
     ----------
-    alert : Alert
+    alert : SkyAlert
         The alert.
     given : Path, optional
         File that goes before all else.
@@ -477,7 +477,7 @@ def summary_of(planned: Planned) -> dict[str, Any]:
 
 
 def _planned(
-    survey: Survey, archive: Archive, alert: Alert, *, kept: StoredNotice, fields: Sequence[SkyField],
+    survey: Survey, archive: Archive, alert: SkyAlert, *, kept: StoredNotice, fields: Sequence[SkyField],
     sites: Mapping[str, Site], now: float,
 ) -> Planned:  # fmt: skip
     given, folder = orders(archive, alert.event), folder_of(archive, alert.event)
@@ -503,7 +503,7 @@ def _planned(
     return Planned(alert, skymap, table, target, why)
 
 
-def _time_before(archive: Archive, retraction: Alert) -> float:
+def _time_before(archive: Archive, retraction: SkyAlert) -> float:
     """Time of the event by the notices before its retraction; that of the retraction where there are none."""
     for one in reversed(notices(archive, retraction.event)[:-1]):
         t0 = read_notice_file(one.path).t0

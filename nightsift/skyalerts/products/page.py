@@ -19,7 +19,7 @@ from nightsift.core.frames import Stamps
 from nightsift.report.night import fixed, sexagesimal
 from nightsift.report.pictures import page_template, strip, stylesheet
 from nightsift.skyalerts.event_store.targets import Target
-from nightsift.skyalerts.notices.alert import Alert
+from nightsift.skyalerts.notices.skyalert import SkyAlert
 from nightsift.skyalerts.products.gather import Footprint
 from nightsift.skyalerts.products.reports import plain, rate, utc, warnings_of
 from nightsift.skyalerts.products.sky_figure import sky_figure
@@ -130,7 +130,7 @@ STATES = {
 
 
 def render(
-    alert: Alert, target: Target, skymap: SkyMap | None, *, seen: Footprint, ranked: pa.Table,
+    alert: SkyAlert, target: Target, skymap: SkyMap | None, *, seen: Footprint, ranked: pa.Table,
     detections: Mapping[str, Mapping[str, Any]], stamps: Mapping[str, Stamps],
     problems: Sequence[str] = (), made: dt.datetime | None = None,
 ) -> str:  # fmt: skip
@@ -138,7 +138,7 @@ def render(
 
     Parameters
     ----------
-    alert : Alert
+    alert : SkyAlert
         What the notice says.
     target : Target
         What the alert wants, and its state.
@@ -220,12 +220,12 @@ def sentence(target: Target, seen: Footprint, ranked: pa.Table) -> str:
     return f"The alert {STATES[target.state]}. {look}; {number}{tail}."
 
 
-def facts(alert: Alert, target: Target, skymap: SkyMap | None) -> list[tuple[str, str]]:
+def facts(alert: SkyAlert, target: Target, skymap: SkyMap | None) -> list[tuple[str, str]]:
     """What the notice and its map say, as pairs of name and text; none is markup.
 
     Parameters
     ----------
-    alert : Alert
+    alert : SkyAlert
         The notice.
     target : Target
         What the alert wants.

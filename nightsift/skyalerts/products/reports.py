@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from nightsift.archive.skyalert_options import ReportOptions
 from nightsift.report.night import sexagesimal
-from nightsift.skyalerts.notices.alert import Alert
+from nightsift.skyalerts.notices.skyalert import SkyAlert
 from nightsift.skyalerts.products.gather import Footprint
 
 _ZERO = dt.datetime(1858, 11, 17)
@@ -91,12 +91,12 @@ def plain(text: str, most: int = 200) -> str:
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
-def warnings_of(alert: Alert, state: str) -> list[str]:
+def warnings_of(alert: SkyAlert, state: str) -> list[str]:
     """What must be seen first: a retraction, a test.
 
     Parameters
     ----------
-    alert : Alert
+    alert : SkyAlert
         What the notice says.
     state : str
         State of the alert in this archive.
@@ -115,14 +115,14 @@ MOST_ROWS = 20
 
 
 def circular(
-    alert: Alert, t0: float, state: str, *, seen: Footprint, rows: Sequence[Mapping[str, Any]], objects: int,
+    alert: SkyAlert, t0: float, state: str, *, seen: Footprint, rows: Sequence[Mapping[str, Any]], objects: int,
     options: ReportOptions,
 ) -> str:  # fmt: skip
     """Write the draft of a circular.
 
     Parameters
     ----------
-    alert : Alert
+    alert : SkyAlert
         What the notice says.
     t0 : float
         Time of the event (MJD UTC).

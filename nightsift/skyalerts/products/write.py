@@ -17,7 +17,7 @@ from nightsift.core.frames import Stamps
 from nightsift.io.atomic import atomic
 from nightsift.io.parquet import read_stamps, write_table
 from nightsift.skyalerts.event_store.targets import Target, folder_of
-from nightsift.skyalerts.notices.alert import Alert
+from nightsift.skyalerts.notices.skyalert import SkyAlert
 from nightsift.skyalerts.products.gather import Footprint, Gathered, footprint_of, gather
 from nightsift.skyalerts.products.page import SHOWN, render
 from nightsift.skyalerts.products.rank import Catalogues, rank_candidates
@@ -55,7 +55,7 @@ class Products:
 
 
 def write_products(
-    archive: Archive, alert: Alert, skymap: SkyMap | None, *, target: Target, catalogues: Catalogues | None = None,
+    archive: Archive, alert: SkyAlert, skymap: SkyMap | None, *, target: Target, catalogues: Catalogues | None = None,
     ranking: RankingOptions | None = None, report: ReportOptions | None = None, known: Gathered | None = None,
     problems: Sequence[str] = (),
 ) -> Products:  # fmt: skip
@@ -65,7 +65,7 @@ def write_products(
     ----------
     archive : Archive
         The archive.
-    alert : Alert
+    alert : SkyAlert
         What the notice says.
     skymap : SkyMap or None
         Its sky map; None for a retraction.
@@ -111,7 +111,7 @@ def write_products(
 
 
 def _write(
-    archive: Archive, alert: Alert, skymap: SkyMap | None, *, target: Target, gathered: Gathered, ranked: pa.Table,
+    archive: Archive, alert: SkyAlert, skymap: SkyMap | None, *, target: Target, gathered: Gathered, ranked: pa.Table,
     seen: Footprint, report: ReportOptions, problems: Sequence[str],
 ) -> Products:  # fmt: skip
     folder = folder_of(archive, target.event) / f"{target.revision:03d}"

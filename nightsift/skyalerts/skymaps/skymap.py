@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from nightsift.core.errors import BadSkyMap
 from nightsift.sky.sphere import tangent_axes
-from nightsift.skyalerts.notices.alert import ErrorRegion
+from nightsift.skyalerts.notices.skyalert import ErrorRegion
 
 Values = npt.NDArray[np.float64]
 Cells = npt.NDArray[np.int64]

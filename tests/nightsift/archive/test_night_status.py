@@ -164,7 +164,7 @@ def test_only_exposures_are_shown_as_exposures_and_other_work_in_words(
     assert running.startswith("north-7 on ")
     assert other.startswith("night watch (watch demo) on ")
 
-    monkeypatch.setattr("flows.skyalert_listener.AlertSession", lambda *_, **__: SimpleNamespace(archive=archive))
+    monkeypatch.setattr("flows.skyalert_listener.SkyAlertSession", lambda *_, **__: SimpleNamespace(archive=archive))
     monkeypatch.setattr("flows.skyalert_listener._workers", look)
     with pytest.raises(Seen):
         skyalert_listener.listen(survey, (), track=False)  # type: ignore[arg-type]

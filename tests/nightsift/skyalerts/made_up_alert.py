@@ -21,7 +21,7 @@ from nightsift.core.frames import Stamps
 from nightsift.io.parquet import write_stamps
 from nightsift.sky.fields import SkyField, square_field
 from nightsift.skyalerts.event_store.targets import Target
-from nightsift.skyalerts.notices.alert import Alert, ErrorRegion
+from nightsift.skyalerts.notices.skyalert import ErrorRegion, SkyAlert
 from nightsift.skyalerts.products.rank import Catalogues
 from nightsift.skyalerts.skymaps.skymap import SkyMap, skymap_of
 
@@ -155,14 +155,14 @@ def galaxies(*placed: tuple[str, float, float, float, float]) -> HostCatalogue:
                          full["mag"], full["distance"], full["distance_err"])  # fmt: skip
 
 
-def alert_of(**changes: Any) -> Alert:
+def alert_of(**changes: Any) -> SkyAlert:
     facts: dict[str, Any] = {
         "event": EVENT, "revision": 1, "kind": "initial", "role": "observation", "sent": T0 + 0.01, "t0": T0,
         "time_scale": "utc", "sender": "LIGO, Virgo, KAGRA", "significant": True, "far": 1e-9,
         "classification": (("BNS", 0.9), ("Terrestrial", 0.1)), "properties": (("HasNS", 1.0),),
         "instruments": ("H1", "L1"), "url": "https://gracedb.example/S261120ab",
     }  # fmt: skip
-    return Alert(**{**facts, **changes})
+    return SkyAlert(**{**facts, **changes})
 
 
 def fields_at(ra: float, dec: float) -> tuple[SkyField, ...]:

@@ -16,7 +16,7 @@ import pytest
 from nightsift.archive.paths import Archive
 from nightsift.archive.skyalert_options import ReportOptions
 from nightsift.core.tables import LEDGER
-from nightsift.skyalerts.notices.alert import Coincidence
+from nightsift.skyalerts.notices.skyalert import Coincidence
 from nightsift.skyalerts.products.gather import footprint_of
 from nightsift.skyalerts.products.page import facts, light_curve, percent
 from nightsift.skyalerts.products.rank import RANKED, Catalogues

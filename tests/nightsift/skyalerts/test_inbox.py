@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from nightsift.archive.paths import Archive
-from nightsift.archive.skyalert_options import AlertOptions, default_alert
+from nightsift.archive.skyalert_options import SkyAlertOptions, default_skyalert
 from nightsift.core.errors import BadAlertFile, BadNotice, NoSuchAlert
 from nightsift.skyalerts.event_store.inbox import events, notices, receive, refuse
 from nightsift.skyalerts.event_store.targets import folder_of
@@ -43,7 +43,7 @@ def test_a_retraction_ends_it_and_a_late_update_does_not_revive_it(tmp_path, not
     assert receive(archive, notice("RETRACTION", 40)).verdict == "retracts"
     assert receive(archive, notice("UPDATE", 30)).verdict == "older"
     alert, _ = ruling(archive, "S261120ab")
-    assert decide(alert, 10.0, default_alert(), given=[])[0] == "retracted"
+    assert decide(alert, 10.0, default_skyalert(), given=[])[0] == "retracted"
 
 
 def test_duplicates_are_told_and_kept_once(tmp_path, notice):
@@ -84,7 +84,7 @@ def test_a_real_chain_and_a_conflict_of_number_and_time(tmp_path, data_dir):
 def test_orders_are_kept_in_order_and_by_whom(tmp_path, notice):
     archive = Archive(tmp_path)
     alert = read_notice(notice())
-    options = default_alert()
+    options = default_skyalert()
     assert decide(alert, 100.0, options, given=orders(archive, "S261120ab"))[0] == "active"
     give(archive, "S261120ab", "pause", by="ann")
     state, why = decide(alert, 100.0, options, given=orders(archive, "S261120ab"))
@@ -112,7 +112,7 @@ def test_orders_are_kept_in_order_and_by_whom(tmp_path, notice):
 
 
 def test_what_waits_for_approval_and_why(notice, data_dir):
-    options = default_alert()
+    options = default_skyalert()
     for content, area, why in [
         (notice(event="MS261120a"), 10.0, "mock notice"),
         (notice(event="TS261120a"), 10.0, "test notice"),
@@ -124,7 +124,7 @@ def test_what_waits_for_approval_and_why(notice, data_dir):
         assert why in needs_approval(alert, area, options)
         assert decide(alert, area, options, given=[])[0] == "waiting"
     assert needs_approval(read_notice(notice()), 10.0, options) == ""
-    asked = AlertOptions.model_validate({"approval": True})
+    asked = SkyAlertOptions.model_validate({"approval": True})
     assert "every alert" in needs_approval(read_notice(notice()), 10.0, asked)
     gbm = read_notice_file(data_dir / "gw/notices/Fermi/721646325-GBM_FIN_POS-no_duration.xml")
     assert decide(gbm, 900.0, options, given=[])[0] in ("active", "waiting")

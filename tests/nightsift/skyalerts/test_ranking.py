@@ -11,14 +11,14 @@ import pytest
 from typer.testing import CliRunner
 
 from nightsift.archive.paths import Archive
-from nightsift.archive.skyalert_options import Tiling, default_alert
+from nightsift.archive.skyalert_options import Tiling, default_skyalert
 from nightsift.archive.survey import load_survey
 from nightsift.cli import app
 from nightsift.core.errors import BadTiling
 from nightsift.site.site import Site
 from nightsift.sky.fields import square_field
 from nightsift.skyalerts.event_store.targets import active_targets, wants
-from nightsift.skyalerts.notices.alert import ErrorRegion
+from nightsift.skyalerts.notices.skyalert import ErrorRegion
 from nightsift.skyalerts.planning.field_ranking import rank_fields
 from nightsift.skyalerts.planning.planning import sites_of
 from nightsift.skyalerts.planning.tilings import read_tiling
@@ -47,7 +47,7 @@ def test_fields_are_ranked_and_those_out_of_sight_told(tmp_path, blob):
     fields = read_tiling(Tiling(name="g", file=str(grid(tmp_path / "g.txt")), width=2.1))  # type: ignore[call-arg]
     skymap = read_skymap(blob())
     for places in ({}, {"": LA_PALMA}):
-        table = rank_fields(skymap, fields, places, start=61000.0, options=default_alert())
+        table = rank_fields(skymap, fields, places, start=61000.0, options=default_skyalert())
         ranked = table.filter(table["rank"].is_valid())
         gain, total = ranked["gain"].to_numpy(), ranked["cumulative"].to_numpy()
         assert (np.diff(gain) <= 1e-12).all()
@@ -56,16 +56,18 @@ def test_fields_are_ranked_and_those_out_of_sight_told(tmp_path, blob):
         best = ranked.to_pylist()[0]
         assert (best["ra"], best["dec"]) == pytest.approx((150.0, 2.0), abs=1.5)
     far_south = rank_fields(
-        skymap, fields, {"": Site(latitude=-80.0, longitude=0.0)}, start=61000.0, options=default_alert()
+        skymap, fields, {"": Site(latitude=-80.0, longitude=0.0)}, start=61000.0, options=default_skyalert()
     )
     assert far_south["rank"].null_count == far_south.num_rows > 0
     assert all(far_south["reason"].to_pylist())
-    few = default_alert().model_copy(update={"least": 0.2, "probability": 1.0})
+    few = default_skyalert().model_copy(update={"least": 0.2, "probability": 1.0})
     worth = rank_fields(skymap, fields, {}, start=61000.0, options=few)["gain"].drop_null().to_numpy()
     assert worth.min() >= 0.2 * worth.max(), "no exposure is asked for that adds next to nothing"
-    assert len(worth) < len(rank_fields(skymap, fields, {}, start=61000.0, options=default_alert())["gain"].drop_null())
+    assert len(worth) < len(
+        rank_fields(skymap, fields, {}, start=61000.0, options=default_skyalert())["gain"].drop_null()
+    )
 
-    first = rank_fields(skymap, fields, {}, start=61000.0, options=default_alert(), wanted=["f0"])
+    first = rank_fields(skymap, fields, {}, start=61000.0, options=default_skyalert(), wanted=["f0"])
     assert first["field"].to_pylist()[0] == "f0"
     total = first["cumulative"].drop_null().to_numpy()
     assert (np.diff(total) >= -1e-12).all()
@@ -74,7 +76,7 @@ def test_fields_are_ranked_and_those_out_of_sight_told(tmp_path, blob):
 def test_small_fields_on_a_wide_map_are_asked_for():
     fields = tuple(square_field(f"f{k}", 100.0 + 0.2 * k, 10.0, width=0.1) for k in range(9))
     found = rank_fields(
-        skymap_of(ErrorRegion(100.0, 10.0, 40.0, 40.0, 0.9)), fields, {}, start=61000.0, options=default_alert()
+        skymap_of(ErrorRegion(100.0, 10.0, 40.0, 40.0, 0.9)), fields, {}, start=61000.0, options=default_skyalert()
     )
     assert found["gain"].drop_null().to_numpy().max() < 2e-4
     assert len(found["rank"].drop_null()) == 9
@@ -180,6 +182,6 @@ def test_a_misspelt_key_of_alerts_is_an_error(survey):
 
 
 def test_tables_are_typed_when_nothing_is_in_sight(blob):
-    table = rank_fields(read_skymap(blob()), [], {}, start=61000.0, options=default_alert())
+    table = rank_fields(read_skymap(blob()), [], {}, start=61000.0, options=default_skyalert())
     assert isinstance(table, pa.Table)
     assert table.num_rows == 0

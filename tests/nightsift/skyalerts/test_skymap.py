@@ -14,7 +14,7 @@ from astropy_healpix import healpix_to_xyz, level_ipix_to_uniq, lonlat_to_healpi
 
 from nightsift.core.errors import BadSkyMap
 from nightsift.sky.fields import SkyField, square_field
-from nightsift.skyalerts.notices.alert import ErrorRegion
+from nightsift.skyalerts.notices.skyalert import ErrorRegion
 from nightsift.skyalerts.planning.field_ranking import coverage, greedy
 from nightsift.skyalerts.skymaps import skymap_file
 from nightsift.skyalerts.skymaps.skymap import distance_density, distance_moments, make_skymap, mean_distance, skymap_of

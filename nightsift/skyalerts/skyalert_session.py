@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nightsift.archive.paths import Archive
-from nightsift.archive.skyalert_options import AlertOptions
+from nightsift.archive.skyalert_options import SkyAlertOptions
 from nightsift.archive.survey import Survey
 from nightsift.context.hosts import load_hosts
 from nightsift.context.known_positions import Movers, load_known
@@ -116,12 +116,12 @@ def exposures_after(target: Target, rows: list[dict[str, Any]]) -> list[dict[str
             and running.weight(row["unit"], row["ra"], row["dec"], row["mjd"]) > 0.0]  # fmt: skip
 
 
-def open_catalogues(options: AlertOptions, sites: Mapping[str, Site]) -> Catalogues:
+def open_catalogues(options: SkyAlertOptions, sites: Mapping[str, Site]) -> Catalogues:
     """Read the catalogues that a survey names.
 
     Parameters
     ----------
-    options : AlertOptions
+    options : SkyAlertOptions
         Table ``[alert]``.
     sites : mapping of str to Site
         Where the units stand.
@@ -141,7 +141,7 @@ def open_catalogues(options: AlertOptions, sites: Mapping[str, Site]) -> Catalog
     return Catalogues(hosts, load_known(options.stars, options.nuclei), movers)
 
 
-class AlertSession:
+class SkyAlertSession:
     """What the flows of alerts work with; a plain object, so that nobody takes it apart to track it.
 
     Parameters

@@ -93,7 +93,7 @@ class Coincidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Alert:
+class SkyAlert:
     """What a notice says.
 
     Attributes
