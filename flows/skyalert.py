@@ -29,7 +29,7 @@ from nightsift.core.errors import BadSkyMap, ConfigurationError, SourceError
 from nightsift.core.times import mjd_of
 from nightsift.skyalerts.event_store.inbox import notices
 from nightsift.skyalerts.event_store.targets import Target, folder_of
-from nightsift.skyalerts.planning.planning import Action, fields_of, give, make_plan, ruling, sites_of
+from nightsift.skyalerts.planning.planning import Action, fields_of, give_order, make_plan, ruling, sites_of
 from nightsift.skyalerts.skyalert_session import SkyAlertSession
 from tasks.discover import reduction_call
 from tasks.notify import notify_people
@@ -254,7 +254,7 @@ def order(survey: str, event: str, action: Action, *, subject: str = "", by: str
         what = f"the order {action} takes no subject" if known == [""] else f"there is no '{subject}'"
         advice = "leave it empty" if known == [""] else closest(subject, known[:40])
         raise ConfigurationError(file=survey, table="order", key=action, what=what, advice=advice)
-    give(archive, event, action, subject=subject, by=by)
+    give_order(archive, event, action, subject=subject, by=by)
     planned = make_plan(
         opened, archive, event, fields=fields, sites=sites_of(opened, units), now=mjd_of(datetime.now(UTC))
     )

@@ -132,7 +132,7 @@ def run_once(survey: Survey, content: bytes, where: str, *, sky_map: Path | None
         heard(f"{event}: {received.alert.kind} of {received.alert.sender}: {received.verdict}")
         if sky_map is not None:
             read_skymap(sky_map)
-            with atomic(map_path(desk.archive, event, received.kept)) as temporary:
+            with atomic(map_path(desk.archive, event, received.stored)) as temporary:
                 temporary.write_bytes(sky_map.read_bytes())
         tracked = stack.enter_context(tracking(retries=RETRIES)) if track else False
         for lookout in _every_source_watcher(desk, 0.0):

@@ -348,7 +348,7 @@ def priority_of(archive: Archive) -> Priority:
     targets = known.active_targets(archive)
     if not targets:
         return _equal_priority
-    return lambda unit, ra, dec, mjd: float(known.wants(targets, unit, ra, dec, mjd)) if ra == ra else 0.0
+    return lambda unit, ra, dec, mjd: float(known.wants(targets, unit, ra, dec=dec, mjd=mjd)) if ra == ra else 0.0
 
 
 def _equal_priority(unit: str, ra: float, dec: float, mjd: float) -> float:

@@ -24,7 +24,7 @@ from nightsift.core.tables import CANDIDATES
 from nightsift.images.photometry.candidate_flags import flag_repeated_pixels
 from nightsift.io.atomic import atomic
 from nightsift.io.parquet import read_stamps, read_tables
-from nightsift.report.night import Choice, choose, render
+from nightsift.report.night import Choice, choose_candidates, render_night
 from nightsift.unit.units import Unit
 from tasks.measure import of_candidates
 from tasks.record import recorded
@@ -148,12 +148,14 @@ def write_report(archive: Archive, night: str, thresholds: Mapping[str, float], 
     """
     rows = ledger.read(archive, night)
     candidates = committed(archive, rows.to_pylist())
-    choice = choose(candidates, thresholds, MOST)
+    choice = choose_candidates(candidates, thresholds, MOST)
     stamps = stamps_of(archive, choice, night)
     path = archive.report(night)
     with atomic(path) as temporary:
         temporary.write_text(
-            render(night, rows, candidates, choice=choice, stamps=stamps, thresholds=thresholds, problems=problems),
+            render_night(
+                night, rows, candidates, choice=choice, stamps=stamps, thresholds=thresholds, problems=problems
+            ),
             encoding="utf-8",
         )
     return path

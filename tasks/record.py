@@ -245,7 +245,7 @@ def work_left(row: dict[str, Any] | None, unit: Unit, model_id: str, *, archive:
     if row["provenance"] != key_of(row["checksum"], used, unit):
         return Work.REDUCE
     newest = _newest_template(archive, row) if used else None
-    if newest is not None and newest != archive.template(row["unit"], row["field"], row["band"], used).name:
+    if newest is not None and newest != archive.template(row["unit"], row["field"], row["band"], template_id=used).name:
         return Work.REDUCE
     is_scored = row["state"] == "refused" or row["scoring"] == scoring_of(unit, model_id)
     return Work.NOTHING if is_scored else Work.RESCORE

@@ -159,7 +159,7 @@ def keep_model(archive: Archive, unit: Unit, model: str) -> Path | None:
     """
     if unit.model.name == NO_MODEL:
         return None
-    target = archive.kept_model(model)
+    target = archive.archived_model(model)
     if not target.is_dir():
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -196,9 +196,9 @@ def write_completeness(archive: Archive, unit: str, model: str, *, pipeline: str
     """
     injected = read_tables(archive.tables("injections", unit=unit), INJECTIONS)
     injected = injected.filter(pc.equal(injected["provenance"], pipeline))
-    if not injected.num_rows or not archive.kept_model(model).is_dir():
+    if not injected.num_rows or not archive.archived_model(model).is_dir():
         return None
-    path = archive.kept_model(model) / f"completeness-{unit}.parquet"
+    path = archive.archived_model(model) / f"completeness-{unit}.parquet"
     write_table(path, completeness(injected, unit, model))
     return path
 

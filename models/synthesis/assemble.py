@@ -15,7 +15,7 @@ from models.training.examples import EXAMPLES, GALAXY_PIXEL, PLACED
 from models.training.labels import REAL
 from nightsift.context.galaxies import Galaxies, nearest_galaxy
 from nightsift.context.known_objects import ASTEROID
-from nightsift.context.template_sources import TemplateSources, next_source
+from nightsift.context.template_sources import TemplateSources, nearest_source
 from nightsift.core.tables import table
 
 VARIABLE = "variable"
@@ -149,7 +149,7 @@ def _of_surroundings(
             hosts[k], offsets[k] = f"{survey}/{around.galaxies.host_id[galaxy[k]]}", float(offset[k])
     columns: dict[str, Any] = {"host_id": hosts, "host_offset": offsets}
     if around.sources is not None:
-        distance, shape = next_source(around.sources, x, y)
+        distance, shape = nearest_source(around.sources, x, y)
         columns |= {"neighbour_distance": _nullable(distance), "star_galaxy": _nullable(shape)}
     return columns
 

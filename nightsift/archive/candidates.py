@@ -13,45 +13,12 @@ from nightsift.io.parquet import read_tables, write_table
 
 
 def read_candidates(archive: Archive, night: str | None = None, unit: str | None = None) -> pa.Table:
-    """Read the candidates of a night.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    night, unit : str, optional
-        Only these; all when None.
-
-    Returns
-    -------
-    pyarrow.Table
-        Schema `nightsift.core.tables.CANDIDATES`.
-    """
+    """Return the candidates of a night, of a unit, or all, schema `nightsift.core.tables.CANDIDATES`."""
     return read_tables(archive.tables("candidates", night, unit), CANDIDATES)
 
 
 def write_candidates(archive: Archive, night: str, unit: str, exposure_id: str, table: pa.Table) -> Path:
-    """Write the candidates of an exposure.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    night, unit, exposure_id : str
-        The exposure.
-    table : pyarrow.Table
-        Schema `nightsift.core.tables.CANDIDATES`; may be empty.
-
-    Returns
-    -------
-    Path
-        The file written.
-
-    Raises
-    ------
-    BadTable
-        If the table has another schema.
-    """
+    """Write the candidates of an exposure (schema `CANDIDATES`, may be empty); `BadTable` for another schema."""
     path = archive.candidates(night, unit, exposure_id)
     if not table.schema.equals(CANDIDATES):
         raise BadTable(path=str(path), what="its schema is not that of candidates")

@@ -165,36 +165,15 @@ def take(archive: Archive, exposure_id: str, stale_seconds: float = STALE_SECOND
 
 
 def claims_held(archive: Archive) -> list[Claim]:
-    """Claims in an archive whose holders are not known to be dead: exposures and other work under way now.
+    """Return the claims of an archive whose holders are not known to be dead, sorted by name.
 
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-
-    Returns
-    -------
-    list of Claim
-        Sorted by name; looking also starts the watch over claims of other machines.
+    Reading them also starts the watch over claims of other machines.
     """
     return [claim for claim in _all(archive) if not _is_stale(claim.path, STALE_SECONDS)]
 
 
 def claims_of(archive: Archive, pid: int) -> list[Claim]:
-    """Claims of a process of this machine, which may have died.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    pid : int
-        Its number.
-
-    Returns
-    -------
-    list of Claim
-        Sorted by name.
-    """
+    """Return the claims of a process of this machine, which may have died, sorted by name."""
     here = this_process().machine
     return [claim for claim in _all(archive) if (claim.holder.machine, claim.holder.pid) == (here, pid)]
 

@@ -53,39 +53,13 @@ def record(archive: Archive, row: Mapping[str, Any]) -> Path:
 
 
 def read(archive: Archive, night: str | None = None, unit: str | None = None) -> pa.Table:
-    """Read the ledger.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    night, unit : str, optional
-        Only these; all when None.
-
-    Returns
-    -------
-    pyarrow.Table
-        Schema `nightsift.core.tables.LEDGER`, sorted by time and exposure; typed also when empty.
-    """
+    """Return ledger rows (schema `LEDGER`), sorted by time and exposure; the columns are typed when there are none."""
     table = read_tables(archive.tables("ledger", night, unit), tables.LEDGER)
     return table.sort_by([("mjd", "ascending"), ("exposure_id", "ascending")])
 
 
 def finished(archive: Archive, night: str | None = None) -> dict[str, str]:
-    """Exposures that need no further work.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    night : str, optional
-        Only this night; all when None.
-
-    Returns
-    -------
-    dict of str to str
-        Provenance by exposure identity: an exposure is skipped where its provenance is still the same.
-    """
+    """Return the provenance of each exposure that is done or refused, by its identity."""
     rows = read(archive, night)
     rows = rows.filter(pc.is_in(rows["state"], pa.array(FINAL)))
     return dict(zip(rows["exposure_id"].to_pylist(), rows["provenance"].to_pylist(), strict=True))

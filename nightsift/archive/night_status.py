@@ -110,33 +110,9 @@ class Progress:
         return not Holder(**self.holder).is_dead()
 
 
-def status_name(night: str, site: str) -> str:
-    """Name of the status of a night at a site.
-
-    Parameters
-    ----------
-    night, site : str
-        The night, and the site; empty without one.
-
-    Returns
-    -------
-    str
-        The name.
-    """
-    return f"{night} {site}" if site else night
-
-
 def write_progress(archive: Archive, progress: Progress) -> None:
-    """Write how a night goes on, atomically.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    progress : Progress
-        How it goes on.
-    """
-    with atomic(archive.status(status_name(progress.night, progress.site))) as temporary:
+    """Write the progress of a night to its status file, atomically."""
+    with atomic(archive.status(f"{progress.night} {progress.site}".strip())) as temporary:
         temporary.write_text(json.dumps(asdict(progress), indent=1))
 
 
@@ -293,7 +269,7 @@ def tonight(archive: Archive, night: str | None = None, units: Sequence[str] = (
         dawn=max((one.dawn for one in of_night if one.dawn), default=""),
         running=[_in_words(one) for one in held if one.kind == "exposure"],
         other_work=[_in_words(one) for one in held if one.kind != "exposure"],
-        troubles=[trouble for one in of_night for trouble in one.troubles],
+        troubles=[message for one in of_night for message in one.troubles],
         best=_best(archive, name, best) if name in archive.nights("candidates") else [],
     )
 

@@ -30,70 +30,20 @@ RECORD = "version.json"
 Layers = tuple[tuple[str, Path], ...]
 
 
-def layers_of(root: Path) -> tuple[Path, Layers]:
-    """Find the archive that a folder belongs to, and the versions to be read.
-
-    Parameters
-    ----------
-    root : Path
-        Folder of an archive, or of one of its versions.
-
-    Returns
-    -------
-    home : Path
-        Folder of the archive.
-    layers : tuple of (str, Path)
-        Name and folder of each version, uppermost first: those that are served, or the one that was named.
-
-    Raises
-    ------
-    BadTable
-        If the file that names them is damaged.
-    """
+def _layers_of(root: Path) -> tuple[Path, Layers]:
+    """Find the archive that a folder belongs to, and name and folder of the versions to be read, uppermost first."""
     if root.parent.name == "versions" and (root / RECORD).is_file():
         return root.parent.parent, ((root.name, root),)
     return root, tuple((name, root if name == MAIN else root / "versions" / name) for name in served(root))
 
 
 def served(home: Path) -> tuple[str, ...]:
-    """Names of the versions that an archive serves, uppermost first.
-
-    Parameters
-    ----------
-    home : Path
-        Folder of the archive.
-
-    Returns
-    -------
-    tuple of str
-        `main` comes last.
-
-    Raises
-    ------
-    BadTable
-        If the file that names them is damaged.
-    """
-    return tuple(str(name) for name in pointer(home)["served"])
+    """Return the names of the versions that an archive serves, uppermost first; `main` comes last."""
+    return tuple(str(name) for name in _pointer(home)["served"])
 
 
-def pointer(home: Path) -> dict[str, Any]:
-    """Content of the file that names the served versions.
-
-    Parameters
-    ----------
-    home : Path
-        Folder of the archive.
-
-    Returns
-    -------
-    dict
-        With `served`, names from top to bottom, and `history`, what was served when.
-
-    Raises
-    ------
-    BadTable
-        If it is damaged.
-    """
+def _pointer(home: Path) -> dict[str, Any]:
+    """Read the file that names the served versions; `BadTable` where it is damaged."""
     path = home / "versions" / POINTER
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -108,18 +58,8 @@ def pointer(home: Path) -> dict[str, Any]:
 
 
 def serve(home: Path, names: Sequence[str], entry: Mapping[str, Any]) -> None:
-    """Name the versions that are served from now on, in one step.
-
-    Parameters
-    ----------
-    home : Path
-        Folder of the archive.
-    names : sequence of str
-        From top to bottom; `main` is the last.
-    entry : mapping
-        What the history tells of it.
-    """
-    history = [*pointer(home)["history"], dict(entry)]
+    """Name the versions that are served from now on, from top to bottom, in one step; `entry` goes into the history."""
+    history = [*_pointer(home)["history"], dict(entry)]
     text = json.dumps({"served": list(names), "history": history}, indent=1)
     with atomic(home / "versions" / POINTER) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -157,7 +97,7 @@ class Archive:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root))
-        home, layers = layers_of(self.root)
+        home, layers = _layers_of(self.root)
         object.__setattr__(self, "home", home)
         object.__setattr__(self, "layers", layers)
 
@@ -168,37 +108,37 @@ class Archive:
 
     def candidates(self, night: str, unit: str, exposure_id: str) -> Path:
         """Candidates of an exposure."""
-        return self._exposure("candidates", night, unit, exposure_id)
+        return self._exposure("candidates", night, unit, exposure_id=exposure_id)
 
     def stamps(self, night: str, unit: str, exposure_id: str) -> Path:
         """Stamps of the candidates of an exposure."""
-        return self._exposure("stamps", night, unit, exposure_id)
+        return self._exposure("stamps", night, unit, exposure_id=exposure_id)
 
     def ledger(self, night: str, unit: str, exposure_id: str) -> Path:
         """Ledger row of an exposure."""
-        return self._exposure("ledger", night, unit, exposure_id)
+        return self._exposure("ledger", night, unit, exposure_id=exposure_id)
 
     def difference(self, night: str, unit: str, exposure_id: str) -> Path:
         """Difference image of an exposure, where it is kept."""
-        return self._exposure("differences", night, unit, exposure_id).with_suffix(".fits")
+        return self._exposure("differences", night, unit, exposure_id=exposure_id).with_suffix(".fits")
 
     def injections(self, night: str, unit: str, exposure_id: str) -> Path:
         """What became of the sources that were injected into an exposure."""
-        return self._exposure("injections", night, unit, exposure_id)
+        return self._exposure("injections", night, unit, exposure_id=exposure_id)
 
     def monitoring(self, night: str, unit: str) -> Path:
         """What `nightsift monitor` said of a night of a unit."""
-        return self._exposure("monitoring", night, unit, "verdict")
+        return self._exposure("monitoring", night, unit, exposure_id="verdict")
 
     def embeddings(self, night: str, unit: str, model: str) -> Path:
         """Features that a network makes of the candidates of a night."""
-        return self._exposure("embeddings", night, unit, model)
+        return self._exposure("embeddings", night, unit, exposure_id=model)
 
     def references(self, unit: str) -> Path:
         """Folder of the calibration sets that a unit was compared with."""
         return self.home / "references" / _hive(unit=unit)
 
-    def kept_model(self, model: str) -> Path:
+    def archived_model(self, model: str) -> Path:
         """Folder of a model that has served, kept with its completeness."""
         return self.home / "models" / _part(model)
 
@@ -206,7 +146,7 @@ class Archive:
         """Folder of the templates of a field."""
         return self.home / "templates" / _hive(unit=unit, field=field, band=band)
 
-    def template(self, unit: str, field: str, band: str, template_id: str) -> Path:
+    def template(self, unit: str, field: str, band: str, *, template_id: str) -> Path:
         """File of one template."""
         return self.templates(unit, field, band) / f"{_part(template_id)}.fits"
 
@@ -259,25 +199,12 @@ class Archive:
         return sorted(found, key=lambda path: (path.parts[-3:], path))
 
     def nights(self, kind: str = "ledger", undated: bool = False) -> list[str]:
-        """Nights that hold a kind of table, sorted.
-
-        Parameters
-        ----------
-        kind : str, optional
-            ``"candidates"``, ``"stamps"`` or ``"ledger"``.
-        undated : bool, optional
-            Whether `WITHOUT_NIGHT` is listed too, first, where there are exposures without a night.
-
-        Returns
-        -------
-        list of str
-            ``YYYY-MM-DD``; the last one is the latest night.
-        """
+        """Return the nights that hold a kind of table, the latest last; with `undated`, `WITHOUT_NIGHT` comes first."""
         folders = {folder.name for _, layer in self.layers for folder in _folders(layer / kind, "night", None)}
         found = {unquote(name.partition("=")[2]) for name in folders}
         return sort_nights(found if undated else found - {WITHOUT_NIGHT})
 
-    def _exposure(self, kind: str, night: str, unit: str, exposure_id: str) -> Path:
+    def _exposure(self, kind: str, night: str, unit: str, *, exposure_id: str) -> Path:
         return self._layer(night, unit) / kind / _hive(night=night, unit=unit) / f"{_part(exposure_id)}.parquet"
 
     def _layer(self, night: str, unit: str | None = None) -> Path:
@@ -290,34 +217,12 @@ class Archive:
 
 
 def sort_nights(nights: Iterable[str]) -> list[str]:
-    """Sort night labels by time.
-
-    Parameters
-    ----------
-    nights : iterable of str
-        The labels.
-
-    Returns
-    -------
-    list of str
-        Each once, `WITHOUT_NIGHT` first, so that the last one is the latest night.
-    """
+    """Sort night labels by time, without repeats; `WITHOUT_NIGHT` comes first, so that the last is the latest night."""
     return sorted(set(nights), key=lambda night: (night != WITHOUT_NIGHT, night))
 
 
 def night_title(night: str) -> str:
-    """Return a night label as people read it.
-
-    Parameters
-    ----------
-    night : str
-        The label.
-
-    Returns
-    -------
-    str
-        ``without a night`` in the place of `WITHOUT_NIGHT`.
-    """
+    """Return a night label as people read it: ``without a night`` in the place of `WITHOUT_NIGHT`."""
     return "without a night" if night == WITHOUT_NIGHT else night
 
 

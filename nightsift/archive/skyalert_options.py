@@ -141,18 +141,7 @@ class SkyAlertOptions(Section):
     tilings: tuple[Tiling, ...] = Field((), alias="tiling", description="one [[alert.tiling]] table a tile grid")
 
     def placed(self, absolute: Callable[[str], str]) -> SkyAlertOptions:
-        """Return the same options with all places of files absolute.
-
-        Parameters
-        ----------
-        absolute : callable
-            Makes a place absolute; leaves an empty one empty.
-
-        Returns
-        -------
-        SkyAlertOptions
-            The options.
-        """
+        """Return the options with all places of files made absolute by a callable, which leaves an empty one empty."""
         tilings = tuple(one.model_copy(update={"file": absolute(one.file)}) for one in self.tilings)
         single = {name: absolute(getattr(self, name)) for name in ("galaxies", "orbits", "folder")}
         several = {name: tuple(map(absolute, getattr(self, name))) for name in ("stars", "nuclei")}

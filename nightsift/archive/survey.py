@@ -110,7 +110,7 @@ class Survey(Section):
     file: str = Field("", description="file that it was read from (set on reading)")
 
     @model_validator(mode="after")
-    def _units_once(self) -> Survey:
+    def _sources_are_unique(self) -> Survey:
         names = [(source.unit, source.frames) for source in self.sources]
         twice = sorted({f"{unit} ({frames})" for unit, frames in names if names.count((unit, frames)) > 1})
         if twice:
@@ -123,7 +123,7 @@ class Survey(Section):
 
     @classmethod
     def for_folder(
-        cls, folder: str | Path, unit: str, archive: str | Path, pattern: str = "*.fit*", templates: str = ""
+        cls, folder: str | Path, unit: str, archive: str | Path, *, pattern: str = "*.fit*", templates: str = ""
     ) -> Survey:
         """Survey of one folder of frames, without a survey file.
 
@@ -166,23 +166,7 @@ class Survey(Section):
         return (Path(self.units),) if self.units else ()
 
     def load_unit(self, name: str) -> Unit:
-        """Read a unit of the survey.
-
-        Parameters
-        ----------
-        name : str
-            Its name.
-
-        Returns
-        -------
-        Unit
-            The unit.
-
-        Raises
-        ------
-        ConfigurationError
-            If there is no such unit, or its file is wrong.
-        """
+        """Read a unit of the survey by its name; `ConfigurationError` where there is none or its file is wrong."""
         return load_unit(name, self.unit_folders)
 
     def load_units(self, only: Sequence[str] = ()) -> dict[str, Unit]:
@@ -213,35 +197,13 @@ class Survey(Section):
         return {unit.name: unit for unit in (self.load_unit(name) for name in names if not only or name in only)}
 
     def sources_of(self, units: Mapping[str, Unit]) -> list[tuple[Source, Unit]]:
-        """Sources of some units, each with its unit.
-
-        Parameters
-        ----------
-        units : mapping of str to Unit
-            The units.
-
-        Returns
-        -------
-        list of (Source, Unit)
-            In the order of the sources; those of other units are left out.
-        """
+        """Return the sources of some units, each with its unit, in the order of the sources."""
         # a source names its unit, or the file of it
         known = {name: unit for unit in units.values() for name in (unit.file, unit.name)}
         return [(source, known[source.unit]) for source in self.sources if source.unit in known]
 
     def task_options(self, unit: Unit) -> dict[str, Any]:
-        """What every task on frames of a unit is called with, as plain values that cross the border of a process.
-
-        Parameters
-        ----------
-        unit : Unit
-            The unit.
-
-        Returns
-        -------
-        dict
-            ``unit`` (its file, or its name without one), ``archive`` and ``folders`` (searched for the unit's file).
-        """
+        """Return what every task on frames of a unit is called with (`unit`, `archive`, `folders`), as plain values."""
         return {
             "unit": unit.file or unit.name,
             "archive": str(self.archive),

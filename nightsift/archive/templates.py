@@ -70,7 +70,7 @@ def write_template(archive: Archive, template: Template) -> Path:
         If it cannot be written.
     """
     meta = template.frame.meta
-    path = archive.template(meta.unit, meta.field, meta.band, template.template_id)
+    path = archive.template(meta.unit, meta.field, meta.band, template_id=template.template_id)
     with atomic(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyWarning)  # long values become CONTINUE cards
         _hdus(template).writeto(temporary, overwrite=True)

@@ -76,18 +76,7 @@ class Version:
 
 
 def check_name(name: str) -> None:
-    """Refuse names of versions that could be mistaken for something else.
-
-    Parameters
-    ----------
-    name : str
-        The name.
-
-    Raises
-    ------
-    ConfigurationError
-        If it is `main`, empty or holds other signs than letters, digits and ``_ . + -``.
-    """
+    """Refuse names of versions that could be mistaken for something else, by a `ConfigurationError`."""
     if name == MAIN or not NAME.fullmatch(name):
         raise _wrong("--version", f"{name!r} cannot be the name of a new version",
                      "letters, digits and _ . + - with a letter or digit first, 64 at most; main is taken")  # fmt: skip
@@ -185,20 +174,7 @@ def find(archive: Archive, name: str) -> Version:
 
 
 def alone(archive: Archive, name: str) -> Archive:
-    """One version by itself, whatever is served.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    name : str
-        Name of the version.
-
-    Returns
-    -------
-    Archive
-        What reads and writes only that version.
-    """
+    """Return an archive that reads and writes one version only, whatever is served."""
     if find(archive, name).name != MAIN:
         return Archive(archive.version(name))
     view = Archive(archive.home)
@@ -206,21 +182,8 @@ def alone(archive: Archive, name: str) -> Archive:
     return view
 
 
-def shortfall(archive: Archive, name: str) -> list[str]:
-    """What the served catalogue has and would lose by a promotion.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    name : str
-        Name of the version.
-
-    Returns
-    -------
-    list of str
-        One line for each night and unit of the version in which exposures that are done now are missing or not done.
-    """
+def _shortfall(archive: Archive, name: str) -> list[str]:
+    """One line for each night and unit with exposures that are done in the served catalogue but not in the version."""
     version, now = alone(archive, name), Archive(archive.home)
     lines = []
     for night in version.nights(undated=True):
@@ -267,7 +230,7 @@ def promote(
     before = served(archive.home)
     back = name in before
     now = before[before.index(name) :] if back else (name, *before)
-    against = list(reasons_against) if back else [*reasons_against, *shortfall(archive, name)]
+    against = list(reasons_against) if back else [*reasons_against, *_shortfall(archive, name)]
     if against and not force:
         more = f" (and {len(against) - 3} more)" if len(against) > 3 else ""
         advice = "mend it, or look at nightsift catalog compare and add --force"

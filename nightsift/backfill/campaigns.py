@@ -80,9 +80,9 @@ def deal(exposures: Iterable[Planned], batch: int, order: Order = "oldest") -> l
     """
     if batch < 1:
         raise ValueError(f"a chunk holds one exposure or more, got {batch}")
-    once = sorted({(one.unit, one.url): one for one in sorted(exposures)}.values())
+    unique = sorted({(one.unit, one.url): one for one in sorted(exposures)}.values())
     groups: dict[tuple[str, str], list[Planned]] = {}
-    for one in once:
+    for one in unique:
         groups.setdefault((one.night, one.unit), []).append(one)
     return [chunk for key in _ordered(list(groups), order) for chunk in _pieces(groups[key], batch)]
 
@@ -201,36 +201,13 @@ class Campaign:
 
 
 def identity(first: str, last: str, **facts: Any) -> str:
-    """Identity of a campaign, which tells its nights and depends on nothing but what is asked for.
-
-    Parameters
-    ----------
-    first, last : str
-        First and last night, empty where there is no limit.
-    **facts
-        All else that makes it another campaign.
-
-    Returns
-    -------
-    str
-        Such as ``"2023-01-01_2024-12-31_3f9a0c12"``.
-    """
+    """Return the identity of a campaign: nights and a hash of all facts, as ``"2023-01-01_2024-12-31_3f9a0c12"``."""
     text = json.dumps({"first": first, "last": last, **facts}, sort_keys=True, separators=(",", ":"))
     return f"{first or 'begin'}_{last or 'end'}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def write(archive: Archive, campaign: Campaign, chunks: Sequence[Sequence[Planned]]) -> None:
-    """Write the plan of a new campaign, and then the campaign itself.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    campaign : Campaign
-        What is to be done.
-    chunks : sequence of sequence of Planned
-        Exposures of each chunk.
-    """
+    """Write the plan of a new campaign, exposures by chunk, and then the campaign itself."""
     folder = archive.campaign(campaign.name)
     _write_plan(folder / "plan" / "000.parquet", chunks, 0)
     text = json.dumps(asdict(campaign), indent=1)
@@ -239,17 +216,7 @@ def write(archive: Archive, campaign: Campaign, chunks: Sequence[Sequence[Planne
 
 
 def extend(archive: Archive, campaign: Campaign, chunks: Sequence[Sequence[Planned]]) -> None:
-    """Append chunks to the plan of a campaign.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    campaign : Campaign
-        The campaign.
-    chunks : sequence of sequence of Planned
-        Exposures that are not in its plan yet.
-    """
+    """Append chunks of exposures that are not in it yet to the plan of a campaign."""
     parts = _plan_files(archive, campaign.name)
     plan = read_plan(archive, campaign.name)
     start = (pc.max(plan["chunk"]).as_py() + 1) if plan.num_rows else 0
@@ -290,38 +257,12 @@ def read(archive: Archive, name: str) -> Campaign:
 
 
 def names(archive: Archive) -> list[str]:
-    """Identities of the campaigns of an archive.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-
-    Returns
-    -------
-    list of str
-        Sorted; plans that were not finished being written are left out.
-    """
+    """Return the sorted identities of the campaigns of an archive; plans still being written are left out."""
     return sorted(path.parent.name for path in archive.campaign("any").parent.glob("*/campaign.json"))
 
 
 def read_plan(archive: Archive, name: str, chunk: int | None = None) -> pa.Table:
-    """Read the plan of a campaign.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    name : str
-        Identity of the campaign.
-    chunk : int, optional
-        Only this chunk.
-
-    Returns
-    -------
-    pyarrow.Table
-        Schema `nightsift.backfill.campaigns.PLAN`, in the order of the chunks.
-    """
+    """Return the plan of a campaign, or of one chunk, schema `PLAN`, in the order of the chunks."""
     files = _plan_files(archive, name)
     if chunk is None:
         return read_tables(files, PLAN)

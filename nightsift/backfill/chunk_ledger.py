@@ -62,25 +62,7 @@ def read(archive: Archive, name: str) -> pa.Table:
 
 
 def record(archive: Archive, row: Mapping[str, Any]) -> Path:
-    """Write the row of a chunk.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    row : mapping of str to object
-        Columns of `nightsift.backfill.campaigns.CHUNKS`.
-
-    Returns
-    -------
-    Path
-        The file; writing the same chunk again replaces it.
-
-    Raises
-    ------
-    ValueError
-        If the state is unknown or a column does not fit.
-    """
+    """Write the row of a chunk (schema `CHUNKS`) in place of an earlier one; `ValueError` for an unknown state."""
     if row["state"] not in STATES:
         raise ValueError(f"the state of a chunk is one of {STATES}, got {row['state']!r}")
     path = _file(archive, row["campaign"], row)
@@ -89,53 +71,18 @@ def record(archive: Archive, row: Mapping[str, Any]) -> Path:
 
 
 def read_one(archive: Archive, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the row of a chunk as it is now.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    row : mapping of str to object
-        Its row as it was once.
-
-    Returns
-    -------
-    dict
-        The row on disk, or the one given where it was not begun.
-    """
+    """Return the row of a chunk as it is on disk, or the one given where the chunk was not begun."""
     path = _file(archive, row["campaign"], row)
     return dict(read_table(path, CHUNKS).to_pylist()[0]) if path.is_file() else dict(row)
 
 
 def label_of(row: Mapping[str, Any]) -> str:
-    """How a chunk is called in task runs and logs.
-
-    Parameters
-    ----------
-    row : mapping
-        Its row.
-
-    Returns
-    -------
-    str
-        Such as ``"2023-01-01 north-1 #12"``.
-    """
+    """Return the name of a chunk in task runs and logs, such as ``"2023-01-01 north-1 #12"``."""
     return f"{row['night']} {row['unit']} #{row['chunk']}"
 
 
 def begun(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Row of a chunk that is begun, for the first time or again.
-
-    Parameters
-    ----------
-    row : mapping of str to object
-        Its row so far.
-
-    Returns
-    -------
-    dict
-        The row, running, without the counts of an earlier attempt.
-    """
+    """Return the row of a chunk that begins, for the first time or again, without the counts of an earlier attempt."""
     return {
         **row, **dict.fromkeys((*COUNTS, "skipped", "candidates"), 0), "state": "running", "message": "",
         "attempt": row["attempt"] + 1, "seconds": 0.0, "host": f"{platform.node()} {os.getpid()}",

@@ -68,14 +68,14 @@ def backfill(
 
     units = tuple(units_asked(str(where), unit or []) or ())
     request = Request(first, last, units, version, in_place, keep, batch, order)
-    how = RunOptions(runner_asked(survey, runner, at_most), during_night, retry_failed, through_workers)
+    run_options = RunOptions(runner_asked(survey, runner, at_most), during_night, retry_failed, through_workers)
     plan = draft(survey, request, look_again)
-    _tell_plan(survey, plan, how.runner)
+    _tell_plan(survey, plan, run_options.runner)
     if dry_run:
         return
     lower_priority()
     with _Progress() as progress:
-        summary = run(survey, request, how, plan=plan, progress=progress, track=track)
+        summary = run(survey, request, run_options, plan=plan, progress=progress, track=track)
     _tell(summary)
     raise typer.Exit(summary.exit_code)
 

@@ -53,7 +53,7 @@ def evaluate(
     from nightsift.report.model_pages import render_evaluation
 
     whole = read_sets(sets)
-    chosen, told = choose_part(whole, part)
+    chosen, part_name = choose_part(whole, part)
     models = []
     for place, name in enumerate([model, *(against or [])]):
         classifier = load(name)
@@ -68,10 +68,10 @@ def evaluate(
     if learn:
         models[0]["learning"] = _learn(whole, classifier_options(model), learn)
     real = int(chosen.labels.sum())
-    about = f"{len(chosen)} examples ({real} real, {len(chosen) - real} bogus) of {told}."
+    about = f"{len(chosen)} examples ({real} real, {len(chosen) - real} bogus) of {part_name}."
     with atomic(out) as temporary:
         temporary.write_text(
-            render_evaluation(models, chosen.stamps, about, notes=notes_on(chosen, told)), encoding="utf-8"
+            render_evaluation(models, chosen.stamps, about, notes=notes_on(chosen, part_name)), encoding="utf-8"
         )
     numbers = [
         {key: one[key] for key in ("name", "model_id", "threshold", "headline", "units", "learning")} for one in models
@@ -112,10 +112,10 @@ def choose_part(whole: TrainingSet, part: str) -> tuple[TrainingSet, str]:
     return whole.part(part), f"the part '{part}' of the set"
 
 
-def notes_on(chosen: TrainingSet, told: str) -> list[str]:
+def notes_on(chosen: TrainingSet, part_name: str) -> list[str]:
     """What the reader of the page must know."""
     notes = []
-    if "whole" in told:
+    if "whole" in part_name:
         notes.append("The set is not divided into parts: the figures hold only if the model was not trained on it.")
     return notes
 
@@ -146,10 +146,10 @@ def classifier_options(model: str) -> Any:
     from models.network.store import load
     from models.training.train import TrainOptions
 
-    told = load(model).card["training"]
+    card = load(model).card["training"]
     return TrainOptions(
-        architecture=told["architecture"], network=told["network"], recipe=Recipe.from_mapping(told["recipe"]),
-        batch=told["batch"], learning_rate=told["learning_rate"], prevalence=told["prevalence"], seed=told["seed"],
+        architecture=card["architecture"], network=card["network"], recipe=Recipe.from_mapping(card["recipe"]),
+        batch=card["batch"], learning_rate=card["learning_rate"], prevalence=card["prevalence"], seed=card["seed"],
     )  # fmt: skip
 
 

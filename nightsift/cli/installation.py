@@ -297,8 +297,8 @@ def try_out(name: str, code: str, advice: str) -> Check:
         return Check(
             name, "fail", f"no answer within {TRIAL_SECONDS:.0f} s", "is the machine overloaded or the disk slow?"
         )
-    told = re.findall(r"[^\n]*\S[^\n]*", done.stdout if done.returncode == 0 else done.stderr)
-    last = told[-1].strip() if told else f"exit code {done.returncode}"
+    lines = re.findall(r"[^\n]*\S[^\n]*", done.stdout if done.returncode == 0 else done.stderr)
+    last = lines[-1].strip() if lines else f"exit code {done.returncode}"
     return Check(name, "ok", last) if done.returncode == 0 else Check(name, "fail", last, advice)
 
 

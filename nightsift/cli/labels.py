@@ -38,12 +38,12 @@ def calibrate(
     parse_rule(rule, "command line")
     survey = load_survey(where)
     loaded = survey.load_unit(unit)
-    told = read_labels(labels)
-    found, threshold = learn_calibration(Archive(survey.archive), loaded, told, rule=rule, prevalence=prevalence)
+    labelled = read_labels(labels)
+    found, threshold = learn_calibration(Archive(survey.archive), loaded, labelled, rule=rule, prevalence=prevalence)
     typer.echo(f"{unit}: {found.real} real and {found.bogus} bogus labels, map: {found.method}")
-    unknown = len(told) - found.real - found.bogus
+    unknown = len(labelled) - found.real - found.bogus
     if unknown:
-        typer.echo(f"  {unknown} of {len(told)} labels are of no stored candidate of {unit} and were passed over")
+        typer.echo(f"  {unknown} of {len(labelled)} labels are of no stored candidate of {unit} and were passed over")
     if found.method == "none" and found.figures.keys() - {"nll_none", "ece_before", "ece_after"}:
         typer.echo("  no map is better than none: the scores hold as they are")
     for reason in found.reasons:
@@ -62,8 +62,8 @@ def calibrate(
     elif threshold is not None:
         typer.echo(f"# threshold: {threshold}")
         if not loaded.model.calibration:
-            kept = carry_over(loaded.model.threshold, found)
-            typer.echo(f"threshold = {kept:.4f}     # what it was, in these scores")
+            carried = carry_over(loaded.model.threshold, found)
+            typer.echo(f"threshold = {carried:.4f}     # what it was, in these scores")
     for name in sorted(rules_asked_by(labels) - {"random"}):
         typer.echo(
             f"# asked for by the rule {name}, these labels are no fair draw: ask with --rule random to calibrate"
@@ -133,7 +133,7 @@ def ask(
     from nightsift.archive.survey import load_survey
     from nightsift.core.errors import ConfigurationError
     from nightsift.io.atomic import atomic
-    from nightsift.report.pictures import render
+    from nightsift.report.pictures import render_labelling
 
     if rule not in RULES:
         raise ConfigurationError(
@@ -152,17 +152,17 @@ def ask(
     command = f"nightsift {step} {where} --unit {unit} --labels {labelled}"
     with atomic(page) as temporary:
         temporary.write_text(
-            render(unit, found.to_pylist(), stamps, table=labelled, next_step=command), encoding="utf-8"
+            render_labelling(unit, found.to_pylist(), stamps, table=labelled, next_step=command), encoding="utf-8"
         )
     typer.echo(f"{found.num_rows} candidates of {unit} written to {out}")
     typer.echo(f"label them in a browser: {page} (or fill in the column label of the table: real or bogus)")
-    for line in _told(bias):
+    for line in _skewed_shares(bias):
         typer.echo(line)
     if rule != "random":
         typer.echo("these are no fair draw: rates and calibrations from them hold for what was asked, not for the unit")
 
 
-def _told(bias: list[dict[str, Any]]) -> list[str]:
+def _skewed_shares(bias: list[dict[str, Any]]) -> list[str]:
     """Parts asked for less than half or more than twice as often as in a fair draw, unless chance explains it."""
     return [
         f"  {row['name']} {part['part']}: {part['asked']:.0%} of those asked for, {part['pool']:.0%} of all"

@@ -187,10 +187,10 @@ def _picture(survey: str, one: Tonight) -> RenderableType:
     name = night_title(one.night) if one.night == WITHOUT_NIGHT else name
     parts: list[Any] = [Text(f"{survey}, {name}: {_watch(one)}", style="bold")]
     if one.latency_median is not None:
-        told = (
+        latency = (
             f"frame on disk to ledger row: {one.latency_median:.0f} s in the median, {one.latency_worst:.0f} s at worst"
         )
-        parts.append(Text(told if one.lag is None else f"lag {one.lag:.0f} s; {told}"))
+        parts.append(Text(latency if one.lag is None else f"lag {one.lag:.0f} s; {latency}"))
     parts.append(_table(COLUMNS, one.units))
     if one.without_night and one.night != WITHOUT_NIGHT:
         more = f"nightsift show says why: --night {WITHOUT_NIGHT}"
@@ -199,7 +199,7 @@ def _picture(survey: str, one: Tonight) -> RenderableType:
         parts.append(Text("reducing: " + "; ".join(one.running)))
     if one.other_work:
         parts.append(Text("also running: " + "; ".join(one.other_work)))
-    parts += [Text(f"told: {trouble}", style="yellow") for trouble in one.troubles]
+    parts += [Text(f"told: {message}", style="yellow") for message in one.troubles]
     if one.best:
         parts.append(Text("\nbest candidates without a flag", style="bold"))
         parts.append(_table({key: key for key in one.best[0]}, one.best))

@@ -189,8 +189,8 @@ def status(where: SURVEY) -> None:
         )  # fmt: skip
     header = ("event", "newest notice", "notices", "state", "90 % area (deg2)", "fields", "probability", "why")
     show_table(f"alerts of {survey.name}", header, rows, right=header[4:7])
-    for told in damaged_targets(archive):
-        typer.echo(f"problem: {told}", err=True)
+    for problem in damaged_targets(archive):
+        typer.echo(f"problem: {problem}", err=True)
     listener = archive.root / "alerts" / "listener.json"
     if listener.is_file():
         known_state = json.loads(listener.read_text(encoding="utf-8"))

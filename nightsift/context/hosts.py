@@ -71,53 +71,24 @@ class HostCatalogue:
         return np.sort(self.mag[np.isfinite(self.mag)])
 
     def chance(self, mag: Values, separation: Values, radius: Values) -> Values:
-        """Probability of a galaxy as bright as near by chance (Bloom, Kulkarni and Djorgovski 2002, AJ 123, 1111).
+        """Return the probability of a galaxy as bright as near by chance, shape (n,).
 
-        Parameters
-        ----------
-        mag : ndarray of float64, shape (n,)
-            Magnitude of the galaxy.
-        separation, radius : ndarray of float64, shape (n,)
-            Distance from it, and its half-light radius (arcsec).
-
-        Returns
-        -------
-        ndarray of float64, shape (n,)
-            ``1 - exp(-pi (d**2 + 4 r**2) n(<mag))``.
+        ``1 - exp(-pi (d**2 + 4 r**2) n(<mag))`` with separation and half-light radius in arcsec (Bloom, Kulkarni and
+        Djorgovski 2002, AJ 123, 1111).
         """
         brighter = np.where(np.isfinite(mag), np.searchsorted(self.brightness, mag, side="right"), len(self))
         density = brighter / (41252.96 * self.sky_fraction * 3600.0**2)
         return np.asarray(-np.expm1(-np.pi * (separation**2 + 4.0 * radius**2) * density))
 
     def completeness(self, distance: Values) -> Values:
-        """Part of the blue light at each distance that is in the catalogue, between 0.02 and 0.98.
+        """Return the part of the blue light at distances (Mpc) that is in the catalogue, 0.02 to 0.98, shape (n,).
 
-        Parameters
-        ----------
-        distance : ndarray of float64, shape (n,)
-            Distances (Mpc).
-
-        Returns
-        -------
-        ndarray of float64, shape (n,)
-            Light of the catalogue over that of the mean universe, never growing with distance; 0.5 where no magnitude
-            is known.
+        It never grows with distance; 0.5 where no magnitude is known.
         """
         return np.asarray(np.interp(np.log(np.maximum(distance, 1.0)), *self._light))
 
     def distance_density(self, distance: Values) -> Values:
-        """Density of the distances of the catalogue (1/Mpc), smoothed: what a host by chance has.
-
-        Parameters
-        ----------
-        distance : ndarray of float64, shape (n,)
-            Distances (Mpc).
-
-        Returns
-        -------
-        ndarray of float64, shape (n,)
-            The density; its integral is 1.
-        """
+        """Return the smoothed density (1/Mpc) of the distances of the catalogue at distances (Mpc), shape (n,)."""
         logarithm = np.log(np.maximum(distance, 1.0))
         return np.asarray(np.interp(logarithm, _STEPS, self._spread) / np.maximum(distance, 1.0))
 
@@ -146,23 +117,7 @@ class HostCatalogue:
 
 
 def load_hosts(path: str | Path) -> HostCatalogue:
-    """Read a catalogue of galaxies; worth keeping, as it takes about a second.
-
-    Parameters
-    ----------
-    path : str or Path
-        See `nightsift.refcats.catalogues.read_galaxies`, with distances.
-
-    Returns
-    -------
-    HostCatalogue
-        The galaxies.
-
-    Raises
-    ------
-    BadTable
-        If the file cannot be read.
-    """
+    """Read galaxies with distances (see `read_galaxies`), in about a second; `BadTable` where they are damaged."""
     table = read_galaxies(path, distances=True)
     name = np.asarray(table["name"].to_numpy(zero_copy_only=False), dtype=object)
     names = ("ra", "dec", "radius", "axis_ratio", "angle", "mag", "distance", "distance_err")

@@ -83,22 +83,6 @@ class Movers:
 
 
 def load_known(stars: Sequence[str | Path], nuclei: Sequence[str | Path]) -> tuple[KnownPositions, ...]:
-    """Read catalogues of objects that may vary.
-
-    Parameters
-    ----------
-    stars, nuclei : sequence of str or Path
-        Their files (see `nightsift.refcats.catalogues.read_positions`).
-
-    Returns
-    -------
-    tuple of KnownPositions
-        One a file.
-
-    Raises
-    ------
-    BadTable
-        If one cannot be read.
-    """
+    """Read catalogues of variable stars and of active nuclei (see `read_positions`), one entry per file."""
     named = [(STAR, path) for path in stars] + [(NUCLEUS, path) for path in nuclei]
     return tuple(KnownPositions(Path(path).stem, kind, *read_positions(path)) for kind, path in named)

@@ -135,18 +135,7 @@ def propagate(orbits: Orbits, mjd: float) -> tuple[Values, Values]:
 
 
 def earth(mjd: float) -> Values:
-    """Heliocentric position of the centre of the Earth.
-
-    Parameters
-    ----------
-    mjd : float
-        Time (MJD, TT).
-
-    Returns
-    -------
-    ndarray of float64, shape (3,)
-        Equatorial J2000 (au).
-    """
+    """Return the heliocentric position of the Earth's centre (au, equatorial J2000) at a time (MJD, TT), shape (3,)."""
     return np.asarray(_heliocentric("earth", np.array([mjd]))[0])
 
 

@@ -89,9 +89,9 @@ def sources_on_frame(template: Template, alignment: Alignment) -> TemplateSource
         All sources whose position can be told, also those beyond the edge.
     """
     stars, meta = template.stars, template.frame.meta
-    x, y = to_science(alignment, stars["x"].astype(np.float64), stars["y"].astype(np.float64))
+    x, y = _to_science(alignment, stars["x"].astype(np.float64), stars["y"].astype(np.float64))
     step = 2.0
-    tip = to_science(alignment, stars["x"] + step * np.cos(stars["theta"]), stars["y"] + step * np.sin(stars["theta"]))
+    tip = _to_science(alignment, stars["x"] + step * np.cos(stars["theta"]), stars["y"] + step * np.sin(stars["theta"]))
     dx, dy = tip[0] - x, tip[1] - y
     scale = np.hypot(dx, dy) / step
     seeing = typical_fwhm(stars)
@@ -101,30 +101,15 @@ def sources_on_frame(template: Template, alignment: Alignment) -> TemplateSource
     whole = TemplateSources(
         np.array([f"{meta.unit}/{meta.field}/{meta.band}-t{row:05d}" for row in range(len(stars))], dtype=np.str_),
         x, y, flux, mag, stars["snr"].astype(np.float64),
-        galaxy_scores(stars["fwhm"].astype(np.float64), stars["snr"].astype(np.float64), seeing),
+        _galaxy_scores(stars["fwhm"].astype(np.float64), stars["snr"].astype(np.float64), seeing),
         stars["a"] * scale, stars["b"] * scale, np.arctan2(dy, dx), np.asarray(clean, dtype=np.bool_),
         seeing * float(np.median(scale)) if len(scale) else seeing,
     )  # fmt: skip
     return whole.take(np.isfinite(x) & np.isfinite(y))
 
 
-def galaxy_scores(fwhm: Values, snr: Values, seeing: float) -> Values:
-    """Star-galaxy score by the width alone: a logistic function of the excess over the stars of the frame.
-
-    Parameters
-    ----------
-    fwhm : ndarray of float64, shape (n,)
-        Widths (pixel), NaN where unknown.
-    snr : ndarray of float64, shape (n,)
-        Signal-to-noise ratios; noisy widths give soft scores.
-    seeing : float
-        Width of the stars (pixel).
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        0 to 1.
-    """
+def _galaxy_scores(fwhm: Values, snr: Values, seeing: float) -> Values:
+    """Star-galaxy scores, 0 to 1, by the width alone: a logistic function of the excess over the stars of the frame."""
     known = np.isfinite(fwhm) & (seeing > 0)
     excess = np.where(known, fwhm, seeing) / (seeing if seeing > 0 else 1.0) - 1.0 - _HALFWAY
     spread = np.hypot(_SOFTNESS, 1.0 / np.maximum(snr, 1.0))
@@ -132,46 +117,19 @@ def galaxy_scores(fwhm: Values, snr: Values, seeing: float) -> Values:
     return np.asarray(np.where(known, score, _EVEN))
 
 
-def next_source(sources: TemplateSources, x: Values, y: Values) -> tuple[Values, Values]:
-    """Distance to the next source of the template, and its star-galaxy score.
-
-    Parameters
-    ----------
-    sources : TemplateSources
-        The sources.
-    x, y : ndarray of float64, shape (n,)
-        Positions (pixel).
-
-    Returns
-    -------
-    distance : ndarray of float64, shape (n,)
-        Distance (pixel), NaN where the template has no source.
-    star_galaxy : ndarray of float64, shape (n,)
-        Score of that source, NaN where there is none.
-    """
+def nearest_source(sources: TemplateSources, x: Values, y: Values) -> tuple[Values, Values]:
+    """Return distance (pixel) and star-galaxy score of the source nearest to each position, NaN without sources."""
     if not len(sources) or not len(x):
         return np.full(len(x), np.nan), np.full(len(x), np.nan)
     distance, row = cKDTree(np.column_stack([sources.x, sources.y])).query(np.column_stack([x, y]))
     return np.asarray(distance), sources.star_galaxy[row]
 
 
-def to_science(alignment: Alignment, x: Values, y: Values) -> tuple[Values, Values]:
-    """Positions on the exposure of positions on its template: the alignment turned round.
+def _to_science(alignment: Alignment, x: Values, y: Values) -> tuple[Values, Values]:
+    """Positions on the exposure (pixel) of positions on its template: the alignment turned round.
 
     Fixed point: an affine map is fitted to the nodes, then what it misses is mapped back; mappings between frames of
     one field are so smooth that six rounds leave less than a thousandth of a pixel.
-
-    Parameters
-    ----------
-    alignment : Alignment
-        Mapping from the exposure to the template.
-    x, y : ndarray of float64, shape (n,)
-        Positions on the template (pixel).
-
-    Returns
-    -------
-    x, y : ndarray of float64, shape (n,)
-        Positions on the exposure (pixel).
     """
     rows, columns = np.mgrid[: alignment.grid.shape[1], : alignment.grid.shape[2]].reshape(2, -1) * alignment.step
     terms = np.column_stack([np.ones(len(rows)), columns, rows])

@@ -63,7 +63,7 @@ def load_exposure(url: str | Path, unit: Unit, night: str | None = None, *, sha2
         return make_frame(
             raw,
             meta,
-            load_masters(unit, facts),
+            _load_masters(unit, facts),
             bayer=unit.image.bayer,
             wcs=coordinates.wcs,
             sky=facts.sky,
@@ -75,28 +75,8 @@ def load_exposure(url: str | Path, unit: Unit, night: str | None = None, *, sha2
         ) from error
 
 
-def load_masters(unit: Unit, facts: Facts) -> Masters:
-    """Read the calibration frames that a unit names, for one exposure.
-
-    Parameters
-    ----------
-    unit : Unit
-        The telescope unit.
-    facts : Facts
-        Facts of the exposure: its band picks the flat.
-
-    Returns
-    -------
-    Masters
-        Bias, dark current and normalised flat; each read once a process.
-
-    Raises
-    ------
-    ConfigurationError
-        If a master is missing.
-    UnreadableFits
-        If it cannot be read.
-    """
+def _load_masters(unit: Unit, facts: Facts) -> Masters:
+    """Read the masters that a unit names for one exposure, whose band picks the flat; each is read once per process."""
     options = unit.calibration
     bias, dark, flat, bad = (_place(unit, name, facts) for name in ("bias", "dark", "flat", "bad_pixels"))
     recipe = _Recipe(

@@ -93,25 +93,7 @@ def read_image(path: str | Path, hdu: int | str = "") -> FitsImage:
 
 
 def read_header(path: str | Path, hdu: int | str = "") -> fits.Header:
-    """Read the header of the image of a FITS file, without its pixels.
-
-    Parameters
-    ----------
-    path : str or Path
-        Local file.
-    hdu : int or str, optional
-        Index or EXTNAME of the image; empty to find the only one.
-
-    Returns
-    -------
-    astropy.io.fits.Header
-        Cards of the image HDU, then those of the primary HDU that it lacks.
-
-    Raises
-    ------
-    UnreadableFits
-        As for `read_image`.
-    """
+    """Read the header of the image of a FITS file, without its pixels; parameters and errors as for `read_image`."""
     with open_fits(path) as hdus:
         index = _choose(hdus, hdu, path)
         one = hdus[index].header

@@ -93,8 +93,8 @@ def celestial_wcs(
     if not (np.isfinite(seen) and nominal > 0 and 0.5 < seen / nominal < 2.0):
         return CelestialWcs(None, "the WCS makes no sense at the centre of the frame")
     if np.isfinite(pixel_scale) and abs(seen / binning / pixel_scale - 1.0) > SCALE_TOLERANCE:
-        told = f"the WCS has {seen / binning:.3f} arcsec/pixel where the unit has {pixel_scale:.3f}: left out"
-        return CelestialWcs(None, told)
+        mismatch = f"the WCS has {seen / binning:.3f} arcsec/pixel where the unit has {pixel_scale:.3f}: left out"
+        return CelestialWcs(None, mismatch)
     return CelestialWcs(wcs, note)
 
 

@@ -23,44 +23,13 @@ STAMP_ROW_GROUP = 256  # single stamps are looked up: small groups
 
 
 def write_table(path: str | Path, table: pa.Table) -> None:
-    """Write a table atomically.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file.
-    table : pyarrow.Table
-        The table.
-
-    Raises
-    ------
-    DiskFull
-        If it does not fit.
-    """
+    """Write a table atomically; `DiskFull` where it does not fit."""
     with atomic(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", row_group_size=ROW_GROUP)
 
 
 def read_table(path: str | Path, schema: pa.Schema) -> pa.Table:
-    """Read one file as a table of a schema.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file.
-    schema : pyarrow.Schema
-        The schema; columns that the file lacks are null.
-
-    Returns
-    -------
-    pyarrow.Table
-        The table.
-
-    Raises
-    ------
-    BadTable
-        If the file is missing, no parquet file, or does not fit the schema.
-    """
+    """Read one file as a table of a schema (see `read_tables`); columns that the file lacks are null."""
     return read_tables([Path(path)], schema)
 
 
@@ -214,34 +183,10 @@ def _bytes(column: pa.ChunkedArray, n: int) -> npt.NDArray[np.uint8]:
 
 
 def numbers(table: pa.Table, name: str) -> Values:
-    """Return a column as an array.
-
-    Parameters
-    ----------
-    table : pyarrow.Table
-        Table.
-    name : str
-        Column of numbers.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        Its values, NaN where they are null.
-    """
+    """Return a column of numbers as an array of float64, shape (n,), NaN where they are null."""
     return np.asarray(pc.fill_null(table[name].cast(pa.float64()), np.nan).to_numpy(), dtype=np.float64)
 
 
 def nullable(values: npt.NDArray[Any]) -> pa.Array:
-    """Return numbers as an Arrow column.
-
-    Parameters
-    ----------
-    values : ndarray, shape (n,)
-        Numbers.
-
-    Returns
-    -------
-    pyarrow.Array
-        The same, null where they are not finite.
-    """
+    """Return numbers, shape (n,), as an Arrow column, null where they are not finite."""
     return pa.array(values, mask=~np.isfinite(values))

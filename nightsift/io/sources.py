@@ -173,41 +173,12 @@ def _fetch(url: str, target: Path) -> None:
 
 
 def exposure_identity(unit: str, sha256: str) -> str:
-    """Identity of an exposure: the same content from the same unit always has the same one.
-
-    Parameters
-    ----------
-    unit : str
-        Telescope unit.
-    sha256 : str
-        Checksum of the file, hexadecimal.
-
-    Returns
-    -------
-    str
-        The identity.
-    """
+    """Return the identity of an exposure, the same for the same unit and content (SHA-256, hexadecimal)."""
     return f"{unit}-{sha256[:16]}"
 
 
 def checksum(path: str | Path) -> str:
-    """SHA-256 of a file, read in pieces.
-
-    Parameters
-    ----------
-    path : str or Path
-        Local file.
-
-    Returns
-    -------
-    str
-        Hexadecimal digits.
-
-    Raises
-    ------
-    SourceError
-        If the file cannot be read.
-    """
+    """Return the SHA-256 of a local file as hexadecimal digits; `SourceError` where it cannot be read."""
     try:
         with open(path, "rb", buffering=0) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -123,20 +123,7 @@ def detections_of(candidates: pa.Table, exposures: pa.Table, options: RankingOpt
 
 
 def probability_to_be_real(table: pa.Table, options: RankingOptions) -> Values:
-    """Probability of each detection to be real: its score, lowered where it has a flag.
-
-    Parameters
-    ----------
-    table : pyarrow.Table
-        Schema `nightsift.core.tables.CANDIDATES`.
-    options : RankingOptions
-        What a missing score and a flag count.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        The probabilities.
-    """
+    """Return the probability of each candidate to be real, shape (n,): its score, lowered where it has a flag."""
     score = numbers(table, "score")
     real = np.where(np.isfinite(score), np.clip(score, 0.0, 1.0), options.unscored)
     return np.asarray(np.where(table["flags"].to_numpy() != 0, options.flagged * real, real))

@@ -39,27 +39,10 @@ def history_of(
     place: tuple[Values, Values],
     options: RankingOptions,
 ) -> dict[str, Any]:
-    """Columns of `nightsift.skyalerts.products.rank.RANKED` that tell what was seen at other times.
+    """Return the columns of `nightsift.skyalerts.products.rank.RANKED` that tell what was seen at other times.
 
-    Parameters
-    ----------
-    found : Detections
-        Detections after the event.
-    before : pyarrow.Table
-        Candidates before it, schema `nightsift.core.tables.CANDIDATES`.
-    exposures : pyarrow.Table
-        Exposures before and after it, schema `nightsift.core.tables.LEDGER`.
-    t0 : float
-        Time of the event (MJD UTC).
-    place : (ndarray, ndarray)
-        Right ascension and declination of the objects (deg), NaN where unknown.
-    options : RankingOptions
-        Priors.
-
-    Returns
-    -------
-    dict of str to array
-        The columns, one row an object.
+    `before` holds the candidates before the event at `t0` (MJD UTC), `exposures` the ledger rows of both times, `place`
+    the positions of the objects (deg), NaN where unknown.
     """
     return _earlier(found, before, place, options=options) | _not_seen(
         found, exposures, t0, place=place, options=options
@@ -67,21 +50,9 @@ def history_of(
 
 
 def probability_to_stay(epochs: Rows, misses: Rows, options: RankingOptions) -> Values:
-    """Probability that an object is neither moving nor false, by how often it was seen again and was not.
+    """Return the probability that objects are neither moving nor false, by Bayes' theorem, shape (n,).
 
-    Parameters
-    ----------
-    epochs : ndarray of int64, shape (n,)
-        Detections that lie apart in time.
-    misses : ndarray of int64, shape (n,)
-        Deeper exposures that do not show it.
-    options : RankingOptions
-        Part of single detections that moves, and how surely a transient is seen again.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        By Bayes' theorem with independent exposures.
+    `epochs` counts detections apart in time, `misses` deeper exposures that do not show the object.
     """
     again, missed = epochs - 1, misses
     stays = np.log1p(-options.moving) + again * np.log(options.seen_again) + missed * np.log1p(-options.seen_again)
@@ -101,7 +72,7 @@ def _earlier(
         old_ra, old_dec, mjd = (numbers(before, name) for name in ("ra", "dec", "mjd"))
         old = np.flatnonzero(np.isfinite(old_ra + old_dec))
         placed = np.flatnonzero(np.isfinite(ra + dec))
-        radius = object_radius(found)
+        radius = _object_radius(found)
         first, second, _ = pairs_within(
             ra[placed],
             dec[placed],
@@ -118,19 +89,8 @@ def _earlier(
     return {"earlier": count, "earlier_mjd": nullable(last), "p_new": np.maximum(np.exp(none), LEAST)}
 
 
-def object_radius(found: Detections) -> Values:
-    """Largest radius of the detections of each object.
-
-    Parameters
-    ----------
-    found : Detections
-        The detections.
-
-    Returns
-    -------
-    ndarray of float64, shape (n_objects,)
-        The radii (arcsec).
-    """
+def _object_radius(found: Detections) -> Values:
+    """Largest radius of the detections of each object (arcsec), shape (n_objects,)."""
     radius = np.zeros(found.n_objects)
     np.maximum.at(radius, found.owner, found.radius)
     return radius
@@ -238,7 +198,7 @@ def known_at(
     dict of str to array
         The columns; where several are near, the one that explains most.
     """
-    radius = np.maximum(object_radius(found), options.known_radius)  # astrometry of unit and catalogue differ
+    radius = np.maximum(_object_radius(found), options.known_radius)  # astrometry of unit and catalogue differ
     n = len(radius)
     kind, name = np.full(n, "", dtype=object), np.full(n, "", dtype=object)
     separation, unknown = np.full(n, np.nan), np.ones(n)

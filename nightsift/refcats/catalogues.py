@@ -133,7 +133,8 @@ def read_galaxies(path: str | Path, *, distances: bool = False) -> pa.Table:
         ``axis_ratio``, ``angle`` (north through east, deg) and ``mag``, for distances also ``distance`` and
         ``distance_err`` (Mpc), and where they are known ``name``, ``redshift`` and ``redshift_err``; or GLADE+ joined
         with HyperLEDA. From the latter, half-light radii are 0.272 of the diameter, which is good to a factor of about
-        1.5; unknown axis ratios and angles count as round; errors are those of `distance_errors`.
+        1.5; unknown axis ratios and angles count as round; errors of distances are 0.015 (1 + z) for
+        photometric redshifts, peculiar motion of 300 km/s for spectroscopic ones, and 15 % for measured distances.
     distances : bool, optional
         Read names, distances and redshifts too, and leave out galaxies without position, size or distance.
 
@@ -196,7 +197,7 @@ def _of_glade(table: pa.Table, labels: list[str], distances: bool) -> pa.Table:
     }  # fmt: skip
     if distances:
         distance, kind = _galaxy_column(table, FOUND["distance"]), _galaxy_column(table, FOUND["kind"])
-        error = distance_errors(distance, kind)
+        error = _distance_errors(distance, kind)
         known = REDSHIFT in table.column_names
         found |= {
             "name": _galaxy_names(table, labels), "distance": distance, "distance_err": error,
@@ -208,22 +209,8 @@ def _of_glade(table: pa.Table, labels: list[str], distances: bool) -> pa.Table:
     return pa.table(found).filter(pa.array(placed))
 
 
-def distance_errors(distance: Values, kind: Values) -> Values:
-    """Errors of distances by how they were found.
-
-    Parameters
-    ----------
-    distance : ndarray of float64, shape (n,)
-        Luminosity distances (Mpc).
-    kind : ndarray of float64, shape (n,)
-        The flag ``f_dL`` of GLADE+: 1 from a photometric redshift, 2 measured, 3 from a spectroscopic redshift.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        Standard deviations (Mpc): 0.015 (1 + z) for photometric redshifts, peculiar motion of 300 km/s for
-        spectroscopic ones, 15 % for measured distances; unknown kinds count as photometric.
-    """
+def _distance_errors(distance: Values, kind: Values) -> Values:
+    """Standard deviations of distances (Mpc) by the flag ``f_dL`` of GLADE+; unknown kinds count as photometric."""
     redshift = distance / HUBBLE  # to first order, which is enough for an error
     photometric = HUBBLE * PHOTOMETRIC * (1.0 + redshift)
     spectroscopic = np.hypot(PECULIAR, 1e-3 * distance)

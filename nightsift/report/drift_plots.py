@@ -214,9 +214,9 @@ def _panel(rows: Rows, nights: Sequence[str]) -> str:
     looks = {"reference": (GREY, 1.7), "steady": (BLUE, 2.0), "drifted": (RED, 3.2)}
     for row in rows:
         colour, radius = looks.get(row["state"], (GREY, 2.0))
-        told = f"{row['night']}: {row['value']:.4g}"
+        tooltip = f"{row['night']}: {row['value']:.4g}"
         place = f'cx="{x(row["night"])}" cy="{y(row["value"])}"'
-        parts.append(f'<circle {place} r="{radius}" fill="{colour}"><title>{told}</title></circle>')
+        parts.append(f'<circle {place} r="{radius}" fill="{colour}"><title>{tooltip}</title></circle>')
     for night, anchor, at in ((nights[0], "start", left), (nights[-1], "end", wide - right)):
         parts.append(f'<text x="{at:g}" y="{high - 4:g}" text-anchor="{anchor}" fill="#5b6671">{night}</text>')
     return "".join(parts) + "</svg>"

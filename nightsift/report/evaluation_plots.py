@@ -85,11 +85,11 @@ def recovery(models: Mapping[str, Mapping[str, Series]], label: str, log: bool =
         axis = figure.add_subplot()
         for place, (name, subsets) in enumerate(models.items()):
             for number, (subset, bins) in enumerate(subsets.items()):
-                told = subset if len(models) == 1 else f"{name}: {subset}"
+                curve = subset if len(models) == 1 else f"{name}: {subset}"
                 axis.errorbar(
                     bins["middle"], bins["part"], bins["error"], color=COLOURS[(place + 2 * number) % len(COLOURS)],
                     linestyle=STYLES[number], marker=MARKERS[number], markersize=4, capsize=2, linewidth=1.2,
-                    label=f"{told} ({int(sum(bins['n']))})",
+                    label=f"{curve} ({int(sum(bins['n']))})",
                 )  # fmt: skip
         if log:
             axis.set_xscale("log")
@@ -125,11 +125,11 @@ def reliability(models: Mapping[str, tuple[Series, Series]]) -> str:
             for which, (bins, style) in enumerate(zip(pair, ("--", "-"), strict=True)):
                 low, high = (_logit(np.clip(bins["real"] + sign * bins["error"], 0, 1)) for sign in (-1, 1))
                 middle = _logit(bins["real"])
-                told = ("before", "after calibration")[which]
+                stage = ("before", "after calibration")[which]
                 axis.errorbar(
                     _logit(bins["score"]), middle, [np.maximum(middle - low, 0), np.maximum(high - middle, 0)],
                     color=COLOURS[2 * place + which], linestyle=style, marker=MARKERS[which], markersize=4, capsize=2,
-                    linewidth=1.1, label=told if len(models) == 1 else f"{name}, {told}",
+                    linewidth=1.1, label=stage if len(models) == 1 else f"{name}, {stage}",
                 )  # fmt: skip
         ticks = np.array([0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999])
         axis.set_xticks(_logit(ticks), [f"{tick:g}" for tick in ticks])

@@ -62,11 +62,11 @@ def render_evaluation(
     str
         A complete HTML document.
     """
-    page = page_template(EVALUATION_TEMPLATE, number=_four_digits, percent=percent)
+    page = page_template(EVALUATION_TEMPLATE, number=_four_digits, _percent=_percent)
     first, by_name = models[0], {one["name"]: one for one in models}
     return page.render(
         names=list(by_name),
-        sentence=about,
+        drift_sentence=about,
         notes=notes,
         figures=_figures(models),
         thresholds={name: one["threshold"] for name, one in by_name.items()},
@@ -100,26 +100,15 @@ def render_evaluation(
     )
 
 
-def percent(value: float | None) -> str:
-    """Part as percent, a dash where there is none.
-
-    Parameters
-    ----------
-    value : float or None
-        The part.
-
-    Returns
-    -------
-    str
-        Text for a table cell.
-    """
+def _percent(value: float | None) -> str:
+    """Return a part as percent, a dash where there is none."""
     return "–" if value is None or not np.isfinite(value) else f"{100 * value:.2f} %"
 
 
 def _figures(models: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for place, row in enumerate(models[0]["headline"]):
-        show = percent if any(word in row["name"] for word in RATES) else _four_digits
+        show = _percent if any(word in row["name"] for word in RATES) else _four_digits
         cells = []
         for one in models:
             own = one["headline"][place]
@@ -138,21 +127,21 @@ def _confusion(counts: Mapping[str, int]) -> dict[str, Any]:
         "tpr": (counts["real_accepted"], real), "fnr": (counts["real_rejected"], real),
         "fpr": (counts["bogus_accepted"], bogus), "tnr": (counts["bogus_rejected"], bogus),
     }  # fmt: skip
-    return {**counts, **{name: percent(k / n if n else None) for name, (k, n) in parts.items()}}
+    return {**counts, **{name: _percent(k / n if n else None) for name, (k, n) in parts.items()}}
 
 
 def _cards(one: Mapping[str, Any], stamps: Stamps, which: str) -> list[dict[str, Any]]:
     cards, columns = [], one["examples"]["columns"]
     for row in one["worst"][which]:
 
-        def told(name: str, form: str = "{}", row: int = row) -> str:
+        def cell(name: str, form: str = "{}", row: int = row) -> str:
             value = columns[name][row] if name in columns else None
             return "" if value is None else form.format(value)
 
         what = [
-            told("kind"), told("source"), told("snr", "S/N {:.1f}"), told("mag", "{:.1f} mag"),
-            told("host_offset", "{:.1f} light radii"), told("label_doubt", "label doubt {:.2f}"),
-            ", ".join(flag.lower().replace("_", " ") for flag in names(int(told("flags") or 0))),
+            cell("kind"), cell("source"), cell("snr", "S/N {:.1f}"), cell("mag", "{:.1f} mag"),
+            cell("host_offset", "{:.1f} light radii"), cell("label_doubt", "label doubt {:.2f}"),
+            ", ".join(flag.lower().replace("_", " ") for flag in names(int(cell("flags") or 0))),
         ]  # fmt: skip
         cards.append(
             {
@@ -160,7 +149,7 @@ def _cards(one: Mapping[str, Any], stamps: Stamps, which: str) -> list[dict[str,
                 "spread": float(one["examples"]["spread"][row]),
                 "picture": strip(Stamps(stamps.data[row : row + 1], stamps.mask[row : row + 1])),
                 "what": ", ".join(part for part in what if part),
-                "where": " · ".join(part for part in (told("unit"), told("reduction"), told("example_id")) if part),
+                "where": " · ".join(part for part in (cell("unit"), cell("reduction"), cell("example_id")) if part),
             }
         )
     return cards
@@ -236,12 +225,12 @@ def render_drift(
     tonight = sorted((row for row in whole if row["night"] == night), key=lambda row: row["unit"])
     cards = [_card(row, history, titles, logits=logits, injections=injections, survey=survey) for row in tonight]
     drifted = [one for one in cards if one["state"] == "drifted"]
-    page = page_template(DRIFT_TEMPLATE, number=partial(number, form=".3g"), small=small)
+    page = page_template(DRIFT_TEMPLATE, number=partial(number, form=".3g"), _p_value=_p_value)
     unjudged = sum(one["state"] == "unjudged" for one in cards)
     return page.render(
         night=night,
         grade="bad" if drifted else "fair" if unjudged else "good",
-        sentence=sentence(tonight),
+        drift_sentence=drift_sentence(tonight),
         problems=problems,
         units=cards,
         rate=f"{rate:g}",
@@ -254,7 +243,7 @@ def render_drift(
     )
 
 
-def sentence(tonight: Rows) -> str:
+def drift_sentence(tonight: Rows) -> str:
     """One night in one sentence.
 
     Parameters
@@ -284,7 +273,7 @@ def sentence(tonight: Rows) -> str:
     return f"No drift: {judged} {one if judged == 1 else more}{tail}."
 
 
-def steps(reasons: Sequence[str], unit: str, survey: str) -> list[str]:
+def _steps(reasons: Sequence[str], unit: str, survey: str) -> list[str]:
     """What to do about an alarm, in order.
 
     Parameters
@@ -301,14 +290,14 @@ def steps(reasons: Sequence[str], unit: str, survey: str) -> list[str]:
     list of str
         Steps, as HTML.
     """
-    told = [INSTRUMENT[name] for name in reasons if name in INSTRUMENT]
+    advice = [INSTRUMENT[name] for name in reasons if name in INSTRUMENT]
     where, who = escape(survey or "SURVEY.toml"), escape(unit)
-    if not told and "recovery" in reasons:
-        told.append("Real sources are lost, and the exposures look as ever: pipeline or model; compare versions.")
-    if not told and any(name in NETWORK for name in reasons):
-        told.append("Exposures look as ever, candidates do not: look at the best-scored ones in the night's report.")
+    if not advice and "recovery" in reasons:
+        advice.append("Real sources are lost, and the exposures look as ever: pipeline or model; compare versions.")
+    if not advice and any(name in NETWORK for name in reasons):
+        advice.append("Exposures look as ever, candidates do not: look at the best-scored ones in the night's report.")
     return [
-        *told,
+        *advice,
         "A passing cause (weather): nothing more; the next nights will tell. Until then read scores of this unit as an "
         "order, not as probabilities.",
         f"A lasting one: label some hundred candidates of the nights since, then <code>nightsift calibrate {where} "
@@ -321,19 +310,8 @@ def steps(reasons: Sequence[str], unit: str, survey: str) -> list[str]:
     ]
 
 
-def small(value: float | None) -> str:
-    """P-value with two digits, a dash where there is none.
-
-    Parameters
-    ----------
-    value : float or None
-        The p-value.
-
-    Returns
-    -------
-    str
-        Text for a table cell.
-    """
+def _p_value(value: float | None) -> str:
+    """Return a p-value with two digits, a dash where there is none."""
     return "–" if value is None else "< 1e−12" if value < 1e-12 else f"{value:.2g}".replace("-", "−")
 
 
@@ -355,7 +333,7 @@ def _card(
         **row,
         "why": row["message"] or "",
         "named": [{**one, "title": titles.get(one["channel"], one["channel"])} for one in named],
-        "steps": steps(reasons, unit, survey),
+        "steps": _steps(reasons, unit, survey),
         "channels": drift_plots.unit_channels(own, titles),
         "scores": drift_plots.scores(*logits[unit]) if unit in logits else "",
         "recovery": drift_plots.recovery(*injections[unit]) if unit in injections else "",

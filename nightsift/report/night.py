@@ -116,7 +116,9 @@ class Choice:
     shown_accepted: int
 
 
-def choose(candidates: pa.Table, thresholds: Mapping[str, float], most: int = 200, *, fill: int = 24) -> Choice:
+def choose_candidates(
+    candidates: pa.Table, thresholds: Mapping[str, float], most: int = 200, *, fill: int = 24
+) -> Choice:
     """Choose the candidates to be shown.
 
     Parameters
@@ -159,7 +161,7 @@ MOST_ROWS = 2000
 """Exposures listed; beyond, the table says that there are more."""
 
 
-def render(
+def render_night(
     night: str,
     ledger: pa.Table,
     candidates: pa.Table,
@@ -229,20 +231,7 @@ def render(
 
 
 def fixed(value: float | None, digits: int = 2) -> str:
-    """Number with a fixed number of digits, a dash where there is none.
-
-    Parameters
-    ----------
-    value : float or None
-        The number.
-    digits : int, optional
-        Digits after the point.
-
-    Returns
-    -------
-    str
-        Text for a table cell.
-    """
+    """Return a number with a fixed number of digits, a dash where there is none."""
     return number(value, f".{digits}f")
 
 

@@ -61,18 +61,7 @@ def strip(stamps: Stamps) -> str:
 
 
 def png(pixels: npt.NDArray[np.uint8]) -> str:
-    """Encode pixels.
-
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (ny, nx, 3)
-        Red, green and blue, first row on top.
-
-    Returns
-    -------
-    str
-        A data URI.
-    """
+    """Return pixels (uint8, shape (ny, nx, 3), first row on top) as a data URI of a PNG."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -117,22 +106,7 @@ def stylesheet() -> str:
 
 
 def page_template(name: str, package: str = "nightsift.report", **filters: Callable[..., str]) -> Template:
-    """Read the template of a page, in which values are escaped and none may be missing.
-
-    Parameters
-    ----------
-    name : str
-        File of the template.
-    package : str, optional
-        Package that it lies in.
-    **filters : callable
-        Its filters by name.
-
-    Returns
-    -------
-    jinja2.Template
-        To be rendered.
-    """
+    """Read the template of a page from a package, with filters by name; values are escaped, and none may be missing."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -141,43 +115,21 @@ def page_template(name: str, package: str = "nightsift.report", **filters: Calla
 
 
 def utc_minute(moment: dt.datetime | None) -> str:
-    """When a page was made.
-
-    Parameters
-    ----------
-    moment : datetime or None
-        The moment; now when None.
-
-    Returns
-    -------
-    str
-        Date and time to the minute.
-    """
+    """Return a moment, now where it is None, as date and time to the minute."""
     return (moment or dt.datetime.now(dt.UTC)).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def number(value: float | None, form: str) -> str:
-    """Number for a table cell, a dash where there is none.
-
-    Parameters
-    ----------
-    value : float or None
-        The number.
-    form : str
-        How it is written, as `format` understands it.
-
-    Returns
-    -------
-    str
-        The text, with a minus sign of the width of a plus.
-    """
+    """Return a number as `format` writes it, with a minus sign of the width of a plus; a dash where there is none."""
     return "–" if value is None or not math.isfinite(value) else format(value, form).replace("-", "−")
 
 
 TEMPLATE = "labelling.html.j2"
 
 
-def render(unit: str, rows: Sequence[Mapping[str, Any]], stamps: Stamps, *, table: str, next_step: str) -> str:
+def render_labelling(
+    unit: str, rows: Sequence[Mapping[str, Any]], stamps: Stamps, *, table: str, next_step: str
+) -> str:
     """Write the page.
 
     The scores are not shown: who sees them agrees with them, and the labels then teach nothing.

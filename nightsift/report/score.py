@@ -80,18 +80,7 @@ class FalseRate:
     accepted: int
 
     def per_deg2(self, stage: str) -> float:
-        """Rate of false candidates per square degree.
-
-        Parameters
-        ----------
-        stage : {"detected", "unflagged", "accepted"}
-            After which stage.
-
-        Returns
-        -------
-        float
-            Candidates per square degree; NaN when no area was searched.
-        """
+        """Return the false candidates per square degree after a stage, NaN when no area was searched."""
         return float(getattr(self, stage) / self.area) if self.area > 0 else float("nan")
 
 
@@ -119,23 +108,8 @@ class Scorecard:
     classified: bool
     secure_snr: float
 
-    def fraction(self, group: str, label: str, stage: str = "detected", unit: str = ALL) -> float:
-        """Recovered fraction of one group.
-
-        Parameters
-        ----------
-        group, label : str
-            The group.
-        stage : {"detected", "unflagged", "accepted"}, optional
-            After which stage.
-        unit : str, optional
-            Telescope unit.
-
-        Returns
-        -------
-        float
-            Fraction of the expected objects; NaN when there are none.
-        """
+    def fraction(self, group: str, label: str, stage: str = "detected", *, unit: str = ALL) -> float:
+        """Return the recovered fraction of a group after a stage, NaN when nothing was expected."""
         for row in self.recoveries:
             if (row.unit, row.group, row.label) == (unit, group, label) and row.expected:
                 return float(getattr(row, stage) / row.expected)
@@ -166,13 +140,7 @@ class Scorecard:
         return rows
 
     def to_json(self) -> str:
-        """JSON text of everything.
-
-        Returns
-        -------
-        str
-            The scorecard; per-area rates included.
-        """
+        """Return the scorecard as JSON text, rates per area included."""
         content: dict[str, Any] = dataclasses.asdict(self)
         for row, rate in zip(content["false_rates"], self.false_rates, strict=True):
             row["per_deg2"] = {stage: rate.per_deg2(stage) for stage in STAGES} if rate.area > 0 else None

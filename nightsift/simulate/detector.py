@@ -48,18 +48,7 @@ class Detector:
     axis: tuple[float, float]
 
     def shade(self, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Smooth part of the response, the vignetting.
-
-        Parameters
-        ----------
-        x, y : ndarray
-            Positions (pixel); broadcast against each other.
-
-        Returns
-        -------
-        ndarray
-            Relative response, 1 on the axis.
-        """
+        """Return the vignetting at positions (pixel), which broadcast: 1 on the axis."""
         ny, nx = self.response.shape
         return _shade(x, y, self.axis, shape=(ny, nx), vignetting=self.options.vignetting)
 
@@ -180,18 +169,7 @@ def expose(
 
 
 def saturation_level(options: DetectorOptions) -> float:
-    """Level that a user calls saturated: 3 per cent below the full well or at the end of the converter.
-
-    Parameters
-    ----------
-    options : DetectorOptions
-        The detector.
-
-    Returns
-    -------
-    float
-        Saturation level (ADU).
-    """
+    """Return the level (ADU) that counts as saturated: 3 per cent below the full well, or the end of the converter."""
     well = 0.97 * options.full_well / options.gain + options.pedestal
     return float(round(min(well, 2**options.saturation_bits - 1.0)))
 
@@ -272,6 +250,6 @@ def make_header(
     angle = rng.normal(0.0, unit.wcs_error / (0.5 * max(unit.shape)) / 4.0)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     if unit.header_wcs != "none":
-        told = TanSip(float(ra[0]), float(dec[0]), wcs.crpix, turn @ wcs.cd, wcs.a, wcs.b)
-        header.update(told.header(distortion=unit.header_wcs == "sip"))
+        written = TanSip(float(ra[0]), float(dec[0]), wcs.crpix, turn @ wcs.cd, wcs.a, wcs.b)
+        header.update(written.header(distortion=unit.header_wcs == "sip"))
     return header

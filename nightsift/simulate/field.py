@@ -65,36 +65,12 @@ class Transients:
     epoch: float
 
     def positions(self, mjd: float) -> tuple[Values, Values]:
-        """Positions at a time.
-
-        Parameters
-        ----------
-        mjd : float
-            Time (MJD).
-
-        Returns
-        -------
-        ra, dec : ndarray of float64, shape (n,)
-            Positions (deg).
-        """
+        """Return right ascensions and declinations (deg) at a time (MJD), shape (n,)."""
         degrees = (mjd - self.epoch) * 1440.0 / 3600.0
         return offset_position(self.ra, self.dec, self.east * degrees, north=self.north * degrees)
 
     def relative_flux(self, mjd: float, night: bool) -> Values:
-        """Flux at a time over the flux of magnitude zero.
-
-        Parameters
-        ----------
-        mjd : float
-            Time (MJD).
-        night : bool
-            Whether the transients shine already; on template nights only the variable stars do.
-
-        Returns
-        -------
-        ndarray of float64, shape (n,)
-            Relative fluxes.
-        """
+        """Return fluxes at a time (MJD) over that of magnitude zero; only variable stars shine on template nights."""
         cycle = (mjd / np.where(self.period > 0, self.period, 1.0) + self.phase) % 1.0
         # Steep rise, slow decline: two harmonics of a pulsating star.
         wave = -0.8 * np.sin(2 * np.pi * cycle) - 0.3 * np.sin(4 * np.pi * cycle)
@@ -265,21 +241,9 @@ class FieldSky:
 
 
 def noise_magnitude(unit: UnitOptions, sky_mag: float, noise_pixels: float) -> float:
-    """Magnitude of a point source whose signal-to-noise ratio is one.
+    """Return the magnitude of a point source of signal-to-noise ratio one, optimally weighted.
 
-    Parameters
-    ----------
-    unit : UnitOptions
-        The unit.
-    sky_mag : float
-        Brightness of the sky (mag/arcsec2).
-    noise_pixels : float
-        ``1 / sum(psf**2)`` (pixel).
-
-    Returns
-    -------
-    float
-        Magnitude, for optimal weighting and noise from sky, dark current and readout.
+    `sky_mag` is in mag/arcsec2, `noise_pixels` is ``1 / sum(psf**2)``.
     """
     variance = sky_electrons(unit, sky_mag) + unit.detector.dark * unit.exposure + unit.detector.read_noise**2
     return unit.zero_point - 2.5 * math.log10(math.sqrt(variance * noise_pixels) / unit.exposure)
@@ -340,18 +304,5 @@ def make_sky(options: SimulationOptions, unit: UnitOptions, field: Field) -> Fie
 
 
 def sky_electrons(unit: UnitOptions, sky_mag: float) -> float:
-    """Electrons per pixel that the sky gives in one exposure.
-
-    Parameters
-    ----------
-    unit : UnitOptions
-        The unit.
-    sky_mag : float
-        Brightness of the sky (mag/arcsec2).
-
-    Returns
-    -------
-    float
-        Electrons, before the detector's response.
-    """
+    """Return the electrons per pixel that a sky of `sky_mag` (mag/arcsec2) gives in one exposure."""
     return unit.exposure * unit.pixel_scale**2 * 10 ** (-0.4 * (sky_mag - unit.zero_point))

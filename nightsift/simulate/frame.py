@@ -62,21 +62,8 @@ class View:
     noise: float
 
 
-def make_view(options: SimulationOptions, exposure: Exposure) -> View:
-    """View of one exposure.
-
-    Parameters
-    ----------
-    options : SimulationOptions
-        The survey.
-    exposure : Exposure
-        The exposure.
-
-    Returns
-    -------
-    View
-        The view.
-    """
+def _make_view(options: SimulationOptions, exposure: Exposure) -> View:
+    """Coordinates, point-spread function, clouds, flux scale and noise of one exposure."""
     unit = exposure.unit
     wcs = _true_wcs(exposure)
     # Bad tracking smears along right ascension.
@@ -106,11 +93,17 @@ def make_view(options: SimulationOptions, exposure: Exposure) -> View:
 def _true_wcs(exposure: Exposure) -> TanSip:
     """Shift the pointing by the dither; the distortion stays with the optics."""
     unit = exposure.unit
-    camera = (unit.pixel_scale, unit.rotation + exposure.turn, unit.parity, unit.distortion)
-    straight = make_projection(exposure.field.ra, exposure.field.dec, unit.shape, *camera)
+
+    def camera(ra: float, dec: float) -> TanSip:
+        return make_projection(
+            ra, dec, unit.shape, pixel_scale=unit.pixel_scale, rotation=unit.rotation + exposure.turn,
+            parity=unit.parity, distortion=unit.distortion,
+        )  # fmt: skip
+
+    straight = camera(exposure.field.ra, exposure.field.dec)
     centre = np.array(straight.crpix)
     ra, dec = straight.to_world(centre[:1] + exposure.shift[0], centre[1:] + exposure.shift[1])
-    return make_projection(float(ra[0]), float(dec[0]), unit.shape, *camera)
+    return camera(float(ra[0]), float(dec[0]))
 
 
 Values = npt.NDArray[np.float64]
@@ -150,23 +143,8 @@ class Objects:
     zero: Values
 
 
-def objects_in(sky: FieldSky, view: View, light: Image) -> Objects:
-    """Objects of a field as one exposure sees them.
-
-    Parameters
-    ----------
-    sky : FieldSky
-        The field.
-    view : View
-        The exposure's view.
-    light : ndarray of float32, shape (ny, nx)
-        Electrons expected without these objects, for their noise.
-
-    Returns
-    -------
-    Objects
-        All objects of the field, also those outside the frame.
-    """
+def _objects_in(sky: FieldSky, view: View, light: Image) -> Objects:
+    """All objects of a field in one exposure; `light` (electrons) is what is expected without them, for their noise."""
     exposure, detector = view.exposure, view.exposure.unit.detector
     ra, dec = sky.transients.positions(exposure.mid_mjd)
     x, y = view.wcs.to_pixel(ra, dec)
@@ -182,20 +160,8 @@ def objects_in(sky: FieldSky, view: View, light: Image) -> Objects:
     return Objects(x, y, ra, dec, zero * flux, zero * reference, shade, sigma, zero)
 
 
-def add_objects(light: Image, sky: FieldSky, objects: Objects, *, view: View) -> None:
-    """Draw the objects; asteroids as a row of points along their way during the exposure.
-
-    Parameters
-    ----------
-    light : ndarray of float32, shape (ny, nx)
-        Electrons to add to.
-    sky : FieldSky
-        The field.
-    objects : Objects
-        Its objects in this exposure.
-    view : View
-        The exposure's view.
-    """
+def _add_objects(light: Image, sky: FieldSky, objects: Objects, *, view: View) -> None:
+    """Draw the objects into `light` (electrons); asteroids as a row of points along their way during the exposure."""
     moving = sky.transients.kind == "asteroid"
     half = view.exposure.unit.exposure / 60.0 / 3600.0 / 2.0
     east, north = half * sky.transients.east, half * sky.transients.north
@@ -208,32 +174,14 @@ def add_objects(light: Image, sky: FieldSky, objects: Objects, *, view: View) ->
     part = (number + 0.5) / points[rows] - 0.5
     x = objects.x[rows] + np.where(moving[rows], part * (x1 - x0)[rows], 0.0)
     y = objects.y[rows] + np.where(moving[rows], part * (y1 - y0)[rows], 0.0)
-    render_stars(light.shape, x, y, objects.flux[rows] / points[rows], view.psf, view.noise, light)
+    flux = objects.flux[rows] / points[rows]
+    render_stars(light.shape, x, y, flux=flux, psf=view.psf, noise=view.noise, into=light)
 
 
-def truth_table(
+def _truth_table(
     sky: FieldSky, objects: Objects, view: View, *, spoilt: dict[str, npt.NDArray[np.bool_]], name: str
 ) -> pa.Table:
-    """Truth of the objects that shine on a frame.
-
-    Parameters
-    ----------
-    sky : FieldSky
-        The field.
-    objects : Objects
-        Its objects in this exposure.
-    view : View
-        The exposure's view.
-    spoilt : dict of str to ndarray of bool, shape (ny, nx)
-        Pixels that are no good, by reason.
-    name : str
-        Name of the exposure's file.
-
-    Returns
-    -------
-    pyarrow.Table
-        Schema `nightsift.core.tables.TRUTH`.
-    """
+    """Truth (schema `nightsift.core.tables.TRUTH`) of the objects that shine on a frame; `spoilt` masks bad pixels."""
     exposure, transients = view.exposure, sky.transients
     ny, nx = exposure.unit.shape
     inside = (objects.x > -0.5) & (objects.x < nx - 0.5) & (objects.y > -0.5) & (objects.y < ny - 0.5)
@@ -336,23 +284,9 @@ def simulate_frame(
     visit: int = 0,
     role: Literal["template", "night"] = "night",
 ) -> SimulatedFrame:
-    """Simulate one exposure of a survey in memory.
+    """Simulate one exposure of a survey in memory, the same as `simulate` writes.
 
-    Parameters
-    ----------
-    options : SimulationOptions
-        The survey.
-    unit, field : int, optional
-        Number of the unit, and of its field.
-    visit : int, optional
-        Number of the exposure among those of the same role.
-    role : {"night", "template"}, optional
-        Exposure of the night (with transients) or for the template.
-
-    Returns
-    -------
-    SimulatedFrame
-        The same as `simulate` writes for this exposure.
+    `unit`, `field` and `visit` are numbers; a frame of the role ``night`` has transients, one of ``template`` has none.
     """
     one = options.units[unit]
     where = plan_fields(options, one)[field]
@@ -382,14 +316,14 @@ def make_frame(options: SimulationOptions, sky: FieldSky, exposure: Exposure) ->
     def rng(what: str) -> np.random.Generator:
         return generator(options.seed, *exposure.key(), what)
 
-    view = make_view(options, exposure)
+    view = _make_view(options, exposure)
     light = render.sky_shape(rng("sky"), unit.shape, options.artefacts.gradient)
     if exposure.cloudy:  # clouds shine where they are thick
         light *= 1.0 + 0.1 * (1.0 - view.clouds.image())
     light *= np.float32(view.sky)
     _add_static(light, sky, view, ghost_flux=options.artefacts.ghost_flux)
-    objects = objects_in(sky, view, light)
-    add_objects(light, sky, objects, view=view)
+    objects = _objects_in(sky, view, light)
+    _add_objects(light, sky, objects, view=view)
     streak = np.zeros(unit.shape, dtype=bool)
     for number in range(exposure.streaks):
         streak |= render.add_streak(rng(f"streak {number}"), light, view.psf, noise=view.noise)
@@ -403,7 +337,7 @@ def make_frame(options: SimulationOptions, sky: FieldSky, exposure: Exposure) ->
     return SimulatedFrame(
         data=data,
         header=make_header(options, exposure, view.wcs, rng=rng("wcs"), name=name),
-        truth=truth_table(sky, objects, view, spoilt=spoilt, name=name),
+        truth=_truth_table(sky, objects, view, spoilt=spoilt, name=name),
         file_name=name,
         exposure=exposure,
         wcs=view.wcs,
@@ -439,7 +373,7 @@ def _add_static(light: Image, sky: FieldSky, view: View, *, ghost_flux: float) -
     )
     x, y = view.wcs.to_pixel(stars.ra, stars.dec)
     flux = view.electrons * 10 ** (-0.4 * stars.mag) * view.clouds.transmission(x, y)
-    render_stars(light.shape, x, y, flux, view.psf, view.noise, light)
+    render_stars(light.shape, x, y, flux=flux, psf=view.psf, noise=view.noise, into=light)
     render.add_aureoles(light, x, y, flux=flux, psf=view.psf, fraction=unit.optics.aureole, noise=view.noise)
     render.add_ghosts(light, x, y, flux=flux, fraction=ghost_flux, noise=view.noise)
 

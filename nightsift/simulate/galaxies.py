@@ -26,36 +26,12 @@ TABLE_STEP, TABLE_END = 0.005, 30.0
 
 @lru_cache(maxsize=8)
 def truncation(index: float) -> float:
-    """Radius at which a Sersic profile is cut off.
-
-    Parameters
-    ----------
-    index : float
-        Sersic index.
-
-    Returns
-    -------
-    float
-        Radius (effective radii): 5 for exponential discs, 8 for de Vaucouleurs spheroids.
-    """
+    """Return the radius (effective radii) at which a Sersic profile is cut off: 5 for discs, 8 for spheroids."""
     return float(2.0 + 3.0 * np.sqrt(index))
 
 
-def sersic_profile(radius: npt.NDArray[np.float64], index: float) -> npt.NDArray[np.float64]:
-    """Surface brightness of a Sersic (1963) profile, tapered to zero at its truncation.
-
-    Parameters
-    ----------
-    radius : ndarray
-        Elliptical radius (effective radii).
-    index : float
-        Sersic index; 1 exponential, 4 de Vaucouleurs.
-
-    Returns
-    -------
-    ndarray
-        Surface brightness relative to the centre.
-    """
+def _sersic_profile(radius: npt.NDArray[np.float64], index: float) -> npt.NDArray[np.float64]:
+    """Surface brightness of a Sersic (1963) profile at radii (effective radii), tapered to zero at its truncation."""
     scale = float(gammaincinv(2.0 * index, 0.5))
     end = truncation(index)
     fade = np.clip((end - radius) / (0.15 * end), 0.0, 1.0)
@@ -69,25 +45,15 @@ def _light(index: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float6
     power = 4.0 if index > 2 else 2.0
     t = 0.5 * (nodes + 1.0)
     radius = truncation(index) * t**power
-    light = sersic_profile(radius, index) * radius * power * t ** (power - 1.0) * weights
+    light = _sersic_profile(radius, index) * radius * power * t ** (power - 1.0) * weights
     return radius, light / light.sum()
 
 
 @lru_cache(maxsize=8)
 def sersic_transform(index: float) -> npt.NDArray[np.float32]:
-    """Fourier transform of a circular Sersic profile of unit flux and unit effective radius.
+    """Return the transform of a circular Sersic profile of unit flux and effective radius, float32, shape (n,).
 
-    The Hankel transform of order zero, by Gauss-Legendre quadrature.
-
-    Parameters
-    ----------
-    index : float
-        Sersic index.
-
-    Returns
-    -------
-    ndarray of float32, shape (n,)
-        Transform at frequencies (cycles per effective radius) 0, 0.005, ... 30.
+    The Hankel transform of order zero by Gauss-Legendre quadrature, at 0, 0.005, ... 30 cycles per effective radius.
     """
     radius, light = _light(index)
     coarse = np.concatenate([np.linspace(0, 2, 401)[:-1], np.linspace(2, 6, 201)[:-1], np.linspace(6, 30, 401)])
@@ -96,20 +62,7 @@ def sersic_transform(index: float) -> npt.NDArray[np.float32]:
 
 
 def draw_radii(index: float, fractions: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Elliptical radii that enclose given fractions of a profile's light.
-
-    Parameters
-    ----------
-    index : float
-        Sersic index.
-    fractions : ndarray
-        Fractions of the total flux, 0 to 1.
-
-    Returns
-    -------
-    ndarray
-        Radii (effective radii).
-    """
+    """Return the elliptical radii (effective radii) that enclose fractions of a profile's light, shape (n,)."""
     radius, light = _light(index)
     return np.asarray(np.interp(fractions, np.cumsum(light), radius))
 
@@ -197,7 +150,7 @@ def _stamp_sizes(table: npt.NDArray[np.float64], psf: FramePsf, noise: float) ->
     for sersic in np.unique(table[:, 6]):
         rows = table[:, 6] == sersic
         radii = np.linspace(0.05, truncation(float(sersic)), 200)
-        profile = sersic_profile(radii, float(sersic))
+        profile = _sersic_profile(radii, float(sersic))
         profile /= np.trapezoid(profile * 2 * np.pi * radii, radii)
         level = table[rows, 2] / (table[rows, 3] ** 2 * table[rows, 4])
         seen = (profile[None, :] * level[:, None] > 0.02 * noise).sum(axis=1)
@@ -327,44 +280,22 @@ class Galaxies:
     index: Values
 
 
-def star_counts(mag: Values, galactic_latitude: float) -> Values:
-    """Stars brighter than a magnitude.
+def _star_counts(mag: Values, galactic_latitude: float) -> Values:
+    """Stars brighter than a visual magnitude per square degree.
 
-    Bahcall & Soneira (1980, ApJS 44, 73, eq. B1 at the galactic pole), times a plane-parallel disc's
-    dependence on latitude: good to a factor of about two, which is what a simulation of blends needs.
-
-    Parameters
-    ----------
-    mag : ndarray
-        Visual magnitudes.
-    galactic_latitude : float
-        Galactic latitude (deg).
-
-    Returns
-    -------
-    ndarray
-        Stars per square degree.
+    Bahcall & Soneira (1980, ApJS 44, 73, eq. B1 at the galactic pole), times a plane-parallel disc's dependence on
+    latitude: good to a factor of about two, which is what a simulation of blends needs.
     """
     disc = 925.0 * 10 ** (0.035 * (mag - 15.75)) / (1 + 10 ** (-0.132 * (mag - 15.75))) ** 3.0
     halo = 1050.0 * 10 ** (0.087 * (mag - 17.5)) / (1 + 10 ** (-0.180 * (mag - 17.5))) ** 2.5
     return np.asarray(disc / (np.abs(np.sin(np.deg2rad(galactic_latitude))) + 0.03) + halo)
 
 
-def galaxy_counts(mag: Values) -> Values:
-    """Galaxies brighter than a magnitude.
+def _galaxy_counts(mag: Values) -> Values:
+    """Galaxies brighter than a magnitude per square degree.
 
-    A power law of slope 0.48 through 1,000 per square degree at magnitude 20 (red bands; between the
-    Euclidean 0.6 of bright samples and the 0.4 of faint ones, e.g. Yasuda et al. 2001, AJ 122, 1104).
-
-    Parameters
-    ----------
-    mag : ndarray
-        Magnitudes.
-
-    Returns
-    -------
-    ndarray
-        Galaxies per square degree.
+    A power law of slope 0.48 through 1,000 per square degree at magnitude 20 (red bands; between the Euclidean 0.6 of
+    bright samples and the 0.4 of faint ones, e.g. Yasuda et al. 2001, AJ 122, 1104).
     """
     return np.asarray(1000.0 * 10 ** (0.48 * (mag - 20.0)))
 
@@ -393,7 +324,7 @@ def draw_stars(
         The stars, brightest first.
     """
     grid = np.linspace(options.brightest, max(faintest, options.brightest + 0.1), 400)
-    cumulative = star_counts(grid, options.galactic_latitude) * options.star_density * (2 * half_width) ** 2
+    cumulative = _star_counts(grid, options.galactic_latitude) * options.star_density * (2 * half_width) ** 2
     cumulative -= cumulative[0] - 0.0
     mag = np.sort(np.interp(rng.random(rng.poisson(cumulative[-1])) * cumulative[-1], cumulative, grid))
     ra, dec = scatter(rng, centre, half_width, n=len(mag))
@@ -427,7 +358,7 @@ def draw_galaxies(
         The galaxies, brightest first.
     """
     grid = np.linspace(13.0, max(faintest, 13.1), 400)
-    cumulative = galaxy_counts(grid) * options.galaxy_density * (2 * half_width) ** 2
+    cumulative = _galaxy_counts(grid) * options.galaxy_density * (2 * half_width) ** 2
     mag = np.sort(np.interp(rng.random(rng.poisson(cumulative[-1])) * cumulative[-1], cumulative, grid))
     n = len(mag)
     ra, dec = scatter(rng, centre, half_width, n=n)
@@ -444,23 +375,6 @@ def draw_galaxies(
 def scatter(
     rng: np.random.Generator, centre: tuple[float, float], half_width: float, *, n: int
 ) -> tuple[Values, Values]:
-    """Draw positions uniformly over a square field.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Source of randomness.
-    centre : tuple of float
-        Centre ``(ra, dec)`` (deg).
-    half_width : float
-        Half the width of the field (deg).
-    n : int
-        Number of positions.
-
-    Returns
-    -------
-    ra, dec : ndarray of float64, shape (n,)
-        Positions (deg).
-    """
+    """Draw `n` positions (deg) uniformly over a square field around a centre (deg)."""
     east, north = rng.uniform(-half_width, half_width, (2, n))
     return offset_position(np.full(n, centre[0]), np.full(n, centre[1]), east, north=north)

@@ -49,18 +49,7 @@ class FramePsf:
     noise_pixels: float
 
     def weights(self, x: npt.ArrayLike, y: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """Weights of the nodes at positions.
-
-        Parameters
-        ----------
-        x, y : array_like, shape (n,)
-            Positions (pixel).
-
-        Returns
-        -------
-        ndarray of float32, shape (n, 9)
-            Weights, summing to one.
-        """
+        """Return the weights of the nodes at positions (pixel), float32, shape (n, 9), summing to one."""
         u = 2.0 * np.atleast_1d(np.asarray(x, float)) / max(self.shape[1] - 1, 1) - 1.0
         v = 2.0 * np.atleast_1d(np.asarray(y, float)) / max(self.shape[0] - 1, 1) - 1.0
         # Lagrange polynomials of the nodes -1, 0, 1.
@@ -69,18 +58,7 @@ class FramePsf:
         return np.asarray((lv[:, :, None] * lu[:, None, :]).reshape(len(u), NODES * NODES), dtype=np.float32)
 
     def at(self, x: float, y: float) -> npt.NDArray[np.float32]:
-        """Finely sampled image at a position.
-
-        Parameters
-        ----------
-        x, y : float
-            Position (pixel).
-
-        Returns
-        -------
-        ndarray of float32, shape (m, m)
-            Flux in a pixel centred at each sub-pixel offset.
-        """
+        """Return the finely sampled image at a position (pixel), float32, shape (m, m)."""
         return np.asarray(np.tensordot(self.weights(x, y)[0], self.nodes, axes=1), dtype=np.float32)
 
 

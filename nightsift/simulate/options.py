@@ -159,27 +159,7 @@ class SimulationOptions:
 
     @classmethod
     def preset(cls, name: str, seed: int = 1, **changes: Any) -> SimulationOptions:
-        """Options of a named preset.
-
-        Parameters
-        ----------
-        name : str
-            ``"tiny"``, ``"demo"`` or ``"training"``.
-        seed : int, optional
-            Seed of the survey.
-        **changes : Any
-            Attributes to replace.
-
-        Returns
-        -------
-        SimulationOptions
-            The options.
-
-        Raises
-        ------
-        ConfigurationError
-            If there is no preset of that name.
-        """
+        """Return the options of a named preset, some replaced; `ConfigurationError` for a name that is not known."""
         pass  # REFACTOR-EMPTY  # presets are made of these classes
 
         return preset(name, seed, changes)

@@ -58,18 +58,7 @@ class TanSip:
         return u + self.crpix[0], v + self.crpix[1]
 
     def to_world(self, x: Values, y: Values) -> tuple[Values, Values]:
-        """World coordinates of pixel positions.
-
-        Parameters
-        ----------
-        x, y : ndarray, shape (n,)
-            Pixel positions.
-
-        Returns
-        -------
-        ra, dec : ndarray, shape (n,)
-            World coordinates (deg).
-        """
+        """Return the world coordinates (deg) of pixel positions, shape (n,)."""
         u, v = np.asarray(x, float) - self.crpix[0], np.asarray(y, float) - self.crpix[1]
         u, v = u + _polynomial(self.a, u, v), v + _polynomial(self.b, u, v)
         xi = self.cd[0, 0] * u + self.cd[0, 1] * v
@@ -112,6 +101,7 @@ def make_projection(
     ra: float,
     dec: float,
     shape: tuple[int, int],
+    *,
     pixel_scale: float,
     rotation: float,
     parity: int,

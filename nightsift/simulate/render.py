@@ -21,6 +21,7 @@ def render_stars(
     shape: tuple[int, int],
     x: npt.ArrayLike,
     y: npt.ArrayLike,
+    *,
     flux: npt.ArrayLike,
     psf: FramePsf,
     noise: float = 1.0,
@@ -213,37 +214,14 @@ class Clouds:
         return np.asarray(10 ** (-0.4 * (low * (1 - fv) + high * fv)))
 
     def image(self) -> Image:
-        """Transmission of every pixel.
-
-        Returns
-        -------
-        ndarray of float32, shape (ny, nx)
-            Fraction of the light that passes.
-        """
+        """Return the transmission of every pixel, float32, shape (ny, nx)."""
         factors = (self.shape[0] / CLOUD_GRID, self.shape[1] / CLOUD_GRID)
         full = zoom(self.extinction.astype(np.float32), factors, order=1, grid_mode=False)
         return np.asarray(np.power(np.float32(10), np.float32(-0.4) * full), dtype=np.float32)
 
 
 def draw_clouds(rng: np.random.Generator, shape: tuple[int, int], extinction: float, *, patchy: bool) -> Clouds:
-    """Draw the extinction over a frame.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Source of randomness.
-    shape : tuple of int
-        ``(ny, nx)``.
-    extinction : float
-        Mean extinction (mag).
-    patchy : bool
-        Whether it varies over the frame.
-
-    Returns
-    -------
-    Clouds
-        The extinction.
-    """
+    """Draw the extinction over a frame of a given mean (mag), patchy or the same everywhere."""
     nodes = np.full((CLOUD_GRID, CLOUD_GRID), extinction)
     if patchy:
         waves = zoom(rng.standard_normal((4, 4)), CLOUD_GRID / 4, order=3)
@@ -252,22 +230,7 @@ def draw_clouds(rng: np.random.Generator, shape: tuple[int, int], extinction: fl
 
 
 def sky_shape(rng: np.random.Generator, shape: tuple[int, int], gradient: float) -> Image:
-    """Draw the relative brightness of the sky over a frame.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Source of randomness.
-    shape : tuple of int
-        ``(ny, nx)``.
-    gradient : float
-        Largest relative difference between opposite edges.
-
-    Returns
-    -------
-    ndarray of float32, shape (ny, nx)
-        Brightness relative to the centre: a tilted and slightly bent plane.
-    """
+    """Draw the sky's brightness relative to the centre: a tilted, slightly bent plane, float32, shape (ny, nx)."""
     slope, angle, bend = rng.uniform(0, gradient), rng.uniform(0, 2 * np.pi), rng.uniform(-0.3, 0.3)
     u = np.linspace(-0.5, 0.5, shape[1], dtype=np.float32)[None, :]
     v = np.linspace(-0.5, 0.5, shape[0], dtype=np.float32)[:, None]

@@ -71,19 +71,8 @@ threshold = {options.threshold}
 """
 
 
-def survey_toml(options: SimulationOptions) -> str:
-    """Text of the survey file of a simulated survey.
-
-    Parameters
-    ----------
-    options : SimulationOptions
-        The survey.
-
-    Returns
-    -------
-    str
-        TOML as `nightsift.archive.survey.load_survey` reads it.
-    """
+def _survey_toml(options: SimulationOptions) -> str:
+    """Text of the survey file of a simulated survey."""
     lines = [
         f"# Simulated survey, seed {options.seed}.",
         f'name = "{options.name}"',
@@ -144,20 +133,12 @@ def simulate(out: Path, options: SimulationOptions, workers: int = 1) -> Path:
     pq.write_table(sky, out / "sky.parquet")
     (out / "options.json").write_text(json.dumps(dataclasses.asdict(options), indent=1))
     survey = out / "nightsift.toml"
-    survey.write_text(survey_toml(options))
+    survey.write_text(_survey_toml(options))
     return survey
 
 
 def write_frame(frame: SimulatedFrame, path: Path) -> None:
-    """Write the frame as a camera does: 16-bit unsigned integers, tile-compressed when the name ends in ``.fz``.
-
-    Parameters
-    ----------
-    frame : SimulatedFrame
-        The frame.
-    path : Path
-        Where to.
-    """
+    """Write a frame as a camera does: 16-bit unsigned integers, tile-compressed when the name ends in ``.fz``."""
     if path.suffix == ".fz":
         compressed = fits.CompImageHDU(frame.data, frame.header, compression_type="RICE_1")
         fits.HDUList([fits.PrimaryHDU(), compressed]).writeto(path, overwrite=True)

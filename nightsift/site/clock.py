@@ -52,38 +52,12 @@ class Night:
     sunrise: datetime | None
 
     def is_dark(self, moment: datetime) -> bool:
-        """Whether the Sun is below the altitude asked for.
-
-        Parameters
-        ----------
-        moment : datetime
-            With its time zone.
-
-        Returns
-        -------
-        bool
-            True between dusk and dawn.
-        """
+        """Tell whether the Sun is below the altitude asked for at a moment with its time zone."""
         return self.dusk is not None and self.dawn is not None and self.dusk <= moment < self.dawn
 
 
 def night_at(site: Site, moment: datetime, altitude: float = -12.0) -> Night:
-    """Night that a moment belongs to; between noon and dusk the one to come.
-
-    Parameters
-    ----------
-    site : Site
-        The site.
-    moment : datetime
-        With its time zone.
-    altitude : float, optional
-        Altitude of the Sun (deg) at which it is dark.
-
-    Returns
-    -------
-    Night
-        The night.
-    """
+    """Return the night that a moment with its time zone belongs to; between noon and dusk the one to come."""
     return night_named(site, night_of(mjd_of(moment), site.longitude), altitude)
 
 

@@ -21,20 +21,7 @@ WGS84 = 1
 
 
 def zenith(site: Site, mjd: Values | float) -> Values:
-    """Direction of the zenith among the stars.
-
-    Parameters
-    ----------
-    site : Site
-        The site.
-    mjd : ndarray or float
-        Times (MJD UTC).
-
-    Returns
-    -------
-    ndarray of float64, shape (..., 3)
-        Unit vectors (GCRS).
-    """
+    """Return the directions of the zenith among the stars (GCRS) at times (MJD UTC), shape (..., 3)."""
     longitude, latitude, _ = site.geodetic
     up = np.array([
         np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude),
@@ -43,40 +30,14 @@ def zenith(site: Site, mjd: Values | float) -> Values:
 
 
 def observer_position(site: Site, mjd: Values | float) -> Values:
-    """Position of a site from the centre of the Earth.
-
-    Parameters
-    ----------
-    site : Site
-        The site.
-    mjd : ndarray or float
-        Times (MJD UTC).
-
-    Returns
-    -------
-    ndarray of float64, shape (..., 3)
-        Positions (au, GCRS).
-    """
+    """Return the positions of a site from the centre of the Earth (au, GCRS) at times (MJD UTC), shape (..., 3)."""
     import erfa
 
     return np.asarray(np.asarray(erfa.gd2gc(WGS84, *site.geodetic)) / AU @ _terrestrial(mjd))
 
 
 def sun_direction(site: Site, mjd: Values | float) -> Values:
-    """Direction of the Sun's centre, with aberration and parallax.
-
-    Parameters
-    ----------
-    site : Site
-        The site.
-    mjd : ndarray or float
-        Times (MJD UTC).
-
-    Returns
-    -------
-    ndarray of float64, shape (..., 3)
-        Unit vectors (GCRS).
-    """
+    """Return the directions of the Sun's centre (GCRS), with aberration and parallax, shape (..., 3)."""
     import erfa
 
     heliocentric, barycentric = erfa.epv00(JD_OF_MJD, to_tt(mjd))
@@ -85,40 +46,14 @@ def sun_direction(site: Site, mjd: Values | float) -> Values:
 
 
 def moon_direction(site: Site, mjd: Values | float) -> Values:
-    """Direction of the Moon's centre, with parallax.
-
-    Parameters
-    ----------
-    site : Site
-        The site.
-    mjd : ndarray or float
-        Times (MJD UTC).
-
-    Returns
-    -------
-    ndarray of float64, shape (..., 3)
-        Unit vectors (GCRS).
-    """
+    """Return the directions of the Moon's centre (GCRS), with parallax, shape (..., 3)."""
     import erfa
 
     return _normed(np.asarray(erfa.moon98(JD_OF_MJD, to_tt(mjd))["p"]) - observer_position(site, mjd))
 
 
 def sun_altitude(site: Site, mjd: Values | float) -> Values:
-    """Altitude of the Sun's centre without refraction.
-
-    Parameters
-    ----------
-    site : Site
-        The site.
-    mjd : ndarray or float
-        Times (MJD UTC).
-
-    Returns
-    -------
-    ndarray of float64, shape (...)
-        Degrees.
-    """
+    """Return the altitudes of the Sun's centre (deg), without refraction, at times (MJD UTC)."""
     sine = np.sum(zenith(site, mjd) * sun_direction(site, mjd), axis=-1)
     return np.asarray(np.degrees(np.arcsin(np.clip(sine, -1.0, 1.0))))
 

@@ -108,21 +108,8 @@ def square_field(
 ) -> SkyField:
     """Make a rectangular field with sides along right ascension and declination on its tangent plane.
 
-    Parameters
-    ----------
-    name : str
-        Name.
-    ra, dec : float
-        Centre (deg).
-    width, height : float
-        Lengths through the centre (deg); a square without a height.
-    **attributes
-        Further attributes of the field.
-
-    Returns
-    -------
-    SkyField
-        The field.
+    `width` and `height` (deg) are lengths through the centre, a square without a height; `attributes` are further ones
+    of `SkyField`.
     """
     x, y = (math.tan(math.radians(size) / 2.0) for size in (width, height or width))
     signs = np.array([(1, 1), (-1, 1), (-1, -1), (1, -1)], dtype=np.float64)

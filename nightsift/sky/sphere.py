@@ -13,18 +13,7 @@ Rows = npt.NDArray[np.int64]
 
 
 def number(raw: Any) -> float | None:
-    """Number in a header value.
-
-    Parameters
-    ----------
-    raw : object
-        Number or text.
-
-    Returns
-    -------
-    float or None
-        The number; None where there is none.
-    """
+    """Return the number in a header value, None where there is none."""
     if isinstance(raw, bool):
         return None
     try:
@@ -34,18 +23,7 @@ def number(raw: Any) -> float | None:
 
 
 def is_sexagesimal(raw: str) -> bool:
-    """Tell whether a text has several parts, as ``12:34:56`` or ``12 34 56`` have.
-
-    Parameters
-    ----------
-    raw : str
-        The text.
-
-    Returns
-    -------
-    bool
-        Whether it has.
-    """
+    """Tell whether a text has several parts, as ``12:34:56`` or ``12 34 56`` have."""
     return len(re.split(r"[:\s]+", raw.strip())) > 1
 
 
@@ -74,52 +52,19 @@ def sexagesimal(raw: Any) -> float | None:
 
 
 def unit_vectors(ra: Values | float, dec: Values | float) -> Values:
-    """Turn positions into unit vectors.
-
-    Parameters
-    ----------
-    ra, dec : ndarray or float
-        Positions (deg).
-
-    Returns
-    -------
-    ndarray of float64, shape (..., 3)
-        Unit vectors.
-    """
+    """Return positions (deg) as unit vectors, shape (..., 3)."""
     a, d = np.deg2rad(ra), np.deg2rad(dec)
     return np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d) * np.ones_like(a)], axis=-1)
 
 
 def positions_of(vectors: Values) -> tuple[Values, Values]:
-    """Turn vectors of any length into positions, the inverse of `unit_vectors`.
-
-    Parameters
-    ----------
-    vectors : ndarray of float64, shape (..., 3)
-        Vectors.
-
-    Returns
-    -------
-    ra, dec : ndarray of float64, shape (...)
-        Positions (deg).
-    """
+    """Return right ascension and declination (deg) of vectors of any length, the inverse of `unit_vectors`."""
     x, y, z = np.moveaxis(np.asarray(vectors), -1, 0)
     return np.rad2deg(np.arctan2(y, x)) % 360.0, np.rad2deg(np.arctan2(z, np.hypot(x, y)))
 
 
 def tangent_axes(ra: float, dec: float) -> tuple[Values, Values, Values]:
-    """Directions of a position, and of east and north there.
-
-    Parameters
-    ----------
-    ra, dec : float
-        Position (deg).
-
-    Returns
-    -------
-    centre, east, north : ndarray of float64, shape (3,)
-        Unit vectors, each normal to the others.
-    """
+    """Return the unit vectors of a position (deg), and of east and north there, shape (3,) each."""
     a, d = np.deg2rad(ra), np.deg2rad(dec)
     east = np.array([-np.sin(a), np.cos(a), 0.0])
     north = np.array([-np.sin(d) * np.cos(a), -np.sin(d) * np.sin(a), np.cos(d)])
@@ -127,18 +72,7 @@ def tangent_axes(ra: float, dec: float) -> tuple[Values, Values, Values]:
 
 
 def angle_between(vectors: Values, others: Values) -> Values:
-    """Angle between vectors of any length, exact down to the smallest and up to half a turn.
-
-    Parameters
-    ----------
-    vectors, others : ndarray of float64, shape (..., 3)
-        Vectors.
-
-    Returns
-    -------
-    ndarray of float64, shape (...)
-        Their angles (deg).
-    """
+    """Return the angles (deg) between vectors of any length, shape (..., 3), exact from 0 to half a turn."""
     across = np.linalg.norm(np.cross(vectors, others), axis=-1)
     return np.asarray(np.rad2deg(np.arctan2(across, np.sum(vectors * others, axis=-1))))
 
@@ -156,18 +90,7 @@ def separation(
 def separation(
     ra: Values | float, dec: Values | float, other_ra: Values | float, other_dec: Values | float
 ) -> Values | float:
-    """Angle between two directions, exact down to the smallest, by the haversine formula.
-
-    Parameters
-    ----------
-    ra, dec, other_ra, other_dec : ndarray or float
-        Right ascensions and declinations (deg), which broadcast.
-
-    Returns
-    -------
-    ndarray or float
-        Their angles (deg), 0 to 180; a float where all are.
-    """
+    """Return the angles (deg) between directions (deg), which broadcast, by the haversine formula; exact when small."""
     a, b = np.deg2rad(dec), np.deg2rad(other_dec)
     across = np.sin(np.deg2rad(np.subtract(other_ra, ra)) / 2.0) ** 2 * np.cos(a) * np.cos(b)
     angle = np.rad2deg(2.0 * np.arcsin(np.sqrt(np.minimum(np.sin((b - a) / 2.0) ** 2 + across, 1.0))))
@@ -175,34 +98,12 @@ def separation(
 
 
 def chord(arcsec: float) -> float:
-    """Length between two unit vectors.
-
-    Parameters
-    ----------
-    arcsec : float
-        Angle between them.
-
-    Returns
-    -------
-    float
-        The chord of the unit sphere.
-    """
+    """Return the distance of two unit vectors by the angle between them (arcsec)."""
     return float(2.0 * np.sin(np.deg2rad(min(arcsec / 3600.0, 180.0)) / 2.0))
 
 
 def angle_of_chord(length: Values) -> Values:
-    """Angle between two unit vectors, the inverse of `chord`.
-
-    Parameters
-    ----------
-    length : ndarray of float64
-        Their distance.
-
-    Returns
-    -------
-    ndarray of float64
-        Angles (arcsec).
-    """
+    """Return the angles (arcsec) between two unit vectors by their distance, the inverse of `chord`."""
     return np.asarray(np.rad2deg(2.0 * np.arcsin(np.minimum(length / 2.0, 1.0))) * 3600.0)
 
 
@@ -269,22 +170,9 @@ def sky_to_plane(ra: Values, dec: Values, ra0: float, dec0: float) -> tuple[Valu
 def offset_position(
     ra: Values | float, dec: Values | float, east: Values | float, *, north: Values | float
 ) -> tuple[Values, Values]:
-    """Positions shifted on the sky: along great circles where shifts are small.
+    """Return positions (deg) shifted by offsets (deg) on the plane that touches the sphere there.
 
-    Larger shifts are offsets on the plane that touches the sphere at the position, so that this is the inverse of
-    `sky_to_plane`.
-
-    Parameters
-    ----------
-    ra, dec : ndarray or float
-        Positions (deg).
-    east, north : ndarray or float
-        Shifts (deg), one for each position or for all.
-
-    Returns
-    -------
-    ra, dec : ndarray of float64
-        Shifted positions (deg).
+    The inverse of `sky_to_plane`; small shifts go along great circles.
     """
     x, y, d0 = np.deg2rad(east), np.deg2rad(north), np.deg2rad(dec)
     depth = np.cos(d0) - y * np.sin(d0)

@@ -75,67 +75,26 @@ class LedgerView:
         return found
 
 
-def nights_around(archive: Archive, first: float, last: float) -> list[str]:
-    """Nights of the archive that may hold exposures of a time.
+def _nights_around(archive: Archive, first: float, last: float) -> list[str]:
+    """Nights that may hold exposures of a time (MJD UTC).
 
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    first, last : float
-        The time (MJD UTC).
-
-    Returns
-    -------
-    list of str
-        The nights; a night has the date of its evening anywhere on Earth, so that one more on both sides is looked at.
+    A night has the date of its evening anywhere on Earth, so that one more on both sides is looked at.
     """
     begin, end = (dt.date(1858, 11, 17) + dt.timedelta(days=int(mjd) + more) for mjd, more in ((first, -1), (last, 1)))
     return [one for one in archive.nights() if begin.isoformat() <= one <= end.isoformat()]
 
 
-def exposures_after(target: Target, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Reduced exposures that an alert has use for.
-
-    Parameters
-    ----------
-    target : Target
-        The alert, in whatever state.
-    rows : list of dict
-        Ledger rows.
-
-    Returns
-    -------
-    list of dict
-        Those that are done, were taken after the event, and lie in a field of the alert.
-    """
+def _exposures_after(target: Target, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Ledger rows that are done, were taken after the event, and lie in a field of the sky alert in any state."""
     running = Target(
         target.event, target.t0, target.until, "active", target.fields, target.probability, target.excluded
     )
     return [row for row in rows if row["state"] == "done" and row["ra"] is not None and row["mjd"] is not None
-            and running.weight(row["unit"], row["ra"], row["dec"], row["mjd"]) > 0.0]  # fmt: skip
+            and running.weight(row["unit"], row["ra"], row["dec"], mjd=row["mjd"]) > 0.0]  # fmt: skip
 
 
-def open_catalogues(options: SkyAlertOptions, sites: Mapping[str, Site]) -> Catalogues:
-    """Read the catalogues that a survey names.
-
-    Parameters
-    ----------
-    options : SkyAlertOptions
-        Table ``[alert]``.
-    sites : mapping of str to Site
-        Where the units stand.
-
-    Returns
-    -------
-    Catalogues
-        The catalogues; what is not named is not compared with.
-
-    Raises
-    ------
-    BadTable
-        If one cannot be read.
-    """
+def _open_catalogues(options: SkyAlertOptions, sites: Mapping[str, Site]) -> Catalogues:
+    """Read the catalogues that a survey names; what is not named is not compared with."""
     hosts = load_hosts(options.galaxies) if options.galaxies else None
     movers = Movers(read_orbits(os.path.expandvars(options.orbits)), sites) if options.orbits else None
     return Catalogues(hosts, load_known(options.stars, options.nuclei), movers)
@@ -162,7 +121,7 @@ class SkyAlertSession:
         self.archive = Archive(survey.archive)
         self.fields: tuple[SkyField, ...] = fields_of(survey, self.archive, tuple(self.units))
         self.sites = sites_of(survey, self.units)
-        self.catalogues = open_catalogues(survey.alert, self.sites)
+        self.catalogues = _open_catalogues(survey.alert, self.sites)
         self.view = LedgerView(self.archive)
         self.frames: dict[str, Any] = {}
         self.tried: dict[str, float] = {}  # monotonic time until which a frame is left alone
@@ -214,7 +173,7 @@ class SkyAlertSession:
         nights = {one.exposure.night for one in self.frames.values() if one.exposure.night}
         finished = {row["url"] for row in self.view.rows(sorted(nights)) if row["state"] != "failed"}
         weighted = [
-            (target.weight(one.exposure.unit, one.ra, one.dec, one.mjd), one)
+            (target.weight(one.exposure.unit, one.ra, one.dec, mjd=one.mjd), one)
             for url, one in self.frames.items()
             if url not in finished and self.tried.get(url, 0.0) <= time.monotonic()
         ]
@@ -228,8 +187,8 @@ class SkyAlertSession:
             if event in found:
                 continue
             if target.state == "active" and now() <= target.until:
-                rows = self.view.rows(nights_around(self.archive, target.t0, target.until))
-                reduced = {row["exposure_id"] for row in exposures_after(target, rows)}
+                rows = self.view.rows(_nights_around(self.archive, target.t0, target.until))
+                reduced = {row["exposure_id"] for row in _exposures_after(target, rows)}
                 known = self._known(event) if event in self.gathered else None
                 if known is None or reduced - known or self.pending(target):
                     found.append(event)
@@ -237,15 +196,15 @@ class SkyAlertSession:
 
     def lacking_templates(self, target: Target) -> list[str]:
         """Say of which wanted fields units have no template, one line a unit."""
-        told = []
+        lines = []
         for name in self.units:
             wanted = [one for one in target.fields if not one.units or name in one.units]
             own = template_fields(self.archive, (name,)) if wanted and name not in target.excluded else ()
             bare = [one.name for one in wanted if not any(_meet(one, have) for have in own)]
             if bare and name not in target.excluded:
                 shown = ", ".join(bare[:8]) + (" and more" if len(bare) > 8 else "")
-                told.append(f"{name} has no template of {len(bare)} of {len(wanted)} wanted fields: {shown}")
-        return told
+                lines.append(f"{name} has no template of {len(bare)} of {len(wanted)} wanted fields: {shown}")
+        return lines
 
     def _known(self, event: str) -> set[str]:
         return set(self.gathered[event].exposures["exposure_id"].to_pylist())

@@ -74,18 +74,7 @@ class FactReader:
         return self.done[name]
 
     def source(self, name: str) -> str:
-        """Where a fact is looked for.
-
-        Parameters
-        ----------
-        name : str
-            Name of the fact.
-
-        Returns
-        -------
-        str
-            Card, file name or constant; empty where the unit does not give it.
-        """
+        """Return where a fact is looked for: card, file name or constant; empty where the unit does not give it."""
         fact = getattr(self.unit.facts, "time" if name in ("mjd", "night") else name)
         if fact is None:
             return ""

@@ -40,12 +40,12 @@ def test_whatever_a_text_says_its_product_lies_in_the_archive(name: str, tmp_pat
     text, archive = HOSTILE[name], Archive(tmp_path / "archive")
     places = [
         archive.ledger("2026-11-20", text, text),
-        archive.template(text, text, text, text),
+        archive.template(text, text, text, template_id=text),
         archive.claim(text),
         archive.status(text),
         archive.report(text, text),
         archive.embeddings(text, text, text),
-        archive.kept_model(text) / "card.json",
+        archive.archived_model(text) / "card.json",
         folder_of(archive, text) / "targets.json",
     ]
     for one in places:

@@ -146,7 +146,7 @@ def test_the_broken_unit_is_told_and_the_other_is_not(survey: Path) -> None:
 def test_the_model_that_served_is_kept_with_its_completeness(survey: Path) -> None:
     monitor(survey, "2026-10-11", inject=0, track=False)
     archive = Archive(load_survey(survey).archive)
-    kept = archive.kept_model(load("base").model_id)
+    kept = archive.archived_model(load("base").model_id)
     assert (kept / "model.keras").is_file()
     table = pq.read_table(kept / "completeness-north.parquet")
     assert table.schema.equals(COMPLETENESS)
@@ -162,7 +162,7 @@ def test_a_night_keeps_the_model_that_scored_it_and_goes_on_where_it_cannot(
     units = list(load_survey(survey).load_units().values())
     night._keep_models(archive, units, problems)
     night._keep_models(archive, units, problems)
-    kept = archive.kept_model(load("base").model_id)
+    kept = archive.archived_model(load("base").model_id)
     assert model_id(kept) == load("base").model_id, "named in a unit file it gives the same scores again"
     assert [one.name for one in kept.parent.iterdir()] == [kept.name]
 

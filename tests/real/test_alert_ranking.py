@@ -68,7 +68,7 @@ def test_transient_in_a_host_at_the_right_distance_is_first(
     for hours in (2.0, 5.0):
         made.expose(hours, objects, **wide)
     found = gather(made.archive, T0, (), history_days=OPTIONS.history_days)
-    ranked = rank_candidates(found, skymap, Catalogues(hosts, known), OPTIONS)
+    ranked = rank_candidates(found, skymap, Catalogues(hosts, known), options=OPTIONS)
     owner = {one: row for row in ranked.to_pylist() for one in row["candidate_ids"]}
     rows = {name: owner[ids[-1]] for name, ids in made.ids.items()}
     assert rows["right"]["rank"] == 1
@@ -78,7 +78,7 @@ def test_transient_in_a_host_at_the_right_distance_is_first(
     assert "vsx" in rows["star"]["reasons"]
     assert "before the event" in rows["older"]["reasons"]
     assert rows["outside"]["credible_level"] > 0.9
-    seen = footprint_of(found.exposures, T0, (), (), skymap)
+    seen = footprint_of(found.exposures, T0, (), probability=(), skymap=skymap)
     assert 0.0 < (seen.probability or 0.0) < 0.5
 
 
@@ -89,8 +89,10 @@ def test_another_real_map_gives_another_order(tmp_path: Path, data_dir: Path, ho
     objects = {name: at(hosts.ra[k], hosts.dec[k], 2.0, 2.0) for name, k in places.items()}
     for hours in (2.0, 5.0):
         made.expose(hours, objects)
-    ranked = rank_candidates(gather(made.archive, T0, (), history_days=30.0), narrow, Catalogues(hosts), OPTIONS)
-    again = rank_again(ranked, wide, hosts, T0, OPTIONS)
+    ranked = rank_candidates(
+        gather(made.archive, T0, (), history_days=30.0), narrow, Catalogues(hosts), options=OPTIONS
+    )
+    again = rank_again(ranked, wide, hosts, t0=T0, options=OPTIONS)
     assert set(ranked["candidate_ids"][0].as_py()) == set(made.ids["narrow"])
     assert set(again["candidate_ids"][0].as_py()) == set(made.ids["wide"])
 

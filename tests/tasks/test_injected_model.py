@@ -67,7 +67,7 @@ def test_a_pipeline_is_code_options_and_model(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_completeness_of_a_model_is_that_of_the_present_pipeline(tmp_path: Path) -> None:
     archive = Archive(tmp_path)
-    archive.kept_model("m").mkdir(parents=True)
+    archive.archived_model("m").mkdir(parents=True)
     for exposure, pipeline in (("a", "old"), ("b", "new"), ("d", "new")):
         injected(archive, exposure, pipeline)
     path = write_completeness(archive, "u", "m", pipeline="new")

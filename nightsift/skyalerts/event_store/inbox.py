@@ -81,7 +81,7 @@ class Received:
     """
 
     alert: SkyAlert
-    kept: StoredNotice
+    stored: StoredNotice
     verdict: Verdict
 
 
@@ -115,7 +115,7 @@ def receive(archive: Archive, content: bytes, where: str = "") -> Received:
     name = f"{alert.sent:.8f}_{alert.revision:09d}_{alert.kind}_{alert.role}_map{has_map}_{digest}{SUFFIX[alert.form]}"
     path = folder_of(archive, alert.event) / "notices" / name
     before = notices(archive, alert.event)
-    own = _kept(path)
+    own = _stored(path)
     assert own is not None
     for one in before:
         if one.digest == own.digest or _is_the_same(one, own):
@@ -128,21 +128,8 @@ def receive(archive: Archive, content: bytes, where: str = "") -> Received:
 
 
 def notices(archive: Archive, event: str) -> list[StoredNotice]:
-    """Notices of an event that the archive holds.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    event : str
-        The event.
-
-    Returns
-    -------
-    list of Kept
-        By their order, the one that rules last.
-    """
-    found = (_kept(path) for path in (folder_of(archive, event) / "notices").glob("*"))
+    """Return the stored notices of an event in their order, the one that rules last."""
+    found = (_stored(path) for path in (folder_of(archive, event) / "notices").glob("*"))
     return sorted((one for one in found if one is not None), key=lambda one: one.order)
 
 
@@ -162,7 +149,7 @@ def events(archive: Archive) -> list[str]:
     folders = sorted((archive.root / "alerts").glob("*/notices"))
     found = []
     for folder in folders:
-        newest = max((one for one in map(_kept, folder.glob("*")) if one), key=lambda one: one.order, default=None)
+        newest = max((one for one in map(_stored, folder.glob("*")) if one), key=lambda one: one.order, default=None)
         if newest is not None:
             found.append(read_notice(newest.path.read_bytes(), str(newest.path)).event)
     return found
@@ -200,7 +187,7 @@ def _is_the_same(one: StoredNotice, other: StoredNotice) -> bool:
     return near and (one.kind, one.role) == (other.kind, other.role) and one.has_map >= other.has_map
 
 
-def _kept(path: Path) -> StoredNotice | None:
+def _stored(path: Path) -> StoredNotice | None:
     found = _NAME.fullmatch(path.name)
     if found is None:
         return None

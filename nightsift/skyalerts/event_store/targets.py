@@ -82,7 +82,7 @@ class Target:
     def _reach(self) -> npt.NDArray[np.float64]:
         return np.cos(np.deg2rad([one.radius for one in self.fields]))
 
-    def weight(self, unit: str, ra: float, dec: float, mjd: float) -> float:
+    def weight(self, unit: str, ra: float, dec: float, *, mjd: float) -> float:
         """Weight of an exposure by the field that it is centred on, 0 where the alert has no use for it."""
         if self.state != "active" or unit in self.excluded or not self.t0 <= mjd <= self.until:
             return 0.0
@@ -100,20 +100,7 @@ class Target:
 
 
 def folder_of(archive: Archive, event: str) -> Path:
-    """Folder of an alert; a name that could lead elsewhere is percent-encoded.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    event : str
-        Identity of the event.
-
-    Returns
-    -------
-    Path
-        ``archive/alerts/<event>``.
-    """
+    """Return the folder of a sky alert, ``archive/alerts/<event>``; a name that could lead elsewhere is encoded."""
     return archive.skyalert(event)
 
 
@@ -192,17 +179,9 @@ def read_target(path: Path) -> Target:
 
 
 def active_targets(archive: Archive) -> tuple[Target, ...]:
-    """What all active alerts want; cheap enough for every tick of a watch loop.
+    """Return what all active sky alerts want; cheap enough for every tick of a watch loop.
 
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-
-    Returns
-    -------
-    tuple of Target
-        Alerts in the state ``active``. A damaged file counts as none here; `damaged_targets` names it.
+    A damaged file counts as none here; `damaged_targets` names it.
     """
     found = (_or_none(path) for path in _files(archive))
     return tuple(one for one in found if one is not None and one.state == "active")
@@ -221,36 +200,22 @@ def damaged_targets(archive: Archive) -> list[str]:
     list of str
         One line a damaged file.
     """
-    told = []
+    messages = []
     for path in _files(archive):
         try:
             read_target(path)
         except BadAlertFile as error:
-            told.append(str(error))
-    return told
+            messages.append(str(error))
+    return messages
 
 
-def wants(targets: Sequence[Target], unit: str, ra: float, dec: float, mjd: float) -> float:
-    """Priority of an exposure among those that wait, by the alerts that are active.
+def wants(targets: Sequence[Target], unit: str, ra: float, *, dec: float, mjd: float) -> float:
+    """Return the priority of an exposure among those that wait, by the active sky alerts: larger is sooner.
 
-    Parameters
-    ----------
-    targets : sequence of Target
-        From `active_targets`.
-    unit : str
-        Unit that took it.
-    ra, dec : float
-        Centre of the frame (deg); NaN where it is unknown.
-    mjd : float
-        Time of the exposure (MJD UTC).
-
-    Returns
-    -------
-    float
-        The largest probability of a field that holds the centre of the frame, half of it where the frame only touches
-        the field; 0 where no alert wants it. Larger is sooner.
+    It is the largest probability of a field that holds the centre of the frame (deg, NaN where unknown), half of it
+    where the frame only touches the field; 0 where no sky alert wants it.
     """
-    return max((one.weight(unit, ra, dec, mjd) for one in targets), default=0.0)
+    return max((one.weight(unit, ra, dec, mjd=mjd) for one in targets), default=0.0)
 
 
 def _files(archive: Archive) -> Iterable[Path]:

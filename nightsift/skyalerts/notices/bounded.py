@@ -192,5 +192,5 @@ class _Builder:
     def text(self, text: str) -> None:
         self._open[-1].text += text
 
-    def refuse(self, *told: Any) -> int:
+    def refuse(self, *_: Any) -> int:
         raise BadNotice(where=self._where, what=FORBIDDEN)

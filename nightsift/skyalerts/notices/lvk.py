@@ -76,25 +76,7 @@ def of_record(record: Mapping[str, Any], form: str, where: str) -> SkyAlert:
 
 
 def kind_of(raw: Any, where: str) -> Kind:
-    """Kind of a notice by the word that LIGO-Virgo-KAGRA use.
-
-    Parameters
-    ----------
-    raw : object
-        The word, in any case, with or without an underscore.
-    where : str
-        The notice, for the error.
-
-    Returns
-    -------
-    str
-        The kind.
-
-    Raises
-    ------
-    BadNotice
-        If it is no such word.
-    """
+    """Return the kind of a notice by the word of LIGO-Virgo-KAGRA, in any case; `BadNotice` for no such word."""
     word = str(raw).upper().replace("_", "").replace("-", "")
     if word not in KINDS:
         raise BadNotice(where=where, what=f"alert_type reads {raw!r:.40}, not one of {', '.join(KINDS)}")
@@ -102,25 +84,7 @@ def kind_of(raw: Any, where: str) -> Kind:
 
 
 def role_of(superevent: str, where: str) -> Role:
-    """Role of a superevent by its name.
-
-    Parameters
-    ----------
-    superevent : str
-        The name.
-    where : str
-        The notice, for the error.
-
-    Returns
-    -------
-    str
-        ``observation``, ``mock`` or ``test``.
-
-    Raises
-    ------
-    BadNotice
-        If it is no name of a superevent.
-    """
+    """Return the role of a superevent by its name; `BadNotice` where it is no such name."""
     if not SUPEREVENT.fullmatch(superevent):
         raise BadNotice(where=where, what=f"superevent_id reads {superevent!r:.40}, which is no superevent")
     return "mock" if superevent.startswith("M") else "test" if superevent.startswith("T") else "observation"

@@ -28,7 +28,7 @@ CONTAINMENT = 0.9
 """Where a notice does not say what its error holds, the schema says 90 %."""
 
 
-def of_record(record: Mapping[str, Any], where: str) -> SkyAlert:
+def _of_unified(record: Mapping[str, Any], where: str) -> SkyAlert:
     """Make an alert of a notice in the unified schema.
 
     Parameters
@@ -48,7 +48,7 @@ def of_record(record: Mapping[str, Any], where: str) -> SkyAlert:
     BadNotice
         If something that an alert needs is missing or makes no sense.
     """
-    sender = sender_of(record)
+    sender = _sender_of(record)
     kind = KINDS.get(str(record.get("alert_type", "initial")).lower())
     if kind is None:
         raise BadNotice(where=where, what=f"alert_type reads {record['alert_type']!r:.40}")
@@ -75,19 +75,8 @@ def of_record(record: Mapping[str, Any], where: str) -> SkyAlert:
     )  # fmt: skip
 
 
-def sender_of(record: Mapping[str, Any]) -> str:
-    """Mission and instrument of a notice: as told, otherwise from the place of its schema.
-
-    Parameters
-    ----------
-    record : mapping
-        Its content.
-
-    Returns
-    -------
-    str
-        Such as ``"Einstein Probe WXT"``.
-    """
+def _sender_of(record: Mapping[str, Any]) -> str:
+    """Mission and instrument of a notice, as given or from the place of its schema: ``"Einstein Probe WXT"``."""
     place = re.search(r"/notices/([\w./-]+)\.schema\.json", str(record.get("$schema", "")))
     parts = place[1].split("/") if place else []
     mission = str(record.get("mission") or (parts[0].replace("_", " ").title() if parts else "unknown"))
@@ -99,8 +88,8 @@ def _event(record: Mapping[str, Any], sender: str, where: str) -> str:
     """Mission and trigger number, otherwise the name of the event, otherwise its time."""
     mission = re.sub(r"[^A-Za-z0-9]+", "", sender.rpartition(" ")[0] or sender)
     for key in ("id", "event_name", "ref_ID"):
-        told_names = record.get(key)
-        first = told_names[0] if isinstance(told_names, list) and told_names else told_names
+        names = record.get(key)
+        first = names[0] if isinstance(names, list) and names else names
         if isinstance(first, str | int) and str(first).strip():
             name = re.sub(r"[^A-Za-z0-9_.:+-]+", "_", str(first).strip())
             return name if name.lower().startswith(mission.lower()) else f"{mission}-{name}"
@@ -174,23 +163,7 @@ def read_notice(content: bytes, where: str = "") -> SkyAlert:
 
 
 def read_notice_file(path: str | Path) -> SkyAlert:
-    """Read a notice from a file.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file.
-
-    Returns
-    -------
-    SkyAlert
-        What it says.
-
-    Raises
-    ------
-    BadNotice
-        If the file cannot be read, or is no notice.
-    """
+    """Read a notice from a file; `BadNotice` where it cannot be read, or is no notice."""
     return read_notice(notice_bytes(path), str(path))
 
 
@@ -233,5 +206,5 @@ def _of_json(content: bytes, where: str) -> SkyAlert:
     if "ivorn" in record:
         return voevent.of_element(voevent.of_mapping(record, where), "json", where)
     if "trigger_time" in record or "notices" in str(record.get("$schema", "")):
-        return of_record(record, where)
+        return _of_unified(record, where)
     raise BadNotice(where=where, what="JSON that is neither of LIGO-Virgo-KAGRA nor of the schema of GCN")

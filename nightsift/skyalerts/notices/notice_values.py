@@ -41,18 +41,7 @@ def number(raw: Any, what: str, where: str) -> float:
 
 
 def number_or_none(raw: Any) -> float | None:
-    """Read a finite number where there is one.
-
-    Parameters
-    ----------
-    raw : object
-        What was told.
-
-    Returns
-    -------
-    float or None
-        The number; None where there is none.
-    """
+    """Return a finite number, None where there is none."""
     try:
         value = float(raw) if raw is not None and not isinstance(raw, bool) else math.nan
     except (TypeError, ValueError):
@@ -94,18 +83,7 @@ def time(raw: Any, what: str, where: str, *, scale: str = "utc") -> float:
 
 
 def pairs(raw: Any) -> tuple[tuple[str, float], ...]:
-    """Read probabilities by name; what is no number is left out.
-
-    Parameters
-    ----------
-    raw : object
-        What was told.
-
-    Returns
-    -------
-    tuple of (str, float)
-        At most forty.
-    """
+    """Return probabilities by name, at most forty; what is no number is left out."""
     if not isinstance(raw, dict):
         return ()
     found = ((str(name)[:40], number_or_none(value)) for name, value in list(raw.items())[:40])

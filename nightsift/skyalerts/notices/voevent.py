@@ -62,33 +62,15 @@ def of_element(root: Element, form: str, where: str) -> SkyAlert:
         if stamp is not None
         else None
     )
-    kept = {"revision": revision, "sent": sent, "t0": t0, "time_scale": scale, "form": form}
+    common = {"revision": revision, "sent": sent, "t0": t0, "time_scale": scale, "form": form}
     role = _role(root.attributes.get("role", ""), values)
     if "GraceID" in values:
-        return _of_lvk(root, values, role, kept=kept, where=where)
-    return _of_classic(root, values, role, ivorn=ivorn, kept=kept, where=where)
+        return _of_lvk(root, values, role, common=common, where=where)
+    return _of_classic(root, values, role, ivorn=ivorn, common=common, where=where)
 
 
 def of_mapping(record: Mapping[str, Any], where: str) -> Element:
-    """Carry a VOEvent in JSON back to elements.
-
-    Parameters
-    ----------
-    record : mapping
-        Its content: attributes and children by name, lists for repeated ones.
-    where : str
-        What it is called in errors.
-
-    Returns
-    -------
-    Element
-        The root.
-
-    Raises
-    ------
-    BadNotice
-        If it is nested too deeply.
-    """
+    """Carry a VOEvent in JSON back to elements; `BadNotice` where it is nested too deeply."""
     return _element("VOEvent", record, 0, where=where)
 
 
@@ -104,7 +86,7 @@ def _element(name: str, content: Any, depth: int, *, where: str) -> Element:
     return one
 
 
-def _of_lvk(root: Element, values: Mapping[str, str], role: Role, *, kept: dict[str, Any], where: str) -> SkyAlert:
+def _of_lvk(root: Element, values: Mapping[str, str], role: Role, *, common: dict[str, Any], where: str) -> SkyAlert:
     name = values["GraceID"]
     kind = lvk.kind_of(values.get("AlertType"), where)
     by_name = lvk.role_of(name, where)
@@ -120,12 +102,12 @@ def _of_lvk(root: Element, values: Mapping[str, str], role: Role, *, kept: dict[
         instruments=tuple(filter(None, values.get("Instruments", "").split(","))),
         skymap=MapPlace(url=place[:400]) if place else None, coincidence=_coincidence(values),
         pipeline=" ".join(values[key] for key in ("Group", "Pipeline", "Search") if values.get(key)),
-        url=values.get("EventPage", "")[:400], **kept,
+        url=values.get("EventPage", "")[:400], **common,
     )  # fmt: skip
 
 
 def _of_classic(
-    root: Element, values: Mapping[str, str], role: Role, *, ivorn: str, kept: dict[str, Any], where: str
+    root: Element, values: Mapping[str, str], role: Role, *, ivorn: str, common: dict[str, Any], where: str
 ) -> SkyAlert:
     """A notice of GCN Classic: mission from its ivorn, ``ivo://nasa.gsfc.gcn/Fermi#GBM_Fin_Pos...``."""
     found = re.search(r"/(\w[\w.-]*)#([A-Za-z]+(?:_[A-Za-z]+)*)", ivorn)
@@ -150,7 +132,7 @@ def _of_classic(
         event=f"{mission.capitalize() if mission.isupper() else mission}-{trigger}", kind=kind, role=role,
         sender=f"{mission} {instrument}", region=region, far=_rate(root),
         skymap=MapPlace(url=place[:400]) if is_map and (region is None or "GBM" not in instrument) else None,
-        url=place[:400] if not is_map else "", remarks=tuple(remarks), **kept,
+        url=place[:400] if not is_map else "", remarks=tuple(remarks), **common,
     )  # fmt: skip
 
 

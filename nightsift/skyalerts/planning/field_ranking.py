@@ -113,9 +113,9 @@ def coverage(skymap: SkyMap, fields: Sequence[SkyField]) -> Coverage:
         split &= weight > TOLERANCE
         done = ~split & (weight > 0.0)
         named = np.cumsum(done) - 1 + count
-        kept = done[node] & (share > 0.0)
+        inside = done[node] & (share > 0.0)
         weights.append(weight[done])
-        held.append((named[node[kept]], field[kept], share[kept]))
+        held.append((named[node[inside]], field[inside], share[inside]))
         count += int(done.sum())
         if not split.any():
             break
@@ -331,7 +331,7 @@ def _visibilities(
 ) -> dict[int, dict[str, Any]]:
     """When each of the fields can be observed, from the best of the sites of its units; empty without one."""
     limits = Limits(options.altitude, options.sun_altitude, options.moon_distance)
-    told: dict[int, dict[str, Any]] = {k: {} for k in rows}
+    best: dict[int, dict[str, Any]] = {k: {} for k in rows}
     for site in dict.fromkeys(sites.values()):
         names = {name for name, one in sites.items() if one == site}
         here = [k for k in rows if not fields[k].units or names & set(fields[k].units)]
@@ -341,9 +341,9 @@ def _visibilities(
         seen = visibility(ra, dec, site, start=start, hours=HOURS, limits=limits)
         for number, k in enumerate(here):
             one = _visible(seen, number)
-            if not told[k] or (one["hours"] or 0.0) > (told[k]["hours"] or 0.0):
-                told[k] = one
-    return told
+            if not best[k] or (one["hours"] or 0.0) > (best[k]["hours"] or 0.0):
+                best[k] = one
+    return best
 
 
 def _visible(seen: Visibility, k: int) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class Order:
             raise ValueError(f"the order {self.action} {'takes no' if self.subject else 'needs a'} subject")
 
 
-def give(archive: Archive, event: str, action: Action, *, subject: str = "", by: str = "") -> Order:
+def give_order(archive: Archive, event: str, action: Action, *, subject: str = "", by: str = "") -> Order:
     """Give an order.
 
     Parameters
@@ -131,18 +131,7 @@ def orders(archive: Archive, event: str) -> list[Order]:
 
 
 def excluded_units(given: Iterable[Order]) -> tuple[str, ...]:
-    """Units that operators have taken out and not put back.
-
-    Parameters
-    ----------
-    given : iterable of Order
-        The orders.
-
-    Returns
-    -------
-    tuple of str
-        The units.
-    """
+    """Return the units that operators have taken out and not put back."""
     out: dict[str, bool] = {}
     for one in given:
         if one.action in ("exclude-unit", "include-unit"):
@@ -151,18 +140,7 @@ def excluded_units(given: Iterable[Order]) -> tuple[str, ...]:
 
 
 def added_fields(given: Iterable[Order]) -> tuple[str, ...]:
-    """Fields that operators have added.
-
-    Parameters
-    ----------
-    given : iterable of Order
-        The orders.
-
-    Returns
-    -------
-    tuple of str
-        Their names, each once.
-    """
+    """Return the names of the fields that operators have added, without repeats."""
     return tuple(dict.fromkeys(one.subject for one in given if one.action == "add-field"))
 
 
@@ -259,27 +237,7 @@ class Planned:
 
 
 def ruling(archive: Archive, event: str) -> tuple[SkyAlert, StoredNotice]:
-    """What the newest notice of an event says.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    event : str
-        The event.
-
-    Returns
-    -------
-    alert : SkyAlert
-        What it says; a retraction that repeats no time has that of the notices before it.
-    kept : Kept
-        Where it lies.
-
-    Raises
-    ------
-    NoSuchAlert
-        If the archive has no notice of it.
-    """
+    """Return what the newest notice of an event says, and the stored notice; `NoSuchAlert` where there is none."""
     found = notices(archive, event)
     if not found:
         advice = closest(event, events(archive))
@@ -319,48 +277,13 @@ def map_of(alert: SkyAlert, given: Path | None = None) -> SkyMap:
     raise NoLocalisation(event=alert.event, what=what)
 
 
-def map_path(archive: Archive, event: str, kept: StoredNotice) -> Path:
-    """Where the map of a notice lies that was given beside it or fetched.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    event : str
-        The event.
-    kept : Kept
-        The notice.
-
-    Returns
-    -------
-    Path
-        The file, there or not.
-    """
-    return folder_of(archive, event) / "maps" / f"{kept.digest}.fits"
+def map_path(archive: Archive, event: str, notice: StoredNotice) -> Path:
+    """Return the file, there or not, of the map that was given beside a notice or fetched."""
+    return folder_of(archive, event) / "maps" / f"{notice.digest}.fits"
 
 
 def fields_of(survey: Survey, archive: Archive, units: Sequence[str]) -> tuple[SkyField, ...]:
-    """Fields of a survey: its tile grids, or where it names none, those that it has templates of.
-
-    Parameters
-    ----------
-    survey : Survey
-        The survey.
-    archive : Archive
-        The archive.
-    units : sequence of str
-        Its units.
-
-    Returns
-    -------
-    tuple of SkyField
-        The fields.
-
-    Raises
-    ------
-    BadTiling
-        If a grid cannot be read.
-    """
+    """Return the fields of a survey: its tile grids, or where it names none, those that it has templates of."""
     if survey.alert.tilings:
         return tuple(field for tiling in survey.alert.tilings for field in read_tiling(tiling))
     return template_fields(archive, units)
@@ -420,45 +343,26 @@ def make_plan(
     NoSuchAlert, NoLocalisation, BadSkyMap, BadAlertFile
         If there is nothing to plan by.
     """
-    alert, kept = ruling(archive, event)
+    alert, notice = ruling(archive, event)
     while True:
         given = orders(archive, event)
-        planned = _planned(survey, archive, alert, kept=kept, fields=fields, sites=sites, now=now)
-        write_plan(archive, planned)
+        planned = _planned(survey, archive, alert, notice=notice, fields=fields, sites=sites, now=now)
+        _write_plan(archive, planned)
         if len(orders(archive, event)) == len(given):  # otherwise an order came while it was worked out
             return planned
 
 
-def write_plan(archive: Archive, planned: Planned) -> None:
-    """Write the fields and the wants of an alert, the wants last.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    planned : Planned
-        The plan.
-    """
+def _write_plan(archive: Archive, planned: Planned) -> None:
+    """Write the fields and the target of a sky alert, the target last."""
     folder = folder_of(archive, planned.alert.event)
     write_table(folder / "fields.parquet", planned.fields)
     with atomic(folder / "summary.json") as temporary:
-        temporary.write_text(json.dumps(summary_of(planned), indent=1), encoding="utf-8")
+        temporary.write_text(json.dumps(_summary_of(planned), indent=1), encoding="utf-8")
     write_target(archive, planned.target)
 
 
-def summary_of(planned: Planned) -> dict[str, Any]:
-    """What there is to know of an alert at a glance.
-
-    Parameters
-    ----------
-    planned : Planned
-        The plan.
-
-    Returns
-    -------
-    dict
-        Plain values.
-    """
+def _summary_of(planned: Planned) -> dict[str, Any]:
+    """What there is to know of a sky alert at a glance, as plain values."""
     alert, skymap = planned.alert, planned.skymap
     mean, deviation = mean_distance(skymap) if skymap is not None else (float("nan"), float("nan"))
     return {
@@ -477,7 +381,7 @@ def summary_of(planned: Planned) -> dict[str, Any]:
 
 
 def _planned(
-    survey: Survey, archive: Archive, alert: SkyAlert, *, kept: StoredNotice, fields: Sequence[SkyField],
+    survey: Survey, archive: Archive, alert: SkyAlert, *, notice: StoredNotice, fields: Sequence[SkyField],
     sites: Mapping[str, Site], now: float,
 ) -> Planned:  # fmt: skip
     given, folder = orders(archive, alert.event), folder_of(archive, alert.event)
@@ -487,7 +391,7 @@ def _planned(
         known = folder / "fields.parquet"
         table = read_table(known, FIELDS) if known.is_file() else table
     else:
-        skymap = map_of(alert, map_path(archive, alert.event, kept))
+        skymap = map_of(alert, map_path(archive, alert.event, notice))
         area = skymap.credible_area(0.9)
         table = rank_fields(skymap, fields, sites, start=max(now, t0), options=survey.alert, wanted=added_fields(given))
     state, why = decide(alert, area, survey.alert, given=given)

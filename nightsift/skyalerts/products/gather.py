@@ -105,8 +105,8 @@ def gather(
     rows = read_tables([Path(path) for path in fresh], LEDGER)
     renewed = rows["exposure_id"]
     if known is not None:
-        kept = known.ledger.filter(pc.invert(pc.is_in(known.ledger["exposure_id"], renewed.combine_chunks())))
-        rows = pa.concat_tables([kept, rows]).combine_chunks()
+        unchanged = known.ledger.filter(pc.invert(pc.is_in(known.ledger["exposure_id"], renewed.combine_chunks())))
+        rows = pa.concat_tables([unchanged, rows]).combine_chunks()
     mjd = pc.fill_null(rows["mjd"], np.nan).to_numpy()
     wanted = pc.equal(rows["state"], "done").to_numpy() & (mjd >= since) & (mjd <= until)
     exposures = rows.filter(pa.array(wanted & touching(rows, fields)))
@@ -153,8 +153,8 @@ def _candidates(archive: Archive, exposures: pa.Table, known: Gathered | None, *
     if known is None:
         return found
     still = pa.array(sorted(have & set(exposures["exposure_id"].to_pylist())), pa.string())
-    kept = known.candidates.filter(pc.is_in(known.candidates["exposure_id"], still))
-    return pa.concat_tables([kept, found]).combine_chunks()
+    unchanged = known.candidates.filter(pc.is_in(known.candidates["exposure_id"], still))
+    return pa.concat_tables([unchanged, found]).combine_chunks()
 
 
 def _ledger_files(archive: Archive, since: float, until: float) -> list[Path]:
@@ -209,7 +209,7 @@ class Footprint:
 
 
 def footprint_of(
-    exposures: pa.Table, t0: float, fields: Sequence[SkyField], probability: Sequence[float], skymap: SkyMap | None
+    exposures: pa.Table, t0: float, fields: Sequence[SkyField], *, probability: Sequence[float], skymap: SkyMap | None
 ) -> Footprint:
     """Say what was observed after the event.
 

@@ -129,7 +129,7 @@ STATES = {
 }  # fmt: skip
 
 
-def render(
+def render_page(
     alert: SkyAlert, target: Target, skymap: SkyMap | None, *, seen: Footprint, ranked: pa.Table,
     detections: Mapping[str, Mapping[str, Any]], stamps: Mapping[str, Stamps],
     problems: Sequence[str] = (), made: dt.datetime | None = None,
@@ -174,7 +174,7 @@ def render(
         facts=facts(alert, target, skymap),
         link=alert.url if _is_web(alert.url) else "",
         remarks=[plain(one, 300) for one in (*problems, *alert.remarks)],
-        sky=sky_figure(skymap, target.fields, observed, placed),
+        sky=sky_figure(skymap, target.fields, observed, places=placed),
         seen=seen,
         t0=target.t0,
         cards=[_card(row, detections, stamps, t0=target.t0) for row in rows[:SHOWN]],
@@ -262,20 +262,7 @@ def facts(alert: SkyAlert, target: Target, skymap: SkyMap | None) -> list[tuple[
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """Share as per cent.
-
-    Parameters
-    ----------
-    value : float or None
-        The share.
-    digits : int, optional
-        Digits after the point.
-
-    Returns
-    -------
-    str
-        Text for a table cell, a dash where there is none.
-    """
+    """Return a share as per cent, a dash where there is none."""
     if value is None or value != value:
         return "–"
     least = 10.0**-digits

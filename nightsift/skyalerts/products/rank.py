@@ -37,21 +37,8 @@ OUTSIDE = 0.99
 _KNOWN = {"star": "known variable star", "nucleus": "known active nucleus", "mover": "minor planet"}
 
 
-def reasons_of(ranked: pa.Table, t0: float) -> list[str]:
-    """Say what speaks against each candidate.
-
-    Parameters
-    ----------
-    ranked : pyarrow.Table
-        Schema `nightsift.skyalerts.products.rank.RANKED`.
-    t0 : float
-        Time of the event (MJD UTC).
-
-    Returns
-    -------
-    list of str
-        Reasons separated by semicolons, empty where nothing does.
-    """
+def _reasons_of(ranked: pa.Table, t0: float) -> list[str]:
+    """What speaks against each candidate, separated by semicolons; empty where nothing does."""
     wanted = (
         "p_real", "p_static", "p_new", "known", "known_name", "known_separation", "earlier", "earlier_mjd", "misses",
         "score", "flags", "ra", "credible_level", "distance_factor", "host_state", "host_distance", "host_distance_err",
@@ -62,30 +49,30 @@ def reasons_of(ranked: pa.Table, t0: float) -> list[str]:
 
 
 def _reasons(row: dict[str, Any], t0: float) -> list[str]:
-    told = []
+    reasons = []
     if row["known"]:
         place = f" {row['known_separation']:.1f} arcsec away"
-        told.append(f"{_KNOWN[row['known']]} ({row['known_name']}){place}")
+        reasons.append(f"{_KNOWN[row['known']]} ({row['known_name']}){place}")
     if row["earlier"]:
         times = "once" if row["earlier"] == 1 else f"{row['earlier']} times"
-        told.append(f"seen {times} before the event, {_ago(t0 - row['earlier_mjd'])} before it last")
+        reasons.append(f"seen {times} before the event, {_ago(t0 - row['earlier_mjd'])} before it last")
     if row["misses"]:
-        told.append(f"not seen in {_count(row['misses'], 'deeper exposure')} after its first detection")
+        reasons.append(f"not seen in {_count(row['misses'], 'deeper exposure')} after its first detection")
     if row["flags"]:
-        told.append("flagged " + ", ".join(name.lower().replace("_", " ") for name in names(row["flags"])))
+        reasons.append("flagged " + ", ".join(name.lower().replace("_", " ") for name in names(row["flags"])))
     if row["score"] is not None and row["score"] < DOUBT:
-        told.append(f"real/bogus score {row['score']:.2f}")
+        reasons.append(f"real/bogus score {row['score']:.2f}")
     if row["ra"] is None:
-        told.append("no sky position")
+        reasons.append("no sky position")
     elif row["credible_level"] is not None and row["credible_level"] > OUTSIDE:
-        told.append("outside 99 % of the sky map")
+        reasons.append("outside 99 % of the sky map")
     if row["distance_factor"] < FAR and row["map_distance"] is not None:
         there = f"the map says {row['map_distance']:.0f} ± {row['map_distance_std']:.0f} Mpc here"
         if row["host_state"] == "host":
-            told.append(f"host at {row['host_distance']:.0f} ± {row['host_distance_err']:.0f} Mpc, {there}")
+            reasons.append(f"host at {row['host_distance']:.0f} ± {row['host_distance_err']:.0f} Mpc, {there}")
         else:
-            told.append(f"no galaxy near it, and {there}, where the catalogue is nearly complete")
-    return told
+            reasons.append(f"no galaxy near it, and {there}, where the catalogue is nearly complete")
+    return reasons
 
 
 def _ago(days: float) -> str:
@@ -182,7 +169,7 @@ class Catalogues:
 
 
 def rank_candidates(
-    gathered: Gathered, skymap: SkyMap | None, catalogues: Catalogues, options: RankingOptions
+    gathered: Gathered, skymap: SkyMap | None, catalogues: Catalogues, *, options: RankingOptions
 ) -> pa.Table:
     """Join the candidates of an alert to objects and rank them; nothing is left out.
 
@@ -216,11 +203,11 @@ def rank_candidates(
     n = found.n_objects
     blank = {"rank": np.zeros(n), "probability": np.zeros(n), "sky_factor": np.ones(n), "distance_factor": np.ones(n)}
     plain = tables.table({**columns, **blank, "reasons": [""] * n}, RANKED)
-    return rank_again(plain, skymap, catalogues.hosts, t0, options)
+    return rank_again(plain, skymap, catalogues.hosts, t0=t0, options=options)
 
 
 def rank_again(
-    ranked: pa.Table, skymap: SkyMap | None, hosts: HostCatalogue | None, t0: float, options: RankingOptions
+    ranked: pa.Table, skymap: SkyMap | None, hosts: HostCatalogue | None, *, t0: float, options: RankingOptions
 ) -> pa.Table:
     """Rank the same objects by another sky map: nothing is read or joined again.
 
@@ -256,9 +243,9 @@ def rank_again(
     for name, values in columns.items():
         number = RANKED.get_field_index(name)
         renewed = renewed.set_column(number, RANKED.field(name), pa.array(values, RANKED.field(name).type))
-    told = pa.array(reasons_of(renewed, t0), pa.string())
+    reasons = pa.array(_reasons_of(renewed, t0), pa.string())
     number = RANKED.get_field_index("reasons")
-    return renewed.set_column(number, RANKED.field("reasons"), told).take(pa.array(order)).combine_chunks()
+    return renewed.set_column(number, RANKED.field("reasons"), reasons).take(pa.array(order)).combine_chunks()
 
 
 def _on_the_map(

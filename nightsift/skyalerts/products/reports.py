@@ -72,42 +72,16 @@ def rate(far: float | None) -> str:
 
 
 def plain(text: str, most: int = 200) -> str:
-    """Text of others as one line without control characters, for files that are read by eye.
-
-    Parameters
-    ----------
-    text : str
-        Any text.
-    most : int, optional
-        Characters kept.
-
-    Returns
-    -------
-    str
-        The line.
-    """
+    """Return text of others as one line of at most `most` characters, without control characters."""
     clean = "".join(" " if unicodedata.category(one)[0] in "CZ" else one for one in text[: 4 * most])
     line = " ".join(clean.split())
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def warnings_of(alert: SkyAlert, state: str) -> list[str]:
-    """What must be seen first: a retraction, a test.
-
-    Parameters
-    ----------
-    alert : SkyAlert
-        What the notice says.
-    state : str
-        State of the alert in this archive.
-
-    Returns
-    -------
-    list of str
-        In capitals; empty for a real event.
-    """
-    told = ["RETRACTED"] if alert.kind == "retraction" or state == "retracted" else []
-    return told + {"observation": [], "mock": ["MOCK EVENT"], "test": ["TEST"]}[alert.role]
+    """Return what must be seen first, in capitals: a retraction, a test or mock event; empty for a real event."""
+    warnings = ["RETRACTED"] if alert.kind == "retraction" or state == "retracted" else []
+    return warnings + {"observation": [], "mock": ["MOCK EVENT"], "test": ["TEST"]}[alert.role]
 
 
 COLUMNS = 78
@@ -184,9 +158,9 @@ def _observed(event: str, survey: str, t0: float, *, seen: Footprint) -> list[st
 
 
 def _candidates(rows: Sequence[Mapping[str, Any]], objects: int) -> list[str]:
-    told = f"{objects} objects were found on the differences after the event and ranked; none was left out."
+    ranked = f"{objects} objects were found on the differences after the event and ranked; none was left out."
     if not rows:
-        return [told + " None of them is real, new, unknown and inside the localisation at once."]
+        return [ranked + " None of them is real, new, unknown and inside the localisation at once."]
     lines = [f"{'Name':<22}{'RA':>12}{'Dec':>13}{'First UTC':>18}{'Mag':>7}{'C.L.':>6}"]
     notes = []
     for row in rows[:MOST_ROWS]:
@@ -199,7 +173,7 @@ def _candidates(rows: Sequence[Mapping[str, Any]], objects: int) -> list[str]:
             f"{row['name']}: {_host(row)}; {_before(row)}." + (f" {row['reasons']}." if row["reasons"] else "")
         )
     tail = [f"{len(rows) - MOST_ROWS} more are in the table."] if len(rows) > MOST_ROWS else []
-    head = f"{told} Those that are real, new, unknown and inside the localisation:"
+    head = f"{ranked} Those that are real, new, unknown and inside the localisation:"
     return [
         head,
         "\n".join(lines),

@@ -144,7 +144,11 @@ NUMBERED = 10
 
 
 def sky_figure(
-    skymap: SkyMap | None, fields: Sequence[SkyField], observed: Sequence[bool], places: Sequence[tuple[float, float]]
+    skymap: SkyMap | None,
+    fields: Sequence[SkyField],
+    observed: Sequence[bool],
+    *,
+    places: Sequence[tuple[float, float]],
 ) -> str:
     """Draw the sky map of an alert.
 

@@ -19,7 +19,7 @@ from nightsift.io.parquet import read_stamps, write_table
 from nightsift.skyalerts.event_store.targets import Target, folder_of
 from nightsift.skyalerts.notices.skyalert import SkyAlert
 from nightsift.skyalerts.products.gather import Footprint, Gathered, footprint_of, gather
-from nightsift.skyalerts.products.page import SHOWN, render
+from nightsift.skyalerts.products.page import SHOWN, render_page
 from nightsift.skyalerts.products.rank import Catalogues, rank_candidates
 from nightsift.skyalerts.products.reports import chosen, circular, tns_report
 from nightsift.skyalerts.skymaps.skymap import SkyMap
@@ -95,8 +95,8 @@ def write_products(
     ranking, report = ranking or default_ranking(), report or default_report()
     catalogues = catalogues or Catalogues()
     gathered = gather(archive, target.t0, target.fields, history_days=ranking.history_days, known=known)
-    ranked = rank_candidates(gathered, skymap, catalogues, ranking)
-    seen = footprint_of(gathered.exposures, target.t0, target.fields, target.probability, skymap)
+    ranked = rank_candidates(gathered, skymap, catalogues, options=ranking)
+    seen = footprint_of(gathered.exposures, target.t0, target.fields, probability=target.probability, skymap=skymap)
     return _write(
         archive,
         alert,
@@ -129,8 +129,8 @@ def _write(
         made.circular,
         circular(alert, target.t0, target.state, seen=seen, rows=rows, objects=ranked.num_rows, options=report),
     )
-    stamps = best_stamps(archive, ranked, detections)
-    page = render(
+    stamps = _best_stamps(archive, ranked, detections)
+    page = render_page(
         alert, target, skymap, seen=seen, ranked=ranked, detections=detections, stamps=stamps, problems=problems
     )
     _write_text(made.page, page)
@@ -138,28 +138,8 @@ def _write(
     return made
 
 
-def best_stamps(archive: Archive, ranked: pa.Table, detections: Mapping[str, Mapping[str, Any]]) -> dict[str, Stamps]:
-    """Stamps of the best detections of the candidates that are shown.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    ranked : pyarrow.Table
-        Schema `nightsift.skyalerts.products.rank.RANKED`, best first.
-    detections : mapping of str to mapping
-        Rows of `nightsift.core.tables.CANDIDATES` by candidate.
-
-    Returns
-    -------
-    dict of str to Stamps
-        One stamp each; a candidate whose exposure has no stamp file is left out, which the page tells.
-
-    Raises
-    ------
-    BadTable
-        If a stamp file is damaged.
-    """
+def _best_stamps(archive: Archive, ranked: pa.Table, detections: Mapping[str, Mapping[str, Any]]) -> dict[str, Stamps]:
+    """Stamps of the best detections of the candidates that are shown; those without a stamp file are left out."""
     found = {}
     for one in ranked["best_id"].slice(0, SHOWN).to_pylist():
         row = detections[one]

@@ -382,9 +382,9 @@ def skymap_of(region: ErrorRegion) -> SkyMap:
         for _, (major, minor) in parts:
             split |= (size > minor / CELLS_A_SIGMA) & (away < REACH * major + 1.5 * size)
         last = not split.any()
-        kept = ~split
-        value = _density(parts, x[kept], y[kept], away=away[kept])
-        done.append((level[kept], pixel[kept], value))
+        finished = ~split
+        value = _density(parts, x[finished], y[finished], away=away[finished])
+        done.append((level[finished], pixel[finished], value))
         if last:
             break
         level = np.repeat(level[split] + 1, 4)

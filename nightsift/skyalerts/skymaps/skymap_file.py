@@ -195,8 +195,8 @@ def _of_flat(
         planes = [one[order] for one in planes]
     depth, cell, sample = merge_equal(level, tuple(planes), where)
     probability = planes[0][sample] * 4.0 ** (level - depth)
-    kept = tuple(one[sample] for one in planes[1:]) if layers else None
-    return make_skymap(depth, cell, probability, layers=kept, where=where)
+    sampled = tuple(one[sample] for one in planes[1:]) if layers else None
+    return make_skymap(depth, cell, probability, layers=sampled, where=where)
 
 
 def _column(hdu: BinTableHDU, name: str) -> Values:

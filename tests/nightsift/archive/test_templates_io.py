@@ -46,7 +46,7 @@ def test_there_and_back(tmp_path, make_template):
     archive = Archive(tmp_path)
     template = make_template(wcs=bent_wcs(), field="M 31/a", ra=150.0, dec=2.0, path="s3://somewhere/" + "x" * 90)
     path = write_template(archive, template)
-    assert path == archive.template("made-up", "M 31/a", "r", "t-1")
+    assert path == archive.template("made-up", "M 31/a", "r", template_id="t-1")
     again = read_template(path)
     for plane in ("data", "variance", "mask"):
         assert np.array_equal(getattr(again.frame, plane), getattr(template.frame, plane))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nightsift.report.model_pages import sentence
+from nightsift.report.model_pages import drift_sentence
 
 
 def rows(*states: str) -> list[dict[str, str]]:
@@ -23,4 +23,4 @@ def rows(*states: str) -> list[dict[str, str]]:
     ],
 )
 def test_first_sentence(states: tuple[str, ...], told: str) -> None:
-    assert sentence(rows(*states)) == told
+    assert drift_sentence(rows(*states)) == told

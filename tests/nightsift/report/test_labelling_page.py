@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nightsift.core.frames import Stamps
-from nightsift.report.pictures import render
+from nightsift.report.pictures import render_labelling
 
 ROWS = [
     {"candidate_id": f"c-{k}", "label": None, "night": "2026-11-20", "exposure_id": "e", "x": 10.0 * k, "y": 7.0,
@@ -23,7 +23,7 @@ def stamps(n: int) -> Stamps:
 
 
 def test_page_shows_each_candidate_and_saves_what_the_commands_read() -> None:
-    page = render(
+    page = render_labelling(
         "north <1>", ROWS, stamps(3), table="asked-labelled.csv", next_step="nightsift calibrate s.toml --unit north-1"
     )
     assert re.findall(r'data-id="(c-\d)" data-rule="batch"', page) == ["c-0", "c-1", "c-2"]
@@ -37,11 +37,13 @@ def test_page_shows_each_candidate_and_saves_what_the_commands_read() -> None:
 
 
 def test_answers_of_other_candidates_are_kept_apart() -> None:
-    pages = [render("u", rows, stamps(len(rows)), table="t.csv", next_step="x") for rows in (ROWS, ROWS[:2], ROWS)]
+    pages = [
+        render_labelling("u", rows, stamps(len(rows)), table="t.csv", next_step="x") for rows in (ROWS, ROWS[:2], ROWS)
+    ]
     keys = {re.findall(r'"(nightsift-[0-9a-f]{16})"', page)[0] for page in pages}
     assert len(keys) == 2
 
 
 def test_stamps_must_belong_to_the_rows() -> None:
     with pytest.raises(ValueError, match="each of 3 rows, got 2"):
-        render("u", ROWS, stamps(2), table="t.csv", next_step="x")
+        render_labelling("u", ROWS, stamps(2), table="t.csv", next_step="x")

@@ -16,7 +16,7 @@ from PIL import Image
 from nightsift.core import tables
 from nightsift.core.frames import Stamps
 from nightsift.report import plots
-from nightsift.report.night import choose, render, sexagesimal, verdict
+from nightsift.report.night import choose_candidates, render_night, sexagesimal, verdict
 from nightsift.report.pictures import strip
 
 NIGHT = "2026-11-20"
@@ -85,9 +85,11 @@ class Checker(HTMLParser):
 
 def page(ledger: pa.Table, candidates: pa.Table, problems: tuple[str, ...] = (), **kwargs: Any) -> str:
     thresholds = {"a": 0.5, "b": 0.5}
-    choice = choose(candidates, thresholds, **kwargs)
+    choice = choose_candidates(candidates, thresholds, **kwargs)
     pictures = {one: stamps() for one in candidates["candidate_id"].to_pylist() if one != "c0"}
-    html = render(NIGHT, ledger, candidates, choice=choice, stamps=pictures, thresholds=thresholds, problems=problems)
+    html = render_night(
+        NIGHT, ledger, candidates, choice=choice, stamps=pictures, thresholds=thresholds, problems=problems
+    )
     checker = Checker()
     checker.feed(html)
     assert not checker.open
@@ -146,7 +148,7 @@ def test_choice_puts_accepted_first_and_flagged_apart() -> None:
         candidate_row(4, score=0.99, flags=1), candidate_row(5, score=None),
         candidate_row(6, unit="strange", score=0.97),
     )  # fmt: skip
-    choice = choose(found, {"a": 0.5})
+    choice = choose_candidates(found, {"a": 0.5})
     assert choice.best["candidate_id"].to_pylist() == ["c2", "c1", "c6", "c3", "c5"]
     assert choice.flagged["candidate_id"].to_pylist() == ["c4"]
     assert (choice.accepted, choice.shown_accepted) == (2, 2)

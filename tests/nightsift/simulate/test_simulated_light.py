@@ -30,7 +30,7 @@ def centroid(image: np.ndarray) -> tuple[float, float]:
 def test_star_has_its_flux_at_its_place(case: str, place: tuple[float, float]) -> None:
     optics, seeing, scale = CASES[case]
     psf = make_psf(optics, SHAPE, scale, seeing=seeing, trail=(1.5, 0.5) if "trailed" in case else (0.0, 0.0))
-    image = render_stars(SHAPE, *place, 1e5, psf, noise=1e-3)
+    image = render_stars(SHAPE, *place, flux=1e5, psf=psf, noise=1e-3)
     assert image.sum() == pytest.approx(1e5, rel=2e-3)
     assert centroid(image) == pytest.approx(place, abs=0.01)
     assert image.min() >= 0
@@ -62,7 +62,7 @@ def test_coma_grows_to_the_corner_and_points_outwards() -> None:
     )
 
     def skewness(x: float) -> float:
-        image = render_stars((41, 41), 20.0, 20.0, 1.0, make_shifted(psf, x))
+        image = render_stars((41, 41), 20.0, 20.0, flux=1.0, psf=make_shifted(psf, x))
         offsets = np.arange(41) - 20.0
         profile = image.sum(axis=0)
         return float((profile * offsets**3).sum())
@@ -82,13 +82,13 @@ def make_shifted(psf, x: float):
 
 def test_defocus_makes_a_donut() -> None:
     psf = make_psf(OpticsOptions(defocus=6.0, obstruction=0.5, curvature=0.0), SHAPE, 1.2, seeing=2.0)
-    image = render_stars(SHAPE, 110.0, 100.0, 1.0, psf)
+    image = render_stars(SHAPE, 110.0, 100.0, flux=1.0, psf=psf)
     assert image[100, 110] < 0.8 * image[100, 105]
 
 
 def test_wings_join_the_core_smoothly() -> None:
     psf = make_psf(PLAIN, SHAPE, 1.2, seeing=3.0)
-    image = render_stars(SHAPE, 60.0, 100.0, 1e8, psf, noise=1.0)
+    image = render_stars(SHAPE, 60.0, 100.0, flux=1e8, psf=psf, noise=1.0)
     profile = image[100, 60:200].astype(float)
     slope = np.diff(np.log(profile[5:47]))  # beyond, it is below a fiftieth of the noise
     assert (slope < 0).all()
@@ -107,7 +107,7 @@ def test_galaxy_is_its_light_seen_through_the_psf(index: float) -> None:
     along, across = 4.0 * radii * np.cos(angle), 2.4 * radii * np.sin(angle)
     x = 130.3 + along * np.cos(0.5) - across * np.sin(0.5)
     y = 100.2 + along * np.sin(0.5) + across * np.cos(0.5)
-    points = render_stars(SHAPE, x, y, np.full(len(x), 1e6 / len(x)), psf, noise=1e-6)
+    points = render_stars(SHAPE, x, y, flux=np.full(len(x), 1e6 / len(x)), psf=psf, noise=1e-6)
     assert np.abs(galaxy - points).max() < 0.01 * points.max()
 
 

@@ -173,7 +173,7 @@ def test_circular_is_a_draft_that_fits(products: Products) -> None:
 def test_footprint_counts_nothing_twice(made: tuple[MadeUp, Catalogues], products: Products) -> None:
     where = made[0].ra, made[0].dec
     skymap = skymap_at(*where)
-    seen = footprint_of(products.gathered.exposures, T0, fields_at(*where), [0.1] * 9, skymap)
+    seen = footprint_of(products.gathered.exposures, T0, fields_at(*where), probability=[0.1] * 9, skymap=skymap)
     assert seen.exposures == 4
     assert len(seen.pointings) == 1
     assert seen.area == pytest.approx(4.0, rel=2e-3)
@@ -183,7 +183,7 @@ def test_footprint_counts_nothing_twice(made: tuple[MadeUp, Catalogues], product
 
     assert seen.probability == pytest.approx(float(erf(1.0 / sigma / np.sqrt(2))) ** 2, rel=5e-3)
     assert [one["observed"] for one in seen.fields].count(True) == 1
-    nothing = footprint_of(LEDGER.empty_table(), T0, (), (), None)
+    nothing = footprint_of(LEDGER.empty_table(), T0, (), probability=(), skymap=None)
     assert (nothing.exposures, nothing.area, nothing.probability, nothing.first) == (0, 0.0, None, None)
 
 
@@ -205,10 +205,10 @@ def test_part_of_the_sky_is_chosen_by_size(made: tuple[MadeUp, Catalogues]) -> N
 def test_sky_figure_of_any_size(made: tuple[MadeUp, Catalogues], radius: float) -> None:
     ra, dec = made[0].ra, made[0].dec
     fields = fields_at(ra, dec)
-    svg = sky_figure(skymap_at(ra, dec, radius), fields, [True] * 4 + [False] * 5, [(ra, dec)] * 14)
+    svg = sky_figure(skymap_at(ra, dec, radius), fields, [True] * 4 + [False] * 5, places=[(ra, dec)] * 14)
     assert svg.startswith("<svg")
     assert "waiting" in svg
-    assert sky_figure(None, (), (), ()) == ""
+    assert sky_figure(None, (), (), places=()) == ""
 
 
 def test_light_curve_draws_points_and_limits() -> None:

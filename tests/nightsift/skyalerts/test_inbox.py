@@ -17,7 +17,7 @@ from nightsift.skyalerts.planning.planning import (
     added_fields,
     decide,
     excluded_units,
-    give,
+    give_order,
     needs_approval,
     orders,
     ruling,
@@ -86,26 +86,26 @@ def test_orders_are_kept_in_order_and_by_whom(tmp_path, notice):
     alert = read_notice(notice())
     options = default_skyalert()
     assert decide(alert, 100.0, options, given=orders(archive, "S261120ab"))[0] == "active"
-    give(archive, "S261120ab", "pause", by="ann")
+    give_order(archive, "S261120ab", "pause", by="ann")
     state, why = decide(alert, 100.0, options, given=orders(archive, "S261120ab"))
     assert state == "paused"
     assert "ann" in why
-    give(archive, "S261120ab", "resume")
-    give(archive, "S261120ab", "exclude-unit", subject="north-1")
-    give(archive, "S261120ab", "exclude-unit", subject="north-2")
-    give(archive, "S261120ab", "include-unit", subject="north-1")
-    give(archive, "S261120ab", "add-field", subject="f3")
+    give_order(archive, "S261120ab", "resume")
+    give_order(archive, "S261120ab", "exclude-unit", subject="north-1")
+    give_order(archive, "S261120ab", "exclude-unit", subject="north-2")
+    give_order(archive, "S261120ab", "include-unit", subject="north-1")
+    give_order(archive, "S261120ab", "add-field", subject="f3")
     given = orders(archive, "S261120ab")
     assert decide(alert, 100.0, options, given=given)[0] == "active"
     assert excluded_units(given) == ("north-2",)
     assert added_fields(given) == ("f3",)
-    give(archive, "S261120ab", "stop", by="bob")
-    give(archive, "S261120ab", "resume")
+    give_order(archive, "S261120ab", "stop", by="bob")
+    give_order(archive, "S261120ab", "resume")
     assert decide(alert, 100.0, options, given=orders(archive, "S261120ab"))[0] == "stopped", "a stop is for good"
     with pytest.raises(ValueError, match="an order is one of"):
-        give(archive, "S261120ab", "explode")  # type: ignore[arg-type]
+        give_order(archive, "S261120ab", "explode")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="needs a subject"):
-        give(archive, "S261120ab", "add-field")
+        give_order(archive, "S261120ab", "add-field")
     (folder_of(archive, "S261120ab") / "orders/00000000000000000001-x.json").write_text("{")
     with pytest.raises(BadAlertFile):
         orders(archive, "S261120ab")

@@ -31,7 +31,9 @@ def ranked(made: tuple[MadeUp, Catalogues]) -> pa.Table:
 
 def rank(made: MadeUp, catalogues: Catalogues, **where: Any) -> pa.Table:
     found = gather(made.archive, T0, fields_at(made.ra, made.dec), history_days=OPTIONS.history_days)
-    return rank_candidates(found, skymap_at(where.get("ra", made.ra), where.get("dec", made.dec)), catalogues, OPTIONS)
+    return rank_candidates(
+        found, skymap_at(where.get("ra", made.ra), where.get("dec", made.dec)), catalogues, options=OPTIONS
+    )
 
 
 def row_of(ranked: pa.Table, made: MadeUp, name: str) -> dict[str, Any]:
@@ -82,20 +84,20 @@ def test_facts_of_the_counterpart(made: tuple[MadeUp, Catalogues], ranked: pa.Ta
 def test_new_map_ranks_the_same_rows_in_another_order(made: tuple[MadeUp, Catalogues], ranked: pa.Table) -> None:
     there = row_of(ranked, made[0], "far")
     elsewhere = skymap_at(there["ra"], there["dec"], radius=0.2, distance=900.0)
-    again = rank_again(ranked, elsewhere, made[1].hosts, T0, OPTIONS)
+    again = rank_again(ranked, elsewhere, made[1].hosts, t0=T0, options=OPTIONS)
     assert sorted(again["object_id"].to_pylist()) == sorted(ranked["object_id"].to_pylist())
     assert again["object_id"].to_pylist() != ranked["object_id"].to_pylist()
     assert again["object_id"][0].as_py() == there["object_id"]
-    back = rank_again(again, skymap_at(made[0].ra, made[0].dec), made[1].hosts, T0, OPTIONS)
+    back = rank_again(again, skymap_at(made[0].ra, made[0].dec), made[1].hosts, t0=T0, options=OPTIONS)
     assert back.equals(ranked)
 
 
 def test_without_distances_galaxies_or_map(made: tuple[MadeUp, Catalogues]) -> None:
     found = gather(made[0].archive, T0, (), history_days=OPTIONS.history_days)
-    bare = rank_candidates(found, None, Catalogues(), OPTIONS)
+    bare = rank_candidates(found, None, Catalogues(), options=OPTIONS)
     assert set(bare["host_state"].to_pylist()) == {"unknown"}
     assert bare["credible_level"].null_count == bare.num_rows
-    flat = rank_candidates(found, skymap_at(made[0].ra, made[0].dec, distance=None), made[1], OPTIONS)
+    flat = rank_candidates(found, skymap_at(made[0].ra, made[0].dec, distance=None), made[1], options=OPTIONS)
     assert set(flat["distance_factor"].to_pylist()) == {1.0}
     assert row_of(flat, made[0], "once")["host_state"] == "hostless"
 
@@ -114,7 +116,7 @@ def test_only_new_files_are_read_again(tmp_path: Path, monkeypatch: pytest.Monke
     assert read == [1, 1]
     fresh = gather(made.archive, T0, fields, history_days=OPTIONS.history_days)
     skymap = skymap_at(made.ra, made.dec)
-    one, two = (rank_candidates(found, skymap, catalogues, OPTIONS) for found in (more, fresh))
+    one, two = (rank_candidates(found, skymap, catalogues, options=OPTIONS) for found in (more, fresh))
     assert one.equals(two)
     assert row_of(one, made, "late")["detections"] == 1
 
@@ -124,7 +126,7 @@ def test_far_fields_and_unreduced_exposures_are_not_read(made: tuple[MadeUp, Cat
         made[0].archive, T0, fields_at((made[0].ra + 90.0) % 360.0, made[0].dec), history_days=OPTIONS.history_days
     )
     assert away.candidates.num_rows == 0
-    assert rank_candidates(away, None, Catalogues(), OPTIONS).num_rows == 0
+    assert rank_candidates(away, None, Catalogues(), options=OPTIONS).num_rows == 0
     assert gather(made[0].archive, T0, (), history_days=2.0).before.num_rows == 2, (
         "only a day and a quarter before counts"
     )

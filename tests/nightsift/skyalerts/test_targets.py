@@ -27,17 +27,19 @@ TARGET = Target("S1", 60000.0, 60003.0, "active", (NEAR, FAR), (0.3, 0.1), exclu
 
 
 def test_the_field_the_time_and_the_unit_decide():
-    assert wants([TARGET], "north-1", 30.0, 40.0, 60000.5) == pytest.approx(0.3)
-    assert wants([TARGET], "north-1", 30.0, 41.2, 60000.5) == pytest.approx(0.15), "a frame that touches the field"
-    assert wants([TARGET], "north-1", 30.0, 42.0, 60000.5) == 0.0
-    assert wants([TARGET], "north-1", 30.0, 40.0, 59999.9) == 0.0, "before the event"
-    assert wants([TARGET], "north-1", 30.0, 40.0, 60004.0) == 0.0, "after the claim has ended"
-    assert wants([TARGET], "north-2", 30.0, 40.0, 60000.5) == 0.0, "taken out by the operators"
-    assert wants([TARGET], "south-1", 10.0, -89.5, 60000.5) == pytest.approx(0.1)
-    assert wants([TARGET], "north-1", 10.0, -89.5, 60000.5) == 0.0, "a field of another unit"
-    assert wants([TARGET], "north-1", math.nan, math.nan, 60000.5) == 0.0
-    assert wants([], "north-1", 30.0, 40.0, 60000.5) == 0.0
-    assert wants([TARGET, replace(TARGET, event="S2", probability=(0.8, 0.0))], "n", 30.0, 40.0, 60001.0) == 0.8
+    assert wants([TARGET], "north-1", 30.0, dec=40.0, mjd=60000.5) == pytest.approx(0.3)
+    assert wants([TARGET], "north-1", 30.0, dec=41.2, mjd=60000.5) == pytest.approx(0.15), (
+        "a frame that touches the field"
+    )
+    assert wants([TARGET], "north-1", 30.0, dec=42.0, mjd=60000.5) == 0.0
+    assert wants([TARGET], "north-1", 30.0, dec=40.0, mjd=59999.9) == 0.0, "before the event"
+    assert wants([TARGET], "north-1", 30.0, dec=40.0, mjd=60004.0) == 0.0, "after the claim has ended"
+    assert wants([TARGET], "north-2", 30.0, dec=40.0, mjd=60000.5) == 0.0, "taken out by the operators"
+    assert wants([TARGET], "south-1", 10.0, dec=-89.5, mjd=60000.5) == pytest.approx(0.1)
+    assert wants([TARGET], "north-1", 10.0, dec=-89.5, mjd=60000.5) == 0.0, "a field of another unit"
+    assert wants([TARGET], "north-1", math.nan, dec=math.nan, mjd=60000.5) == 0.0
+    assert wants([], "north-1", 30.0, dec=40.0, mjd=60000.5) == 0.0
+    assert wants([TARGET, replace(TARGET, event="S2", probability=(0.8, 0.0))], "n", 30.0, dec=40.0, mjd=60001.0) == 0.8
 
 
 def test_only_active_alerts_are_found_and_what_is_written_is_read(tmp_path):
