@@ -20,7 +20,7 @@ import numpy as np
 
 from nightsift.archive.skyalert_options import default_ranking
 from nightsift.context.hosts import HostCatalogue, load_hosts
-from nightsift.context.known_positions import KnownPositions
+from nightsift.context.known_objects import KnownPositions
 from nightsift.core import tables
 from nightsift.sky.fields import SkyField, square_field
 from nightsift.skyalerts.planning.field_ranking import coverage, greedy

@@ -32,7 +32,7 @@ RENEW_SECONDS = 10.0
 """A holder touches its claims this often."""
 
 STALE_SECONDS = 60.0
-"""A claim untouched for so long, as watched by another, is stale; network file systems may tell late by 30 s."""
+"""A claim untouched for so long, as watched by another, is stale; network file systems may lag by 30 s."""
 
 TRIES = 500
 """Looks at a claim that changes between looking and creating, each 0.02 s apart."""
@@ -52,7 +52,7 @@ class UnderWayElsewhere(NightsiftError):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A claim that somebody holds.
+    """A claim that a process holds.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ def claimed(archive: Archive, exposure_id: str, kind: Kind = "exposure") -> Iter
     Raises
     ------
     UnderWayElsewhere
-        If another process holds it, or has not been watched for long enough to tell that it is stale.
+        If another process holds it, or has not been watched for long enough to know that it is stale.
     DiskFull, OSError
         If it cannot be written.
     """
@@ -218,7 +218,7 @@ class _Keeper:
                     return
                 held = list(self._held)
             for path in held:
-                with suppress(OSError):  # superseded and gone, or the disk is away: the next time tells
+                with suppress(OSError):  # superseded and gone, or the disk is away: tried again the next time
                     now = time.time_ns()
                     os.utime(path, ns=(now, now))
 

@@ -1,12 +1,7 @@
-"""How a night goes on, as the watch writes it down every few seconds: ``archive/status/<night> <site>.json``.
+"""The state of a night, for operators: what waits, runs and is done by unit, the lag, and the best candidates.
 
-People and `nightsift status` read it; the ledger, not this file, says what is done.
-
-Whether a night is going on: what is less urgent makes room for it.
-
-Tonight, for the operator: what waits, runs and is done by unit, the lag, depth, silent units and best candidates.
-
-Everything is read from files of the archive: the ledger, and what the watch writes down. No server is asked.
+The watch writes its progress every few seconds to ``archive/status/<night> <site>.json``; the ledger, not this file,
+says what is done. Everything is read from files of the archive: no server is asked.
 """
 
 from __future__ import annotations
@@ -27,6 +22,13 @@ from nightsift.archive.claims import Claim, claims_held
 from nightsift.archive.paths import WITHOUT_NIGHT, Archive
 from nightsift.core.parallel import Holder
 from nightsift.io.atomic import atomic
+
+DuringNight = Literal["pause", "narrow", "go-on"]
+FRESH_SECONDS = 600.0
+"""A night without news for so long is not going on: its process was killed, or the machine is off."""
+
+ENDED = {"closed", "stopped", "done", "ended", "idle", "failed"}
+SHOWN = ("candidate_id", "unit", "field", "ra", "dec", "sign", "mag", "snr", "score")
 
 
 @dataclass(slots=True)
@@ -83,7 +85,7 @@ class Progress:
     running : list of dict
         What is being reduced: label, seconds, pid.
     troubles : list of str
-        What people were told tonight.
+        Notifications that were sent tonight.
     memory : float
         Memory of the watch and its workers (MB).
     """
@@ -117,7 +119,7 @@ def write_progress(archive: Archive, progress: Progress) -> None:
 
 
 def read_progress(archive: Archive) -> list[Progress]:
-    """Read how all nights went on that were watched, newest last; a damaged file is left out.
+    """Return the progress of all nights that were watched, newest last; a damaged file is left out.
 
     Parameters
     ----------
@@ -143,16 +145,8 @@ def _progress(content: Mapping[str, Any]) -> Progress:
     return Progress(**{**content, "units": units})
 
 
-DuringNight = Literal["pause", "narrow", "go-on"]
-
-FRESH_SECONDS = 600.0
-"""A night that was not heard of for so long is not going on: its process was killed, or the machine is off."""
-
-ENDED = {"closed", "stopped", "done", "ended", "idle", "failed"}
-
-
 def nights_going_on(archive: Archive) -> list[str]:
-    """Nights that are being observed and reduced, as their watch tells under ``ARCHIVE/status``.
+    """Return the nights that are being observed and reduced, as their watch writes under ``ARCHIVE/status``.
 
     Parameters
     ----------
@@ -162,7 +156,7 @@ def nights_going_on(archive: Archive) -> list[str]:
     Returns
     -------
     list of str
-        Night labels, sorted; a status that cannot be read or has not changed for a while tells of none.
+        Night labels, sorted; a status that cannot be read or has not changed for a while names none.
     """
     nights = set()
     for path in (archive.home / "status").rglob("[!.]*.json"):
@@ -177,12 +171,9 @@ def nights_going_on(archive: Archive) -> list[str]:
     return sorted(nights)
 
 
-SHOWN = ("candidate_id", "unit", "field", "ra", "dec", "sign", "mag", "snr", "score")
-
-
 @dataclass(frozen=True, slots=True)
 class Tonight:
-    """A night as it stands.
+    """The state of a night.
 
     Attributes
     ----------
@@ -193,7 +184,7 @@ class Tonight:
     watch : str
         ``watching``, ``closing``, ``closed``, ``stopped``, ``died`` or ``nobody`` watches it.
     units : list of dict
-        One row a unit.
+        One row per unit.
     lag : float or None
         Seconds that the oldest settled frame waits; None where nobody watches.
     latency_median, latency_worst : float or None
@@ -205,7 +196,7 @@ class Tonight:
     other_work : list of str
         What else is under way, in words: night watches, alert listeners, chunks of campaigns.
     troubles : list of str
-        What people were told.
+        Notifications that were sent.
     best : list of dict
         Best candidates without a flag.
     """
@@ -227,7 +218,7 @@ class Tonight:
 
 
 def tonight(archive: Archive, night: str | None = None, units: Sequence[str] = (), *, best: int = 10) -> Tonight:
-    """Read how a night stands.
+    """Read the state of a night.
 
     Parameters
     ----------
@@ -243,7 +234,7 @@ def tonight(archive: Archive, night: str | None = None, units: Sequence[str] = (
     Returns
     -------
     Tonight
-        How it stands.
+        Its state.
     """
     watched = [one for one in read_progress(archive) if night is None or one.night == night]
     latest = max(watched, key=lambda one: (one.night, one.updated), default=None)

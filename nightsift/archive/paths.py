@@ -1,10 +1,8 @@
-"""The archive: where everything lies that nightsift writes, and the identity of exposures.
-
-Versions of a catalogue as layers: which are served, and in which order they are looked into.
+"""Where everything lies that nightsift writes, and which versions of the catalogue are read.
 
 A version that was made by a campaign lies in a folder of its own beside the catalogue that grows night by night, which
-is called `main` and lies in the archive itself. One small file names the versions that are served. It is replaced as
-a whole, so that a reader finds the old list or the new one and never a part of either.
+is called `main` and lies in the archive itself. One small file names the versions that are served. It is replaced as a
+whole, so that a reader finds the old list or the new one and never a part of either.
 """
 
 from __future__ import annotations
@@ -26,47 +24,10 @@ MAIN = "main"
 
 POINTER = "served.json"
 RECORD = "version.json"
-
 Layers = tuple[tuple[str, Path], ...]
-
-
-def _layers_of(root: Path) -> tuple[Path, Layers]:
-    """Find the archive that a folder belongs to, and name and folder of the versions to be read, uppermost first."""
-    if root.parent.name == "versions" and (root / RECORD).is_file():
-        return root.parent.parent, ((root.name, root),)
-    return root, tuple((name, root if name == MAIN else root / "versions" / name) for name in served(root))
-
-
-def served(home: Path) -> tuple[str, ...]:
-    """Return the names of the versions that an archive serves, uppermost first; `main` comes last."""
-    return tuple(str(name) for name in _pointer(home)["served"])
-
-
-def _pointer(home: Path) -> dict[str, Any]:
-    """Read the file that names the served versions; `BadTable` where it is damaged."""
-    path = home / "versions" / POINTER
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return {"served": [MAIN], "history": []}
-    except (OSError, ValueError) as error:
-        raise BadTable(path=str(path), what=str(error)) from error
-    names = content.get("served") if isinstance(content, dict) else None
-    if not isinstance(names, list) or not names or names[-1] != MAIN or len(set(names)) != len(names):
-        raise BadTable(path=str(path), what="it does not name the served versions, of which main is the last")
-    return dict(content)
-
-
-def serve(home: Path, names: Sequence[str], entry: Mapping[str, Any]) -> None:
-    """Name the versions that are served from now on, from top to bottom, in one step; `entry` goes into the history."""
-    history = [*_pointer(home)["history"], dict(entry)]
-    text = json.dumps({"served": list(names), "history": history}, indent=1)
-    with atomic(home / "versions" / POINTER) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 WITHOUT_NIGHT = "unknown"
 """In the place of a night label: exposures of which no time could be read. No night, and never the latest one."""
+
 LONGEST_PART = 160
 """Characters of one part of a path; file systems take 255 bytes, of which names of tables and endings need some."""
 
@@ -119,7 +80,7 @@ class Archive:
         return self._exposure("ledger", night, unit, exposure_id=exposure_id)
 
     def difference(self, night: str, unit: str, exposure_id: str) -> Path:
-        """Difference image of an exposure, where it is kept."""
+        """Difference image of an exposure, where one is stored."""
         return self._exposure("differences", night, unit, exposure_id=exposure_id).with_suffix(".fits")
 
     def injections(self, night: str, unit: str, exposure_id: str) -> Path:
@@ -127,7 +88,7 @@ class Archive:
         return self._exposure("injections", night, unit, exposure_id=exposure_id)
 
     def monitoring(self, night: str, unit: str) -> Path:
-        """What `nightsift monitor` said of a night of a unit."""
+        """Verdict of `nightsift monitor` on a night of a unit."""
         return self._exposure("monitoring", night, unit, exposure_id="verdict")
 
     def embeddings(self, night: str, unit: str, model: str) -> Path:
@@ -139,7 +100,7 @@ class Archive:
         return self.home / "references" / _hive(unit=unit)
 
     def archived_model(self, model: str) -> Path:
-        """Folder of a model that has served, kept with its completeness."""
+        """Folder of a model that has served, with its completeness."""
         return self.home / "models" / _part(model)
 
     def templates(self, unit: str, field: str, band: str) -> Path:
@@ -159,7 +120,7 @@ class Archive:
         return self.root / "alerts" / _part(event)
 
     def status(self, name: str) -> Path:
-        """What is going on, for people who ask: a night, or what they were told of."""
+        """Status file of a night, or of notifications, for people who ask."""
         return self.home / "status" / f"{_part(name)}.json"
 
     def report(self, night: str, name: str = "report") -> Path:
@@ -224,6 +185,41 @@ def sort_nights(nights: Iterable[str]) -> list[str]:
 def night_title(night: str) -> str:
     """Return a night label as people read it: ``without a night`` in the place of `WITHOUT_NIGHT`."""
     return "without a night" if night == WITHOUT_NIGHT else night
+
+
+def served(home: Path) -> tuple[str, ...]:
+    """Return the names of the versions that an archive serves, uppermost first; `main` comes last."""
+    return tuple(str(name) for name in _pointer(home)["served"])
+
+
+def serve(home: Path, names: Sequence[str], entry: Mapping[str, Any]) -> None:
+    """Name the versions that are served from now on, from top to bottom, in one step; `entry` goes into the history."""
+    history = [*_pointer(home)["history"], dict(entry)]
+    text = json.dumps({"served": list(names), "history": history}, indent=1)
+    with atomic(home / "versions" / POINTER) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _layers_of(root: Path) -> tuple[Path, Layers]:
+    """Find the archive that a folder belongs to, and name and folder of the versions to be read, uppermost first."""
+    if root.parent.name == "versions" and (root / RECORD).is_file():
+        return root.parent.parent, ((root.name, root),)
+    return root, tuple((name, root if name == MAIN else root / "versions" / name) for name in served(root))
+
+
+def _pointer(home: Path) -> dict[str, Any]:
+    """Read the file that names the served versions; `BadTable` where it is damaged."""
+    path = home / "versions" / POINTER
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {"served": [MAIN], "history": []}
+    except (OSError, ValueError) as error:
+        raise BadTable(path=str(path), what=str(error)) from error
+    names = content.get("served") if isinstance(content, dict) else None
+    if not isinstance(names, list) or not names or names[-1] != MAIN or len(set(names)) != len(names):
+        raise BadTable(path=str(path), what="it does not name the served versions, of which main is the last")
+    return dict(content)
 
 
 def _part(text: str) -> str:

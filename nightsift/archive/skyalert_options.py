@@ -1,7 +1,4 @@
-"""The table ``[alert]`` of a survey file: which alerts are acted on, on which fields, and where notices come from.
-
-The tables ``[alert.ranking]`` and ``[alert.report]`` of a survey file: priors of the ranking, and who reports.
-"""
+"""The table ``[alert]`` of a survey file: which sky alerts are acted on, and how their candidates are ranked."""
 
 from __future__ import annotations
 
@@ -11,6 +8,9 @@ from typing import Literal
 from pydantic import Field
 
 from nightsift.core.configuration import Section
+
+Role = Literal["observation", "mock", "test"]
+ROLES: tuple[Role, ...] = ("observation", "mock", "test")
 
 
 class RankingOptions(Section):
@@ -25,7 +25,7 @@ class RankingOptions(Section):
         le=60,
         description="distance (arcsec) within which detections are one object; half the seeing if more",
     )
-    apart_minutes: float = Field(15.0, gt=0, description="detections closer in time tell nothing of motion (min)")
+    apart_minutes: float = Field(15.0, gt=0, description="detections closer in time say nothing of motion (min)")
     limit_margin: float = Field(
         0.7, ge=0, description="magnitudes that an exposure must go deeper than an object to count as not seeing it"
     )
@@ -67,7 +67,7 @@ class ReportOptions(Section):
     authors: str = Field("", description="authors, as they sign")
     reporting_group: str = Field("", description="number of the reporting group")
     data_source: str = Field("", description="number of the group that the data come from")
-    units: tuple[UnitReport, ...] = Field((), alias="unit", description="one [[alert.report.unit]] table a unit")
+    units: tuple[UnitReport, ...] = Field((), alias="unit", description="one [[alert.report.unit]] table per unit")
     filters: dict[str, str] = Field(default_factory=dict, description='number of each band, as r = "22"')
     at_type: str = Field("1", description="kind of report: 1 possible supernova, 2 possible nova, 0 other")
     most: int = Field(20, ge=1, le=200, description="candidates reported at most")
@@ -102,18 +102,18 @@ class Tiling(Section):
 
 
 class SkyAlertOptions(Section):
-    """Sky alerts."""
+    """Sky alerts: which are acted on, and what for."""
 
     roles: tuple[Role, ...] = Field(
-        ("observation",), description="notices acted on: observation, mock, test; others are kept and told"
+        ("observation",), description="notices acted on: observation, mock, test; others are stored and reported"
     )
-    approval: bool = Field(False, description="whether an alert waits until somebody approves it")
-    far: float = Field(3.9e-7, gt=0, description="false-alarm rate (Hz) above which an alert waits for approval")
+    approval: bool = Field(False, description="whether a sky alert waits until somebody approves it")
+    far: float = Field(3.9e-7, gt=0, description="false-alarm rate (Hz) above which a sky alert waits for approval")
     significant: bool = Field(
         True, description="whether alerts that their sender calls insignificant wait for approval"
     )
     largest_area: float = Field(
-        40000.0, gt=0, description="area that holds 90 % (deg2) above which an alert waits for approval"
+        40000.0, gt=0, description="area that holds 90 % (deg2) above which a sky alert waits for approval"
     )
     hours: float = Field(72.0, gt=0, le=2000, description="exposures up to so long after the event jump the queue")
     fields: int = Field(100, ge=1, le=10000, description="fields that are asked for, best first")
@@ -138,7 +138,7 @@ class SkyAlertOptions(Section):
     )
     ranking: RankingOptions = Field(default_factory=default_ranking)
     report: ReportOptions = Field(default_factory=default_report)
-    tilings: tuple[Tiling, ...] = Field((), alias="tiling", description="one [[alert.tiling]] table a tile grid")
+    tilings: tuple[Tiling, ...] = Field((), alias="tiling", description="one [[alert.tiling]] table per tile grid")
 
     def placed(self, absolute: Callable[[str], str]) -> SkyAlertOptions:
         """Return the options with all places of files made absolute by a callable, which leaves an empty one empty."""
@@ -149,11 +149,5 @@ class SkyAlertOptions(Section):
 
 
 def default_skyalert() -> SkyAlertOptions:
-    """Options where a survey file says nothing of alerts."""
+    """Options where a survey file says nothing of sky alerts."""
     return SkyAlertOptions.model_validate({})
-
-
-Role = Literal["observation", "mock", "test"]
-
-
-ROLES: tuple[Role, ...] = ("observation", "mock", "test")

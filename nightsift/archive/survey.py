@@ -1,9 +1,4 @@
-"""The survey file: which units deliver frames where, where the archive lies, and how a night is run.
-
-How a night is watched while it goes on: table ``[watch]`` of the survey file.
-
-Who is told of trouble, and how: table ``[notify]`` of the survey file. No secret stands in it.
-"""
+"""The survey file: units, their frames and sites, the archive, and how nights are run, watched and reported."""
 
 from __future__ import annotations
 
@@ -40,21 +35,21 @@ class WatchOptions(Section):
         900.0, gt=0.0, description="seconds after which the process of an exposure that hangs is killed"
     )
     silent_after: float = Field(
-        30.0, gt=0.0, description="minutes without a frame of a unit, in the dark, after which people are told"
+        30.0, gt=0.0, description="minutes without a frame of a unit, in the dark, after which people are notified"
     )
     lag_limit: float = Field(
-        15.0, gt=0.0, description="minutes between a frame on disk and its ledger row beyond which people are told"
+        15.0, gt=0.0, description="minutes between a frame on disk and its ledger row beyond which people are notified"
     )
 
 
 class NotifyOptions(Section):
-    """Who is told of trouble."""
+    """Who is notified of problems of a night, and by what; no secret is in it."""
 
     command: tuple[str, ...] = Field((), description="program and its arguments; the text comes on its standard input")
     urls_env: tuple[str, ...] = Field(
         (), description="environment variables that hold addresses of apprise, with blanks between them"
     )
-    urls_file: str = Field("", description="file of addresses of apprise, one a line, kept beside no repository")
+    urls_file: str = Field("", description="file of addresses of apprise, one per line, outside of any repository")
     blocks: tuple[str, ...] = Field((), description="notification blocks of Prefect, as slack-webhook/operators")
 
     @field_validator("urls_env")
@@ -102,8 +97,10 @@ class Survey(Section):
     archive: Path = Field(description="folder that results are written to")
     units: str = Field("", description="folder of unit files, searched before those shipped")
     runner: Runner = Field(default_factory=_default_runner)
-    sources: tuple[Source, ...] = Field(alias="source", min_length=1, description="one [[source]] table a unit")
-    sites: dict[str, SurveySite] = Field(alias="site", default_factory=dict, description="one [site.NAME] table a site")
+    sources: tuple[Source, ...] = Field(alias="source", min_length=1, description="one [[source]] table per unit")
+    sites: dict[str, SurveySite] = Field(
+        alias="site", default_factory=dict, description="one [site.NAME] table per site"
+    )
     watch: WatchOptions = Field(default_factory=_default_watch)
     notify: NotifyOptions = Field(default_factory=_default_notify)
     alert: SkyAlertOptions = Field(default_factory=default_skyalert)
@@ -114,7 +111,7 @@ class Survey(Section):
         names = [(source.unit, source.frames) for source in self.sources]
         twice = sorted({f"{unit} ({frames})" for unit, frames in names if names.count((unit, frames)) > 1})
         if twice:
-            raise ValueError(f"the source {', '.join(twice)} stands twice | remove one [[source]] table")
+            raise ValueError(f"the source {', '.join(twice)} is given twice | remove one [[source]] table")
         for source in self.sources:
             if source.site and source.site not in self.sites:
                 advice = closest(source.site, self.sites) if self.sites else f"add a table [site.{source.site}]"

@@ -128,7 +128,7 @@ def find_template(archive: Archive, meta: Meta) -> Template:
     """Find the template of an exposure.
 
     The newest of its unit, field and band; else the newest of unit and band that contains its pointing. Small templates
-    used last stay in memory, one copy a process.
+    used last stay in memory, one copy per process.
 
     Parameters
     ----------

@@ -1,12 +1,10 @@
-"""Versions of the catalogue: made beside the one that is served, promoted in one step, gone back from in another.
+"""Versions of the catalogue: made beside the one that is served, compared, promoted and removed.
 
 The versions that are served are a stack. Each night of each unit is read from the uppermost version that has it, so
 that a version of two years of one unit replaces just these, and tonight, which no version has, goes on in `main`.
 Promoting a version puts it on top; promoting one that lies in the stack takes off what lies above it.
 
-Two versions of a catalogue compared: exposures that ended otherwise, candidates of one only, changed scores.
-
-Numbers of candidates change when anything does, so candidates of one exposure are matched by their place on it: each
+Numbers of candidates change when anything does, so candidates of one exposure are compared by their place on it: each
 with the nearest of the same sign, and only where each is the nearest of the other.
 """
 
@@ -38,6 +36,27 @@ from nightsift.io.atomic import atomic
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 REMOVING = ".removing-"
+Row = dict[str, Any]
+_V = "nightsift.archive.versions"
+_S, _D, _F = pa.string(), pa.float64(), pa.float32()
+COMPARISON_COLUMNS = (
+    Column("night", _S, "", "local date of the evening", _V),
+    Column("unit", _S, "", "telescope unit", _V),
+    Column("exposure_id", _S, "", "identity of the exposure", _V),
+    Column("kind", _S, "", "first only, second only, changed, or state: the exposure ended otherwise", _V),
+    Column("candidate_id", _S, "", "candidate of the first version, of the second where only that has it", _V, True),
+    Column("other_id", _S, "", "candidate of the second version at the same place", _V, True),
+    Column("ra", _D, "deg", "right ascension, ICRS", _V, True),
+    Column("dec", _D, "deg", "declination, ICRS", _V, True),
+    Column("separation", _F, "pixel", "distance of the two candidates", _V, True),
+    Column("score", _F, "", "real/bogus score in the first version", _V, True),
+    Column("other_score", _F, "", "the same in the second", _V, True),
+    Column("mag", _F, "mag", "magnitude in the first version", _V, True),
+    Column("other_mag", _F, "mag", "the same in the second", _V, True),
+    Column("message", _S, "", "how the exposure ended in both, where that differs", _V),
+)
+
+COMPARISON = schema(COMPARISON_COLUMNS, "comparison")
 
 
 class NotPromoted(NightsiftError):
@@ -288,9 +307,6 @@ def _wrong(key: str, what: str, advice: str) -> ConfigurationError:
     return ConfigurationError(file="command line", table="catalog", key=key, what=what, advice=advice)
 
 
-Row = dict[str, Any]
-
-
 @dataclass(frozen=True, slots=True)
 class Tolerance:
     """What still counts as the same.
@@ -315,7 +331,7 @@ class Comparison:
     Attributes
     ----------
     rows : pyarrow.Table
-        Schema `nightsift.archive.versions.COMPARISON`, one row a difference.
+        Schema `nightsift.archive.versions.COMPARISON`, one row per difference.
     nights : tuple of str
         Nights that were compared.
     exposures : int
@@ -447,27 +463,3 @@ def _difference(one: Row | None, other: Row | None, kind: str, *, distance: floa
         "separation": distance, "score": one and one["score"], "other_score": other and other["score"],
         "mag": one and one["mag"], "other_mag": other and other["mag"], "message": "",
     }  # fmt: skip
-
-
-_V = "nightsift.archive.versions"
-_S, _D, _F = pa.string(), pa.float64(), pa.float32()
-
-COMPARISON_COLUMNS = (
-    Column("night", _S, "", "local date of the evening", _V),
-    Column("unit", _S, "", "telescope unit", _V),
-    Column("exposure_id", _S, "", "identity of the exposure", _V),
-    Column("kind", _S, "", "first only, second only, changed, or state: the exposure ended otherwise", _V),
-    Column("candidate_id", _S, "", "candidate of the first version, of the second where only that has it", _V, True),
-    Column("other_id", _S, "", "candidate of the second version at the same place", _V, True),
-    Column("ra", _D, "deg", "right ascension, ICRS", _V, True),
-    Column("dec", _D, "deg", "declination, ICRS", _V, True),
-    Column("separation", _F, "pixel", "distance of the two candidates", _V, True),
-    Column("score", _F, "", "real/bogus score in the first version", _V, True),
-    Column("other_score", _F, "", "the same in the second", _V, True),
-    Column("mag", _F, "mag", "magnitude in the first version", _V, True),
-    Column("other_mag", _F, "mag", "the same in the second", _V, True),
-    Column("message", _S, "", "how the exposure ended in both, where that differs", _V),
-)
-
-
-COMPARISON = schema(COMPARISON_COLUMNS, "comparison")

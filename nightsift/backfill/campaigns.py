@@ -1,12 +1,9 @@
-"""A campaign of backfill on disk: its plan, and the row of each of its chunks, which is the truth about it.
+"""Campaigns of backfill: exposures dealt into chunks, and the plan of a campaign on disk.
 
-``ARCHIVE/campaigns/ID/`` holds ``plan/*.parquet`` (one row an exposure), ``campaign.json`` (written last: without it
-there is no campaign) and ``chunks/*.parquet`` (one file of one row a chunk that was begun). Every file is put in place
-whole, so that a campaign can be killed at any moment and read at any moment.
-
-The exposures of a campaign dealt into chunks: each lies in one, and a chunk is of one unit and one night.
-
-Schemas of a campaign of backfill and of a comparison of two versions of a catalogue.
+``ARCHIVE/campaigns/ID/`` holds ``plan/*.parquet`` (one row per exposure), ``campaign.json`` (written last: without it
+there is no campaign) and ``chunks/*.parquet`` (one file of one row per chunk that was begun). Every file is put in
+place whole, so that a campaign can be killed at any moment and read at any moment. A chunk is of one unit and one
+night.
 """
 
 from __future__ import annotations
@@ -33,6 +30,50 @@ from nightsift.io.parquet import read_tables
 
 Order = Literal["oldest", "newest", "unit"]
 ORDERS: tuple[Order, ...] = ("oldest", "newest", "unit")
+_S, _I, _F, _D = pa.string(), pa.int32(), pa.float32(), pa.float64()
+_T = pa.timestamp("us", "UTC")
+_P, _B = "nightsift.backfill.campaigns", "tasks.batch"
+PLAN_COLUMNS = (
+    Column("chunk", _I, "", "chunk that the exposure belongs to", _P),
+    Column("unit", _S, "", "telescope unit", _P),
+    Column("night", _S, "", "local date of the evening; unknown where the header cannot be read", _P),
+    Column("url", _S, "", "where the exposure lies", _P),
+    Column("label", _S, "", "how it is called in logs", _P),
+)
+
+PLAN = schema(PLAN_COLUMNS, "plan")
+CHUNK_COLUMNS = (
+    Column("campaign", _S, "", "identity of the campaign", _B),
+    Column("chunk", _I, "", "number of the chunk, in the order in which they are begun", _B),
+    Column("kind", _S, "", "reduce, or finish: what can be known only when all of a night is there", _B),
+    Column("unit", _S, "", "telescope unit; empty for a whole night", _B),
+    Column("night", _S, "", "local date of the evening", _B),
+    Column("state", _S, "", "planned, running, done or failed (an exposure failed, or the chunk itself)", _B),
+    Column("exposures", _I, "", "exposures planned", _B),
+    Column("done", _I, "", "of these reduced, now or before", _B),
+    Column("refused", _I, "", "refused: the frame is no good", _B),
+    Column("failed", _I, "", "failed: the machine is to blame", _B),
+    Column("waiting", _I, "", "without a template", _B),
+    Column("skipped", _I, "", "of all these, finished before this attempt", _B),
+    Column("candidates", _I, "", "candidates written, flagged ones included", _B),
+    Column("seconds", _D, "s", "wall time of the last attempt, pauses left out", _B),
+    Column("attempt", _I, "", "how often it was begun", _B),
+    Column("message", _S, "", "what went wrong first", _B),
+    Column("host", _S, "", "machine and process of the last attempt", _B),
+    Column("started_at", _T, "", "when the last attempt began", _B, True),
+    Column("ended_at", _T, "", "when it ended", _B, True),
+)
+
+CHUNKS = schema(CHUNK_COLUMNS, "chunks")
+ROWS_A_GROUP = 5000
+"""A chunk is read from one or two groups of rows, however long the plan is."""
+
+
+class NoCampaign(NightsiftError):
+    """There is no campaign of that name."""
+
+    problem = "there is no campaign {campaign} in {archive}"
+    hint = "known here: {known}"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -53,6 +94,50 @@ class Planned:
     unit: str
     url: str
     label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """What a campaign is to do; it does not change once it is written.
+
+    Attributes
+    ----------
+    name : str
+        Its identity: the same request to the same code gives the same.
+    survey : str
+        Name of the survey.
+    archive : str
+        Folder that is written to: the archive, or one of its versions.
+    version : str
+        Version of the catalogue that is made; empty where the served one is filled up.
+    first, last : str
+        First and last night (``YYYY-MM-DD``), empty where there is no limit.
+    units : dict of str to str
+        File of each unit by its name.
+    folders : tuple of str
+        Folders searched for unit files.
+    recipes : dict of str to str
+        Hash of code, options and model of each unit: one campaign is made by one recipe.
+    batch : int
+        Most exposures in a chunk.
+    order : str
+        What comes first.
+    created : str
+        When it was planned, UTC.
+    """
+
+    name: str
+    survey: str
+    archive: str
+    version: str
+    first: str
+    last: str
+    units: dict[str, str]
+    folders: tuple[str, ...]
+    recipes: dict[str, str]
+    batch: int
+    order: Order
+    created: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
 
 
 def deal(exposures: Iterable[Planned], batch: int, order: Order = "oldest") -> list[tuple[Planned, ...]]:
@@ -106,98 +191,6 @@ def _pieces(group: Sequence[Planned], batch: int) -> list[tuple[Planned, ...]]:
     number = -(-len(group) // batch)
     edges = [len(group) * i // number for i in range(number + 1)]
     return [tuple(group[a:b]) for a, b in pairwise(edges)]
-
-
-_S, _I, _F, _D = pa.string(), pa.int32(), pa.float32(), pa.float64()
-_T = pa.timestamp("us", "UTC")
-_P, _B, _V = "nightsift.backfill.campaigns", "tasks.batch", "nightsift.archive.versions"
-
-PLAN_COLUMNS = (
-    Column("chunk", _I, "", "chunk that the exposure belongs to", _P),
-    Column("unit", _S, "", "telescope unit", _P),
-    Column("night", _S, "", "local date of the evening; unknown where the header cannot be read", _P),
-    Column("url", _S, "", "where the exposure lies", _P),
-    Column("label", _S, "", "how it is called in logs", _P),
-)
-PLAN = schema(PLAN_COLUMNS, "plan")
-
-CHUNK_COLUMNS = (
-    Column("campaign", _S, "", "identity of the campaign", _B),
-    Column("chunk", _I, "", "number of the chunk, in the order in which they are begun", _B),
-    Column("kind", _S, "", "reduce, or finish: what can be told only when all of a night is there", _B),
-    Column("unit", _S, "", "telescope unit; empty for a whole night", _B),
-    Column("night", _S, "", "local date of the evening", _B),
-    Column("state", _S, "", "planned, running, done or failed (an exposure failed, or the chunk itself)", _B),
-    Column("exposures", _I, "", "exposures planned", _B),
-    Column("done", _I, "", "of these reduced, now or before", _B),
-    Column("refused", _I, "", "refused: the frame is no good", _B),
-    Column("failed", _I, "", "failed: the machine is to blame", _B),
-    Column("waiting", _I, "", "without a template", _B),
-    Column("skipped", _I, "", "of all these, finished before this attempt", _B),
-    Column("candidates", _I, "", "candidates written, flagged ones included", _B),
-    Column("seconds", _D, "s", "wall time of the last attempt, pauses left out", _B),
-    Column("attempt", _I, "", "how often it was begun", _B),
-    Column("message", _S, "", "what went wrong first", _B),
-    Column("host", _S, "", "machine and process of the last attempt", _B),
-    Column("started_at", _T, "", "when the last attempt began", _B, True),
-    Column("ended_at", _T, "", "when it ended", _B, True),
-)
-CHUNKS = schema(CHUNK_COLUMNS, "chunks")
-
-
-ROWS_A_GROUP = 5000
-"""A chunk is read from one or two groups of rows, however long the plan is."""
-
-
-class NoCampaign(NightsiftError):
-    """There is no campaign of that name."""
-
-    problem = "there is no campaign {campaign} in {archive}"
-    hint = "known here: {known}"
-
-
-@dataclass(frozen=True, slots=True)
-class Campaign:
-    """What a campaign is to do; it does not change once it is written.
-
-    Attributes
-    ----------
-    name : str
-        Its identity: the same request to the same code gives the same.
-    survey : str
-        Name of the survey.
-    archive : str
-        Folder that is written to: the archive, or one of its versions.
-    version : str
-        Version of the catalogue that is made; empty where the served one is filled up.
-    first, last : str
-        First and last night (``YYYY-MM-DD``), empty where there is no limit.
-    units : dict of str to str
-        File of each unit by its name.
-    folders : tuple of str
-        Folders searched for unit files.
-    recipes : dict of str to str
-        Hash of code, options and model of each unit: one campaign is made by one recipe.
-    batch : int
-        Most exposures in a chunk.
-    order : str
-        What comes first.
-    created : str
-        When it was planned, UTC.
-    """
-
-    name: str
-    survey: str
-    archive: str
-    version: str
-    first: str
-    last: str
-    units: dict[str, str]
-    folders: tuple[str, ...]
-    recipes: dict[str, str]
-    batch: int
-    order: Order
-    created: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
 
 
 def identity(first: str, last: str, **facts: Any) -> str:

@@ -1,7 +1,4 @@
-"""What has become of the chunks of a campaign: one row a chunk, each in a file of its own, replaced as a whole.
-
-What a campaign will cost, from what its archive knows: seconds by the ledger, bytes by the products on disk.
-"""
+"""The ledger of the chunks of a campaign, one file of one row per chunk, and the estimated cost of a campaign."""
 
 from __future__ import annotations
 
@@ -27,6 +24,13 @@ from nightsift.io.parquet import read_table, read_tables, write_table
 
 STATES = ("planned", "running", "done", "failed")
 COUNTS = ("done", "refused", "failed", "waiting")
+GUESSED_SECONDS = 10.0
+GUESSED_BYTES = 2_000_000
+SAMPLE = 50
+"""Exposures of each unit whose products are measured."""
+
+RUN_BYTES = 18_000
+"""Database of Prefect that a task run takes, logs included (measured)."""
 
 
 def read(archive: Archive, name: str) -> pa.Table:
@@ -42,8 +46,8 @@ def read(archive: Archive, name: str) -> pa.Table:
     Returns
     -------
     pyarrow.Table
-        Schema `nightsift.backfill.campaigns.CHUNKS`, one row a chunk, those not begun included, sorted by number; then
-        the rows of the nights that were finished.
+        Schema `nightsift.backfill.campaigns.CHUNKS`, one row per chunk, begun or not, sorted by number; then the rows
+        of the nights that were finished.
     """
     plan = (
         campaigns.read_plan(archive, name)
@@ -128,15 +132,6 @@ def _file(archive: Archive, name: str, row: Mapping[str, Any]) -> Path:
     return archive.campaign(name) / "chunks" / f"{stem}.parquet"
 
 
-GUESSED_SECONDS = 10.0
-GUESSED_BYTES = 2_000_000
-SAMPLE = 50
-"""Exposures of each unit whose products are measured."""
-
-RUN_BYTES = 18_000
-"""Database of Prefect that a task run takes, logs included (measured)."""
-
-
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What a campaign will cost.
@@ -146,9 +141,9 @@ class Cost:
     exposures : dict of str to int
         Exposures by unit.
     seconds : dict of str to float
-        Seconds an exposure by unit.
+        Seconds per exposure by unit.
     product_bytes : dict of str to float
-        Bytes an exposure by unit.
+        Bytes per exposure by unit.
     guessed : tuple of str
         Units of which the archive knows nothing: their figures are guesses.
     chunks : int

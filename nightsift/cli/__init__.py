@@ -1,4 +1,4 @@
-"""The command ``nightsift``: one file a group of commands; heavy modules are imported inside the commands."""
+"""The command ``nightsift``: one file per group of commands; heavy modules are imported inside the commands."""
 
 from nightsift.cli.root import app, main
 

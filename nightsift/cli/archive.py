@@ -1,7 +1,4 @@
-"""``nightsift catalog``: versions of the catalogue listed, compared, promoted, gone back from and removed.
-
-``nightsift photometry``: measure positions on every exposure of an archive that covers them.
-"""
+"""``nightsift catalog``: versions of the catalogue; ``nightsift photometry``: light curves at given positions."""
 
 from __future__ import annotations
 
@@ -21,10 +18,12 @@ if TYPE_CHECKING:
     from nightsift.archive.paths import Archive
 
 app = typer.Typer(no_args_is_help=True, help="Versions of the catalogue: what is served, and what was made beside it.")
-
 WHERE = Annotated[Path, typer.Argument(metavar="SURVEY.toml|ARCHIVE", help="Survey file or archive.")]
 NAME = Annotated[str, typer.Argument(metavar="NAME", help="Name of a version; main is the one that nights go to.")]
 SERVED = "served"
+VIEW = ("name", "mjd", "unit", "band", "flux", "flux_err", "snr", "mag", "mag_err", "mag_limit_5", "flags", "verdict")
+RECENTRE = 1.5
+"""How far a position may move (pixel)."""
 
 
 @app.command("list")
@@ -76,7 +75,7 @@ def promote(
     archive = open_archive(where)
     versions.find(archive, name)
     before = archive.served
-    now = versions.promote(archive, name, tuple(_against(archive, name)), force=force)
+    now = versions.promote(archive, name, tuple(_reasons_against(archive, name)), force=force)
     typer.echo(f"served from top to bottom: {', '.join(now)}" + (" (as before)" if now == before else ""))
     if now != before:
         typer.echo(f"the way back: nightsift catalog promote {where} {before[0]}")
@@ -139,7 +138,7 @@ def _view(archive: Archive, name: str) -> Archive:
     return archive if name == SERVED else versions.alone(archive, name)
 
 
-def _against(archive: Archive, name: str) -> list[str]:
+def _reasons_against(archive: Archive, name: str) -> list[str]:
     """Campaigns of the version that have not ended, and nights of it that are going on."""
     from nightsift.archive import versions
     from nightsift.archive.night_status import nights_going_on
@@ -156,12 +155,6 @@ def _against(archive: Archive, name: str) -> list[str]:
     held = set(versions.alone(archive, name).nights())
     reasons += [f"night {night}, which it holds, is going on" for night in nights_going_on(archive) if night in held]
     return reasons
-
-
-VIEW = ("name", "mjd", "unit", "band", "flux", "flux_err", "snr", "mag", "mag_err", "mag_limit_5", "flags", "verdict")
-
-RECENTRE = 1.5
-"""How far a position may move (pixel)."""
 
 
 def photometry(

@@ -38,7 +38,7 @@ def backfill(
         Literal["pause", "narrow", "go-on"],
         typer.Option(help="While a night is going on: pause, narrow down to one worker's share, or go on."),
     ] = "pause",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan and tell the cost; write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan and print the cost; write nothing.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Begin failed chunks again.")] = False,
     look_again: Annotated[
         bool, typer.Option("--look-again", help="Add exposures that have come since the campaign was planned.")
@@ -70,17 +70,17 @@ def backfill(
     request = Request(first, last, units, version, in_place, keep, batch, order)
     run_options = RunOptions(runner_asked(survey, runner, at_most), during_night, retry_failed, through_workers)
     plan = draft(survey, request, look_again)
-    _tell_plan(survey, plan, run_options.runner)
+    _show_plan(survey, plan, run_options.runner)
     if dry_run:
         return
     lower_priority()
     with _Progress() as progress:
         summary = run(survey, request, run_options, plan=plan, progress=progress, track=track)
-    _tell(summary)
+    _show_summary(summary)
     raise typer.Exit(summary.exit_code)
 
 
-def _tell_plan(survey: Survey, plan: Draft, runner: Runner) -> None:
+def _show_plan(survey: Survey, plan: Draft, runner: Runner) -> None:
     """What there is to do and what it will cost."""
     from nightsift.archive.paths import Archive
     from nightsift.backfill import chunk_ledger
@@ -118,7 +118,7 @@ def _tell_plan(survey: Survey, plan: Draft, runner: Runner) -> None:
     )
 
 
-def _tell(summary: BackfillSummary) -> None:
+def _show_summary(summary: BackfillSummary) -> None:
     from nightsift.archive.paths import night_title
 
     counts = ", ".join(f"{summary.count(name)} {name}" for name in ("done", "refused", "failed", "waiting"))
@@ -173,7 +173,7 @@ def volume(size: float) -> str:
 
 
 class _Progress:
-    """A bar of exposures with the time left on a terminal, a plain line a chunk elsewhere."""
+    """A bar of exposures with the time left on a terminal, a plain line per chunk elsewhere."""
 
     def __init__(self) -> None:
         self._bar: Any = None

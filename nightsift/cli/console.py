@@ -1,7 +1,4 @@
-"""What people see: tables, and progress as a bar on a terminal and as plain lines elsewhere.
-
-What a command works on: a survey file, or a folder of frames with a unit and an archive.
-"""
+"""What commands share: tables, progress as a bar or as plain lines, and the survey that they work on."""
 
 from __future__ import annotations
 
@@ -21,9 +18,9 @@ if TYPE_CHECKING:
     from nightsift.archive.survey import Runner, Survey
 
 Row = TypeVar("Row")
-
 WIDTH_ELSEWHERE = 500  # a table that goes into a file or a pipe is never folded
 STATE_STYLES = {"done": "green", "refused": "yellow", "waiting": "cyan", "failed": "bold red", "elsewhere": "dim"}
+RunnerKind = Literal["in-process", "processes", "dask"]
 
 
 def console(stderr: bool = False) -> Console:
@@ -117,9 +114,6 @@ def row_line(row: Mapping[str, Any]) -> str:
     return f"{line}: {row.get('reason', '')}"
 
 
-RunnerKind = Literal["in-process", "processes", "dask"]
-
-
 def survey_at(where: str, units: list[str], archive: Path | None, *, templates: str = "") -> Survey:
     """Read a survey file, or make a survey of a folder of frames of one unit."""
     from nightsift.archive.survey import Survey, load_survey
@@ -129,7 +123,7 @@ def survey_at(where: str, units: list[str], archive: Path | None, *, templates: 
         return survey if archive is None else survey.model_copy(update={"archive": archive.absolute()})
     if len(units) != 1 or archive is None:
         raise ConfigurationError(
-            file=where, table="command line", key="--unit, --archive", what="a folder of frames does not tell its unit",
+            file=where, table="command line", key="--unit, --archive", what="a folder of frames does not say its unit",
             advice="name one with --unit and a folder for the products with --archive, or give a survey file",
         )  # fmt: skip
     return Survey.for_folder(where, units[0], archive, templates=templates)

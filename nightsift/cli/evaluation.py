@@ -1,7 +1,4 @@
-"""``nightsift evaluate``: all that is to be known of a model on labelled sets, as one page.
-
-``nightsift monitor``: whether each unit is still the one that its scores were calibrated on.
-"""
+"""``nightsift evaluate``: a model on labelled sets, as one page; ``nightsift monitor``: drift of units."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ if TYPE_CHECKING:
     from models.training.examples import TrainingSet
 
 PARTS = ("auto", "all", "train", "validation", "test")
+VIEW = ("night", "unit", "state", "message", "p_value", "q_value", "exposures", "candidates")
 
 
 def evaluate(
@@ -162,17 +160,14 @@ def _learn(whole: TrainingSet, options: Any, epochs: int) -> list[dict[str, floa
     if len(set(whole.table["split"].to_pylist())) < 3:
         whole = assign_splits(whole, options.seed)
 
-    def tell(done: int, total: int) -> None:
+    def show_networks(done: int, total: int) -> None:
         typer.echo(f"learning curve: {done}/{total} networks")
 
-    return learning_curve(whole, dataclasses.replace(options, epochs=epochs, threads=2), progress=tell)
+    return learning_curve(whole, dataclasses.replace(options, epochs=epochs, threads=2), progress=show_networks)
 
 
 def _wrong(key: str, what: str, advice: str) -> ConfigurationError:
     return ConfigurationError(file="nightsift evaluate", table="command line", key=key, what=what, advice=advice)
-
-
-VIEW = ("night", "unit", "state", "message", "p_value", "q_value", "exposures", "candidates")
 
 
 def monitor(
@@ -187,7 +182,7 @@ def monitor(
         int, typer.Option(min=0, help="Exposures of each night that sources are injected into and reduced again.")
     ] = 1,
     rate: Annotated[
-        float, typer.Option(min=1e-6, max=0.5, help="False alarms a unit-night that are accepted.")
+        float, typer.Option(min=1e-6, max=0.5, help="False alarms per unit-night that are accepted.")
     ] = 0.005,
     track: Annotated[bool, typer.Option(help="Let Prefect see the run.")] = True,
 ) -> None:
@@ -195,7 +190,7 @@ def monitor(
     nights = _span(reference) if reference is not None else None
     from flows.monitoring import monitor as run
 
-    summary = run(where, night, unit, reference=nights, inject=inject, rate=rate, progress=_tell, track=track)
+    summary = run(where, night, unit, reference=nights, inject=inject, rate=rate, progress=_show_state, track=track)
     left = {row["unit"]: row["message"] for row in summary.rows if row["state"] == "unjudged"}
     made = set(summary.judged)
     judged = sum(row["state"] != "unjudged" for row in summary.rows if (row["unit"], row["night"]) in made)
@@ -225,5 +220,5 @@ def _span(text: str) -> tuple[str, str]:
     return first, last
 
 
-def _tell(unit: str, night: str, state: str) -> None:
+def _show_state(unit: str, night: str, state: str) -> None:
     typer.echo(f"{night} {unit}: {state}")

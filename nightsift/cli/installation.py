@@ -28,6 +28,19 @@ import typer
 from nightsift.core.errors import ConfigurationError
 
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+State = Literal["ok", "warn", "fail"]
+PYTHON_RANGE = ((3, 11), (3, 14))
+DISK_WARN_GB, DISK_FAIL_GB = 20.0, 1.0
+TRIAL_SECONDS = 180.0
+COMPILED_PACKAGES = ("nightsift", "subtraction", "models")
+SERVER_TRIAL = "from prefect.server.api.server import create_app; create_app(ephemeral=True); print('its server loads')"
+FLOW_TRIAL = "import flows.night; print('the flows load')"
+# Loading a model scores its golden stamps and compares.
+MODEL_TRIAL = (
+    "from models.network.store import load, model_id; load({0!r}); print(model_id({0!r}), 'gives its golden scores')"
+)
+
+TENSORFLOW_TRIAL = "import tensorflow as tf, keras; print('TensorFlow', tf.__version__, 'Keras', keras.__version__)"
 
 
 def doctor(
@@ -47,21 +60,6 @@ def doctor(
         if one.advice:
             out.print(Text(f"     -> {one.advice}"))
     raise typer.Exit(1 if failed else 0)
-
-
-State = Literal["ok", "warn", "fail"]
-PYTHON_RANGE = ((3, 11), (3, 14))
-DISK_WARN_GB, DISK_FAIL_GB = 20.0, 1.0
-TRIAL_SECONDS = 180.0
-COMPILED_PACKAGES = ("nightsift", "subtraction", "models")
-
-SERVER_TRIAL = "from prefect.server.api.server import create_app; create_app(ephemeral=True); print('its server loads')"
-FLOW_TRIAL = "import flows.night; print('the flows load')"
-# Loading a model scores its golden stamps and compares.
-MODEL_TRIAL = (
-    "from models.network.store import load, model_id; load({0!r}); print(model_id({0!r}), 'gives its golden scores')"
-)
-TENSORFLOW_TRIAL = "import tensorflow as tf, keras; print('TensorFlow', tf.__version__, 'Keras', keras.__version__)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +214,7 @@ def check_disk(archive: Path) -> Check:
 
 
 def check_numba_cache() -> Check:
-    """Find out whether compiled code can be kept between runs.
+    """Find out whether compiled code can be stored between runs.
 
     Returns
     -------

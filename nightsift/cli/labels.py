@@ -1,7 +1,4 @@
-"""``nightsift calibrate``: learn from labels what a unit's scores mean.
-
-``nightsift ask``: which candidates of a unit are worth a person's label.
-"""
+"""``nightsift calibrate``: what a unit's scores mean; ``nightsift ask``: candidates that are worth a label."""
 
 from __future__ import annotations
 
@@ -88,7 +85,7 @@ def read_labels(path: Path) -> dict[str, int]:
 
 
 def rules_asked_by(path: Path) -> set[str]:
-    """Rules by which `nightsift ask` chose the labelled rows; empty where the table does not tell."""
+    """Rules by which `nightsift ask` chose the labelled rows; empty where the table does not say."""
     try:
         rows = _rows(path, ["label", "rule"])
     except ConfigurationError:

@@ -1,7 +1,4 @@
-"""Commands that reduce: a night, or a single exposure.
-
-``nightsift status``: how the night stands, as tables, as JSON, or followed.
-"""
+"""``nightsift night`` and ``frame`` reduce exposures; ``nightsift status`` shows the state of a night."""
 
 from __future__ import annotations
 
@@ -31,6 +28,24 @@ if TYPE_CHECKING:
     from nightsift.archive.night_status import Tonight
     from nightsift.archive.survey import Survey
 
+FOLLOW_SECONDS = 2.0
+COLUMNS = {
+    "unit": "unit",
+    "settling": "arriving",
+    "queued": "queued",
+    "running": "running",
+    "done": "done",
+    "refused": "refused",
+    "waiting": "no template",
+    "failed": "failed",
+    "accepted": "accepted",
+    "depth": "depth mag",
+    "seeing": 'seeing "',
+    "seconds": "s each",
+    "last_frame": "last frame UTC",
+    "state": "",
+}
+
 
 def night(
     where: Annotated[str, typer.Argument(metavar="SURVEY.toml|FOLDER", help="Survey file, or a folder of exposures.")],
@@ -47,12 +62,12 @@ def night(
     workers: Annotated[int | None, typer.Option(min=1, help="Exposures reduced at the same time.")] = None,
     redo: Annotated[bool, typer.Option("--redo", help="Reduce exposures again that are finished.")] = False,
     track: Annotated[bool, typer.Option(help="Let Prefect see the run; without, nothing is started or asked.")] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be done; do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; do nothing.")] = False,
 ) -> None:
     """Reduce a night: find the exposures, reduce each, publish the candidates, write the report."""
     survey = survey_at(where, unit or [], archive)
     if dry_run:
-        _tell_work(survey, night, tuple(units_asked(where, unit or []) or ()))
+        _show_work(survey, night, tuple(units_asked(where, unit or []) or ()))
         return
     from flows.night import night as run_night
 
@@ -66,11 +81,11 @@ def night(
             progress=progress,
             track=track,
         )
-    _tell(summary, where)
+    _show_summary(summary, where)
     raise typer.Exit(summary.exit_code)
 
 
-def _tell_work(survey: Survey, night: str | None, units: tuple[str, ...]) -> None:
+def _show_work(survey: Survey, night: str | None, units: tuple[str, ...]) -> None:
     from flows.night import look
 
     sentence, problems = look(survey, night, units)
@@ -80,7 +95,7 @@ def _tell_work(survey: Survey, night: str | None, units: tuple[str, ...]) -> Non
     raise typer.Exit(1 if problems else 0)
 
 
-def _tell(summary: NightSummary, where: str) -> None:
+def _show_summary(summary: NightSummary, where: str) -> None:
     from flows.summary import sentence
 
     typer.echo(sentence(summary))
@@ -120,25 +135,6 @@ def _keep_difference(reduction: Any, folder: Path) -> None:
         typer.echo("no difference image was made", err=True)
         return
     typer.echo(f"difference: {write_difference(folder, reduction.pair, reduction.difference)}")
-
-
-FOLLOW_SECONDS = 2.0
-COLUMNS = {
-    "unit": "unit",
-    "settling": "arriving",
-    "queued": "queued",
-    "running": "running",
-    "done": "done",
-    "refused": "refused",
-    "waiting": "no template",
-    "failed": "failed",
-    "accepted": "accepted",
-    "depth": "depth mag",
-    "seeing": 'seeing "',
-    "seconds": "s each",
-    "last_frame": "last frame UTC",
-    "state": "",
-}
 
 
 def status(
@@ -199,7 +195,7 @@ def _picture(survey: str, one: Tonight) -> RenderableType:
         parts.append(Text("reducing: " + "; ".join(one.running)))
     if one.other_work:
         parts.append(Text("also running: " + "; ".join(one.other_work)))
-    parts += [Text(f"told: {message}", style="yellow") for message in one.troubles]
+    parts += [Text(f"notified: {message}", style="yellow") for message in one.troubles]
     if one.best:
         parts.append(Text("\nbest candidates without a flag", style="bold"))
         parts.append(_table({key: key for key in one.best[0]}, one.best))

@@ -32,63 +32,63 @@ parquet file. Each column has one writer: the module to look into when a value s
 _TABLES: tuple[tuple[str, str, Iterable[tables.Column]], ...] = (
     (
         "Candidates",
-        "One row a detection on the difference image, flagged ones included. "
+        "One row per detection on the difference image, flagged ones included. "
         "`candidates/night=.../unit=.../<exposure_id>.parquet`",
         tables.CANDIDATE_COLUMNS,
     ),
     (
         "Ledger",
-        "One row an exposure: what became of it and why. `ledger/night=.../unit=.../<exposure_id>.parquet`",
+        "One row per exposure: what became of it and why. `ledger/night=.../unit=.../<exposure_id>.parquet`",
         tables.LEDGER_COLUMNS,
     ),
     (
         "Light curves",
-        "One row a position and exposure that covers it, written by `nightsift photometry`: the position is held "
+        "One row per position and exposure that covers it, written by `nightsift photometry`: the position is held "
         "fixed, so fluxes scatter around the truth, negative ones included. The columns from `x` to `flags` are "
         "those of `nightsift.images.photometry.forced.forced_photometry`.",
         tables.LIGHT_CURVE_COLUMNS,
     ),
     (
         "Truth of a simulated survey",
-        "One row an object and exposure, of those that differ from the templates. `truth.parquet`",
+        "One row per object and exposure, of those that differ from the templates. `truth.parquet`",
         tables.TRUTH_COLUMNS,
     ),
     (
         "Monitoring",
-        "One row a unit, night and channel, written by `nightsift monitor`: is the unit still like the nights that "
+        "One row per unit, night and channel, written by `nightsift monitor`: is the unit still like the nights that "
         "its scores were calibrated on? `monitoring/night=.../unit=.../verdict.parquet`",
         MONITORING_COLUMNS,
     ),
     (
         "Injections",
-        "One row an injected source: what the pipeline makes of sources of known place and flux, by the model that "
+        "One row per injected source: what the pipeline makes of sources of known place and flux, by the model that "
         "served. `injections/night=.../unit=.../<exposure_id>.parquet`",
         INJECTION_COLUMNS,
     ),
     (
         "Plan of a campaign",
-        "One row an exposure that `nightsift backfill` is to reduce. `campaigns/<campaign>/plan/*.parquet`",
+        "One row per exposure that `nightsift backfill` is to reduce. `campaigns/<campaign>/plan/*.parquet`",
         campaigns.PLAN_COLUMNS,
     ),
     (
         "Chunks of a campaign",
-        "One row a chunk that was begun: the truth about a campaign. `campaigns/<campaign>/chunks/*.parquet`",
+        "One row per chunk that was begun: the truth about a campaign. `campaigns/<campaign>/chunks/*.parquet`",
         campaigns.CHUNK_COLUMNS,
     ),
     (
         "Comparison of two versions",
-        "One row a difference, written by `nightsift catalog compare --out`.",
+        "One row per difference, written by `nightsift catalog compare --out`.",
         COMPARISON_COLUMNS,
     ),
     (
-        "Ranked candidates of an alert",
-        "One row an object seen after the event, none left out; the formula stands in "
+        "Ranked candidates of a sky alert",
+        "One row per object seen after the event, none left out; the formula stands in "
         "[algorithms.md](algorithms.md), section 21. `alerts/<event>/<revision>/candidates.parquet`",
         RANKED_COLUMNS,
     ),
     (
-        "Fields of an alert",
-        "One row a field that an alert wants, best first, and those that it would want but cannot be observed. "
+        "Fields of a sky alert",
+        "One row per field that a sky alert wants, best first, and those that it would want but cannot be observed. "
         "`alerts/<event>/fields.parquet`",
         FIELD_COLUMNS,
     ),

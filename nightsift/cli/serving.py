@@ -1,9 +1,4 @@
-"""``nightsift serve``: everything that runs nights by itself, on one machine.
-
-``nightsift deploy``: tell a Prefect server that is run for itself what ``nightsift serve`` tells its own.
-
-Commands around a night that goes on: watch it, and see how it stands.
-"""
+"""``nightsift serve``, ``deploy`` and ``watch``: nights that run by themselves."""
 
 from __future__ import annotations
 
@@ -23,6 +18,9 @@ from nightsift.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from nightsift.archive.survey import Survey
+
+ANSWER_SECONDS = 60.0
+SURVEY = Annotated[Path, typer.Argument(metavar="SURVEY.toml", help="Survey file.")]
 
 
 def serve(
@@ -47,19 +45,16 @@ def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
-    told = set[str]()
+    printed = set[str]()
 
-    def tell(line: str) -> None:
-        if line not in told:  # planning again says the same again
-            told.add(line)
+    def report(line: str) -> None:
+        if line not in printed:  # planning again reports the same again
+            printed.add(line)
             typer.echo(f"{datetime.now(UTC):%H:%M:%S} {line}")
 
-    tell(f"pages: http://{host}:{port}" + (f", password in {serving.home / 'password'}" if auth else ""))
-    tell(f"how the night stands: nightsift status {where}")
-    run(survey, where, serving, stop=stop, told=tell)
-
-
-ANSWER_SECONDS = 60.0
+    report(f"pages: http://{host}:{port}" + (f", password in {serving.home / 'password'}" if auth else ""))
+    report(f"state of the night: nightsift status {where}")
+    run(survey, where, serving, stop=stop, told=report)
 
 
 def deploy(
@@ -78,9 +73,6 @@ def deploy(
     console().print(f"{address} knows {len(names)} deployments: {', '.join(names)}", highlight=False)
 
 
-SURVEY = Annotated[Path, typer.Argument(metavar="SURVEY.toml", help="Survey file.")]
-
-
 def watch(
     where: SURVEY,
     site: Annotated[str, typer.Option(help="Site to watch, where the survey has several.")] = "",
@@ -89,7 +81,7 @@ def watch(
         str | None,
         typer.Option(help="When to close the night, as 06:30 in the clock of the site, or 2026-11-21T06:30."),
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Reduce what is there, close the night, and end.")] = False,
+    one_pass: Annotated[bool, typer.Option("--once", help="Reduce what is there, close the night, and end.")] = False,
     track: Annotated[bool, typer.Option(help="Let Prefect see the run; without, nothing is started or asked.")] = True,
 ) -> None:
     """Watch the night: reduce frames as they land, and close the night with its report after dawn."""
@@ -103,7 +95,7 @@ def watch(
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         summary = keep_watch(
-            survey, site=site, units=unit or (), until=end, once=once, track=track,
+            survey, site=site, units=unit or (), until=end, once=one_pass, track=track,
             heard=lambda row: typer.echo(f"{datetime.now(UTC):%H:%M:%S} {row_line(row)}"),
         )  # fmt: skip
     except KeyboardInterrupt:

@@ -1,7 +1,4 @@
-"""``nightsift show``: nights, ledger and candidates of an archive as tables, or what a FITS file holds.
-
-``nightsift show --exposure``: subtract one exposure of an archive once more, in memory, and draw it.
-"""
+"""``nightsift show``: nights, ledger and candidates of an archive, one subtraction as a figure, or a FITS file."""
 
 from __future__ import annotations
 
@@ -25,6 +22,7 @@ LEDGER_VIEW = (
     "unit", "url", "state", "reason", "seeing", "zero_point", "limiting_mag", "align_method", "align_residual",
     "star_residual", "verdict", "n_candidates", "n_unflagged", "n_accepted", "seconds",
 )  # fmt: skip
+
 CANDIDATE_VIEW = (
     "candidate_id",
     "unit",
@@ -39,6 +37,7 @@ CANDIDATE_VIEW = (
     "score_std",
     "flags",
 )
+
 STATES = ("done", "refused", "waiting", "failed")
 
 

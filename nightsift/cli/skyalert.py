@@ -1,7 +1,4 @@
-"""Commands of sky alerts: what would be observed, run one, listen for notices, and how they stand.
-
-Commands by which operators order: approve, pause, resume, stop an alert, add a field, take a unit out or back in.
-"""
+"""``nightsift alert``: plan, run and listen for sky alerts, show their state, and give orders about them."""
 
 from __future__ import annotations
 
@@ -25,25 +22,26 @@ SURVEY = Annotated[Path, typer.Argument(metavar="SURVEY.toml", help="Survey file
 EVENT = Annotated[str, typer.Argument(metavar="EVENT", help="Name of the event, as nightsift alert status shows it.")]
 FIELD = Annotated[str, typer.Argument(metavar="FIELD", help="Name of the field in its grid.")]
 UNIT = Annotated[str, typer.Argument(metavar="UNIT", help="Name of the unit.")]
+app = typer.Typer(no_args_is_help=True, help="Sky alerts: ranked fields, their exposures first, ranked candidates.")
 
 
 def approve(where: SURVEY, event: EVENT) -> None:
-    """Let a waiting alert go ahead."""
+    """Let a waiting sky alert go ahead."""
     _give(where, event, "approve")
 
 
 def pause(where: SURVEY, event: EVENT) -> None:
-    """Let exposures of an alert wait like all others until it is resumed."""
+    """Let exposures of a sky alert wait like all others until it is resumed."""
     _give(where, event, "pause")
 
 
 def resume(where: SURVEY, event: EVENT) -> None:
-    """Go on with a paused alert."""
+    """Go on with a paused sky alert."""
     _give(where, event, "resume")
 
 
 def stop(where: SURVEY, event: EVENT) -> None:
-    """End an alert for good: nothing jumps the queue for it any more."""
+    """End a sky alert for good: nothing jumps the queue for it any more."""
     _give(where, event, "stop")
 
 
@@ -53,7 +51,7 @@ def add_field(where: SURVEY, event: EVENT, field: FIELD) -> None:
 
 
 def exclude_unit(where: SURVEY, event: EVENT, unit: UNIT) -> None:
-    """Take a unit out of an alert."""
+    """Take a unit out of a sky alert."""
     _give(where, event, "exclude-unit", subject=unit)
 
 
@@ -63,19 +61,30 @@ def include_unit(where: SURVEY, event: EVENT, unit: UNIT) -> None:
 
 
 def _give(where: Path, event: str, action: Action, *, subject: str = "") -> None:
-    """Give an order, and let the wants of the alert follow at once, whether or not anything listens."""
+    """Give an order, and let the target of the sky alert follow at once, whether or not anything listens."""
     from flows.skyalert import order
 
     typer.echo(order(str(where), event, action, subject=subject, by=getpass.getuser()))
 
 
-app = typer.Typer(no_args_is_help=True, help="Sky alerts: ranked fields, their exposures first, ranked candidates.")
 app.command("approve")(approve)
+
+
 app.command("pause")(pause)
+
+
 app.command("resume")(resume)
+
+
 app.command("stop")(stop)
+
+
 app.command("add-field")(add_field)
+
+
 app.command("exclude-unit")(exclude_unit)
+
+
 app.command("include-unit")(include_unit)
 
 
@@ -84,7 +93,7 @@ def plan(
     what: Annotated[Path, typer.Argument(metavar="NOTICE|SKYMAP", help="Notice (JSON, Avro, XML) or sky map (FITS).")],
     survey: Annotated[Path | None, typer.Option(help="Survey file: its grids, templates and sites.")] = None,
     tiling: Annotated[Path | None, typer.Option(help="Tile grid, instead of those of a survey.")] = None,
-    width: Annotated[float, typer.Option(help="Width of its fields (deg), where no file beside it tells.")] = 0.0,
+    width: Annotated[float, typer.Option(help="Width of its fields (deg), where no file beside it says.")] = 0.0,
     sky_map: Annotated[Path | None, typer.Option(help="Sky map of a notice that brings none.")] = None,
     latitude: Annotated[float | None, typer.Option(help="Site, instead of the survey's (deg, north).")] = None,
     longitude: Annotated[float | None, typer.Option(help="Site, instead of the survey's (deg, east).")] = None,
@@ -93,7 +102,7 @@ def plan(
     shown: Annotated[int, typer.Option(min=0, help="Fields printed.")] = 20,
     out: Annotated[Path | None, typer.Option(help="Write the fields as parquet.")] = None,
 ) -> None:
-    """Rank the fields of an alert or a sky map. Nothing is started, asked or kept."""
+    """Rank the fields of a sky alert or a sky map. Nothing is started, asked or stored."""
     import numpy as np
 
     from nightsift.io.parquet import write_table
@@ -107,7 +116,7 @@ def plan(
     if fields is not None:
         options = options.model_copy(update={"fields": fields})
     start = moment(at)
-    _tell_skyalert(alert, skymap)
+    _show_skyalert(alert, skymap)
     if skymap is None:
         raise typer.Exit(0)
     table = rank_fields(skymap, known, sites, start=start, options=options)
@@ -171,7 +180,7 @@ def listen(
 
 @app.command("status")
 def status(where: SURVEY) -> None:
-    """Show the alerts of the archive and how they stand."""
+    """Show the sky alerts of the archive and their state."""
     import json
 
     from nightsift.skyalerts.event_store.inbox import events, notices
@@ -275,13 +284,13 @@ def moment(at: str | None) -> float:
     return mjd_of(asked)
 
 
-def _tell_skyalert(alert: SkyAlert | None, skymap: SkyMap | None) -> None:
+def _show_skyalert(alert: SkyAlert | None, skymap: SkyMap | None) -> None:
     from nightsift.skyalerts.skymaps.skymap import mean_distance
 
     if alert is not None:
         rate = f", false-alarm rate {alert.far:.2g} Hz" if alert.far is not None else ""
         kind = alert.kind.replace("_", " ")
-        typer.echo(f"{alert.event}: {kind} of {alert.sender}{rate}, {alert.likeliest_class or 'no class told'}")
+        typer.echo(f"{alert.event}: {kind} of {alert.sender}{rate}, {alert.likeliest_class or 'no class given'}")
         if alert.role != "observation":
             typer.echo(f"this is a {alert.role} notice")
         if alert.t0 is not None:

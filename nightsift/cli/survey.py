@@ -1,7 +1,4 @@
-"""Commands around a survey: simulate one, build its templates, score it against the truth, report a night.
-
-``nightsift unit``: which telescope units there are, and what a unit finds in a header.
-"""
+"""``nightsift simulate``, ``template``, ``score`` and ``report`` for a survey; ``nightsift unit``: telescope units."""
 
 from __future__ import annotations
 
@@ -19,6 +16,8 @@ if TYPE_CHECKING:
     from tasks.template import TemplateRow
 
 SURVEY = Annotated[Path, typer.Argument(metavar="SURVEY.toml", help="Survey file.")]
+app = typer.Typer(help="Telescope units: list them, check one against a header.", no_args_is_help=True)
+FOLDER_HELP = "Folder of unit files, searched before those shipped; may be given several times."
 
 
 def simulate(
@@ -32,7 +31,7 @@ def simulate(
     workers: Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")] = 2,
 ) -> None:
     """Simulate a survey of several unlike units, with the truth in a table; done already, it is left as it is."""
-    from nightsift.simulate.options import preset as named
+    from nightsift.simulate.options import SimulationOptions
     from nightsift.simulate.survey import simulate as write_survey
 
     given = {
@@ -41,7 +40,9 @@ def simulate(
         "nights": tuple(night) if night else None,
         "compress": compress or None,
     }
-    options = named(preset, seed, {key: value for key, value in given.items() if value is not None})
+    options = SimulationOptions.preset(
+        preset, seed, **{key: value for key, value in given.items() if value is not None}
+    )
     if _is_simulated(out, dataclasses.asdict(options)):
         typer.echo(f"{out} holds this survey already")
         return
@@ -169,11 +170,6 @@ def report(
     typer.echo(f"report: {write_report.fn(archive, chosen, thresholds)}")
     if undated and chosen != WITHOUT_NIGHT:
         typer.echo(f"{undated} exposures without a night are in no report but their own: --night {WITHOUT_NIGHT}")
-
-
-app = typer.Typer(help="Telescope units: list them, check one against a header.", no_args_is_help=True)
-
-FOLDER_HELP = "Folder of unit files, searched before those shipped; may be given several times."
 
 
 @app.command("list")

@@ -1,9 +1,4 @@
-"""``nightsift train``: make a real/bogus model.
-
-``nightsift dataset``: make a training set.
-
-``nightsift transfer``: carry a real/bogus model over to a new unit with few labels.
-"""
+"""``nightsift train``, ``dataset`` and ``transfer``: real/bogus models, their training sets, and their transfer."""
 
 from __future__ import annotations
 
@@ -65,9 +60,9 @@ def train(
     from models.training.train import TrainOptions
 
     start = SEED if seed is None else seed
-    folders, reduced, told = tuple(map(str, sets or ())), archive and str(archive), truth and str(truth)
+    folders, reduced, known = tuple(map(str, sets or ())), archive and str(archive), truth and str(truth)
     held = tuple(map(str, test or ()))
-    source = Source(folders, reduced or None, told or None, units or UNITS, start, held, tuple(leave_out or ()))
+    source = Source(folders, reduced or None, known or None, units or UNITS, start, held, tuple(leave_out or ()))
     asked = {"architecture": architecture, "prevalence": prevalence}
     given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     options = TrainOptions(epochs=epochs or EPOCHS, seed=start, **given)
@@ -77,20 +72,20 @@ def train(
         options,
         work=work,
         workers=workers or WORKERS,
-        on_unit=_tell_unit,
-        on_epoch=_tell_epoch,
+        on_unit=_show_unit,
+        on_epoch=_show_epoch,
         track=track,
     )
     typer.echo(f"model {card['model_id']} written to {out}, threshold {card['threshold']:.3f}")
 
 
-def _tell_unit(done: int, total: int) -> None:
+def _show_unit(done: int, total: int) -> None:
     typer.echo(f"{done}/{total} units simulated and reduced")
 
 
-def _tell_epoch(epoch: int, total: int, losses: Any) -> None:
-    told = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in losses.items())
-    typer.echo(f"epoch {epoch}/{total}: {told}")
+def _show_epoch(epoch: int, total: int, losses: Any) -> None:
+    figures = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in losses.items())
+    typer.echo(f"epoch {epoch}/{total}: {figures}")
 
 
 def dataset(
@@ -139,22 +134,21 @@ def dataset(
     for line in _poor_in_hosts(made.card):
         typer.echo(line)
     if "label_noise" in made.card:
-        told = made.card["label_noise"]["doubtful"]
-        typer.echo(
-            f"  doubtful labels: {told['real']} real, {told['bogus']} bogus (column label_doubt; none is left out)"
-        )
+        doubtful = made.card["label_noise"]["doubtful"]
+        counts = f"{doubtful['real']} real, {doubtful['bogus']} bogus"
+        typer.echo(f"  doubtful labels: {counts} (column label_doubt; none is left out)")
     real = int(made.labels.sum())
     typer.echo(f"{len(made)} examples, {real} real and {len(made) - real} bogus, written to {out}")
 
 
 def _poor_in_hosts(card: Mapping[str, Any]) -> list[str]:
-    """Said where far fewer synthetic transients than wished stand on a galaxy."""
-    put, wished = card.get("synthetic", {}), card.get("placement", {}).get("on_hosts", 0.0)
+    """Warn where far fewer synthetic transients than asked for lie on a galaxy."""
+    put, asked = card.get("synthetic", {}), card.get("placement", {}).get("on_hosts", 0.0)
     stars, hosted = put.get("injected", 0), put.get("injected_on_galaxies")
-    if hosted is None or hosted >= 0.5 * wished * stars:
+    if hosted is None or hosted >= 0.5 * asked * stars:
         return []
     return [
-        f"  only {hosted} of {stars} injected stars stand on a galaxy ({wished:.0%} wished): few galaxies are known, "
+        f"  only {hosted} of {stars} injected stars lie on a galaxy ({asked:.0%} asked for): few galaxies are known, "
         "give --galaxies"
     ]
 
@@ -183,7 +177,7 @@ def transfer(
     if (stamps is None) == (survey is None or labels is None):
         raise ConfigurationError(
             file="command line", table="transfer", key="--survey, --labels, --stamps",
-            what="the labelled stamps are not told, or told twice",
+            what="the labelled stamps are not given, or given twice",
             advice="give --survey and --labels, or --stamps",
         )  # fmt: skip
     from models.calibration.unit_calibration import parse_rule
@@ -197,7 +191,7 @@ def transfer(
     source = load(base, engine="keras")
     examples, where = _examples(stamps, survey, labels, size=source.recipe.size, unit=unit)
     options = TransferOptions(strategy, TuneOptions(seed=seed), prevalence=prevalence)
-    found = transfer(source, examples, options, progress=_tell)
+    found = transfer(source, examples, options, progress=_show_fits)
     made = {"by": "nightsift transfer", "from": where, "unit": unit, "seed": seed}
     model, calibration, threshold = write_transferred(
         out, found, source, examples=examples, made=made, options=options, rule=rule, unit=unit
@@ -273,7 +267,7 @@ def _rows(found: TrainingSet, unit: str):  # type: ignore[no-untyped-def]
     return rows
 
 
-def _tell(strategy: str, done: int, of: int) -> None:
+def _show_fits(strategy: str, done: int, of: int) -> None:
     typer.echo(f"{strategy}: {done}/{of} fits")
 
 

@@ -148,7 +148,7 @@ def galaxies_of_template(sources: TemplateSources, least_score: float = 0.8, lea
     """Galaxies among the sources of a template: those wider than its stars, with the seeing taken out.
 
     Half-light radii are those of a Gaussian of the same second moments, which is good to a factor of about 1.5; where
-    a catalogue tells sizes, `galaxies_of_catalogue` is better.
+    a catalogue has sizes, `galaxies_of_catalogue` is better.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Host galaxies of candidates: the nearest by normalised separation, its distance, and what a host tells by chance."""
+"""Host galaxies of candidates: the nearest by normalised separation, its distance, its chance probability."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def load_hosts(path: str | Path) -> HostCatalogue:
 
 
 def hosts_of(place: tuple[Values, Values], hosts: HostCatalogue | None, options: RankingOptions) -> dict[str, Any]:
-    """Columns of `nightsift.skyalerts.products.rank.RANKED` that tell of hosts.
+    """Return the columns of `nightsift.skyalerts.products.rank.RANKED` about hosts.
 
     Parameters
     ----------

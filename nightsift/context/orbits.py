@@ -78,7 +78,7 @@ def read_orbits(path: str | Path, faintest: float = 99.0) -> Orbits:
     path : str or Path
         The file, or an extract of it; a header that ends in a line of dashes is skipped.
     faintest : float, optional
-        Faintest absolute magnitude wanted; orbits without one are kept.
+        Faintest absolute magnitude wanted; orbits without one stay.
 
     Returns
     -------

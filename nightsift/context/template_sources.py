@@ -86,7 +86,7 @@ def sources_on_frame(template: Template, alignment: Alignment) -> TemplateSource
     Returns
     -------
     TemplateSources
-        All sources whose position can be told, also those beyond the edge.
+        All sources whose position is known, also those beyond the edge.
     """
     stars, meta = template.stars, template.frame.meta
     x, y = _to_science(alignment, stars["x"].astype(np.float64), stars["y"].astype(np.float64))

@@ -1,6 +1,5 @@
-"""The only doors to disk.
+"""The only doors to disk for images and tables.
 
-`fits` (with `headers` and `wcs`) reads images, `exposures` makes Frames of them; `sources` finds exposures and brings
-them here; `paths` knows the archive, `atomic` writes whole files, `parquet` tables and stamps; `templates` and
-`differences` are images that are kept.
+`fits` and `headers` read images, `exposures` makes Frames of them; `sources` finds exposures and brings them here;
+`atomic` writes whole files, `parquet` tables and stamps.
 """

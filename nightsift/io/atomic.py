@@ -1,7 +1,4 @@
-"""Writing files so that they are either there and whole, or not there at all.
-
-Creating a file that nobody else has created: the one step on which claims rest.
-"""
+"""Writing files so that they are either there and whole, or not there, and creating files that nobody else has."""
 
 from __future__ import annotations
 
@@ -16,6 +13,7 @@ from nightsift.core.errors import DiskFull
 
 TEMPORARY = ".writing-"
 FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
 @contextmanager
@@ -88,9 +86,6 @@ def raise_if_full(error: BaseException, path: Path) -> None:
     except OSError:
         free = -1
     raise DiskFull(path=str(path), free=free) from error
-
-
-NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
 def create_exclusively(path: Path, content: bytes) -> bool:

@@ -1,9 +1,7 @@
-"""The one door for FITS images: any form in, native C-contiguous float32 and a clean header out.
+"""FITS images: any form in, native C-contiguous float32 and a clean header out; difference images written.
 
 Plain, ``.gz`` and tile-compressed (``.fz``) files, one or many extensions, any byte order and integer type,
 BSCALE/BZERO/BLANK, degenerate axes. What is wrong with a file becomes `UnreadableFits` with the fact.
-
-Difference images kept for people to look at: science, template and difference with their planes in one file.
 """
 
 from __future__ import annotations
@@ -38,16 +36,18 @@ COMPANIONS = frozenset(
         *("COVERAGE", "EXPOSURE", "EXPTIME", "BACKGROUND", "BKG", "PSF"),
     )
 )
+
 BLOCK = 1 << 18  # pixels converted at a time: fits the caches, bounds temporaries
 # Bounds for files that lie about themselves, well above any camera: a small file must not take the machine's memory.
 LARGEST_FILE = 1 << 33  # bytes after decompression
 LARGEST_IMAGE = 1 << 29  # pixels
 MOST_HDUS = 1000
+_one_at_a_time = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FitsImage:
-    """An image as it stands in a file.
+    """An image as it is in a file.
 
     Attributes
     ----------
@@ -98,9 +98,6 @@ def read_header(path: str | Path, hdu: int | str = "") -> fits.Header:
         index = _choose(hdus, hdu, path)
         one = hdus[index].header
         return inherited(one, hdus[0].header) if index else cleaned(one)
-
-
-_one_at_a_time = threading.RLock()
 
 
 @contextmanager
@@ -194,7 +191,7 @@ def _check_complete(source: BinaryIO, path: Path) -> None:
     """Every HDU must lie within the file, which ends perhaps without padding; astropy itself only warns."""
     size = source.seek(0, io.SEEK_END)
     source.seek(0)
-    # compressed images are looked at as the tables that they are, since those tell their true size
+    # compressed images are looked at as the tables that they are, since those have their true size
     hdus = fits.open(source, memmap=False, disable_image_compression=True)
     for index, one in enumerate(hdus):
         place = one.fileinfo() if hasattr(one, "fileinfo") else None  # astropy's corrupted HDUs know no place

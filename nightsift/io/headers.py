@@ -1,7 +1,4 @@
-"""Celestial coordinates from headers, in one place: what is there is built, what is nonsense is said and left out.
-
-Headers as they are met: broken cards rescued, and the primary cards given to the image.
-"""
+"""FITS headers as they are met: broken cards rescued, primary cards inherited, and celestial coordinates built."""
 
 from __future__ import annotations
 
@@ -20,6 +17,36 @@ from astropy.wcs.wcs import NoConvergence
 SCALE_TOLERANCE = 0.2  # relative; beyond it, a WCS belongs to another image
 SIP_CARD = re.compile(r"^(A|B|AP|BP)_(ORDER|DMAX|\d+_\d+)$")
 PV_CARD = re.compile(r"^PV[12]_\d+$")
+COMMENTARY = frozenset(("COMMENT", "HISTORY", ""))
+# Cards that describe their own HDU, so that another one never inherits them.
+STRUCTURE = frozenset(
+    (
+        *("SIMPLE", "XTENSION", "BITPIX", "NAXIS", "PCOUNT", "GCOUNT", "GROUPS", "EXTEND", "END"),
+        *("EXTNAME", "EXTVER", "EXTLEVEL", "INHERIT", "BSCALE", "BZERO", "BLANK", "CHECKSUM", "DATASUM"),
+    )
+)
+
+COORDINATES = (
+    "CRVAL",
+    "CRPIX",
+    "CTYPE",
+    "CUNIT",
+    "CDELT",
+    "CROTA",
+    "CD1_",
+    "CD2_",
+    "PC1_",
+    "PC2_",
+    "PV1_",
+    "PV2_",
+    "WCSAXES",
+    "NAXIS",
+    "ZNAXIS",
+    "A_",
+    "B_",
+    "AP_",
+    "BP_",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +86,7 @@ def celestial_wcs(
     binning : int, optional
         Raw pixels that were joined along each axis.
     corner : tuple of int, optional
-        ``(x, y)`` of the first raw pixel that was kept, counted from 0.
+        ``(x, y)`` of the first raw pixel after trimming, counted from 0.
 
     Returns
     -------
@@ -162,7 +189,7 @@ def _drop(cards: fits.Header, keys: list[str]) -> None:
 
 
 def _rebin(cards: fits.Header, binning: int, corner: tuple[int, int]) -> None:
-    """Shift to the first kept pixel, then join pixels: x' = (x - (b - 1) / 2) / b, all counted from 0."""
+    """Shift to the first pixel after trimming, then join pixels: x' = (x - (b - 1) / 2) / b, all counted from 0."""
     if binning == 1 and corner == (0, 0):
         return
     for axis in (1, 2):
@@ -178,37 +205,6 @@ def _rebin(cards: fits.Header, binning: int, corner: tuple[int, int]) -> None:
         if term:
             # u = b u' in raw pixels, and the correction itself is divided by b
             cards[key] = float(cards[key]) * float(binning) ** (int(term[1]) + int(term[2]) - 1)
-
-
-COMMENTARY = frozenset(("COMMENT", "HISTORY", ""))
-# Cards that describe their own HDU, so that another one never inherits them.
-STRUCTURE = frozenset(
-    (
-        *("SIMPLE", "XTENSION", "BITPIX", "NAXIS", "PCOUNT", "GCOUNT", "GROUPS", "EXTEND", "END"),
-        *("EXTNAME", "EXTVER", "EXTLEVEL", "INHERIT", "BSCALE", "BZERO", "BLANK", "CHECKSUM", "DATASUM"),
-    )
-)
-COORDINATES = (
-    "CRVAL",
-    "CRPIX",
-    "CTYPE",
-    "CUNIT",
-    "CDELT",
-    "CROTA",
-    "CD1_",
-    "CD2_",
-    "PC1_",
-    "PC2_",
-    "PV1_",
-    "PV2_",
-    "WCSAXES",
-    "NAXIS",
-    "ZNAXIS",
-    "A_",
-    "B_",
-    "AP_",
-    "BP_",
-)
 
 
 def inherited(header: fits.Header, primary: fits.Header) -> fits.Header:

@@ -64,14 +64,14 @@ def read_tables(paths: Sequence[Path], schema: pa.Schema) -> pa.Table:
 
 
 def write_stamps(path: str | Path, candidate_ids: Sequence[str], stamps: Stamps) -> None:
-    """Write stamps, one row a candidate; float32 values keep every bit.
+    """Write stamps, one row per candidate; float32 values keep every bit.
 
     Parameters
     ----------
     path : str or Path
         The file.
     candidate_ids : sequence of str
-        One a stamp.
+        One per stamp.
     stamps : Stamps
         The stamps, in the order of the candidates.
 
@@ -125,7 +125,7 @@ def read_stamps(path: str | Path, rows: Sequence[int] | None = None) -> tuple[li
     Returns
     -------
     candidate_ids : list of str
-        One a stamp.
+        One per stamp.
     stamps : Stamps
         The stamps, in the order asked for.
 

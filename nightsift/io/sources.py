@@ -1,7 +1,4 @@
-"""Exposures where they lie: found under folders, globs and URLs, and brought to this machine.
-
-Whether a FITS file is all there, by its own headers: a frame that is still being written is not.
-"""
+"""Exposures where they lie: found under folders, globs and URLs, brought to this machine, checked for completeness."""
 
 from __future__ import annotations
 
@@ -20,6 +17,11 @@ from typing import Any, BinaryIO, Literal
 from nightsift.core.errors import SourceError
 from nightsift.io.atomic import raise_if_full
 
+Completeness = Literal["whole", "partial", "open", "unknown"]
+BLOCK, CARD = 2880, 80
+MOST_BLOCKS = 20_000
+"""Header blocks of a file that are read at most: 57 MB."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -32,9 +34,9 @@ class Found:
     name : str
         File name.
     size : int
-        Bytes; -1 where the server does not tell.
+        Bytes; -1 where the server does not say.
     modified : float
-        Time of the last change (s since 1970); NaN where it is not told.
+        Time of the last change (s since 1970); NaN where it is not given.
     """
 
     url: str
@@ -108,7 +110,7 @@ def _is_file(system: Any, entry: dict[str, Any]) -> bool:
 
 
 def _is_listing(system: Any, place: dict[str, Any]) -> bool:
-    """A directory listing on a web server is a page to fsspec: told by its address."""
+    """A directory listing on a web server is a page to fsspec: recognised by its address."""
     protocols = (system.protocol,) if isinstance(system.protocol, str) else system.protocol
     return "http" in protocols and not re.search(r"\.(fits?|fts)(\.[gf]z)?$", place["name"].lower())
 
@@ -184,13 +186,6 @@ def checksum(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise SourceError(url=str(path), what=error.strerror or str(error)) from error
-
-
-Completeness = Literal["whole", "partial", "open", "unknown"]
-
-BLOCK, CARD = 2880, 80
-MOST_BLOCKS = 20_000
-"""Header blocks of a file that are read at most: 57 MB."""
 
 
 def completeness(path: str | Path) -> Completeness:

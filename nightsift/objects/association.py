@@ -1,7 +1,4 @@
-"""Detections of one place are one object, across exposures and units.
-
-Detections that are of one place.
-"""
+"""Objects: detections of one place belong together, across exposures and units."""
 
 from __future__ import annotations
 
@@ -130,7 +127,7 @@ def probability_to_be_real(table: pa.Table, options: RankingOptions) -> Values:
 
 
 def objects_of(found: Detections, options: RankingOptions) -> dict[str, Any]:
-    """Columns of `nightsift.skyalerts.products.rank.RANKED` that detections alone tell, one row an object.
+    """Return the columns of `nightsift.skyalerts.products.rank.RANKED` that follow from detections alone.
 
     Parameters
     ----------

@@ -1,7 +1,4 @@
-"""What the archive says of the places of objects at other times: seen before, not seen before, not seen again.
-
-What catalogues know at the places of objects: variable stars, active nuclei, minor planets.
-"""
+"""Objects at other times and in catalogues: seen before, not seen again, or a known star, nucleus or minor planet."""
 
 from __future__ import annotations
 
@@ -14,14 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightsift.archive.skyalert_options import RankingOptions
-from nightsift.context.known_positions import MOVER, NUCLEUS, STAR, KnownPositions, Movers
+from nightsift.context.known_objects import MOVER, NUCLEUS, STAR, KnownPositions, Movers
 from nightsift.io.parquet import nullable, numbers
 from nightsift.objects.association import Detections, probability_to_be_real
 from nightsift.sky.sphere import Rows, Values, pairs_within
 
 INSIDE = 0.9
 """Part of half the side of a frame within which a place counts as covered: the corners are left out, as the ledger does
-not tell how a frame is turned."""
+not say how a frame is rotated."""
 LEAST = 1e-4
 """Lowest probability that an object is new: earlier detections may be of something else."""
 SOON = 0.5
@@ -176,7 +173,7 @@ def known_at(
     found: Detections, exposures: pa.Table, place: tuple[Values, Values],
     *, catalogues: Sequence[KnownPositions], movers: Movers | None, options: RankingOptions,
 ) -> dict[str, Any]:  # fmt: skip
-    """Columns of `nightsift.skyalerts.products.rank.RANKED` that tell of known objects.
+    """Return the columns of `nightsift.skyalerts.products.rank.RANKED` about known objects.
 
     Parameters
     ----------

@@ -1,7 +1,4 @@
-"""Positions from a catalogue file, whatever its columns are called.
-
-Catalogues of galaxies: positions, sizes, distances, redshifts and names, whatever their columns are called.
-"""
+"""Catalogue files of positions and of galaxies, whatever their columns are called."""
 
 from __future__ import annotations
 
@@ -18,6 +15,36 @@ from nightsift.core.errors import BadTable
 
 RA_NAMES = ("ra", "raj2000", "ra_icrs", "ra_deg", "alpha_j2000", "_raj2000")
 DEC_NAMES = ("dec", "dej2000", "de_icrs", "dec_deg", "delta_j2000", "_dej2000", "decj2000")
+Values = npt.NDArray[np.float64]
+COLUMNS = ("object_id", "ra", "dec", "radius", "axis_ratio", "angle", "mag")
+"""Of every galaxy: identity, position (deg), half-light radius (arcsec), axis ratio, angle (deg), magnitude."""
+
+DISTANCES = ("distance", "distance_err")
+EXTENDED = (*COLUMNS, "name", *DISTANCES, "redshift", "redshift_err")
+"""With name, luminosity distance (Mpc) and redshift, and the errors of both."""
+
+HALF_LIGHT = 0.272  # half-light radius over D25 of a disc of the usual surface brightness (Freeman 1970): 1.678 / 6.16
+HUBBLE = 299792.458 / 70.0
+"""Speed of light over Hubble's constant (Mpc)."""
+
+PECULIAR = 300.0 / 70.0
+"""Error of a distance from a spectroscopic redshift by peculiar motion of 300 km/s (Mpc)."""
+
+PHOTOMETRIC = 0.015
+"""Error of a photometric redshift over 1 + z (2MPZ: Bilicki et al. 2014, ApJS 210, 9)."""
+
+MEASURED = 0.15
+"""Relative error of a distance without redshift (Tully-Fisher, fundamental plane)."""
+
+_MEASURED, _SPECTROSCOPIC = 2, 3  # values of f_dL
+# Columns of GLADE+ joined with HyperLEDA by what they hold. Isophotal sizes: log of the diameter at 25 mag/arcsec2 in
+# 0.1 arcmin, log of the axis ratio. The error of its redshifts, z_best_std, is 0.3 z throughout and is not used.
+ISOPHOTAL = {"ra": "RAJ2000", "dec": "DEJ2000", "d25": "logd25Hyp", "r25": "logr25Hyp", "angle": "PAHyp", "mag": "Bmag"}
+FOUND = {"distance": "Dist", "kind": "f_dL"}
+REDSHIFT = "z_best"
+IDENTITIES = ("PGC", "GLADE+", "GWGC")
+NAMES = ("GWGC", "PGC", "GLADE+")
+"""The name that people know best first; those of the first are complete, others are put behind their catalogue."""
 
 
 def read_positions(path: str | Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -51,76 +78,6 @@ def read_positions(path: str | Path) -> tuple[npt.NDArray[np.float64], npt.NDArr
         raise BadTable(path=str(file), what=" ".join(str(error).split())) from error
     good = np.isfinite(ra) & np.isfinite(dec)
     return ra[good], dec[good]
-
-
-def _beginnings(file: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Positions at the beginning of lines; lines that begin otherwise are headers or comments."""
-    rows = []
-    try:
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            words = line.split(maxsplit=2)
-            try:
-                rows.append((float(words[0]), float(words[1])))
-            except (ValueError, IndexError):
-                continue
-    except OSError as error:
-        raise BadTable(path=str(file), what=" ".join(str(error).split())) from error
-    if not rows:
-        raise BadTable(path=str(file), what="no line begins with right ascension and declination in degrees")
-    ra, dec = np.array(rows, dtype=np.float64).T
-    good = np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90.0)
-    return ra[good], dec[good]
-
-
-def _names(file: Path) -> list[str]:
-    if file.suffix == ".parquet":
-        return list(pq.read_schema(file).names)
-    with pyarrow.csv.open_csv(file) as reader:
-        return list(reader.schema.names)
-
-
-def _column(file: Path, names: list[str], wanted: tuple[str, ...]) -> str:
-    found = [name for alias in wanted for name in names if name.lower() == alias]
-    if not found:
-        raise BadTable(path=str(file), what=f"it has no column called {' or '.join(wanted)}, only {', '.join(names)}")
-    return found[0]
-
-
-def _read(file: Path, columns: list[str]) -> pa.Table:
-    if file.suffix == ".parquet":
-        return pq.read_table(file, columns=columns)
-    return pyarrow.csv.read_csv(file, convert_options=pyarrow.csv.ConvertOptions(include_columns=columns))
-
-
-Values = npt.NDArray[np.float64]
-
-COLUMNS = ("object_id", "ra", "dec", "radius", "axis_ratio", "angle", "mag")
-"""Of every galaxy: identity, position (deg), half-light radius (arcsec), axis ratio, angle (deg), magnitude."""
-DISTANCES = ("distance", "distance_err")
-EXTENDED = (*COLUMNS, "name", *DISTANCES, "redshift", "redshift_err")
-"""With name, luminosity distance (Mpc) and redshift, and the errors of both."""
-
-HALF_LIGHT = 0.272  # half-light radius over D25 of a disc of the usual surface brightness (Freeman 1970): 1.678 / 6.16
-HUBBLE = 299792.458 / 70.0
-"""Speed of light over Hubble's constant (Mpc)."""
-PECULIAR = 300.0 / 70.0
-"""Error of a distance from a spectroscopic redshift by peculiar motion of 300 km/s (Mpc)."""
-PHOTOMETRIC = 0.015
-"""Error of a photometric redshift over 1 + z (2MPZ: Bilicki et al. 2014, ApJS 210, 9)."""
-MEASURED = 0.15
-"""Relative error of a distance without redshift (Tully-Fisher, fundamental plane)."""
-
-_MEASURED, _SPECTROSCOPIC = 2, 3  # values of f_dL
-
-
-# Columns of GLADE+ joined with HyperLEDA by what they hold. Isophotal sizes: log of the diameter at 25 mag/arcsec2 in
-# 0.1 arcmin, log of the axis ratio. The error of its redshifts, z_best_std, is 0.3 z throughout and is not used.
-ISOPHOTAL = {"ra": "RAJ2000", "dec": "DEJ2000", "d25": "logd25Hyp", "r25": "logr25Hyp", "angle": "PAHyp", "mag": "Bmag"}
-FOUND = {"distance": "Dist", "kind": "f_dL"}
-REDSHIFT = "z_best"
-IDENTITIES = ("PGC", "GLADE+", "GWGC")
-NAMES = ("GWGC", "PGC", "GLADE+")
-"""The name that people know best first; those of the first are complete, others are put behind their catalogue."""
 
 
 def read_galaxies(path: str | Path, *, distances: bool = False) -> pa.Table:
@@ -175,6 +132,45 @@ def read_galaxies(path: str | Path, *, distances: bool = False) -> pa.Table:
     return found.filter(
         pa.array(good & (_galaxy_column(found, "radius") > 0.0) & (_galaxy_column(found, "distance") > 0.0))
     )
+
+
+def _beginnings(file: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Positions at the beginning of lines; lines that begin otherwise are headers or comments."""
+    rows = []
+    try:
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            words = line.split(maxsplit=2)
+            try:
+                rows.append((float(words[0]), float(words[1])))
+            except (ValueError, IndexError):
+                continue
+    except OSError as error:
+        raise BadTable(path=str(file), what=" ".join(str(error).split())) from error
+    if not rows:
+        raise BadTable(path=str(file), what="no line begins with right ascension and declination in degrees")
+    ra, dec = np.array(rows, dtype=np.float64).T
+    good = np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90.0)
+    return ra[good], dec[good]
+
+
+def _names(file: Path) -> list[str]:
+    if file.suffix == ".parquet":
+        return list(pq.read_schema(file).names)
+    with pyarrow.csv.open_csv(file) as reader:
+        return list(reader.schema.names)
+
+
+def _column(file: Path, names: list[str], wanted: tuple[str, ...]) -> str:
+    found = [name for alias in wanted for name in names if name.lower() == alias]
+    if not found:
+        raise BadTable(path=str(file), what=f"it has no column called {' or '.join(wanted)}, only {', '.join(names)}")
+    return found[0]
+
+
+def _read(file: Path, columns: list[str]) -> pa.Table:
+    if file.suffix == ".parquet":
+        return pq.read_table(file, columns=columns)
+    return pyarrow.csv.read_csv(file, convert_options=pyarrow.csv.ConvertOptions(include_columns=columns))
 
 
 def _extended(table: pa.Table) -> pa.Table:

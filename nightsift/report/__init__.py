@@ -1,4 +1,1 @@
-"""The report of a night as one HTML page.
-
-`choice` picks candidates, `pictures` draws their stamps, `verdict` says it in words, `page` writes the HTML.
-"""
+"""Pages and figures: the report of a night, the evaluation of models, drift, labelling, subtraction."""

@@ -16,7 +16,6 @@ MOST_NIGHTS = 60
 TICK_ROOM = 9.0
 """Height of a number beside a panel."""
 SNR_EDGES = (5.0, 7.0, 10.0, 15.0, 25.0, 50.0)
-
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -82,7 +81,7 @@ def unit_channels(rows: Rows, titles: Mapping[str, str]) -> list[dict[str, str]]
     Returns
     -------
     list of dict
-        ``title``, ``state`` of the latest night and ``svg``, one a channel that has values. Drawn by hand: a dozen
+        ``title``, ``state`` of the latest night and ``svg``, one per channel that has values. Drawn by hand: a dozen
         panels a unit and a fleet of units would take minutes otherwise.
     """
     nights = sorted({row["night"] for row in rows if row["value"] is not None})[-MOST_NIGHTS:]

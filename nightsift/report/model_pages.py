@@ -1,7 +1,4 @@
-"""The evaluation of models as one HTML page that needs nothing else.
-
-The page of drift of a night: who drifted, why, and what to do, as one HTML file that needs nothing else.
-"""
+"""Pages on models, each one HTML file that needs nothing else: the evaluation of models, and the drift of a night."""
 
 from __future__ import annotations
 
@@ -30,6 +27,27 @@ LEARNING = (
 )
 
 _four_digits = partial(number, form=".4f")
+DRIFT_TEMPLATE = "drift.html.j2"
+INSTRUMENT = {
+    "seeing": "Poor seeing of the site shows in all of its units.",
+    "focus": "Focus: the cores of stars are flatter or sharper than this seeing makes them.",
+    "elongation": "Tracking, wind shake or collimation: stars are longer than usual.",
+    "tilt": "Tilt of the camera or collimation: focus changes over the frame.",
+    "sky": "Moonlight, twilight or stray light, or a pedestal that the unit file does not mention.",
+    "noise": "Gain, read noise or flat field: compare with the header; take new flats; correct the unit file.",
+    "zero_point": "Clouds, dew, a dirty or shaded mirror, or another gain.",
+    "depth": "The subtraction loses depth: templates, PSF and kernel; look at <code>nightsift show --exposure</code>.",
+    "stars": "Clouds, another pointing or field, or star finding.",
+    "candidates": "More or fewer detections: masks of bad pixels, threshold, templates.",
+    "unflagged": "Flags changed their part: detector defects, saturation, template coverage.",
+    "accepted": "The accepted part changed: more false candidates, or real ones lost.",
+    "residual": "Stars subtract worse: PSF, kernel, registration, templates.",
+    "alignment": "Registration with the templates: distortion, rotation, another camera.",
+    "refused": "Frames are refused: their reasons stand in the night's report.",
+}
+
+NETWORK = ("scores", "embedding", "classifier")
+Rows = Sequence[Mapping[str, Any]]
 
 
 def render_evaluation(
@@ -45,7 +63,7 @@ def render_evaluation(
     Parameters
     ----------
     models : sequence of mapping
-        One a model, the one that matters first: ``name``, ``threshold``, ``headline``, ``curves``, ``recovery`` (by
+        One per model, the one that matters first: ``name``, ``threshold``, ``headline``, ``curves``, ``recovery`` (by
         column), ``reliability`` (before, after), ``risk``, ``units``, ``confusion``, ``examples`` (``labels``,
         ``scores``, ``spread``, ``columns``), ``worst`` and ``learning``: what `models.calibration.evaluation` gives.
     stamps : Stamps
@@ -155,29 +173,6 @@ def _cards(one: Mapping[str, Any], stamps: Stamps, which: str) -> list[dict[str,
     return cards
 
 
-DRIFT_TEMPLATE = "drift.html.j2"
-INSTRUMENT = {
-    "seeing": "Poor seeing of the site shows in all of its units.",
-    "focus": "Focus: the cores of stars are flatter or sharper than this seeing makes them.",
-    "elongation": "Tracking, wind shake or collimation: stars are longer than usual.",
-    "tilt": "Tilt of the camera or collimation: focus changes over the frame.",
-    "sky": "Moonlight, twilight or stray light, or a pedestal that the unit file does not tell.",
-    "noise": "Gain, read noise or flat field: compare with the header; take new flats; correct the unit file.",
-    "zero_point": "Clouds, dew, a dirty or shaded mirror, or another gain.",
-    "depth": "The subtraction loses depth: templates, PSF and kernel; look at <code>nightsift show --exposure</code>.",
-    "stars": "Clouds, another pointing or field, or star finding.",
-    "candidates": "More or fewer detections: masks of bad pixels, threshold, templates.",
-    "unflagged": "Flags changed their part: detector defects, saturation, template coverage.",
-    "accepted": "The accepted part changed: more false candidates, or real ones lost.",
-    "residual": "Stars subtract worse: PSF, kernel, registration, templates.",
-    "alignment": "Registration with the templates: distortion, rotation, another camera.",
-    "refused": "Frames are refused: their reasons stand in the night's report.",
-}
-NETWORK = ("scores", "embedding", "classifier")
-
-Rows = Sequence[Mapping[str, Any]]
-
-
 def render_drift(
     night: str,
     history: Rows,
@@ -210,7 +205,7 @@ def render_drift(
     models : str
         Folder of the models that have served.
     rate : float
-        False alarms a unit-night that are accepted.
+        False alarms per unit-night that are accepted.
     problems : sequence of str, optional
         What went wrong.
     made : datetime, optional
@@ -267,7 +262,7 @@ def drift_sentence(tonight: Rows) -> str:
     if not judged and clouded:
         return f"No exposure was clear{tail}."
     if not judged:
-        return "No unit could be judged; the table tells why."
+        return "No unit could be judged; the table says why."
     one = "unit is like the nights of its calibration set"
     more = "units are like the nights of their calibration sets"
     return f"No drift: {judged} {one if judged == 1 else more}{tail}."
@@ -298,7 +293,7 @@ def _steps(reasons: Sequence[str], unit: str, survey: str) -> list[str]:
         advice.append("Exposures look as ever, candidates do not: look at the best-scored ones in the night's report.")
     return [
         *advice,
-        "A passing cause (weather): nothing more; the next nights will tell. Until then read scores of this unit as an "
+        "A passing cause (weather): nothing more; the next nights will show. Until then read scores of this unit as an "
         "order, not as probabilities.",
         f"A lasting one: label some hundred candidates of the nights since, then <code>nightsift calibrate {where} "
         f"--unit {who} --labels LABELS.csv</code>, run <code>nightsift night</code> (it scores these nights again), "

@@ -1,9 +1,4 @@
-"""The report of a night as one HTML page that needs nothing else: no network, no other files.
-
-A night in a sentence, and how grave it is.
-
-Which candidates a report shows.
-"""
+"""The report of a night as one HTML page that needs nothing else: its verdict, exposures and best candidates."""
 
 from __future__ import annotations
 
@@ -28,6 +23,14 @@ from nightsift.core.frames import Stamps
 from nightsift.report import plots
 from nightsift.report.pictures import number, page_template, strip, stylesheet, utc_minute
 
+_OTHERS = (("refused", "refused"), ("waiting", "waiting for a template"), ("failed", "failed"))
+FLAGGED_SHARE = 0.25
+"""Part of the places that is left to flagged candidates."""
+
+TEMPLATE = "night.html.j2"
+MOST_ROWS = 2000
+"""Exposures listed; beyond, the table says that there are more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -43,55 +46,6 @@ class Verdict:
 
     grade: str
     sentence: str
-
-
-def verdict(rows: Sequence[Mapping[str, Any]], accepted: int, problems: Sequence[str] = ()) -> Verdict:
-    """Judge a night by its ledger.
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        Ledger rows of the night.
-    accepted : int
-        Candidates without a flag above the threshold.
-    problems : sequence of str, optional
-        What went wrong outside of any exposure.
-
-    Returns
-    -------
-    Verdict
-        Grade and sentence.
-    """
-    if not rows:
-        return Verdict("bad" if problems else "fair", "No exposure of this night is in the ledger.")
-    states = Counter(row["state"] for row in rows)
-    suspect = sum(row["state"] == "done" and row["verdict"] not in (None, "good") for row in rows)
-    units = sorted({row["unit"] for row in rows})
-    empty = [unit for unit in units if not any(row["state"] == "done" for row in rows if row["unit"] == unit)]
-    done = states["done"]
-    parts = [f"{_all_or(done, len(rows))} reduced"]
-    parts += [f"{states[state]} {text}" for state, text in _OTHERS if states[state]]
-    parts += [f"{suspect} with a suspect difference"] if suspect else []
-    tail = {0: "no candidate stands out", 1: "1 candidate stands out"}.get(accepted, f"{accepted} candidates stand out")
-    sentence = f"{', '.join(parts)}; {tail}."
-    if empty:
-        sentence += f" Nothing usable came from {', '.join(empty)}."
-    bad = bool(states["failed"] or problems or empty)
-    fair = bool(states["refused"] or states["waiting"] or suspect)
-    return Verdict("bad" if bad else "fair" if fair else "good", sentence)
-
-
-_OTHERS = (("refused", "refused"), ("waiting", "waiting for a template"), ("failed", "failed"))
-
-
-def _all_or(done: int, total: int) -> str:
-    if total == 1:
-        return "The only exposure was" if done else "The only exposure was not"
-    return f"All {total} exposures were" if done == total else f"{done} of {total} exposures were"
-
-
-FLAGGED_SHARE = 0.25
-"""Part of the places that is left to flagged candidates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,51 +68,6 @@ class Choice:
     flagged: pa.Table
     accepted: int
     shown_accepted: int
-
-
-def choose_candidates(
-    candidates: pa.Table, thresholds: Mapping[str, float], most: int = 200, *, fill: int = 24
-) -> Choice:
-    """Choose the candidates to be shown.
-
-    Parameters
-    ----------
-    candidates : pyarrow.Table
-        Schema `nightsift.core.tables.CANDIDATES`.
-    thresholds : mapping of str to float
-        Score from which a candidate counts as accepted, by unit; units that are absent accept nothing.
-    most : int, optional
-        Candidates to show in all.
-    fill : int, optional
-        Places for candidates without a flag, also when fewer reach the threshold.
-
-    Returns
-    -------
-    Choice
-        The candidates.
-    """
-    units = candidates["unit"].to_pylist()
-    limit = np.array([thresholds.get(unit, np.inf) for unit in units], dtype=np.float64)
-    score = _numbers(candidates["score"], -1.0)
-    clean = candidates["flags"].to_numpy() == 0
-    accepted = clean & (score >= limit)
-    # Without a model no score is known: then the signal-to-noise ratio alone gives the order.
-    order = np.lexsort((-_numbers(candidates["snr"], 0.0), -score))
-    places = most - int(most * FLAGGED_SHARE)
-    n_accepted = int(accepted.sum())
-    first, rest = order[accepted[order]][:places], order[(clean & ~accepted)[order]]
-    best = np.concatenate([first, rest[: max(0, min(fill, places) - len(first))]])
-    flagged = order[~clean[order]][: most - places]
-    return Choice(candidates.take(pa.array(best)), candidates.take(pa.array(flagged)), n_accepted, len(first))
-
-
-def _numbers(column: pa.ChunkedArray, missing: float) -> npt.NDArray[np.float64]:
-    return np.asarray(np.nan_to_num(pc.fill_null(column, missing).to_numpy().astype(np.float64), nan=missing))
-
-
-TEMPLATE = "night.html.j2"
-MOST_ROWS = 2000
-"""Exposures listed; beyond, the table says that there are more."""
 
 
 def render_night(
@@ -228,6 +137,88 @@ def render_night(
         thresholds=sorted(thresholds.items()),
         flag_texts=_flag_counts(candidates),
     )
+
+
+def verdict(rows: Sequence[Mapping[str, Any]], accepted: int, problems: Sequence[str] = ()) -> Verdict:
+    """Judge a night by its ledger.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Ledger rows of the night.
+    accepted : int
+        Candidates without a flag above the threshold.
+    problems : sequence of str, optional
+        What went wrong outside of any exposure.
+
+    Returns
+    -------
+    Verdict
+        Grade and sentence.
+    """
+    if not rows:
+        return Verdict("bad" if problems else "fair", "No exposure of this night is in the ledger.")
+    states = Counter(row["state"] for row in rows)
+    suspect = sum(row["state"] == "done" and row["verdict"] not in (None, "good") for row in rows)
+    units = sorted({row["unit"] for row in rows})
+    empty = [unit for unit in units if not any(row["state"] == "done" for row in rows if row["unit"] == unit)]
+    done = states["done"]
+    parts = [f"{_all_or(done, len(rows))} reduced"]
+    parts += [f"{states[state]} {text}" for state, text in _OTHERS if states[state]]
+    parts += [f"{suspect} with a suspect difference"] if suspect else []
+    tail = {0: "no candidate stands out", 1: "1 candidate stands out"}.get(accepted, f"{accepted} candidates stand out")
+    sentence = f"{', '.join(parts)}; {tail}."
+    if empty:
+        sentence += f" Nothing usable came from {', '.join(empty)}."
+    bad = bool(states["failed"] or problems or empty)
+    fair = bool(states["refused"] or states["waiting"] or suspect)
+    return Verdict("bad" if bad else "fair" if fair else "good", sentence)
+
+
+def _all_or(done: int, total: int) -> str:
+    if total == 1:
+        return "The only exposure was" if done else "The only exposure was not"
+    return f"All {total} exposures were" if done == total else f"{done} of {total} exposures were"
+
+
+def choose_candidates(
+    candidates: pa.Table, thresholds: Mapping[str, float], most: int = 200, *, fill: int = 24
+) -> Choice:
+    """Choose the candidates to be shown.
+
+    Parameters
+    ----------
+    candidates : pyarrow.Table
+        Schema `nightsift.core.tables.CANDIDATES`.
+    thresholds : mapping of str to float
+        Score from which a candidate counts as accepted, by unit; units that are absent accept nothing.
+    most : int, optional
+        Candidates to show in all.
+    fill : int, optional
+        Places for candidates without a flag, also when fewer reach the threshold.
+
+    Returns
+    -------
+    Choice
+        The candidates.
+    """
+    units = candidates["unit"].to_pylist()
+    limit = np.array([thresholds.get(unit, np.inf) for unit in units], dtype=np.float64)
+    score = _numbers(candidates["score"], -1.0)
+    clean = candidates["flags"].to_numpy() == 0
+    accepted = clean & (score >= limit)
+    # Without a model no score is known: then the signal-to-noise ratio alone gives the order.
+    order = np.lexsort((-_numbers(candidates["snr"], 0.0), -score))
+    places = most - int(most * FLAGGED_SHARE)
+    n_accepted = int(accepted.sum())
+    first, rest = order[accepted[order]][:places], order[(clean & ~accepted)[order]]
+    best = np.concatenate([first, rest[: max(0, min(fill, places) - len(first))]])
+    flagged = order[~clean[order]][: most - places]
+    return Choice(candidates.take(pa.array(best)), candidates.take(pa.array(flagged)), n_accepted, len(first))
+
+
+def _numbers(column: pa.ChunkedArray, missing: float) -> npt.NDArray[np.float64]:
+    return np.asarray(np.nan_to_num(pc.fill_null(column, missing).to_numpy().astype(np.float64), nan=missing))
 
 
 def fixed(value: float | None, digits: int = 2) -> str:

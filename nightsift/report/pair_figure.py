@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Float64 = npt.NDArray[np.float64]
-
 PANEL = 500
 """Most pixels along a side of a panel; larger frames are binned to fewer."""
 
@@ -208,7 +207,7 @@ def _draw_anchors(axis: Axes, window: Window, difference: Difference) -> None:
     _look(axis, window, "Anchors: residual at the star / photon noise")
     anchors = difference.anchors
     if anchors is None or len(anchors) == 0:
-        axis.text(0.5, 0.5, "none told", transform=axis.transAxes, ha="center")
+        axis.text(0.5, 0.5, "none recorded", transform=axis.transAxes, ha="center")
         return
     values = np.array([_core_residual(difference, x, y) for x, y in anchors])
     marks = axis.scatter(anchors[:, 0], anchors[:, 1], c=values, s=16, cmap="viridis", vmin=0.7, vmax=2.0, linewidths=0)
@@ -237,7 +236,7 @@ def _draw_mosaic(axis: Axes, images: npt.NDArray[np.float32] | None, title: str)
     axis.set_title(title)
     axis.set_axis_off()
     if images is None:
-        axis.text(0.5, 0.5, "none told", transform=axis.transAxes, ha="center")
+        axis.text(0.5, 0.5, "none recorded", transform=axis.transAxes, ha="center")
         return
     rows, columns, size, _ = images.shape
     mosaic = np.pad(images, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan)

@@ -1,9 +1,4 @@
-"""Stamps as small PNG pictures inside HTML.
-
-What the pages share: stylesheet, template, and how numbers and times are written.
-
-A page on which a person labels candidates by looking at their stamps; what is answered is saved as a table.
-"""
+"""What pages share: stamps as PNG, stylesheet, templates and formats; and the page on which people label candidates."""
 
 from __future__ import annotations
 
@@ -32,6 +27,8 @@ GAP = 1
 
 MASKED = np.array([214, 120, 92], dtype=np.uint8)
 """Colour of masked pixels."""
+
+TEMPLATE = "labelling.html.j2"
 
 
 def strip(stamps: Stamps) -> str:
@@ -122,9 +119,6 @@ def utc_minute(moment: dt.datetime | None) -> str:
 def number(value: float | None, form: str) -> str:
     """Return a number as `format` writes it, with a minus sign of the width of a plus; a dash where there is none."""
     return "–" if value is None or not math.isfinite(value) else format(value, form).replace("-", "−")
-
-
-TEMPLATE = "labelling.html.j2"
 
 
 def render_labelling(

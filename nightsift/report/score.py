@@ -1,7 +1,4 @@
-"""How good was the night: candidates against the truth of a simulated survey.
-
-The scorecard of a night: recovered objects and false candidates, for people and for machines.
-"""
+"""Candidates of a night against the truth of a simulated survey: recovered objects and false candidates."""
 
 from __future__ import annotations
 
@@ -22,6 +19,9 @@ from nightsift.core.flags import Flag
 
 STAGES = ("detected", "unflagged", "accepted")
 ALL = "all"
+Bools = npt.NDArray[np.bool_]
+SNR_EDGES = (3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 20.0, 40.0, np.inf)
+OFFSET_EDGES = (0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, np.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +145,6 @@ class Scorecard:
         for row, rate in zip(content["false_rates"], self.false_rates, strict=True):
             row["per_deg2"] = {stage: rate.per_deg2(stage) for stage in STAGES} if rate.area > 0 else None
         return json.dumps(content, indent=1)
-
-
-__all__ = ["ALL", "FalseRate", "Recovery", "Scorecard", "score_night"]
-
-Bools = npt.NDArray[np.bool_]
-SNR_EDGES = (3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 20.0, 40.0, np.inf)
-OFFSET_EDGES = (0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, np.inf)
 
 
 def score_night(

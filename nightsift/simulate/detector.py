@@ -1,7 +1,4 @@
-"""From photons to integers: response, defects, noise, saturation and bleeding, conversion.
-
-Header of a simulated exposure, as a camera writes it.
-"""
+"""From photons to integers and their header: response, defects, noise, saturation and bleeding, conversion."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A field of the survey: everything on its sky, and the detector that looks at it.
-
-What appears, varies and moves in a field, and how bright and where it is at a time.
-"""
+"""A field of the survey: everything on its sky, what appears, varies and moves in it, and the unit's detector."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""One simulated exposure, from its plan to integers, header and truth.
-
-What appears, varies and moves, in one exposure: its pixels and its truth.
-
-How one exposure sees the sky: coordinates, point-spread function, clouds, flux scale and noise.
-"""
+"""One simulated exposure, from its plan to integers, header and truth."""
 
 from __future__ import annotations
 
@@ -29,6 +24,125 @@ from nightsift.simulate.plan import Exposure, plan_exposures, plan_fields
 from nightsift.simulate.projection import TanSip, make_projection
 from nightsift.simulate.render import Clouds, draw_clouds, render_stars
 from nightsift.sky.sphere import offset_position
+
+Values = npt.NDArray[np.float64]
+Image = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SimulatedFrame:
+    """A simulated exposure and what is known about it.
+
+    Attributes
+    ----------
+    data : ndarray of uint16, shape (ny, nx)
+        Pixel values as the camera writes them (ADU).
+    header : astropy.io.fits.Header
+        Cards as the camera writes them; the WCS is a little wrong on purpose.
+    truth : pyarrow.Table
+        Objects on the frame that appear, vary or move, of schema `nightsift.core.tables.TRUTH`.
+    file_name : str
+        Name of the file.
+    exposure : Exposure
+        Plan and conditions.
+    wcs : TanSip
+        True coordinates.
+    psf : FramePsf
+        True point-spread function.
+    sky : float
+        Sky level at the centre, pedestal included (ADU).
+    zero_point : float
+        True magnitude of 1 ADU at the centre.
+    limiting_mag : float
+        Magnitude of a point source at a signal-to-noise ratio of five on empty sky at the centre.
+    spoilt : dict of str to ndarray of bool
+        True masks: ``saturated``, ``bled``, ``cosmic_ray``, ``streak``, ``defect``.
+    """
+
+    data: npt.NDArray[np.uint16]
+    header: fits.Header
+    truth: pa.Table
+    file_name: str
+    exposure: Exposure
+    wcs: TanSip
+    psf: FramePsf
+    sky: float
+    zero_point: float
+    limiting_mag: float
+    spoilt: dict[str, npt.NDArray[np.bool_]]
+
+
+def simulate_frame(
+    options: SimulationOptions,
+    unit: int = 0,
+    field: int = 0,
+    *,
+    visit: int = 0,
+    role: Literal["template", "night"] = "night",
+) -> SimulatedFrame:
+    """Simulate one exposure of a survey in memory, the same as `simulate` writes.
+
+    `unit`, `field` and `visit` are numbers; a frame of the role ``night`` has transients, one of ``template`` has none.
+    """
+    one = options.units[unit]
+    where = plan_fields(options, one)[field]
+    exposure = [e for e in plan_exposures(options, one, where) if e.role == role][visit]
+    return make_frame(options, make_sky(options, one, where), exposure)
+
+
+def make_frame(options: SimulationOptions, sky: FieldSky, exposure: Exposure) -> SimulatedFrame:
+    """Simulate one exposure of a field whose sky is at hand.
+
+    Parameters
+    ----------
+    options : SimulationOptions
+        The survey.
+    sky : FieldSky
+        The field.
+    exposure : Exposure
+        The exposure.
+
+    Returns
+    -------
+    SimulatedFrame
+        The exposure; it depends on the seed and the exposure only.
+    """
+    unit, detector = exposure.unit, sky.detector
+
+    def rng(what: str) -> np.random.Generator:
+        return generator(options.seed, *exposure.key(), what)
+
+    view = _make_view(options, exposure)
+    light = render.sky_shape(rng("sky"), unit.shape, options.artefacts.gradient)
+    if exposure.cloudy:  # clouds shine where they are thick
+        light *= 1.0 + 0.1 * (1.0 - view.clouds.image())
+    light *= np.float32(view.sky)
+    _add_static(light, sky, view, ghost_flux=options.artefacts.ghost_flux)
+    objects = _objects_in(sky, view, light)
+    _add_objects(light, sky, objects, view=view)
+    streak = np.zeros(unit.shape, dtype=bool)
+    for number in range(exposure.streaks):
+        streak |= render.add_streak(rng(f"streak {number}"), light, view.psf, noise=view.noise)
+    hits = options.artefacts.cosmic_rays * light.size * 1e-6 * unit.exposure / 60.0
+    rays = render.cosmic_rays(rng("cosmic rays"), unit.shape, hits)
+    data, saturated, bled = expose(rng("noise"), light, unit.exposure, detector=detector, rays=rays)
+    cosmic = np.zeros(unit.shape, dtype=bool) if rays is None else rays > view.noise
+    spoilt = {"saturated": saturated, "bled": bled, "cosmic_ray": cosmic, "streak": streak, "defect": detector.defect}
+    name = _file_name(exposure, options.compress)
+    depth = noise_magnitude(unit, exposure.sky_mag, view.psf.noise_pixels) - 2.5 * math.log10(5.0)
+    return SimulatedFrame(
+        data=data,
+        header=make_header(options, exposure, view.wcs, rng=rng("wcs"), name=name),
+        truth=_truth_table(sky, objects, view, spoilt=spoilt, name=name),
+        file_name=name,
+        exposure=exposure,
+        wcs=view.wcs,
+        psf=view.psf,
+        sky=(view.sky + unit.detector.dark * unit.exposure) / unit.detector.gain + unit.detector.pedestal,
+        zero_point=2.5 * math.log10(view.electrons / unit.detector.gain) - exposure.extinction,
+        limiting_mag=depth - exposure.extinction,
+        spoilt=spoilt,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,10 +218,6 @@ def _true_wcs(exposure: Exposure) -> TanSip:
     centre = np.array(straight.crpix)
     ra, dec = straight.to_world(centre[:1] + exposure.shift[0], centre[1:] + exposure.shift[1])
     return camera(float(ra[0]), float(dec[0]))
-
-
-Values = npt.NDArray[np.float64]
-Image = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -231,122 +341,6 @@ def _near_spoilt(
                 columns = np.clip(np.rint(x + dx), 0, bad.shape[1] - 1).astype(int)
                 hit |= bad[rows, columns]
     return hit
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SimulatedFrame:
-    """A simulated exposure and what is known about it.
-
-    Attributes
-    ----------
-    data : ndarray of uint16, shape (ny, nx)
-        Pixel values as the camera writes them (ADU).
-    header : astropy.io.fits.Header
-        Cards as the camera writes them; the WCS is a little wrong on purpose.
-    truth : pyarrow.Table
-        Objects on the frame that appear, vary or move, of schema `nightsift.core.tables.TRUTH`.
-    file_name : str
-        Name of the file.
-    exposure : Exposure
-        Plan and conditions.
-    wcs : TanSip
-        True coordinates.
-    psf : FramePsf
-        True point-spread function.
-    sky : float
-        Sky level at the centre, pedestal included (ADU).
-    zero_point : float
-        True magnitude of 1 ADU at the centre.
-    limiting_mag : float
-        Magnitude of a point source at a signal-to-noise ratio of five on empty sky at the centre.
-    spoilt : dict of str to ndarray of bool
-        True masks: ``saturated``, ``bled``, ``cosmic_ray``, ``streak``, ``defect``.
-    """
-
-    data: npt.NDArray[np.uint16]
-    header: fits.Header
-    truth: pa.Table
-    file_name: str
-    exposure: Exposure
-    wcs: TanSip
-    psf: FramePsf
-    sky: float
-    zero_point: float
-    limiting_mag: float
-    spoilt: dict[str, npt.NDArray[np.bool_]]
-
-
-def simulate_frame(
-    options: SimulationOptions,
-    unit: int = 0,
-    field: int = 0,
-    *,
-    visit: int = 0,
-    role: Literal["template", "night"] = "night",
-) -> SimulatedFrame:
-    """Simulate one exposure of a survey in memory, the same as `simulate` writes.
-
-    `unit`, `field` and `visit` are numbers; a frame of the role ``night`` has transients, one of ``template`` has none.
-    """
-    one = options.units[unit]
-    where = plan_fields(options, one)[field]
-    exposure = [e for e in plan_exposures(options, one, where) if e.role == role][visit]
-    return make_frame(options, make_sky(options, one, where), exposure)
-
-
-def make_frame(options: SimulationOptions, sky: FieldSky, exposure: Exposure) -> SimulatedFrame:
-    """Simulate one exposure of a field whose sky is at hand.
-
-    Parameters
-    ----------
-    options : SimulationOptions
-        The survey.
-    sky : FieldSky
-        The field.
-    exposure : Exposure
-        The exposure.
-
-    Returns
-    -------
-    SimulatedFrame
-        The exposure; it depends on the seed and the exposure only.
-    """
-    unit, detector = exposure.unit, sky.detector
-
-    def rng(what: str) -> np.random.Generator:
-        return generator(options.seed, *exposure.key(), what)
-
-    view = _make_view(options, exposure)
-    light = render.sky_shape(rng("sky"), unit.shape, options.artefacts.gradient)
-    if exposure.cloudy:  # clouds shine where they are thick
-        light *= 1.0 + 0.1 * (1.0 - view.clouds.image())
-    light *= np.float32(view.sky)
-    _add_static(light, sky, view, ghost_flux=options.artefacts.ghost_flux)
-    objects = _objects_in(sky, view, light)
-    _add_objects(light, sky, objects, view=view)
-    streak = np.zeros(unit.shape, dtype=bool)
-    for number in range(exposure.streaks):
-        streak |= render.add_streak(rng(f"streak {number}"), light, view.psf, noise=view.noise)
-    hits = options.artefacts.cosmic_rays * light.size * 1e-6 * unit.exposure / 60.0
-    rays = render.cosmic_rays(rng("cosmic rays"), unit.shape, hits)
-    data, saturated, bled = expose(rng("noise"), light, unit.exposure, detector=detector, rays=rays)
-    cosmic = np.zeros(unit.shape, dtype=bool) if rays is None else rays > view.noise
-    spoilt = {"saturated": saturated, "bled": bled, "cosmic_ray": cosmic, "streak": streak, "defect": detector.defect}
-    name = _file_name(exposure, options.compress)
-    depth = noise_magnitude(unit, exposure.sky_mag, view.psf.noise_pixels) - 2.5 * math.log10(5.0)
-    return SimulatedFrame(
-        data=data,
-        header=make_header(options, exposure, view.wcs, rng=rng("wcs"), name=name),
-        truth=_truth_table(sky, objects, view, spoilt=spoilt, name=name),
-        file_name=name,
-        exposure=exposure,
-        wcs=view.wcs,
-        psf=view.psf,
-        sky=(view.sky + unit.detector.dark * unit.exposure) / unit.detector.gain + unit.detector.pedestal,
-        zero_point=2.5 * math.log10(view.electrons / unit.detector.gain) - exposure.extinction,
-        limiting_mag=depth - exposure.extinction,
-        spoilt=spoilt,
-    )
 
 
 def _add_static(light: Image, sky: FieldSky, view: View, *, ghost_flux: float) -> None:

@@ -1,7 +1,4 @@
-"""Galaxies drawn into a frame: Sersic profiles times the point-spread function, in Fourier space.
-
-The static sky: stars and galaxies of a field.
-"""
+"""Stars and galaxies of a field; galaxies are drawn as Sersic profiles times the point-spread function, by Fourier."""
 
 from __future__ import annotations
 
@@ -19,9 +16,55 @@ from nightsift.simulate.options import SkyOptions
 from nightsift.sky.sphere import offset_position
 
 Image = npt.NDArray[np.float32]
-
 SIZES = (32, 64, 128, 256, 384)
 TABLE_STEP, TABLE_END = 0.005, 30.0
+Values = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stars:
+    """Stars of a field.
+
+    Attributes
+    ----------
+    ra, dec : ndarray of float64, shape (n,)
+        Positions (deg).
+    mag : ndarray of float64, shape (n,)
+        Magnitudes.
+    """
+
+    ra: Values
+    dec: Values
+    mag: Values
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Galaxies:
+    """Galaxies of a field.
+
+    Attributes
+    ----------
+    ra, dec : ndarray of float64, shape (n,)
+        Positions (deg).
+    mag : ndarray of float64, shape (n,)
+        Total magnitudes.
+    radius : ndarray of float64, shape (n,)
+        Effective radii along the major axis (arcsec).
+    axis_ratio : ndarray of float64, shape (n,)
+        Minor over major axis.
+    angle : ndarray of float64, shape (n,)
+        Position angles, north to east (deg).
+    index : ndarray of float64, shape (n,)
+        Sersic indices, 1 or 4.
+    """
+
+    ra: Values
+    dec: Values
+    mag: Values
+    radius: Values
+    axis_ratio: Values
+    angle: Values
+    index: Values
 
 
 @lru_cache(maxsize=8)
@@ -229,55 +272,6 @@ def _add_stamps(image, table, stamps):  # type: ignore[no-untyped-def]
         for j in range(max(0, -bottom), min(size, ny - bottom)):
             for i in range(max(0, -left), min(size, nx - left)):
                 image[bottom + j, left + i] += stamps[g, j, i]
-
-
-Values = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Stars:
-    """Stars of a field.
-
-    Attributes
-    ----------
-    ra, dec : ndarray of float64, shape (n,)
-        Positions (deg).
-    mag : ndarray of float64, shape (n,)
-        Magnitudes.
-    """
-
-    ra: Values
-    dec: Values
-    mag: Values
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Galaxies:
-    """Galaxies of a field.
-
-    Attributes
-    ----------
-    ra, dec : ndarray of float64, shape (n,)
-        Positions (deg).
-    mag : ndarray of float64, shape (n,)
-        Total magnitudes.
-    radius : ndarray of float64, shape (n,)
-        Effective radii along the major axis (arcsec).
-    axis_ratio : ndarray of float64, shape (n,)
-        Minor over major axis.
-    angle : ndarray of float64, shape (n,)
-        Position angles, north to east (deg).
-    index : ndarray of float64, shape (n,)
-        Sersic indices, 1 or 4.
-    """
-
-    ra: Values
-    dec: Values
-    mag: Values
-    radius: Values
-    axis_ratio: Values
-    angle: Values
-    index: Values
 
 
 def _star_counts(mag: Values, galactic_latitude: float) -> Values:

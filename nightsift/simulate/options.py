@@ -1,12 +1,9 @@
-"""What can be chosen of a simulated survey: sky, transients, artefacts, exposures.
-
-Named surveys.
-"""
+"""What can be chosen of a simulated survey (sky, transients, artefacts, exposures), and the named surveys."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -160,43 +157,13 @@ class SimulationOptions:
     @classmethod
     def preset(cls, name: str, seed: int = 1, **changes: Any) -> SimulationOptions:
         """Return the options of a named preset, some replaced; `ConfigurationError` for a name that is not known."""
-        pass  # REFACTOR-EMPTY  # presets are made of these classes
-
-        return preset(name, seed, changes)
-
-
-Changes = Mapping[str, Any]
-
-
-def preset(name: str, seed: int, changes: Changes) -> SimulationOptions:
-    """Options of a named preset, some of them replaced.
-
-    Parameters
-    ----------
-    name : str
-        ``"tiny"``, ``"demo"`` or ``"training"``.
-    seed : int
-        Seed of the survey.
-    changes : mapping
-        Attributes of `SimulationOptions` to replace.
-
-    Returns
-    -------
-    SimulationOptions
-        The options.
-
-    Raises
-    ------
-    ConfigurationError
-        If there is no preset or no attribute of that name.
-    """
-    if name not in PRESETS:
-        raise _wrong("preset", name, list(PRESETS))
-    known = [one.name for one in dataclasses.fields(SimulationOptions)]
-    for key in changes:
-        if key not in known:
-            raise _wrong(key, changes[key], known)
-    return dataclasses.replace(PRESETS[name](seed), **dict(changes))
+        if name not in PRESETS:
+            raise _wrong("preset", name, list(PRESETS))
+        known = [one.name for one in dataclasses.fields(cls)]
+        for key in changes:
+            if key not in known:
+                raise _wrong(key, changes[key], known)
+        return dataclasses.replace(PRESETS[name](seed), **changes)
 
 
 def _wrong(key: str, value: object, known: list[str]) -> ConfigurationError:
@@ -238,7 +205,7 @@ def _good_unit() -> UnitOptions:
 
 
 def _wide_unit() -> UnitOptions:
-    """A wide, mildly undersampled one with coma, whose header tells no distortion."""
+    """A wide, mildly undersampled one with coma, whose header has no distortion."""
     return UnitOptions(
         name="south-2",
         shape=(1024, 1056),

@@ -71,7 +71,7 @@ class TanSip:
         Parameters
         ----------
         distortion : bool, optional
-            Whether the SIP terms are told.
+            Whether the SIP terms are written.
 
         Returns
         -------

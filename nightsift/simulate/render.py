@@ -1,7 +1,4 @@
-"""Stars drawn into a frame, in compiled loops.
-
-What spoils frames: streaks, cosmic rays, ghosts, aureoles, clouds and gradients.
-"""
+"""Stars drawn into a frame in compiled loops, and what spoils it: streaks, cosmic rays, ghosts, aureoles, clouds."""
 
 from __future__ import annotations
 
@@ -15,6 +12,8 @@ from scipy.ndimage import zoom
 from nightsift.simulate.optics import FramePsf
 
 Image = npt.NDArray[np.float32]
+Values = npt.NDArray[np.float64]
+CLOUD_GRID = 9  # nodes a side: structures down to an eighth of the frame
 
 
 def render_stars(
@@ -169,11 +168,6 @@ def draw_wings(image, xs, ys, fluxes, reach, wing, width, beta, radius):  # type
                 if r2 > inner2 and r2 <= r * r:
                     part = 1.0 - _taper(r2, radius)
                     out[i] += np.float32(part * fluxes[star] * wing * (1.0 + r2 / width**2) ** -beta)
-
-
-Values = npt.NDArray[np.float64]
-
-CLOUD_GRID = 9  # nodes a side: structures down to an eighth of the frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)

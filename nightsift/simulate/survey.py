@@ -1,7 +1,4 @@
-"""A simulated survey on disk: frames, unit files, survey file, truth.
-
-Unit files for simulated units.
-"""
+"""A simulated survey on disk: frames, unit files, survey file, truth."""
 
 from __future__ import annotations
 
@@ -22,6 +19,57 @@ from nightsift.simulate.frame import SimulatedFrame, make_frame
 from nightsift.simulate.options import SimulationOptions
 from nightsift.simulate.plan import Field, plan_exposures, plan_fields
 from nightsift.simulate.unit_options import UnitOptions
+
+
+def simulate(out: Path, options: SimulationOptions, workers: int = 1) -> Path:
+    """Write a simulated survey.
+
+    Parameters
+    ----------
+    out : Path
+        Folder to write to; it is made when absent.
+    options : SimulationOptions
+        The survey.
+    workers : int, optional
+        Processes that write; the result does not depend on their number.
+
+    Returns
+    -------
+    Path
+        The survey file, ``out/nightsift.toml``. Beside it lie ``units/<unit>.toml``,
+        ``templates/<unit>/*.fits``, ``nights/<night>/<unit>/*.fits``, ``truth.parquet`` (schema
+        `nightsift.core.tables.TRUTH`), ``exposures.parquet`` (true conditions), ``sky.parquet`` (stars and
+        galaxies) and ``options.json``.
+    """
+    out = Path(out)
+    (out / "units").mkdir(parents=True, exist_ok=True)
+    for unit in options.units:
+        (out / "units" / f"{unit.name}.toml").write_text(unit_toml(options, unit))
+    jobs = [(out, options, unit, field) for unit in options.units for field in plan_fields(options, unit)]
+    if workers > 1 and len(jobs) > 1:
+        # Fresh processes: a fork would copy the threads of numerical libraries in an unknown state.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
+            parts = list(pool.map(_write_field, *zip(*jobs, strict=True)))
+    else:
+        parts = [_write_field(*job) for job in jobs]
+    truth, exposures, sky = (pa.concat_tables(column) for column in zip(*parts, strict=True))
+    pq.write_table(truth, out / "truth.parquet")
+    pq.write_table(exposures, out / "exposures.parquet")
+    pq.write_table(sky, out / "sky.parquet")
+    (out / "options.json").write_text(json.dumps(dataclasses.asdict(options), indent=1))
+    survey = out / "nightsift.toml"
+    survey.write_text(_survey_toml(options))
+    return survey
+
+
+def write_frame(frame: SimulatedFrame, path: Path) -> None:
+    """Write a frame as a camera does: 16-bit unsigned integers, tile-compressed when the name ends in ``.fz``."""
+    if path.suffix == ".fz":
+        compressed = fits.CompImageHDU(frame.data, frame.header, compression_type="RICE_1")
+        fits.HDUList([fits.PrimaryHDU(), compressed]).writeto(path, overwrite=True)
+    else:
+        fits.PrimaryHDU(frame.data, frame.header).writeto(path, overwrite=True)
 
 
 def unit_toml(options: SimulationOptions, unit: UnitOptions) -> str:
@@ -93,57 +141,6 @@ def _survey_toml(options: SimulationOptions) -> str:
             'pattern = "*.fit*"',
         ]
     return "\n".join(lines) + "\n"
-
-
-def simulate(out: Path, options: SimulationOptions, workers: int = 1) -> Path:
-    """Write a simulated survey.
-
-    Parameters
-    ----------
-    out : Path
-        Folder to write to; it is made when absent.
-    options : SimulationOptions
-        The survey.
-    workers : int, optional
-        Processes that write; the result does not depend on their number.
-
-    Returns
-    -------
-    Path
-        The survey file, ``out/nightsift.toml``. Beside it lie ``units/<unit>.toml``,
-        ``templates/<unit>/*.fits``, ``nights/<night>/<unit>/*.fits``, ``truth.parquet`` (schema
-        `nightsift.core.tables.TRUTH`), ``exposures.parquet`` (true conditions), ``sky.parquet`` (stars and
-        galaxies) and ``options.json``.
-    """
-    out = Path(out)
-    (out / "units").mkdir(parents=True, exist_ok=True)
-    for unit in options.units:
-        (out / "units" / f"{unit.name}.toml").write_text(unit_toml(options, unit))
-    jobs = [(out, options, unit, field) for unit in options.units for field in plan_fields(options, unit)]
-    if workers > 1 and len(jobs) > 1:
-        # Fresh processes: a fork would copy the threads of numerical libraries in an unknown state.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
-            parts = list(pool.map(_write_field, *zip(*jobs, strict=True)))
-    else:
-        parts = [_write_field(*job) for job in jobs]
-    truth, exposures, sky = (pa.concat_tables(column) for column in zip(*parts, strict=True))
-    pq.write_table(truth, out / "truth.parquet")
-    pq.write_table(exposures, out / "exposures.parquet")
-    pq.write_table(sky, out / "sky.parquet")
-    (out / "options.json").write_text(json.dumps(dataclasses.asdict(options), indent=1))
-    survey = out / "nightsift.toml"
-    survey.write_text(_survey_toml(options))
-    return survey
-
-
-def write_frame(frame: SimulatedFrame, path: Path) -> None:
-    """Write a frame as a camera does: 16-bit unsigned integers, tile-compressed when the name ends in ``.fz``."""
-    if path.suffix == ".fz":
-        compressed = fits.CompImageHDU(frame.data, frame.header, compression_type="RICE_1")
-        fits.HDUList([fits.PrimaryHDU(), compressed]).writeto(path, overwrite=True)
-    else:
-        fits.PrimaryHDU(frame.data, frame.header).writeto(path, overwrite=True)
 
 
 def _write_field(

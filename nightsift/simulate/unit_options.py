@@ -1,7 +1,4 @@
-"""What can be chosen of a simulated telescope unit: optics, detector, site.
-
-Telescope units drawn at random, so that what is trained on some of them is fit for units never seen.
-"""
+"""What can be chosen of a simulated telescope unit (optics, detector, site), and units drawn at random."""
 
 from __future__ import annotations
 
@@ -137,7 +134,7 @@ class UnitOptions:
     rotation_jitter : float
         Standard deviation of the field rotation between exposures (deg).
     header_wcs : {"sip", "linear", "none"}
-        What the header tells of the coordinates: TAN-SIP, TAN only, or RA and DEC cards only.
+        What the header says of the coordinates: TAN-SIP, TAN only, or RA and DEC cards only.
     wcs_error : float
         Shift of the header's WCS against the truth (pixel).
     sky_mag : float

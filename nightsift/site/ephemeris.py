@@ -1,8 +1,6 @@
-"""Zenith, Sun and Moon as seen from a site, by ERFA: nothing is downloaded, and no table can run out.
+"""Zenith, Sun and Moon as seen from a site, and when fields can be observed, by ERFA without any download.
 
 UT1 is taken as UTC, of which it is never as far as a second: directions on the sky turn by 15 arcsec at most.
-
-When fields can be observed from a site: dark, high enough, away from the Moon.
 """
 
 from __future__ import annotations
@@ -18,6 +16,52 @@ from nightsift.sky.sphere import Values, angle_between, unit_vectors
 AU = 149597870700.0  # m
 LIGHT = 173.144632674  # au/d
 WGS84 = 1
+STEP_MINUTES = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What counts as observable.
+
+    Attributes
+    ----------
+    altitude : float
+        Least altitude (deg).
+    sun_altitude : float
+        Highest altitude of the Sun (deg).
+    moon_distance : float
+        Least distance from the Moon while it is up (deg).
+    """
+
+    altitude: float = 30.0
+    sun_altitude: float = -12.0
+    moon_distance: float = 20.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Visibility:
+    """When each field can be observed.
+
+    Attributes
+    ----------
+    hours : ndarray of float64, shape (n,)
+        Hours within the time asked for.
+    first, best : ndarray of float64, shape (n,)
+        First time and time of greatest altitude (MJD UTC); NaN where there is none.
+    altitude : ndarray of float64, shape (n,)
+        Altitude at the best time, or the greatest in the dark where there is none (deg).
+    moon : ndarray of float64, shape (n,)
+        Distance from the Moon in the middle of the time asked for (deg).
+    reason : tuple of str
+        Why a field cannot be observed; empty where it can.
+    """
+
+    hours: Values
+    first: Values
+    best: Values
+    altitude: Values
+    moon: Values
+    reason: tuple[str, ...]
 
 
 def zenith(site: Site, mjd: Values | float) -> Values:
@@ -69,54 +113,6 @@ def _normed(vectors: Values) -> Values:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
 
 
-STEP_MINUTES = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What counts as observable.
-
-    Attributes
-    ----------
-    altitude : float
-        Least altitude (deg).
-    sun_altitude : float
-        Highest altitude of the Sun (deg).
-    moon_distance : float
-        Least distance from the Moon while it is up (deg).
-    """
-
-    altitude: float = 30.0
-    sun_altitude: float = -12.0
-    moon_distance: float = 20.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Visibility:
-    """When each field can be observed.
-
-    Attributes
-    ----------
-    hours : ndarray of float64, shape (n,)
-        Hours within the time asked for.
-    first, best : ndarray of float64, shape (n,)
-        First time and time of greatest altitude (MJD UTC); NaN where there is none.
-    altitude : ndarray of float64, shape (n,)
-        Altitude at the best time, or the greatest in the dark where there is none (deg).
-    moon : ndarray of float64, shape (n,)
-        Distance from the Moon in the middle of the time asked for (deg).
-    reason : tuple of str
-        Why a field cannot be observed; empty where it can.
-    """
-
-    hours: Values
-    first: Values
-    best: Values
-    altitude: Values
-    moon: Values
-    reason: tuple[str, ...]
-
-
 def visibility(ra: Values, dec: Values, site: Site, *, start: float, hours: float, limits: Limits) -> Visibility:
     """Work out when positions can be observed.
 
@@ -138,7 +134,7 @@ def visibility(ra: Values, dec: Values, site: Site, *, start: float, hours: floa
     Returns
     -------
     Visibility
-        One value a position.
+        One value per position.
     """
     times = start + np.arange(0.0, hours / 24.0 + 1e-9, STEP_MINUTES / 1440.0)
     up, stars = zenith(site, times), unit_vectors(ra, dec)

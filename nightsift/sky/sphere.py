@@ -13,7 +13,18 @@ Rows = npt.NDArray[np.int64]
 
 
 def number(raw: Any) -> float | None:
-    """Return the number in a header value, None where there is none."""
+    """Return the number in a header value.
+
+    Parameters
+    ----------
+    raw : object
+        Number or text.
+
+    Returns
+    -------
+    float or None
+        The number; None where there is none.
+    """
     if isinstance(raw, bool):
         return None
     try:

@@ -1,9 +1,4 @@
-"""All that is kept warm between alerts: grids, units, catalogues, the ledger, and the frames that have arrived.
-
-What the archive holds of an alert: the exposures after the event in its fields.
-
-The catalogues that a survey names for its alerts, read once a process.
-"""
+"""What stays in memory between sky alerts: grids, units, catalogues, the ledger, and the frames that have arrived."""
 
 from __future__ import annotations
 
@@ -19,7 +14,7 @@ from nightsift.archive.paths import Archive
 from nightsift.archive.skyalert_options import SkyAlertOptions
 from nightsift.archive.survey import Survey
 from nightsift.context.hosts import load_hosts
-from nightsift.context.known_positions import Movers, load_known
+from nightsift.context.known_objects import Movers, load_known
 from nightsift.context.orbits import read_orbits
 from nightsift.core.errors import BadTable
 from nightsift.core.tables import LEDGER
@@ -37,71 +32,8 @@ from nightsift.skyalerts.products.write import write_products
 from nightsift.unit.units import Unit
 
 
-class LedgerView:
-    """Ledger rows of some nights, read again only where files are new.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    """
-
-    def __init__(self, archive: Archive) -> None:
-        self._archive = archive
-        self._rows: dict[Path, tuple[int, dict[str, Any]]] = {}
-
-    def rows(self, nights: list[str]) -> list[dict[str, Any]]:
-        """Rows of some nights.
-
-        Parameters
-        ----------
-        nights : list of str
-            The nights.
-
-        Returns
-        -------
-        list of dict
-            Schema `nightsift.core.tables.LEDGER`; a file that is just being replaced is read the next time.
-        """
-        found = []
-        for path in (one for night in nights for one in self._archive.tables("ledger", night)):
-            try:
-                stamp = path.stat().st_mtime_ns
-                if path not in self._rows or self._rows[path][0] != stamp:
-                    self._rows[path] = (stamp, read_table(path, LEDGER).to_pylist()[0])
-            except (OSError, BadTable, IndexError):
-                continue
-            found.append(self._rows[path][1])
-        return found
-
-
-def _nights_around(archive: Archive, first: float, last: float) -> list[str]:
-    """Nights that may hold exposures of a time (MJD UTC).
-
-    A night has the date of its evening anywhere on Earth, so that one more on both sides is looked at.
-    """
-    begin, end = (dt.date(1858, 11, 17) + dt.timedelta(days=int(mjd) + more) for mjd, more in ((first, -1), (last, 1)))
-    return [one for one in archive.nights() if begin.isoformat() <= one <= end.isoformat()]
-
-
-def _exposures_after(target: Target, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Ledger rows that are done, were taken after the event, and lie in a field of the sky alert in any state."""
-    running = Target(
-        target.event, target.t0, target.until, "active", target.fields, target.probability, target.excluded
-    )
-    return [row for row in rows if row["state"] == "done" and row["ra"] is not None and row["mjd"] is not None
-            and running.weight(row["unit"], row["ra"], row["dec"], mjd=row["mjd"]) > 0.0]  # fmt: skip
-
-
-def _open_catalogues(options: SkyAlertOptions, sites: Mapping[str, Site]) -> Catalogues:
-    """Read the catalogues that a survey names; what is not named is not compared with."""
-    hosts = load_hosts(options.galaxies) if options.galaxies else None
-    movers = Movers(read_orbits(os.path.expandvars(options.orbits)), sites) if options.orbits else None
-    return Catalogues(hosts, load_known(options.stars, options.nuclei), movers)
-
-
 class SkyAlertSession:
-    """What the flows of alerts work with; a plain object, so that nobody takes it apart to track it.
+    """What the flows of sky alerts work with; a plain object, so that nobody takes it apart to track it.
 
     Parameters
     ----------
@@ -195,7 +127,7 @@ class SkyAlertSession:
         return found
 
     def lacking_templates(self, target: Target) -> list[str]:
-        """Say of which wanted fields units have no template, one line a unit."""
+        """Return the wanted fields that units have no template of, one line per unit."""
         lines = []
         for name in self.units:
             wanted = [one for one in target.fields if not one.units or name in one.units]
@@ -211,6 +143,69 @@ class SkyAlertSession:
 
     def _signs(self, event: str) -> tuple[int, int]:
         return len(notices(self.archive, event)), len(orders(self.archive, event))
+
+
+class LedgerView:
+    """Ledger rows of some nights, read again only where files are new.
+
+    Parameters
+    ----------
+    archive : Archive
+        The archive.
+    """
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._rows: dict[Path, tuple[int, dict[str, Any]]] = {}
+
+    def rows(self, nights: list[str]) -> list[dict[str, Any]]:
+        """Rows of some nights.
+
+        Parameters
+        ----------
+        nights : list of str
+            The nights.
+
+        Returns
+        -------
+        list of dict
+            Schema `nightsift.core.tables.LEDGER`; a file that is just being replaced is read the next time.
+        """
+        found = []
+        for path in (one for night in nights for one in self._archive.tables("ledger", night)):
+            try:
+                stamp = path.stat().st_mtime_ns
+                if path not in self._rows or self._rows[path][0] != stamp:
+                    self._rows[path] = (stamp, read_table(path, LEDGER).to_pylist()[0])
+            except (OSError, BadTable, IndexError):
+                continue
+            found.append(self._rows[path][1])
+        return found
+
+
+def _nights_around(archive: Archive, first: float, last: float) -> list[str]:
+    """Nights that may hold exposures of a time (MJD UTC).
+
+    A night has the date of its evening anywhere on Earth, so that one more on both sides is looked at.
+    """
+    begin, end = (dt.date(1858, 11, 17) + dt.timedelta(days=int(mjd) + more) for mjd, more in ((first, -1), (last, 1)))
+    return [one for one in archive.nights() if begin.isoformat() <= one <= end.isoformat()]
+
+
+def _exposures_after(target: Target, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Ledger rows that are done, were taken after the event, and lie in a field of the sky alert in any state."""
+    running = Target(
+        target.event, target.t0, target.until, "active", target.fields, target.probability, target.excluded
+    )
+    return [row for row in rows if row["state"] == "done" and row["ra"] is not None and row["mjd"] is not None
+            and running.weight(row["unit"], row["ra"], row["dec"], mjd=row["mjd"]) > 0.0]  # fmt: skip
+
+
+def _open_catalogues(options: SkyAlertOptions, sites: Mapping[str, Site]) -> Catalogues:
+    """Read the catalogues that a survey names; what is not named is not compared with."""
+    hosts = load_hosts(options.galaxies) if options.galaxies else None
+    movers = Movers(read_orbits(os.path.expandvars(options.orbits)), sites) if options.orbits else None
+    return Catalogues(hosts, load_known(options.stars, options.nuclei), movers)
 
 
 def now() -> float:

@@ -1,7 +1,4 @@
-"""Where the facts of an exposure come from: the [facts] table of a unit file.
-
-Physical units of facts: what a unit file may declare, and how it is converted.
-"""
+"""Where the facts of an exposure come from (the [facts] table of a unit file), and in which physical units."""
 
 from __future__ import annotations
 
@@ -15,8 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from nightsift.core.configuration import Section
 
 Card = str | tuple[str, ...]
-
-# The unit in which each numeric fact is kept.
+# Physical unit of each numeric fact after reading.
 FACT_UNITS = {
     "gain": "electron/adu",
     "read_noise": "electron",
@@ -29,6 +25,14 @@ FACT_UNITS = {
     "sky": "adu",
     "pedestal": "adu",
 }
+
+# Spellings found in headers, for those that astropy knows.
+SPELLINGS = {
+    "ADU": "adu", "DN": "adu", "dn": "adu", "counts": "adu", "count": "adu", "ct": "adu",
+    "e": "electron", "e-": "electron", "electrons": "electron",
+    "sec": "s", "secs": "s", "second": "s", "seconds": "s",
+    "hours": "hourangle", "degrees": "deg", "degree": "deg",
+}  # fmt: skip
 
 
 class Fact(Section):
@@ -67,7 +71,7 @@ class TimeFact(Fact):
     """Time of the exposure."""
 
     position: Literal["start", "mid", "end"] = Field(
-        description="which moment of the exposure the time tells: start, mid or end"
+        description="which moment of the exposure the time is of: start, mid or end"
     )
     format: str = Field("", description="empty for ISO 8601, or mjd, jd, unix, or a strptime format")
     clock: Card = Field((), description="card with the time of day, where `card` holds the date alone")
@@ -111,8 +115,6 @@ class Facts(Section):
     @field_validator(*FACT_UNITS)
     @classmethod
     def _unit_fits(cls, fact: Fact | None, info: ValidationInfo) -> Fact | None:
-        pass  # REFACTOR-EMPTY  # imported here: it needs FACT_UNITS of this module
-
         name = str(info.field_name)
         if fact is None:
             return None
@@ -150,15 +152,6 @@ def _one_group(name: str, text: str) -> None:
         raise ValueError(f"{name} needs exactly one group in parentheses, it has {groups}")
 
 
-# Spellings found in headers, for those that astropy knows.
-SPELLINGS = {
-    "ADU": "adu", "DN": "adu", "dn": "adu", "counts": "adu", "count": "adu", "ct": "adu",
-    "e": "electron", "e-": "electron", "electrons": "electron",
-    "sec": "s", "secs": "s", "second": "s", "seconds": "s",
-    "hours": "hourangle", "degrees": "deg", "degree": "deg",
-}  # fmt: skip
-
-
 @dataclass(frozen=True, slots=True)
 class Conversion:
     """Conversion of a value: ``factor * value * gain**gain_power``, of ``1 / value`` where `inverse`.
@@ -180,14 +173,14 @@ class Conversion:
 
 @lru_cache(maxsize=256)
 def converter(fact: str, unit: str) -> Conversion:
-    """Conversion from a declared physical unit to the one that a fact is kept in.
+    """Conversion from a declared physical unit to the one that a fact is stored in.
 
     Parameters
     ----------
     fact : str
         Name of the fact.
     unit : str
-        Declared unit; empty for the one that the fact is kept in.
+        Declared unit; empty for the one that the fact is stored in.
 
     Returns
     -------
@@ -204,7 +197,7 @@ def converter(fact: str, unit: str) -> Conversion:
     from astropy import units as u
 
     wanted_text = FACT_UNITS[fact]
-    refusal = f"{fact} is kept in {wanted_text}, the unit '{unit}' cannot be converted to it"
+    refusal = f"{fact} is needed in {wanted_text}, the unit '{unit}' cannot be converted to it"
     try:
         given = u.Unit(_spelled(unit))
     except (ValueError, TypeError) as error:

@@ -1,9 +1,7 @@
 """Telescope units: what differs between them, read from ``units/<unit>.toml`` over ``units/_defaults.toml``.
 
-No unit is named in code. A fact of an exposure (gain, time, ...) comes from where the unit file says: a header
-card, the file name, or a constant; how it is read stands in `nightsift.unit.facts`.
-
-The tables of a unit file that say how its frames are reduced.
+No unit is named in code. A fact of an exposure (gain, time, ...) comes from where the unit file says: a header card,
+the file name, or a constant; `nightsift.unit.facts` reads it.
 """
 
 from __future__ import annotations
@@ -18,11 +16,14 @@ from pydantic import Field, field_validator
 from nightsift.core.configuration import Section, closest, read_toml, validate
 from nightsift.core.errors import ConfigurationError
 from nightsift.site.site import Site
-from nightsift.unit.fact_sources import FACT_UNITS, Fact, Facts, FieldFact, TimeFact
+from nightsift.unit.fact_sources import Facts
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+SHIPPED = Path(__file__).resolve().parents[2] / "units"
+DEFAULTS = "_defaults.toml"
 
 
 class Image(Section):
@@ -142,32 +143,6 @@ class ModelOptions(Section):
     threshold: Fraction = Field(description="score from which a candidate counts as accepted")
     samples: int = Field(ge=1, description="dropout samples")
     calibration: str = Field(description="file that nightsift calibrate wrote for this unit, beside its unit file")
-
-
-__all__ = [
-    "FACT_UNITS",
-    "AlignmentOptions",
-    "Artefacts",
-    "Background",
-    "Calibration",
-    "Detection",
-    "Fact",
-    "Facts",
-    "FieldFact",
-    "Image",
-    "ModelOptions",
-    "PsfOptions",
-    "StampOptions",
-    "SubtractionOptions",
-    "TemplateOptions",
-    "TimeFact",
-    "Unit",
-    "list_units",
-    "load_unit",
-]
-
-SHIPPED = Path(__file__).resolve().parents[2] / "units"
-DEFAULTS = "_defaults.toml"
 
 
 class Unit(Section):

@@ -48,7 +48,7 @@ def test_command_makes_a_set_of_an_archive(survey: Path, tmp_path: Path) -> None
     assert "# Data set card" in (out / "card.md").read_text()
     put = found.card["synthetic"]
     poor = put["injected_on_galaxies"] < 0.3 * put["injected"]
-    assert ("injected stars stand on a galaxy (60% wished)" in told.output) == poor
+    assert ("injected stars lie on a galaxy (60% asked for)" in told.output) == poor
     again = make_dataset(tmp_path / "again", load_survey(survey), seed=4, workers=1, track=False,
                          work=tmp_path / "again-parts")  # fmt: skip
     assert again.card["left_out"]["at_known_objects"] == 0

@@ -16,13 +16,13 @@ from flows.templates import build_templates
 from nightsift.archive.paths import Archive
 from nightsift.archive.survey import Runner, load_survey
 from nightsift.context.hosts import HostCatalogue
-from nightsift.context.known_positions import KnownPositions
+from nightsift.context.known_objects import KnownPositions
 from nightsift.simulate.options import SimulationOptions
 from nightsift.simulate.survey import simulate
 from nightsift.skyalerts.event_store.targets import Target
 from nightsift.skyalerts.products.rank import Catalogues
 from nightsift.skyalerts.products.write import Products, write_products
-from tests.nightsift.skyalerts.made_up_alert import alert_of, fields_at, skymap_at
+from tests.nightsift.skyalerts.made_up_skyalert import fields_at, skyalert_of, skymap_at
 
 pytestmark = pytest.mark.slow
 IN_PROCESS = Runner(kind="in-process", workers=1, address="")
@@ -66,7 +66,7 @@ def deliver(folder: Path, t0: float, ra: float, dec: float) -> Products:
     target = Target("S261120ab", t0, t0 + 3.0, "active", fields, (0.1,) * len(fields), (), 1)
     archive = Archive(folder / "archive")
     return write_products(
-        archive, alert_of(), skymap_at(ra, dec, 1.0), target=target, catalogues=Catalogues(hosts, (known,))
+        archive, skyalert_of(), skymap_at(ra, dec, 1.0), target=target, catalogues=Catalogues(hosts, (known,))
     )
 
 

@@ -11,13 +11,13 @@ import pytest
 from nightsift.archive.paths import Archive
 from nightsift.archive.skyalert_options import default_ranking
 from nightsift.context.hosts import HostCatalogue, load_hosts, nearest_hosts
-from nightsift.context.known_positions import load_known
+from nightsift.context.known_objects import load_known
 from nightsift.skyalerts.products.gather import footprint_of, gather
 from nightsift.skyalerts.products.rank import Catalogues, rank_again, rank_candidates
 from nightsift.skyalerts.products.sky_figure import part_of
 from nightsift.skyalerts.skymaps.skymap import SkyMap
 from nightsift.skyalerts.skymaps.skymap_file import read_skymap
-from tests.nightsift.skyalerts.made_up_alert import T0, MadeUp, at
+from tests.nightsift.skyalerts.made_up_skyalert import T0, MadeUp, at
 
 pytestmark = pytest.mark.real
 OPTIONS = default_ranking()

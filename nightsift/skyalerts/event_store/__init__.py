@@ -1,1 +1,1 @@
-"""What the archive holds of an event: its notices, and what it wants observed."""
+"""What the archive holds of an event: its notices and its target."""

@@ -1,6 +1,6 @@
-"""Notices as they come, kept by event: duplicates, late and early ones each have their place, and nothing is lost.
+"""Notices of sky alerts as they come, by event: duplicates, late and early ones have their place, nothing is lost.
 
-A notice is a file under ``archive/alerts/<event>/notices``, whose name tells time, number, kind, role and digest; it is
+A notice is a file under ``archive/alerts/<event>/notices``, whose name gives time, number, kind, role and digest; it is
 written once and never changed. What rules an event follows from the names alone, in whatever order notices came and
 however many processes took them in: no lock, and no state that could be half-written.
 """
@@ -73,10 +73,10 @@ class Received:
     ----------
     alert : SkyAlert
         What it says.
-    kept : Kept
+    stored : StoredNotice
         Where it lies.
     verdict : str
-        ``rules`` (the newest of its event), ``retracts`` (and ends it), ``older`` (kept, but a newer one rules) or
+        ``rules`` (the newest of its event), ``retracts`` (and ends it), ``older`` (stored, but a newer one rules) or
         ``duplicate``.
     """
 
@@ -170,7 +170,7 @@ def refuse(archive: Archive, content: bytes, error: BadNotice) -> Path:
     Returns
     -------
     Path
-        The file with the reason. The same notice is kept once.
+        The file with the reason. The same notice is stored only once.
     """
     digest = hashlib.sha256(content).hexdigest()[:16]
     folder = archive.root / "alerts" / "refused"

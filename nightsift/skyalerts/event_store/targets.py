@@ -1,7 +1,7 @@
-"""What a running alert wants observed and reduced first: one small file an alert, read by whoever orders exposures.
+"""Targets of sky alerts: what is to be observed and reduced first, one small file per sky alert.
 
-``archive/alerts/<event>/targets.json`` is written by the alert flow and the operator's commands, atomically.
-A reader sees the old or the new file, never a part, and a damaged file costs only its own alert.
+``archive/alerts/<event>/targets.json`` is written by the flow of the sky alert and the operator's commands, atomically.
+A reader sees the old or the new file, never a part, and a damaged file costs only its own sky alert.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TOUCHING = 0.5
 
 @dataclass(frozen=True)
 class Target:
-    """What one alert wants.
+    """What one sky alert wants observed.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Target:
     t0 : float
         Time of the event (MJD UTC): exposures before it are of no use.
     until : float
-        When the alert's claim ends (MJD UTC).
+        When the sky alert's claim ends (MJD UTC).
     state : str
         ``waiting`` for approval, ``active``, ``paused``, ``stopped`` or ``retracted``.
     fields : tuple of SkyField
@@ -83,7 +83,7 @@ class Target:
         return np.cos(np.deg2rad([one.radius for one in self.fields]))
 
     def weight(self, unit: str, ra: float, dec: float, *, mjd: float) -> float:
-        """Weight of an exposure by the field that it is centred on, 0 where the alert has no use for it."""
+        """Weight of an exposure by the field that it is centred on, 0 where the sky alert has no use for it."""
         if self.state != "active" or unit in self.excluded or not self.t0 <= mjd <= self.until:
             return 0.0
         if not (math.isfinite(ra) and math.isfinite(dec)):
@@ -105,7 +105,7 @@ def folder_of(archive: Archive, event: str) -> Path:
 
 
 def write_target(archive: Archive, target: Target) -> Path:
-    """Write what an alert wants, in place of what it wanted before.
+    """Write what a sky alert wants, in place of what it wanted before.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def write_target(archive: Archive, target: Target) -> Path:
 
 
 def read_target(path: Path) -> Target:
-    """Read what an alert wants.
+    """Read what a sky alert wants.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def damaged_targets(archive: Archive) -> list[str]:
     Returns
     -------
     list of str
-        One line a damaged file.
+        One line per damaged file.
     """
     messages = []
     for path in _files(archive):

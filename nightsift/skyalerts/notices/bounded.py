@@ -167,7 +167,7 @@ def _bounded(content: bytes, most: int, where: str) -> None:
 
 
 class _Builder:
-    """Makes elements of what the parser tells."""
+    """Makes elements of what the parser reports."""
 
     def __init__(self, where: str) -> None:
         self.root: Element | None = None

@@ -24,7 +24,7 @@ SUPEREVENT = re.compile(r"([MT]?S|E)\d{6}[a-z]{1,4}\d?")
 
 
 def of_record(record: Mapping[str, Any], form: str, where: str) -> SkyAlert:
-    """Make an alert of a notice in the form of ``igwn.gwalert``.
+    """Make a sky alert of a notice in the form of ``igwn.gwalert``.
 
     Parameters
     ----------
@@ -38,12 +38,12 @@ def of_record(record: Mapping[str, Any], form: str, where: str) -> SkyAlert:
     Returns
     -------
     SkyAlert
-        The alert.
+        The sky alert.
 
     Raises
     ------
     BadNotice
-        If something that an alert needs is missing or makes no sense.
+        If something that a sky alert needs is missing or makes no sense.
     """
     name = str(record.get("superevent_id") or "")
     kind = kind_of(record.get("alert_type"), where)

@@ -1,4 +1,4 @@
-"""Values as notices tell them: numbers, times, names, or a clear refusal."""
+"""Values in notices: numbers, times and names, or a clear refusal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def number(raw: Any, what: str, where: str) -> float:
     Parameters
     ----------
     raw : object
-        What was told.
+        The value in the notice.
     what, where : str
         What it is, and the notice, for the error.
 
@@ -55,11 +55,11 @@ def time(raw: Any, what: str, where: str, *, scale: str = "utc") -> float:
     Parameters
     ----------
     raw : object
-        What was told; without a time zone it is UTC.
+        The value in the notice; without a time zone it is UTC.
     what, where : str
         What it is, and the notice, for the error.
     scale : str, optional
-        Time scale that it is told in: ``utc``, ``tai``, ``tt``, ``tdb`` or ``gps``.
+        Time scale that it is given in: ``utc``, ``tai``, ``tt``, ``tdb`` or ``gps``.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def time(raw: Any, what: str, where: str, *, scale: str = "utc") -> float:
     if not EARLIEST < mjd < LATEST:
         raise BadNotice(where=where, what=f"{what} reads {raw!r:.60}, which lies outside 1950 to 2100")
     if scale not in SCALES:
-        raise BadNotice(where=where, what=f"{what} is told in the time scale {scale!r:.20}, which is not known")
+        raise BadNotice(where=where, what=f"{what} is given in the time scale {scale!r:.20}, which is not known")
     return to_utc(mjd, scale)
 
 
@@ -96,7 +96,7 @@ def from_base64(raw: Any, where: str) -> bytes:
     Parameters
     ----------
     raw : object
-        What was told.
+        The value in the notice.
     where : str
         The notice, for the error.
 

@@ -1,4 +1,4 @@
-"""The one type that every notice of every sender becomes."""
+"""`SkyAlert`, the one type that every notice of every sender becomes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class MapPlace:
     content : bytes
         The FITS file, empty where it is not in the notice.
     url : str
-        Its address, as it was told; nothing is fetched by reading a notice.
+        Its address, as it was given; nothing is fetched by reading a notice.
     """
 
     content: bytes = field(default=b"", repr=False)
@@ -78,9 +78,9 @@ class Coincidence:
     identity : str
         Its name there.
     delay_s : float
-        Its time after the event (s), NaN where it is not told.
+        Its time after the event (s), NaN where it is not given.
     far : float
-        False-alarm rate of the coincidence (Hz), in time and place where both are told; NaN where it is not told.
+        False-alarm rate of the coincidence (Hz), in time and place where both are given; NaN where it is not given.
     joint_map : MapPlace or None
         Their joint sky map.
     """
@@ -129,7 +129,7 @@ class SkyAlert:
     coincidence : Coincidence or None
         External event.
     pipeline : str
-        Search group, pipeline and search, where they are told.
+        Search group, pipeline and search, where they are given.
     url : str
         Page of the event.
     form : str

@@ -26,7 +26,7 @@ NOT_A_BURST = ("Def_NOT_a_GRB", "Def_Not_a_GRB")
 
 
 def of_element(root: Element, form: str, where: str) -> SkyAlert:
-    """Make an alert of a VOEvent.
+    """Make a sky alert of a VOEvent.
 
     Parameters
     ----------
@@ -40,12 +40,12 @@ def of_element(root: Element, form: str, where: str) -> SkyAlert:
     Returns
     -------
     SkyAlert
-        The alert.
+        The sky alert.
 
     Raises
     ------
     BadNotice
-        If something that an alert needs is missing or makes no sense.
+        If something that a sky alert needs is missing or makes no sense.
     """
     ivorn = root.attributes.get("ivorn", "")
     values = {one.attributes.get("name", ""): _value(one) for one in root.all("Param")}
@@ -112,7 +112,7 @@ def _of_classic(
     """A notice of GCN Classic: mission from its ivorn, ``ivo://nasa.gsfc.gcn/Fermi#GBM_Fin_Pos...``."""
     found = re.search(r"/(\w[\w.-]*)#([A-Za-z]+(?:_[A-Za-z]+)*)", ivorn)
     if found is None:
-        raise BadNotice(where=where, what=f"its ivorn {ivorn!r:.80} does not tell who sends it")
+        raise BadNotice(where=where, what=f"its ivorn {ivorn!r:.80} does not say who sends it")
     mission, subject = found[1], found[2]
     trigger = next((values[key] for key in ("TrigID", "AMON_ID", "event_id", "Event_ID", "NID") if values.get(key)), "")
     if not trigger:
@@ -137,7 +137,7 @@ def _of_classic(
 
 
 def _rate(root: Element) -> float | None:
-    """False-alarm rate in Hz; that of neutrinos is told by year."""
+    """False-alarm rate in Hz; that of neutrinos is given per year."""
     for one in root.all("Param"):
         value = notice_values.number_or_none(_value(one)) if one.attributes.get("name", "").upper() == "FAR" else None
         if value is not None:
@@ -156,7 +156,7 @@ def _region(root: Element, values: Mapping[str, str], sender: str, *, where: str
     radius = notice_values.number(size.text, "the error radius", where) if size is not None else 0.0
     unit = next((one.attributes.get("unit", "deg") for one in root.all("Position2D")), "deg")
     if unit not in ("deg", "degrees"):
-        raise BadNotice(where=where, what=f"its position is told in {unit!r:.20}, not in degrees")
+        raise BadNotice(where=where, what=f"its position is given in {unit!r:.20}, not in degrees")
     if not radius > 0.0:
         return None  # GCN writes 0, 0 with no error where there is no position
     gbm = "GBM" in sender

@@ -1,1 +1,1 @@
-"""Fields ranked for an alert, and what operators order."""
+"""Fields ranked for a sky alert, and what operators order."""

@@ -1,12 +1,8 @@
-"""Fields of tile grids in the order in which an alert wants them.
-
-How much of a sky map each field holds, and the order of fields that holds most without counting anything twice.
+"""Fields of tile grids in the order in which a sky alert wants them: each adds most to those before it.
 
 The sky is taken apart by HEALPix cells from the largest down. A cell that lies wholly inside or outside of every field
 is done; only cells on the edge of a field that hold more than `TOLERANCE` of the probability are split. What is left is
 a list of pieces, each with its probability and the fields that hold it: plain sums and unions are both read off it.
-
-Table of the fields of an alert, in the order in which they are wanted.
 """
 
 from __future__ import annotations
@@ -30,11 +26,39 @@ from nightsift.skyalerts.skymaps.skymap import Cells, SkyMap, Values
 
 TOLERANCE = 1e-6
 """Probability of a piece on the edge of a field that is no longer split: errors of a field stay near 1e-6."""
+
 DEEPEST = 20
 CELL_RADIUS = 1.07
 """Largest angle from the centre of a cell to its edge, times nside (rad): that of the cells next to the poles."""
+
 HALF_DIAGONAL = 0.7236
 """Half the diagonal of a square of the area of a cell, times nside (rad)."""
+
+_S, _I, _F, _D = pa.string(), pa.int32(), pa.float32(), pa.float64()
+_R = "nightsift.skyalerts.planning.field_ranking"
+FIELD_COLUMNS = (
+    Column("rank", _I, "", "1 for the field that is wanted first; null where it cannot be observed", _R, True),
+    Column("grid", _S, "", "tile grid", _R),
+    Column("field", _S, "", "name of the field in its grid", _R),
+    Column("units", _S, "", "units that observe it, separated by commas; empty for all", _R),
+    Column("ra", _D, "deg", "right ascension of its centre, ICRS", _R),
+    Column("dec", _D, "deg", "declination of its centre, ICRS", _R),
+    Column("probability", _D, "", "probability that the field holds the source", _R),
+    Column("gain", _D, "", "probability that it adds to the fields before it", _R, True),
+    Column("cumulative", _D, "", "probability of this field and all before it, nothing counted twice", _R, True),
+    Column("reason", _S, "", "why it cannot be observed; empty where it can", _R),
+    Column("first_mjd", _D, "d", "when it can be observed first, UTC", _R, True),
+    Column("best_mjd", _D, "d", "when it is highest, UTC", _R, True),
+    Column("altitude", _F, "deg", "altitude then", _R, True),
+    Column("hours", _F, "h", "how long it can be observed within a day", _R, True),
+    Column("moon_distance", _F, "deg", "distance from the Moon", _R, True),
+)
+
+FIELDS = schema(FIELD_COLUMNS, "alert fields")
+LOOKED_AT = 600
+"""Fields of the highest probability whose visibility is worked out; the others hold nothing worth it."""
+
+HOURS = 24.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +101,67 @@ class Coverage:
             own, value = self.pieces_of(one)
             held[own] += value
         return float(np.minimum(held, self.probability).sum())
+
+
+def rank_fields(
+    skymap: SkyMap,
+    fields: Sequence[SkyField],
+    sites: Mapping[str, Site],
+    *,
+    start: float,
+    options: SkyAlertOptions,
+    wanted: Sequence[str] = (),
+) -> pa.Table:
+    """Rank fields by the probability that each adds to those before it.
+
+    Parameters
+    ----------
+    skymap : SkyMap
+        The sky map.
+    fields : sequence of SkyField
+        Fields of one or more grids.
+    sites : mapping of str to Site
+        Where the units stand, by unit; under ``""`` for fields that name none. Without a site a field counts as
+        observable.
+    start : float
+        From when on fields are to be observed (MJD UTC).
+    options : SkyAlertOptions
+        How many fields, and what counts as observable.
+    wanted : sequence of str
+        Names of fields that stand first whatever they hold: those that operators added.
+
+    Returns
+    -------
+    pyarrow.Table
+        Schema `nightsift.skyalerts.planning.field_ranking.FIELDS`: first the fields that are wanted, best first, then
+        those that would be wanted but cannot be observed, with the reason.
+    """
+    found = coverage(skymap, fields)
+    plain = found.of_each()
+    looked_at = [int(k) for k in np.argsort(-plain, kind="stable")[:LOOKED_AT] if plain[k] > 0.0]
+    asked = [k for k, one in enumerate(fields) if one.name in wanted]
+    seen = _visibilities(fields, sorted({*looked_at, *asked}), sites, start=start, options=options)
+    allowed = np.zeros(len(fields), dtype=bool)
+    for k in looked_at:
+        allowed[k] = not seen[k] or not seen[k]["reason"]
+    order, gain = _with_asked_first(found, asked, *greedy(found, allowed, options.fields + len(asked)))
+    enough = 1 + int(np.searchsorted(np.cumsum(gain), options.probability)) if gain else 0
+    # relative to the best, so that small fields on a wide map are asked for too
+    worth = options.least * max(gain, default=0.0)
+    enough = min(enough, options.fields, sum(one >= worth for one in gain[len(asked) :]) + len(asked))
+    order = order[: max(enough, len(asked))]
+    total = 0.0
+    rows: list[dict[str, Any]] = []
+    for number, k in enumerate(order):
+        total += gain[number]
+        rows.append(
+            {"rank": number + 1, "gain": gain[number], "cumulative": min(total, 1.0), **_row(fields[k], plain[k])}
+        )
+        rows[-1] |= seen[k]
+    least = min((plain[k] for k in order), default=0.0)
+    lost = [k for k in looked_at if k not in order and seen[k] and seen[k]["reason"] and plain[k] >= least]
+    rows += [{**_row(fields[k], plain[k]), **seen[k]} for k in lost]
+    return tables.table(rows, FIELDS) if rows else FIELDS.empty_table()
 
 
 def coverage(skymap: SkyMap, fields: Sequence[SkyField]) -> Coverage:
@@ -212,95 +297,6 @@ def _packed(probability: Values, piece: Cells, field: Cells, *, part: Values, n_
     held, piece = np.unique(piece, return_inverse=True)
     order = np.lexsort((piece, field))
     return Coverage(probability[held], piece[order].astype(np.int64), field[order], part[order], n_fields)
-
-
-_S, _I, _F, _D = pa.string(), pa.int32(), pa.float32(), pa.float64()
-_R = "nightsift.skyalerts.planning.field_ranking"
-
-FIELD_COLUMNS = (
-    Column("rank", _I, "", "1 for the field that is wanted first; null where it cannot be observed", _R, True),
-    Column("grid", _S, "", "tile grid", _R),
-    Column("field", _S, "", "name of the field in its grid", _R),
-    Column("units", _S, "", "units that observe it, separated by commas; empty for all", _R),
-    Column("ra", _D, "deg", "right ascension of its centre, ICRS", _R),
-    Column("dec", _D, "deg", "declination of its centre, ICRS", _R),
-    Column("probability", _D, "", "probability that the field holds the source", _R),
-    Column("gain", _D, "", "probability that it adds to the fields before it", _R, True),
-    Column("cumulative", _D, "", "probability of this field and all before it, nothing counted twice", _R, True),
-    Column("reason", _S, "", "why it cannot be observed; empty where it can", _R),
-    Column("first_mjd", _D, "d", "when it can be observed first, UTC", _R, True),
-    Column("best_mjd", _D, "d", "when it stands highest, UTC", _R, True),
-    Column("altitude", _F, "deg", "altitude then", _R, True),
-    Column("hours", _F, "h", "how long it can be observed within a day", _R, True),
-    Column("moon_distance", _F, "deg", "distance from the Moon", _R, True),
-)
-FIELDS = schema(FIELD_COLUMNS, "alert fields")
-
-
-LOOKED_AT = 600
-"""Fields of the highest probability whose visibility is worked out; the others hold nothing worth it."""
-HOURS = 24.0
-
-
-def rank_fields(
-    skymap: SkyMap,
-    fields: Sequence[SkyField],
-    sites: Mapping[str, Site],
-    *,
-    start: float,
-    options: SkyAlertOptions,
-    wanted: Sequence[str] = (),
-) -> pa.Table:
-    """Rank fields by the probability that each adds to those before it.
-
-    Parameters
-    ----------
-    skymap : SkyMap
-        The sky map.
-    fields : sequence of SkyField
-        Fields of one or more grids.
-    sites : mapping of str to Site
-        Where the units stand, by unit; under ``""`` for fields that name none. Without a site a field counts as
-        observable.
-    start : float
-        From when on fields are to be observed (MJD UTC).
-    options : SkyAlertOptions
-        How many fields, and what counts as observable.
-    wanted : sequence of str
-        Names of fields that stand first whatever they hold: those that operators added.
-
-    Returns
-    -------
-    pyarrow.Table
-        Schema `nightsift.skyalerts.planning.field_ranking.FIELDS`: first the fields that are wanted, best first, then
-        those that would be wanted but cannot be observed, with the reason.
-    """
-    found = coverage(skymap, fields)
-    plain = found.of_each()
-    looked_at = [int(k) for k in np.argsort(-plain, kind="stable")[:LOOKED_AT] if plain[k] > 0.0]
-    asked = [k for k, one in enumerate(fields) if one.name in wanted]
-    seen = _visibilities(fields, sorted({*looked_at, *asked}), sites, start=start, options=options)
-    allowed = np.zeros(len(fields), dtype=bool)
-    for k in looked_at:
-        allowed[k] = not seen[k] or not seen[k]["reason"]
-    order, gain = _with_asked_first(found, asked, *greedy(found, allowed, options.fields + len(asked)))
-    enough = 1 + int(np.searchsorted(np.cumsum(gain), options.probability)) if gain else 0
-    # relative to the best, so that small fields on a wide map are asked for too
-    worth = options.least * max(gain, default=0.0)
-    enough = min(enough, options.fields, sum(one >= worth for one in gain[len(asked) :]) + len(asked))
-    order = order[: max(enough, len(asked))]
-    total = 0.0
-    rows: list[dict[str, Any]] = []
-    for number, k in enumerate(order):
-        total += gain[number]
-        rows.append(
-            {"rank": number + 1, "gain": gain[number], "cumulative": min(total, 1.0), **_row(fields[k], plain[k])}
-        )
-        rows[-1] |= seen[k]
-    least = min((plain[k] for k in order), default=0.0)
-    lost = [k for k in looked_at if k not in order and seen[k] and seen[k]["reason"] and plain[k] >= least]
-    rows += [{**_row(fields[k], plain[k]), **seen[k]} for k in lost]
-    return tables.table(rows, FIELDS) if rows else FIELDS.empty_table()
 
 
 def _with_asked_first(

@@ -1,9 +1,7 @@
-"""From what the archive holds of an event to the fields that are wanted: without a server, in one call.
+"""The plan of a sky alert: operators' orders, the state that follows from them, and the fields that are wanted.
 
-What operators order about an alert, and the state that follows from it.
-
-An order is a small file ``archive/alerts/<event>/orders/<time>.json``, written once: whoever gives it, by a command
-or from the Prefect UI, at the same time as others or not, nothing is overwritten and all of it can be read later.
+An order is a small file ``archive/alerts/<event>/orders/<time>.json``, written once: whoever gives it, by a command or
+from the Prefect UI, at the same time as others or not, nothing is overwritten and all of it can be read later.
 """
 
 from __future__ import annotations
@@ -68,6 +66,147 @@ class Order:
             raise ValueError(f"an order is one of {', '.join(ACTIONS)}, got {self.action!r:.40}")
         if self.action.endswith(("-field", "-unit")) != bool(self.subject):
             raise ValueError(f"the order {self.action} {'takes no' if self.subject else 'needs a'} subject")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Planned:
+    """What a sky alert wants, and why.
+
+    Attributes
+    ----------
+    alert : SkyAlert
+        What the notice that rules says.
+    skymap : SkyMap or None
+        Its sky map; None for a retraction.
+    fields : pyarrow.Table
+        Schema `nightsift.skyalerts.planning.field_ranking.FIELDS`.
+    target : Target
+        What was written for those who order exposures.
+    why : str
+        Why the sky alert is in its state.
+    """
+
+    alert: SkyAlert
+    skymap: SkyMap | None
+    fields: pa.Table
+    target: Target
+    why: str
+
+
+def make_plan(
+    survey: Survey, archive: Archive, event: str, *, fields: Sequence[SkyField], sites: Mapping[str, Site], now: float
+) -> Planned:
+    """Rank the fields of an event by all that the archive holds of it, and write what it wants.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+    archive : Archive
+        The archive.
+    event : str
+        The event.
+    fields : sequence of SkyField
+        Fields (see `fields_of`).
+    sites : mapping of str to Site
+        Where the units stand (see `sites_of`).
+    now : float
+        From when on fields are to be observed (MJD UTC).
+
+    Returns
+    -------
+    Planned
+        The plan, as it was written.
+
+    Raises
+    ------
+    NoSuchAlert, NoLocalisation, BadSkyMap, BadAlertFile
+        If there is nothing to plan by.
+    """
+    alert, notice = ruling(archive, event)
+    while True:
+        given = orders(archive, event)
+        planned = _planned(survey, archive, alert, notice=notice, fields=fields, sites=sites, now=now)
+        _write_plan(archive, planned)
+        if len(orders(archive, event)) == len(given):  # otherwise an order came while it was worked out
+            return planned
+
+
+def ruling(archive: Archive, event: str) -> tuple[SkyAlert, StoredNotice]:
+    """Return what the newest notice of an event says, and the stored notice; `NoSuchAlert` where there is none."""
+    found = notices(archive, event)
+    if not found:
+        advice = closest(event, events(archive))
+        raise NoSuchAlert(event=event, archive=str(archive.root), advice=advice)
+    return read_notice_file(found[-1].path), found[-1]
+
+
+def map_of(alert: SkyAlert, given: Path | None = None) -> SkyMap:
+    """Sky map of a sky alert: one that was given or fetched, that in the notice, or that of its error region.
+
+    Parameters
+    ----------
+    alert : SkyAlert
+        The sky alert.
+    given : Path, optional
+        File that goes before all else.
+
+    Returns
+    -------
+    SkyMap
+        The map.
+
+    Raises
+    ------
+    NoLocalisation
+        If there is none.
+    BadSkyMap
+        If it cannot be read.
+    """
+    if given is not None and given.is_file():
+        return read_skymap(given)
+    if alert.skymap is not None and alert.skymap.content:
+        return read_skymap(alert.skymap.content, f"in the notice of {alert.event}")
+    if alert.region is not None:
+        return skymap_of(alert.region)
+    what = f"its map lies at {alert.skymap.url}" if alert.skymap is not None else "the notice gives none"
+    raise NoLocalisation(event=alert.event, what=what)
+
+
+def map_path(archive: Archive, event: str, notice: StoredNotice) -> Path:
+    """Return the file, there or not, of the map that was given beside a notice or fetched."""
+    return folder_of(archive, event) / "maps" / f"{notice.digest}.fits"
+
+
+def fields_of(survey: Survey, archive: Archive, units: Sequence[str]) -> tuple[SkyField, ...]:
+    """Return the fields of a survey: its tile grids, or where it names none, those that it has templates of."""
+    if survey.alert.tilings:
+        return tuple(field for tiling in survey.alert.tilings for field in read_tiling(tiling))
+    return template_fields(archive, units)
+
+
+def sites_of(survey: Survey, units: Mapping[str, Unit]) -> dict[str, Site]:
+    """Where the units of a survey stand: at the site that their source names, or as their unit file says.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+    units : mapping of str to Unit
+        Its units.
+
+    Returns
+    -------
+    dict of str to Site
+        Site by unit; a unit of unknown latitude is left out.
+    """
+    sites = {}
+    for name, unit in units.items():
+        source = next((one for one in survey.sources if one.unit in (name, unit.file)), None)
+        site = survey.sites.get(source.site, unit.site) if source is not None else unit.site
+        if site.latitude is not None:
+            sites[name] = site
+    return sites
 
 
 def give_order(archive: Archive, event: str, action: Action, *, subject: str = "", by: str = "") -> Order:
@@ -145,7 +284,7 @@ def added_fields(given: Iterable[Order]) -> tuple[str, ...]:
 
 
 def decide(alert: SkyAlert, area: float, options: SkyAlertOptions, *, given: Iterable[Order]) -> tuple[State, str]:
-    """Decide what state an alert is in.
+    """Decide what state a sky alert is in.
 
     Parameters
     ----------
@@ -154,7 +293,7 @@ def decide(alert: SkyAlert, area: float, options: SkyAlertOptions, *, given: Ite
     area : float
         Area that holds 90 % (deg2).
     options : SkyAlertOptions
-        Which alerts are acted on without asking.
+        Which sky alerts are acted on without asking.
     given : iterable of Order
         What operators ordered.
 
@@ -182,7 +321,7 @@ def decide(alert: SkyAlert, area: float, options: SkyAlertOptions, *, given: Ite
 
 
 def needs_approval(alert: SkyAlert, area: float, options: SkyAlertOptions) -> str:
-    """Why an alert is not acted on without asking.
+    """Why a sky alert is not acted on without asking.
 
     Parameters
     ----------
@@ -191,7 +330,7 @@ def needs_approval(alert: SkyAlert, area: float, options: SkyAlertOptions) -> st
     area : float
         Area that holds 90 % (deg2).
     options : SkyAlertOptions
-        Which alerts are acted on without asking.
+        Which sky alerts are acted on without asking.
 
     Returns
     -------
@@ -209,147 +348,6 @@ def needs_approval(alert: SkyAlert, area: float, options: SkyAlertOptions) -> st
     if area > options.largest_area:
         return f"its 90 % area {area:.0f} deg2 is above {options.largest_area:.0f} deg2"
     return next(iter(alert.remarks), "") if any("not a burst" in one for one in alert.remarks) else ""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Planned:
-    """What an alert wants, and why.
-
-    Attributes
-    ----------
-    alert : SkyAlert
-        What the notice that rules says.
-    skymap : SkyMap or None
-        Its sky map; None for a retraction.
-    fields : pyarrow.Table
-        Schema `nightsift.skyalerts.planning.field_ranking.FIELDS`.
-    target : Target
-        What was written for those who order exposures.
-    why : str
-        Why the alert is in its state.
-    """
-
-    alert: SkyAlert
-    skymap: SkyMap | None
-    fields: pa.Table
-    target: Target
-    why: str
-
-
-def ruling(archive: Archive, event: str) -> tuple[SkyAlert, StoredNotice]:
-    """Return what the newest notice of an event says, and the stored notice; `NoSuchAlert` where there is none."""
-    found = notices(archive, event)
-    if not found:
-        advice = closest(event, events(archive))
-        raise NoSuchAlert(event=event, archive=str(archive.root), advice=advice)
-    return read_notice_file(found[-1].path), found[-1]
-
-
-def map_of(alert: SkyAlert, given: Path | None = None) -> SkyMap:
-    """Sky map of an alert: one that was given or fetched, that in the notice, or that of its error region.
-
-    Parameters
-    ----------
-    alert : SkyAlert
-        The alert.
-    given : Path, optional
-        File that goes before all else.
-
-    Returns
-    -------
-    SkyMap
-        The map.
-
-    Raises
-    ------
-    NoLocalisation
-        If there is none.
-    BadSkyMap
-        If it cannot be read.
-    """
-    if given is not None and given.is_file():
-        return read_skymap(given)
-    if alert.skymap is not None and alert.skymap.content:
-        return read_skymap(alert.skymap.content, f"in the notice of {alert.event}")
-    if alert.region is not None:
-        return skymap_of(alert.region)
-    what = f"its map lies at {alert.skymap.url}" if alert.skymap is not None else "the notice tells none"
-    raise NoLocalisation(event=alert.event, what=what)
-
-
-def map_path(archive: Archive, event: str, notice: StoredNotice) -> Path:
-    """Return the file, there or not, of the map that was given beside a notice or fetched."""
-    return folder_of(archive, event) / "maps" / f"{notice.digest}.fits"
-
-
-def fields_of(survey: Survey, archive: Archive, units: Sequence[str]) -> tuple[SkyField, ...]:
-    """Return the fields of a survey: its tile grids, or where it names none, those that it has templates of."""
-    if survey.alert.tilings:
-        return tuple(field for tiling in survey.alert.tilings for field in read_tiling(tiling))
-    return template_fields(archive, units)
-
-
-def sites_of(survey: Survey, units: Mapping[str, Unit]) -> dict[str, Site]:
-    """Where the units of a survey stand: at the site that their source names, or as their unit file says.
-
-    Parameters
-    ----------
-    survey : Survey
-        The survey.
-    units : mapping of str to Unit
-        Its units.
-
-    Returns
-    -------
-    dict of str to Site
-        Site by unit; a unit whose latitude nobody tells is left out.
-    """
-    sites = {}
-    for name, unit in units.items():
-        source = next((one for one in survey.sources if one.unit in (name, unit.file)), None)
-        site = survey.sites.get(source.site, unit.site) if source is not None else unit.site
-        if site.latitude is not None:
-            sites[name] = site
-    return sites
-
-
-def make_plan(
-    survey: Survey, archive: Archive, event: str, *, fields: Sequence[SkyField], sites: Mapping[str, Site], now: float
-) -> Planned:
-    """Rank the fields of an event by all that the archive holds of it, and write what it wants.
-
-    Parameters
-    ----------
-    survey : Survey
-        The survey.
-    archive : Archive
-        The archive.
-    event : str
-        The event.
-    fields : sequence of SkyField
-        Fields (see `fields_of`).
-    sites : mapping of str to Site
-        Where the units stand (see `sites_of`).
-    now : float
-        From when on fields are to be observed (MJD UTC).
-
-    Returns
-    -------
-    Planned
-        The plan, as it was written.
-
-    Raises
-    ------
-    NoSuchAlert, NoLocalisation, BadSkyMap, BadAlertFile
-        If there is nothing to plan by.
-    """
-    alert, notice = ruling(archive, event)
-    while True:
-        given = orders(archive, event)
-        planned = _planned(survey, archive, alert, notice=notice, fields=fields, sites=sites, now=now)
-        _write_plan(archive, planned)
-        if len(orders(archive, event)) == len(given):  # otherwise an order came while it was worked out
-            return planned
 
 
 def _write_plan(archive: Archive, planned: Planned) -> None:

@@ -36,12 +36,12 @@ def read_tiling(tiling: Tiling) -> tuple[SkyField, ...]:
     Raises
     ------
     BadTiling
-        If the file cannot be read, or holds no fields, one twice, or no size is told.
+        If the file cannot be read, or holds no fields, one twice, or no size is given.
     """
     path = Path(tiling.file)
     width = tiling.width or _width_beside(path)
     if not width > 0.0:
-        raise BadTiling(where=str(path), what="the size of its fields is not told: give width in [[alert.tiling]]")
+        raise BadTiling(where=str(path), what="the size of its fields is not given: give width in [[alert.tiling]]")
     fields: dict[str, SkyField] = {}
     for number, words in enumerate(_rows(path), start=1):
         try:
@@ -52,7 +52,7 @@ def read_tiling(tiling: Tiling) -> tuple[SkyField, ...]:
             raise BadTiling(where=str(path), what=f"line {number} reads {' '.join(words)[:60]!r}") from None
         name = words[0]
         if name in fields or len(fields) >= MOST_FIELDS:
-            what = f"the field {name} stands twice" if name in fields else f"it has more than {MOST_FIELDS} fields"
+            what = f"the field {name} is given twice" if name in fields else f"it has more than {MOST_FIELDS} fields"
             raise BadTiling(where=str(path), what=what)
         try:
             fields[name] = _field(name, ra % 360.0, dec, width=width, tiling=tiling)
@@ -76,7 +76,7 @@ def template_fields(archive: Archive, units: Iterable[str]) -> tuple[SkyField, .
     Returns
     -------
     tuple of SkyField
-        One a unit and field, called by both; those without coordinates are left out.
+        One per unit and field, called by both; those without coordinates are left out.
     """
     found: dict[str, SkyField] = {}
     for unit in units:
@@ -93,7 +93,7 @@ def template_fields(archive: Archive, units: Iterable[str]) -> tuple[SkyField, .
                 corners = list(zip(np.asarray(ra).tolist(), np.asarray(dec).tolist(), strict=True))
                 found[name] = polygon_field(name, corners, units=(unit,), grid="templates")
             except (FrameError, KeyError, ValueError, OSError):
-                continue  # a damaged template is found, and told, where it is used
+                continue  # a damaged template is found, and reported, where it is used
     return tuple(found.values())
 
 

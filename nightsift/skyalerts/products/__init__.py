@@ -1,1 +1,1 @@
-"""What an alert delivers: ranked candidates, a page, drafts of reports."""
+"""What a sky alert delivers: ranked candidates, a page, drafts of reports."""

@@ -1,7 +1,4 @@
-"""What the archive holds of the fields of an alert: exposures and candidates after the event, and those before it.
-
-What was observed after the event: field by field, and the sky and probability covered in all.
-"""
+"""Exposures and candidates in the fields of a sky alert, before and after the event, and the footprint observed."""
 
 from __future__ import annotations
 
@@ -25,11 +22,14 @@ from nightsift.skyalerts.planning.field_ranking import coverage
 from nightsift.skyalerts.skymaps.skymap import SKY, SkyMap
 
 _MJD_ZERO = dt.date(1858, 11, 17)
+WHOLE_SKY = 41252.96
+SAME = 0.02
+"""Degrees: exposures of centres nearer than this are one pointing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gathered:
-    """Exposures and candidates of an alert.
+    """Exposures and candidates of a sky alert.
 
     Attributes
     ----------
@@ -62,6 +62,41 @@ class Gathered:
         return self.candidates.filter(pc.less(self.candidates["mjd"], self.t0))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Footprint:
+    """What was observed.
+
+    Attributes
+    ----------
+    exposures : int
+        Reduced exposures after the event.
+    pointings : tuple of SkyField
+        Their frames, each once, as squares of the area searched.
+    area : float
+        Area of all of them, overlaps counted once (deg2).
+    probability : float or None
+        Probability of the sky map in them; None without a map.
+    depth : dict of str to (float, float)
+        Median 5-sigma limit (mag) and exposure time (s) by band.
+    first, last : float or None
+        Times of the first and last exposure (MJD UTC).
+    units : tuple of str
+        Units that observed.
+    fields : list of dict
+        One per field: name, grid, units, probability, exposures, first, last, depth, bands, observed.
+    """
+
+    exposures: int
+    pointings: tuple[SkyField, ...]
+    area: float
+    probability: float | None
+    depth: dict[str, tuple[float, float]]
+    first: float | None
+    last: float | None
+    units: tuple[str, ...]
+    fields: list[dict[str, Any]]
+
+
 def gather(
     archive: Archive,
     t0: float,
@@ -71,7 +106,7 @@ def gather(
     until: float = np.inf,
     known: Gathered | None = None,
 ) -> Gathered:
-    """Read exposures and candidates of the fields of an alert.
+    """Read exposures and candidates of the fields of a sky alert.
 
     Parameters
     ----------
@@ -91,7 +126,7 @@ def gather(
     Returns
     -------
     Gathered
-        Exposures in the state ``done`` whose frame touches a field, or that tell no place; and their candidates.
+        Exposures in the state ``done`` whose frame touches a field, or without a position; and their candidates.
 
     Raises
     ------
@@ -127,7 +162,7 @@ def touching(exposures: pa.Table, fields: Sequence[SkyField]) -> npt.NDArray[np.
     Returns
     -------
     ndarray of bool, shape (n,)
-        True where the circles around frame and field meet, and where an exposure tells no place.
+        True where the circles around frame and field meet, and where an exposure has no position.
     """
     ra, dec, area = (pc.fill_null(exposures[name], np.nan).to_numpy() for name in ("ra", "dec", "area"))
     lost = ~np.isfinite(ra + dec)
@@ -142,7 +177,7 @@ def touching(exposures: pa.Table, fields: Sequence[SkyField]) -> npt.NDArray[np.
 
 
 def _candidates(archive: Archive, exposures: pa.Table, known: Gathered | None, *, renewed: set[str]) -> pa.Table:
-    """Candidates of the exposures; those that were read before and did not change are kept."""
+    """Candidates of the exposures; those that were read before and did not change are not read again."""
     have: set[str] = set()
     if known is not None:
         have = set(known.exposures["exposure_id"].to_pylist()) - renewed
@@ -166,46 +201,6 @@ def _ledger_files(archive: Archive, since: float, until: float) -> list[Path]:
 
 def _label(mjd: float) -> str:
     return (_MJD_ZERO + dt.timedelta(days=int(mjd))).isoformat()
-
-
-WHOLE_SKY = 41252.96
-SAME = 0.02
-"""Degrees: exposures of centres nearer than this are one pointing."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Footprint:
-    """What was observed.
-
-    Attributes
-    ----------
-    exposures : int
-        Reduced exposures after the event.
-    pointings : tuple of SkyField
-        Their frames, each once, as squares of the area searched.
-    area : float
-        Area of all of them, overlaps counted once (deg2).
-    probability : float or None
-        Probability of the sky map in them; None without a map.
-    depth : dict of str to (float, float)
-        Median 5-sigma limit (mag) and exposure time (s) by band.
-    first, last : float or None
-        Times of the first and last exposure (MJD UTC).
-    units : tuple of str
-        Units that observed.
-    fields : list of dict
-        One a field: name, grid, units, probability, exposures, first, last, depth, bands, observed.
-    """
-
-    exposures: int
-    pointings: tuple[SkyField, ...]
-    area: float
-    probability: float | None
-    depth: dict[str, tuple[float, float]]
-    first: float | None
-    last: float | None
-    units: tuple[str, ...]
-    fields: list[dict[str, Any]]
 
 
 def footprint_of(

@@ -1,7 +1,4 @@
-"""The page of an alert: one HTML file that needs nothing else, with all text of others escaped.
-
-A light curve as a small SVG picture: detections with errors, limits before the event, the event itself.
-"""
+"""The page of a sky alert: one HTML file that needs nothing else, with all text of others escaped."""
 
 from __future__ import annotations
 
@@ -28,6 +25,160 @@ from nightsift.skyalerts.skymaps.skymap import SkyMap, mean_distance
 WIDTH, HEIGHT = 248.0, 84.0
 LEFT, RIGHT, TOP, BOTTOM = 34.0, 8.0, 8.0, 20.0
 POINT, LIMIT, EVENT, INK = "#0072b2", "#8a949e", "#d55e00", "#5b6671"
+TEMPLATE = "alert.html.j2"
+SHOWN = 24
+"""Candidates with stamps."""
+
+LISTED = 300
+"""Candidates in the table; beyond, it says that there are more."""
+
+DRAWN = 60
+"""Candidates in the sky map."""
+
+STATES = {
+    "waiting": "waits for approval", "active": "is active: its fields jump the queue", "paused": "is paused",
+    "stopped": "was stopped", "retracted": "was retracted",
+}  # fmt: skip
+
+
+def render_page(
+    alert: SkyAlert, target: Target, skymap: SkyMap | None, *, seen: Footprint, ranked: pa.Table,
+    detections: Mapping[str, Mapping[str, Any]], stamps: Mapping[str, Stamps],
+    problems: Sequence[str] = (), made: dt.datetime | None = None,
+) -> str:  # fmt: skip
+    """Write the page of a sky alert.
+
+    Parameters
+    ----------
+    alert : SkyAlert
+        What the notice says.
+    target : Target
+        What the sky alert wants, and its state.
+    skymap : SkyMap or None
+        Its sky map.
+    seen : Footprint
+        What was observed.
+    ranked : pyarrow.Table
+        Schema `nightsift.skyalerts.products.rank.RANKED`, best first.
+    detections : mapping of str to mapping
+        Rows of `nightsift.core.tables.CANDIDATES` by candidate.
+    stamps : mapping of str to Stamps
+        Stamps of the best detections, by candidate.
+    problems : sequence of str, optional
+        What it says besides.
+    made : datetime, optional
+        When the page was made; now by default.
+
+    Returns
+    -------
+    str
+        A complete HTML document.
+    """
+    page = page_template(TEMPLATE, "nightsift.skyalerts.products", fixed=fixed, utc=utc, percent=percent)
+    rows = ranked.slice(0, LISTED).to_pylist()
+    placed = [(row["ra"], row["dec"]) for row in rows[:DRAWN] if row["ra"] is not None]
+    observed = [one["observed"] for one in seen.fields]
+    return page.render(
+        event=alert.event,
+        warnings=warnings_of(alert, target.state),
+        grade="bad" if warnings_of(alert, target.state) else "fair" if target.state != "active" else "good",
+        sentence=sentence(target, seen, ranked),
+        facts=facts(alert, target, skymap),
+        link=alert.url if _is_web(alert.url) else "",
+        remarks=[plain(one, 300) for one in (*problems, *alert.remarks)],
+        sky=sky_figure(skymap, target.fields, observed, places=placed),
+        seen=seen,
+        t0=target.t0,
+        cards=[_card(row, detections, stamps, t0=target.t0) for row in rows[:SHOWN]],
+        rows=rows,
+        hidden=ranked.num_rows - len(rows),
+        total=ranked.num_rows,
+        sexagesimal=sexagesimal,
+        style=stylesheet(),
+        version=__version__,
+        made=(made or dt.datetime.now(dt.UTC)).strftime("%Y-%m-%d %H:%M:%S UTC"),
+    )
+
+
+def sentence(target: Target, seen: Footprint, ranked: pa.Table) -> str:
+    """The sky alert in one sentence.
+
+    Parameters
+    ----------
+    target : Target
+        What it wants.
+    seen : Footprint
+        What was observed.
+    ranked : pyarrow.Table
+        Its candidates.
+
+    Returns
+    -------
+    str
+        The sentence.
+    """
+    clean = sum(not one for one in ranked["reasons"].to_pylist())
+    covered = "" if seen.probability is None else f", {percent(seen.probability)} of the probability"
+    observed = sum(one["observed"] for one in seen.fields)
+    look = f"{observed} of {len(seen.fields)} fields observed ({seen.area:.1f} deg²{covered})"
+    number = (
+        "no candidate"
+        if not ranked.num_rows
+        else "1 candidate"
+        if ranked.num_rows == 1
+        else f"{ranked.num_rows} candidates"
+    )
+    tail = f", {clean} with nothing against {'it' if clean == 1 else 'them'}" if ranked.num_rows else ""
+    return f"The alert {STATES[target.state]}. {look}; {number}{tail}."
+
+
+def facts(alert: SkyAlert, target: Target, skymap: SkyMap | None) -> list[tuple[str, str]]:
+    """What the notice and its map say, as pairs of name and text; none is markup.
+
+    Parameters
+    ----------
+    alert : SkyAlert
+        The notice.
+    target : Target
+        What the sky alert wants.
+    skymap : SkyMap or None
+        The map.
+
+    Returns
+    -------
+    list of (str, str)
+        Those that are known.
+    """
+    found = [
+        ("Time of the event", f"{utc(target.t0, 1)} UTC"),
+        ("Notice", f"{alert.kind.replace('_', ' ')}, number {target.revision}"),
+        ("Sent", f"{utc(alert.sent)} UTC"), ("Sender", plain(alert.sender)),
+        ("Significant", {True: "yes", False: "no", None: ""}[alert.significant]), ("False alarms", rate(alert.far)),
+        ("Classes", _pairs(alert.classification)), ("Properties", _pairs(alert.properties)),
+        ("Detectors", plain(", ".join(alert.instruments))), ("Pipeline", plain(alert.pipeline)),
+    ]  # fmt: skip
+    if alert.coincidence is not None:
+        other = alert.coincidence
+        found.append(
+            (
+                "Coincident with",
+                plain(f"{other.observatory} {other.identity}, {other.delay_s:+.1f} s, {rate(other.far)}"),
+            )
+        )
+    if skymap is not None:
+        found.append(("50 % area", f"{skymap.credible_area(0.5):.1f} deg²"))
+        found.append(("90 % area", f"{skymap.credible_area(0.9):.1f} deg²"))
+        mean, deviation = mean_distance(skymap)
+        found.append(("Distance", f"{mean:.0f} ± {deviation:.0f} Mpc" if mean == mean else "not given"))
+    return [one for one in found if one[1]]
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Return a share as per cent, a dash where there is none."""
+    if value is None or value != value:
+        return "–"
+    least = 10.0**-digits
+    return f"< {least:g} %" if 0.0 < 100.0 * value < 0.5 * least else f"{100.0 * value:.{digits}f} %"
 
 
 def light_curve(points: Sequence[tuple[float, float, float]], limits: Sequence[tuple[float, float]], t0: float) -> str:
@@ -116,159 +267,6 @@ def _ticks(low: float, high: float, most: int) -> list[float]:
     return [round(k * step, 10) for k in range(first, math.floor(high / step) + 1)]
 
 
-TEMPLATE = "alert.html.j2"
-SHOWN = 24
-"""Candidates with stamps."""
-LISTED = 300
-"""Candidates in the table; beyond, it says that there are more."""
-DRAWN = 60
-"""Candidates in the sky map."""
-STATES = {
-    "waiting": "waits for approval", "active": "is active: its fields jump the queue", "paused": "is paused",
-    "stopped": "was stopped", "retracted": "was retracted",
-}  # fmt: skip
-
-
-def render_page(
-    alert: SkyAlert, target: Target, skymap: SkyMap | None, *, seen: Footprint, ranked: pa.Table,
-    detections: Mapping[str, Mapping[str, Any]], stamps: Mapping[str, Stamps],
-    problems: Sequence[str] = (), made: dt.datetime | None = None,
-) -> str:  # fmt: skip
-    """Write the page of an alert.
-
-    Parameters
-    ----------
-    alert : SkyAlert
-        What the notice says.
-    target : Target
-        What the alert wants, and its state.
-    skymap : SkyMap or None
-        Its sky map.
-    seen : Footprint
-        What was observed.
-    ranked : pyarrow.Table
-        Schema `nightsift.skyalerts.products.rank.RANKED`, best first.
-    detections : mapping of str to mapping
-        Rows of `nightsift.core.tables.CANDIDATES` by candidate.
-    stamps : mapping of str to Stamps
-        Stamps of the best detections, by candidate.
-    problems : sequence of str, optional
-        What it tells besides.
-    made : datetime, optional
-        When the page was made; now by default.
-
-    Returns
-    -------
-    str
-        A complete HTML document.
-    """
-    page = page_template(TEMPLATE, "nightsift.skyalerts.products", fixed=fixed, utc=utc, percent=percent)
-    rows = ranked.slice(0, LISTED).to_pylist()
-    placed = [(row["ra"], row["dec"]) for row in rows[:DRAWN] if row["ra"] is not None]
-    observed = [one["observed"] for one in seen.fields]
-    return page.render(
-        event=alert.event,
-        warnings=warnings_of(alert, target.state),
-        grade="bad" if warnings_of(alert, target.state) else "fair" if target.state != "active" else "good",
-        sentence=sentence(target, seen, ranked),
-        facts=facts(alert, target, skymap),
-        link=alert.url if _is_web(alert.url) else "",
-        remarks=[plain(one, 300) for one in (*problems, *alert.remarks)],
-        sky=sky_figure(skymap, target.fields, observed, places=placed),
-        seen=seen,
-        t0=target.t0,
-        cards=[_card(row, detections, stamps, t0=target.t0) for row in rows[:SHOWN]],
-        rows=rows,
-        hidden=ranked.num_rows - len(rows),
-        total=ranked.num_rows,
-        sexagesimal=sexagesimal,
-        style=stylesheet(),
-        version=__version__,
-        made=(made or dt.datetime.now(dt.UTC)).strftime("%Y-%m-%d %H:%M:%S UTC"),
-    )
-
-
-def sentence(target: Target, seen: Footprint, ranked: pa.Table) -> str:
-    """The alert in one sentence.
-
-    Parameters
-    ----------
-    target : Target
-        What it wants.
-    seen : Footprint
-        What was observed.
-    ranked : pyarrow.Table
-        Its candidates.
-
-    Returns
-    -------
-    str
-        The sentence.
-    """
-    clean = sum(not one for one in ranked["reasons"].to_pylist())
-    covered = "" if seen.probability is None else f", {percent(seen.probability)} of the probability"
-    observed = sum(one["observed"] for one in seen.fields)
-    look = f"{observed} of {len(seen.fields)} fields observed ({seen.area:.1f} deg²{covered})"
-    number = (
-        "no candidate"
-        if not ranked.num_rows
-        else "1 candidate"
-        if ranked.num_rows == 1
-        else f"{ranked.num_rows} candidates"
-    )
-    tail = f", {clean} with nothing against {'it' if clean == 1 else 'them'}" if ranked.num_rows else ""
-    return f"The alert {STATES[target.state]}. {look}; {number}{tail}."
-
-
-def facts(alert: SkyAlert, target: Target, skymap: SkyMap | None) -> list[tuple[str, str]]:
-    """What the notice and its map say, as pairs of name and text; none is markup.
-
-    Parameters
-    ----------
-    alert : SkyAlert
-        The notice.
-    target : Target
-        What the alert wants.
-    skymap : SkyMap or None
-        The map.
-
-    Returns
-    -------
-    list of (str, str)
-        Those that are known.
-    """
-    found = [
-        ("Time of the event", f"{utc(target.t0, 1)} UTC"),
-        ("Notice", f"{alert.kind.replace('_', ' ')}, number {target.revision}"),
-        ("Sent", f"{utc(alert.sent)} UTC"), ("Sender", plain(alert.sender)),
-        ("Significant", {True: "yes", False: "no", None: ""}[alert.significant]), ("False alarms", rate(alert.far)),
-        ("Classes", _pairs(alert.classification)), ("Properties", _pairs(alert.properties)),
-        ("Detectors", plain(", ".join(alert.instruments))), ("Pipeline", plain(alert.pipeline)),
-    ]  # fmt: skip
-    if alert.coincidence is not None:
-        other = alert.coincidence
-        found.append(
-            (
-                "Coincident with",
-                plain(f"{other.observatory} {other.identity}, {other.delay_s:+.1f} s, {rate(other.far)}"),
-            )
-        )
-    if skymap is not None:
-        found.append(("50 % area", f"{skymap.credible_area(0.5):.1f} deg²"))
-        found.append(("90 % area", f"{skymap.credible_area(0.9):.1f} deg²"))
-        mean, deviation = mean_distance(skymap)
-        found.append(("Distance", f"{mean:.0f} ± {deviation:.0f} Mpc" if mean == mean else "not told"))
-    return [one for one in found if one[1]]
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """Return a share as per cent, a dash where there is none."""
-    if value is None or value != value:
-        return "–"
-    least = 10.0**-digits
-    return f"< {least:g} %" if 0.0 < 100.0 * value < 0.5 * least else f"{100.0 * value:.{digits}f} %"
-
-
 def _pairs(values: Sequence[tuple[str, float]]) -> str:
     ordered = sorted(values, key=lambda one: -one[1])
     return plain(", ".join(f"{name} {percent(value, 0)}" for name, value in ordered if value >= 0.005))
@@ -295,6 +293,6 @@ def _card(
     return {
         **row, "picture": picture, "pixels": stamps[row["best_id"]].data.shape[1] if picture else 0,
         "position": sexagesimal(row["ra"], row["dec"]), "curve": light_curve(points, limits, t0),
-        "told": [one for one in row["reasons"].split("; ") if one], "flag_names": names(row["flags"]),
+        "against": [one for one in row["reasons"].split("; ") if one], "flag_names": names(row["flags"]),
         "delay": 24.0 * (row["first_mjd"] - t0),
     }  # fmt: skip

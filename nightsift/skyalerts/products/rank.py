@@ -1,9 +1,4 @@
-"""Candidates in the order in which to look at them: a product of probabilities (docs/algorithms.md, section 21).
-
-Why a candidate is ranked down, in words.
-
-Schema of the table of ranked candidates.
-"""
+"""Ranked candidates of a sky alert: a product of probabilities (docs/algorithms.md, section 21), with reasons."""
 
 from __future__ import annotations
 
@@ -17,7 +12,7 @@ import pyarrow as pa
 
 from nightsift.archive.skyalert_options import RankingOptions
 from nightsift.context.hosts import HostCatalogue, hosts_of
-from nightsift.context.known_positions import KnownPositions, Movers
+from nightsift.context.known_objects import KnownPositions, Movers
 from nightsift.core import tables
 from nightsift.core.flags import names
 from nightsift.core.tables import Column, schema
@@ -30,66 +25,19 @@ from nightsift.skyalerts.skymaps.skymap import DEG2, Cells, SkyMap, distance_den
 
 DOUBT = 0.5
 """A probability below this is a reason."""
+
 FAR = 0.2
 """A distance factor below this is a reason."""
+
 OUTSIDE = 0.99
-"""A candidate outside the region of this probability is told so."""
+"""A candidate outside the region of this probability is said to be."""
+
 _KNOWN = {"star": "known variable star", "nucleus": "known active nucleus", "mover": "minor planet"}
-
-
-def _reasons_of(ranked: pa.Table, t0: float) -> list[str]:
-    """What speaks against each candidate, separated by semicolons; empty where nothing does."""
-    wanted = (
-        "p_real", "p_static", "p_new", "known", "known_name", "known_separation", "earlier", "earlier_mjd", "misses",
-        "score", "flags", "ra", "credible_level", "distance_factor", "host_state", "host_distance", "host_distance_err",
-        "map_distance", "map_distance_std",
-    )  # fmt: skip
-    columns = [ranked[name].to_pylist() for name in wanted]
-    return ["; ".join(_reasons(dict(zip(wanted, row, strict=True)), t0)) for row in zip(*columns, strict=True)]
-
-
-def _reasons(row: dict[str, Any], t0: float) -> list[str]:
-    reasons = []
-    if row["known"]:
-        place = f" {row['known_separation']:.1f} arcsec away"
-        reasons.append(f"{_KNOWN[row['known']]} ({row['known_name']}){place}")
-    if row["earlier"]:
-        times = "once" if row["earlier"] == 1 else f"{row['earlier']} times"
-        reasons.append(f"seen {times} before the event, {_ago(t0 - row['earlier_mjd'])} before it last")
-    if row["misses"]:
-        reasons.append(f"not seen in {_count(row['misses'], 'deeper exposure')} after its first detection")
-    if row["flags"]:
-        reasons.append("flagged " + ", ".join(name.lower().replace("_", " ") for name in names(row["flags"])))
-    if row["score"] is not None and row["score"] < DOUBT:
-        reasons.append(f"real/bogus score {row['score']:.2f}")
-    if row["ra"] is None:
-        reasons.append("no sky position")
-    elif row["credible_level"] is not None and row["credible_level"] > OUTSIDE:
-        reasons.append("outside 99 % of the sky map")
-    if row["distance_factor"] < FAR and row["map_distance"] is not None:
-        there = f"the map says {row['map_distance']:.0f} ± {row['map_distance_std']:.0f} Mpc here"
-        if row["host_state"] == "host":
-            reasons.append(f"host at {row['host_distance']:.0f} ± {row['host_distance_err']:.0f} Mpc, {there}")
-        else:
-            reasons.append(f"no galaxy near it, and {there}, where the catalogue is nearly complete")
-    return reasons
-
-
-def _ago(days: float) -> str:
-    return f"{days * 24.0:.1f} h" if days < 2.0 else f"{days:.1f} d"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
 _S, _I, _F, _D = pa.string(), pa.int32(), pa.float32(), pa.float64()
 _O = "nightsift.objects.association"
 _H = "nightsift.objects.history"
 _G = "nightsift.context.hosts"
-_K = "nightsift.context.known_positions"
 _C = "nightsift.skyalerts.products.rank"
-
 RANKED_COLUMNS = (
     Column("rank", _I, "", "1 for the candidate to look at first", _C),
     Column("probability", _D, "", "that it is the counterpart, among all candidates and none of them", _C),
@@ -120,9 +68,9 @@ RANKED_COLUMNS = (
     Column("limit_mjd", _D, "d", "last exposure before the event that would have shown it and did not, UTC", _H, True),
     Column("limit_mag", _F, "mag", "5-sigma limit of that exposure", _H, True),
     Column("misses", _I, "", "deeper exposures after its first detection that do not show it", _H),
-    Column("known", _S, "", "known object at its place: star, nucleus or mover; empty for none", _K),
-    Column("known_name", _S, "", "catalogue, or designation of the minor planet", _K),
-    Column("known_separation", _F, "arcsec", "distance from it", _K, True),
+    Column("known", _S, "", "known object at its place: star, nucleus or mover; empty for none", _H),
+    Column("known_name", _S, "", "catalogue, or designation of the minor planet", _H),
+    Column("known_separation", _F, "arcsec", "distance from it", _H, True),
     Column("host_state", _S, "", "host, hostless, or unknown without a catalogue of galaxies", _G),
     Column("host_name", _S, "", "galaxy of the smallest normalised separation; empty without one", _G),
     Column("host_separation", _F, "arcsec", "distance from its centre", _G, True),
@@ -137,14 +85,13 @@ RANKED_COLUMNS = (
     Column("p_real", _D, "", "probability to be real", _O),
     Column("p_static", _D, "", "probability to be neither moving nor false, by what was seen again", _H),
     Column("p_new", _D, "", "probability that nothing real was seen there before the event", _H),
-    Column("p_unknown", _D, "", "probability to be no known object", _K),
+    Column("p_unknown", _D, "", "probability to be no known object", _H),
     Column("time_factor", _D, "", "how much more likely its time is for a counterpart than by chance", _H),
     Column("sky_factor", _D, "", "the same of its place in the sky map", _C),
     Column("distance_factor", _D, "", "the same of its host and distance", _C),
 )
+
 RANKED = schema(RANKED_COLUMNS, "ranked candidates")
-
-
 REGION = 0.9
 """Unrelated transients are taken to be spread evenly over the region that holds this probability."""
 
@@ -171,14 +118,14 @@ class Catalogues:
 def rank_candidates(
     gathered: Gathered, skymap: SkyMap | None, catalogues: Catalogues, *, options: RankingOptions
 ) -> pa.Table:
-    """Join the candidates of an alert to objects and rank them; nothing is left out.
+    """Join the candidates of a sky alert to objects and rank them; nothing is left out.
 
     Parameters
     ----------
     gathered : Gathered
         Exposures and candidates of its fields.
     skymap : SkyMap or None
-        Its sky map; without, place and distance tell nothing.
+        Its sky map; without, place and distance say nothing.
     catalogues : Catalogues
         Galaxies, variables, minor planets.
     options : RankingOptions
@@ -291,7 +238,7 @@ def distance_factor(
     cells : ndarray of int64, shape (n,)
         The cell of each.
     mean : ndarray of float64, shape (n,)
-        Mean distance along each line of sight (Mpc), NaN where the map tells none.
+        Mean distance along each line of sight (Mpc), NaN where the map has none.
     hosts : HostCatalogue or None
         The galaxies.
     options : RankingOptions
@@ -300,7 +247,7 @@ def distance_factor(
     Returns
     -------
     ndarray of float64, shape (n,)
-        Equation 21.5; 1 without galaxies, and where the map tells no distance.
+        Equation 21.5; 1 without galaxies, and where the map has no distance.
     """
     if hosts is None:
         return np.ones(ranked.num_rows)
@@ -321,3 +268,49 @@ def _moments(skymap: SkyMap, cells: Cells) -> tuple[Values, Values]:
     several, back = np.unique(cells, return_inverse=True)
     mean, deviation = distance_moments(skymap, several)
     return mean[back], deviation[back]
+
+
+def _reasons_of(ranked: pa.Table, t0: float) -> list[str]:
+    """What speaks against each candidate, separated by semicolons; empty where nothing does."""
+    wanted = (
+        "p_real", "p_static", "p_new", "known", "known_name", "known_separation", "earlier", "earlier_mjd", "misses",
+        "score", "flags", "ra", "credible_level", "distance_factor", "host_state", "host_distance", "host_distance_err",
+        "map_distance", "map_distance_std",
+    )  # fmt: skip
+    columns = [ranked[name].to_pylist() for name in wanted]
+    return ["; ".join(_reasons(dict(zip(wanted, row, strict=True)), t0)) for row in zip(*columns, strict=True)]
+
+
+def _reasons(row: dict[str, Any], t0: float) -> list[str]:
+    reasons = []
+    if row["known"]:
+        place = f" {row['known_separation']:.1f} arcsec away"
+        reasons.append(f"{_KNOWN[row['known']]} ({row['known_name']}){place}")
+    if row["earlier"]:
+        times = "once" if row["earlier"] == 1 else f"{row['earlier']} times"
+        reasons.append(f"seen {times} before the event, {_ago(t0 - row['earlier_mjd'])} before it last")
+    if row["misses"]:
+        reasons.append(f"not seen in {_count(row['misses'], 'deeper exposure')} after its first detection")
+    if row["flags"]:
+        reasons.append("flagged " + ", ".join(name.lower().replace("_", " ") for name in names(row["flags"])))
+    if row["score"] is not None and row["score"] < DOUBT:
+        reasons.append(f"real/bogus score {row['score']:.2f}")
+    if row["ra"] is None:
+        reasons.append("no sky position")
+    elif row["credible_level"] is not None and row["credible_level"] > OUTSIDE:
+        reasons.append("outside 99 % of the sky map")
+    if row["distance_factor"] < FAR and row["map_distance"] is not None:
+        there = f"the map says {row['map_distance']:.0f} ± {row['map_distance_std']:.0f} Mpc here"
+        if row["host_state"] == "host":
+            reasons.append(f"host at {row['host_distance']:.0f} ± {row['host_distance_err']:.0f} Mpc, {there}")
+        else:
+            reasons.append(f"no galaxy near it, and {there}, where the catalogue is nearly complete")
+    return reasons
+
+
+def _ago(days: float) -> str:
+    return f"{days * 24.0:.1f} h" if days < 2.0 else f"{days:.1f} d"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,9 +1,4 @@
-"""The draft of a GCN circular: plain text for people to correct, sign and send.
-
-A report of candidates in the layout of the bulk reports of the Transient Name Server; it is not sent anywhere.
-
-Times, rates and texts of others as they stand in pages, reports and circulars.
-"""
+"""Drafts for people to check and send: a GCN circular, and a report in the layout of the Transient Name Server."""
 
 from __future__ import annotations
 
@@ -23,6 +18,117 @@ from nightsift.skyalerts.products.gather import Footprint
 
 _ZERO = dt.datetime(1858, 11, 17)
 YEAR = 365.25 * 86400.0
+COLUMNS = 78
+MOST_ROWS = 20
+AB_MAGNITUDES = "1"
+MOST_POINTS = 20
+UNSET = "SET [alert.report] {}"
+"""What stands where the survey file gives no number: the server refuses it."""
+
+
+def chosen(ranked: pa.Table, options: ReportOptions) -> list[dict[str, Any]]:
+    """Candidates worth a report: placed, real, new, unknown, within the credible region, the best first.
+
+    Parameters
+    ----------
+    ranked : pyarrow.Table
+        Schema `nightsift.skyalerts.products.rank.RANKED`, best first.
+    options : ReportOptions
+        How many, and what counts.
+
+    Returns
+    -------
+    list of dict
+        Their rows.
+    """
+    found = []
+    for row in ranked.slice(0, 2000).to_pylist():
+        level = row["credible_level"]
+        real = row["p_real"] >= options.least_real and not row["flags"] and row["p_static"] >= 0.5
+        new = row["p_new"] > 0.5 and not row["known"] and row["ra"] is not None
+        if real and new and row["mag_first"] is not None and (level is None or level <= options.credible):
+            found.append(row)
+    return found[: options.most]
+
+
+def circular(
+    alert: SkyAlert, t0: float, state: str, *, seen: Footprint, rows: Sequence[Mapping[str, Any]], objects: int,
+    options: ReportOptions,
+) -> str:  # fmt: skip
+    """Write the draft of a circular.
+
+    Parameters
+    ----------
+    alert : SkyAlert
+        What the notice says.
+    t0 : float
+        Time of the event (MJD UTC).
+    state : str
+        State of the sky alert in the archive.
+    seen : Footprint
+        What was observed.
+    rows : sequence of mapping
+        Candidates to report, best first.
+    objects : int
+        Objects that were ranked.
+    options : ReportOptions
+        Who signs.
+
+    Returns
+    -------
+    str
+        Text of at most 78 columns, as far as names allow.
+    """
+    survey = plain(options.survey) or "[alert.report.survey]"
+    warnings = warnings_of(alert, state)
+    parts = ["DRAFT, not sent. Made by nightsift from its tables; to be checked by a person before anything is sent."]
+    parts += [f"*** {one} *** This event calls for no circular." for one in warnings]
+    found = f"{len(rows)} candidate{'' if len(rows) == 1 else 's'}" if rows else "no candidate"
+    subject = f"SUBJECT: {plain(alert.sender, 60)} {alert.event}: {survey} observations, {found}\n"
+    parts.append(subject)  # one line, the only place for text of the sender
+    parts.append(plain(options.authors, 2000) or "[alert.report.authors] report:")
+    parts += _observed(alert.event, survey, t0, seen=seen)
+    parts += _candidates(rows, objects)
+    parts.append(
+        "Caveats: candidates come from difference imaging; real/bogus scores are those of a neural network; "
+        "magnitudes are on the system of each unit's template, not corrected for extinction; the "
+        "coverage counts frames as squares of the area searched; host distances are from catalogues and may be "
+        "photometric. Spectroscopy and independent photometry are needed before any association is claimed."
+    )
+    text = "\n\n".join(one if "\n" in one else textwrap.fill(one, COLUMNS) for one in parts)
+    return text.replace("±", "+/-").replace("\n\n\n", "\n\n") + "\n"
+
+
+def tns_report(
+    rows: Sequence[Mapping[str, Any]], detections: Mapping[str, Mapping[str, Any]],
+    exposures: Mapping[str, Mapping[str, Any]], *, event: str, options: ReportOptions,
+) -> dict[str, Any]:  # fmt: skip
+    """Write the bulk report of astronomical transients ("AT report").
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Candidates (see `chosen`).
+    detections : mapping of str to mapping
+        Rows of `nightsift.core.tables.CANDIDATES` by candidate.
+    exposures : mapping of str to mapping
+        Rows of `nightsift.core.tables.LEDGER` by exposure.
+    event : str
+        The event.
+    options : ReportOptions
+        Numbers of groups, instruments and filters. What is not set stands in the report as a placeholder that names it.
+
+    Returns
+    -------
+    dict
+        What is to be written as JSON.
+    """
+    reports = {}
+    for number, row in enumerate(rows):
+        points = [detections[one] for one in row["candidate_ids"] if one in detections]
+        points = [one for one in points if one["mag"] is not None and math.isfinite(one["mag"])]
+        reports[str(number)] = _report(row, points, exposures, event=event, options=options)
+    return {"at_report": reports}
 
 
 def utc(mjd: float | None, digits: int = 0) -> str:
@@ -82,58 +188,6 @@ def warnings_of(alert: SkyAlert, state: str) -> list[str]:
     """Return what must be seen first, in capitals: a retraction, a test or mock event; empty for a real event."""
     warnings = ["RETRACTED"] if alert.kind == "retraction" or state == "retracted" else []
     return warnings + {"observation": [], "mock": ["MOCK EVENT"], "test": ["TEST"]}[alert.role]
-
-
-COLUMNS = 78
-MOST_ROWS = 20
-
-
-def circular(
-    alert: SkyAlert, t0: float, state: str, *, seen: Footprint, rows: Sequence[Mapping[str, Any]], objects: int,
-    options: ReportOptions,
-) -> str:  # fmt: skip
-    """Write the draft of a circular.
-
-    Parameters
-    ----------
-    alert : SkyAlert
-        What the notice says.
-    t0 : float
-        Time of the event (MJD UTC).
-    state : str
-        State of the alert in the archive.
-    seen : Footprint
-        What was observed.
-    rows : sequence of mapping
-        Candidates to be told, best first.
-    objects : int
-        Objects that were ranked.
-    options : ReportOptions
-        Who signs.
-
-    Returns
-    -------
-    str
-        Text of at most 78 columns, as far as names allow.
-    """
-    survey = plain(options.survey) or "[alert.report.survey]"
-    warnings = warnings_of(alert, state)
-    parts = ["DRAFT, not sent. Made by nightsift from its tables; to be checked by a person before anything is sent."]
-    parts += [f"*** {one} *** This event calls for no circular." for one in warnings]
-    found = f"{len(rows)} candidate{'' if len(rows) == 1 else 's'}" if rows else "no candidate"
-    subject = f"SUBJECT: {plain(alert.sender, 60)} {alert.event}: {survey} observations, {found}\n"
-    parts.append(subject)  # one line, the only place for text of the sender
-    parts.append(plain(options.authors, 2000) or "[alert.report.authors] report:")
-    parts += _observed(alert.event, survey, t0, seen=seen)
-    parts += _candidates(rows, objects)
-    parts.append(
-        "Caveats: candidates come from difference imaging; real/bogus scores are those of a neural network; "
-        "magnitudes are on the system of each unit's template, not corrected for extinction; the "
-        "coverage counts frames as squares of the area searched; host distances are from catalogues and may be "
-        "photometric. Spectroscopy and independent photometry are needed before any association is claimed."
-    )
-    text = "\n\n".join(one if "\n" in one else textwrap.fill(one, COLUMNS) for one in parts)
-    return text.replace("±", "+/-").replace("\n\n\n", "\n\n") + "\n"
 
 
 def _observed(event: str, survey: str, t0: float, *, seen: Footprint) -> list[str]:
@@ -197,69 +251,6 @@ def _before(row: Mapping[str, Any]) -> str:
 
 def _after(days: float) -> str:
     return f"{days * 24.0:.1f} h after the event" if days < 3.0 else f"{days:.1f} d after the event"
-
-
-AB_MAGNITUDES = "1"
-MOST_POINTS = 20
-UNSET = "SET [alert.report] {}"
-"""What stands where the survey file tells no number: the server refuses it."""
-
-
-def chosen(ranked: pa.Table, options: ReportOptions) -> list[dict[str, Any]]:
-    """Candidates worth a report: placed, real, new, unknown, within the credible region, the best first.
-
-    Parameters
-    ----------
-    ranked : pyarrow.Table
-        Schema `nightsift.skyalerts.products.rank.RANKED`, best first.
-    options : ReportOptions
-        How many, and what counts.
-
-    Returns
-    -------
-    list of dict
-        Their rows.
-    """
-    found = []
-    for row in ranked.slice(0, 2000).to_pylist():
-        level = row["credible_level"]
-        real = row["p_real"] >= options.least_real and not row["flags"] and row["p_static"] >= 0.5
-        new = row["p_new"] > 0.5 and not row["known"] and row["ra"] is not None
-        if real and new and row["mag_first"] is not None and (level is None or level <= options.credible):
-            found.append(row)
-    return found[: options.most]
-
-
-def tns_report(
-    rows: Sequence[Mapping[str, Any]], detections: Mapping[str, Mapping[str, Any]],
-    exposures: Mapping[str, Mapping[str, Any]], *, event: str, options: ReportOptions,
-) -> dict[str, Any]:  # fmt: skip
-    """Write the bulk report of astronomical transients ("AT report").
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        Candidates (see `chosen`).
-    detections : mapping of str to mapping
-        Rows of `nightsift.core.tables.CANDIDATES` by candidate.
-    exposures : mapping of str to mapping
-        Rows of `nightsift.core.tables.LEDGER` by exposure.
-    event : str
-        The event.
-    options : ReportOptions
-        Numbers of groups, instruments and filters. What is not set stands in the report as a placeholder that names it.
-
-    Returns
-    -------
-    dict
-        What is to be written as JSON.
-    """
-    reports = {}
-    for number, row in enumerate(rows):
-        points = [detections[one] for one in row["candidate_ids"] if one in detections]
-        points = [one for one in points if one["mag"] is not None and math.isfinite(one["mag"])]
-        reports[str(number)] = _report(row, points, exposures, event=event, options=options)
-    return {"at_report": reports}
 
 
 def _report(

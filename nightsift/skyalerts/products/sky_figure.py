@@ -1,7 +1,4 @@
-"""The sky map of an alert as a picture: credible regions, fields observed and waiting, candidates.
-
-The part of the sky that a picture of an alert shows, and its projection.
-"""
+"""The sky map of a sky alert as a picture: credible regions, fields observed and waiting, candidates."""
 
 from __future__ import annotations
 
@@ -21,8 +18,14 @@ if TYPE_CHECKING:
 
 WIDEST = 40.0
 """Largest radius of the region of 90 % (deg) that is drawn as a part of the sky; beyond it is the whole sky."""
+
 LEAST = 2.0
 """Least half width of a picture (deg)."""
+
+OBSERVED, WAITING, MARK = "#009e73", "#d55e00", "#1b222a"
+PIXELS = 420
+NUMBERED = 10
+"""Candidates that are labelled with their rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,49 @@ class Part:
         return positions_of(vectors)
 
 
+def sky_figure(
+    skymap: SkyMap | None,
+    fields: Sequence[SkyField],
+    observed: Sequence[bool],
+    *,
+    places: Sequence[tuple[float, float]],
+) -> str:
+    """Draw the sky map of a sky alert.
+
+    Parameters
+    ----------
+    skymap : SkyMap or None
+        The map.
+    fields : sequence of SkyField
+        Fields.
+    observed : sequence of bool
+        Which of them were observed.
+    places : sequence of (float, float)
+        Right ascension and declination of candidates (deg), best first.
+
+    Returns
+    -------
+    str
+        An SVG element: the part of the sky that holds the region of 90 %, or the whole sky (Mollweide); empty without a
+        map and without fields.
+    """
+    if skymap is None and not fields:
+        return ""
+    part = part_of(skymap, fields)
+    with plots._style():
+        height = 5.0 if part is None else float(np.clip(8.6 * part.height / part.width, 3.2, 7.2)) + 0.6
+        figure = plots._figure(9.2, height)
+        axis = figure.add_subplot(projection="mollweide" if part is None else None)
+        if skymap is not None:
+            _draw_map(axis, skymap, part)
+        _draw_fields(axis, fields, observed, part=part)
+        _draw_places(axis, places, part)
+        _finish(axis, part)
+        handles, labels = axis.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), handletextpad=0.5)
+        return plots._svg(figure)
+
+
 def part_of(skymap: SkyMap | None, fields: Sequence[SkyField]) -> Part | None:
     """Choose the part of the sky to draw.
 
@@ -135,55 +181,6 @@ def part_of(skymap: SkyMap | None, fields: Sequence[SkyField]) -> Part | None:
     width, height = 0.54 * (box[1] - box[0]), 0.54 * (box[3] - box[2])
     least = max(LEAST, 0.4 * max(width, height))
     return Part(float(ra[0]), float(dec[0]), max(width, least), max(height, least))
-
-
-OBSERVED, WAITING, MARK = "#009e73", "#d55e00", "#1b222a"
-PIXELS = 420
-NUMBERED = 10
-"""Candidates that are told by their rank."""
-
-
-def sky_figure(
-    skymap: SkyMap | None,
-    fields: Sequence[SkyField],
-    observed: Sequence[bool],
-    *,
-    places: Sequence[tuple[float, float]],
-) -> str:
-    """Draw the sky map of an alert.
-
-    Parameters
-    ----------
-    skymap : SkyMap or None
-        The map.
-    fields : sequence of SkyField
-        Fields.
-    observed : sequence of bool
-        Which of them were observed.
-    places : sequence of (float, float)
-        Right ascension and declination of candidates (deg), best first.
-
-    Returns
-    -------
-    str
-        An SVG element: the part of the sky that holds the region of 90 %, or the whole sky (Mollweide); empty without a
-        map and without fields.
-    """
-    if skymap is None and not fields:
-        return ""
-    part = part_of(skymap, fields)
-    with plots._style():
-        height = 5.0 if part is None else float(np.clip(8.6 * part.height / part.width, 3.2, 7.2)) + 0.6
-        figure = plots._figure(9.2, height)
-        axis = figure.add_subplot(projection="mollweide" if part is None else None)
-        if skymap is not None:
-            _draw_map(axis, skymap, part)
-        _draw_fields(axis, fields, observed, part=part)
-        _draw_places(axis, places, part)
-        _finish(axis, part)
-        handles, labels = axis.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), handletextpad=0.5)
-        return plots._svg(figure)
 
 
 def _draw_map(axis: Axes, skymap: SkyMap, part: Part | None) -> None:

@@ -1,4 +1,4 @@
-"""Write what an alert delivers into its folder of the archive."""
+"""Write the products of a sky alert into its folder of the archive."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def write_products(
     ranking: RankingOptions | None = None, report: ReportOptions | None = None, known: Gathered | None = None,
     problems: Sequence[str] = (),
 ) -> Products:  # fmt: skip
-    """Rank the candidates of an alert and write table, page, report and circular; each is there whole or not at all.
+    """Rank the candidates of a sky alert and write table, page, report and circular; each is there whole or not at all.
 
     Parameters
     ----------
@@ -70,15 +70,15 @@ def write_products(
     skymap : SkyMap or None
         Its sky map; None for a retraction.
     target : Target
-        What the alert wants: fields with their probabilities, state, revision.
+        What the sky alert wants: fields with their probabilities, state, revision.
     catalogues : Catalogues, optional
-        Galaxies, variables, minor planets; read once and kept.
+        Galaxies, variables, minor planets; read once.
     ranking, report : RankingOptions, ReportOptions, optional
         The tables ``[alert.ranking]`` and ``[alert.report]``.
     known : Gathered, optional
         What was read the last time for this event: only new files are read.
     problems : sequence of str, optional
-        What the page tells besides.
+        What the page says besides.
 
     Returns
     -------

@@ -1,23 +1,19 @@
-"""Probability on the sky as a list of HEALPix cells of any size, never rasterised.
+"""Probability on the sky as a list of HEALPix cells of any size, with distances; error regions as sky maps.
 
-Cells are kept in the order of the NESTED scheme, in which each cell is an interval of the cells of the finest level. So
+Cells stand in the order of the NESTED scheme, in which each cell is an interval of the cells of the finest level. So
 the probability of any cell, of whatever size, is a difference of two cumulative sums, and a position is found by
 bisection. Flat maps are merged back into the large cells that they were drawn from.
 
-Distances along the line of sight of a sky map, by the ansatz of Singer et al. 2016 (ApJS 226, 10; ApJL 829, L15).
-
 Along each line of sight ``n`` the distance ``r`` has the density ``p(r | n) = N r**2 exp(-(r - mu)**2 / (2 sigma**2)) /
-(sqrt(2 pi) sigma)`` (eq. 2 of the second paper) with the layers DISTMU, DISTSIGMA and DISTNORM as mu, sigma and N.
+(sqrt(2 pi) sigma)`` with the layers DISTMU, DISTSIGMA and DISTNORM as mu, sigma and N (Singer et al. 2016, ApJS 226,
+10; ApJL 829, L15, eq. 2).
 
-Error circles and ellipses as sky maps: the profile is stated, and the systematic error of the instrument is in it.
-
-A circle is a Fisher distribution on the sphere (von Mises-Fisher in three dimensions), density ``exp(kappa cos theta)``
-with ``kappa`` such that the radius holds its containment; an ellipse is a normal distribution on the plane of
-azimuthal equidistance around its centre.
-
-Fermi GBM tells statistical errors only. Connaughton et al. 2015 (ApJS 216, 32) find that its automatic positions have a
-systematic error of 3.7 deg (68 %) in 90 % of the cases and of 14 deg in 10 %: such a circle becomes a mixture of two
-Fisher distributions, each with the statistical and the systematic radius added in quadrature.
+An error circle is a Fisher distribution on the sphere (von Mises-Fisher in three dimensions), density ``exp(kappa cos
+theta)`` with ``kappa`` such that the radius holds its containment; an ellipse is a normal distribution on the plane of
+azimuthal equidistance around its centre. Fermi GBM gives statistical errors only. Connaughton et al. 2015 (ApJS 216,
+32) find that its automatic positions have a systematic error of 3.7 deg (68 %) in 90 % of the cases and of 14 deg in 10
+%: such a circle becomes a mixture of two Fisher distributions, each with the statistical and the systematic radius
+added in quadrature.
 """
 
 from __future__ import annotations
@@ -35,13 +31,21 @@ from nightsift.skyalerts.notices.skyalert import ErrorRegion
 
 Values = npt.NDArray[np.float64]
 Cells = npt.NDArray[np.int64]
-
 FINEST = 29
 """Level of the finest cells; one has 0.4 mas."""
+
 SKY = 4.0 * math.pi
 DEG2 = (180.0 / math.pi) ** 2
 SUM_TOLERANCE = 0.02
 """How far the sum of a map may be from one; it is divided by."""
+
+_GRID = 2048
+LEAST_RADIUS = 1.0 / 3600.0
+"""Degrees: a position given to better than this is taken as this good."""
+
+CELLS_A_SIGMA = 8.0
+REACH = 6.0
+"""Standard deviations out to which cells are made small."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +76,7 @@ class SkyMap:
 
     @property
     def has_distance(self) -> bool:
-        """Whether the map tells distances."""
+        """Whether the map has distances."""
         return self.distmu is not None
 
     @cached_property
@@ -251,9 +255,6 @@ def merge_equal(level: int, values: tuple[Values, ...], where: str) -> tuple[Cel
     return levels, pixels, pixels << (2 * (level - levels))
 
 
-_GRID = 2048
-
-
 def distance_density(skymap: SkyMap, cells: Cells, distance: Values, *, error: Values | float = 0.0) -> Values:
     """Density of the distance, conditional on the line of sight, for distances that have errors themselves.
 
@@ -271,7 +272,7 @@ def distance_density(skymap: SkyMap, cells: Cells, distance: Values, *, error: V
     Returns
     -------
     ndarray of float64, shape (n,)
-        ``p(r | n)``, averaged over the error (1/Mpc); NaN where the map tells no distance.
+        ``p(r | n)``, averaged over the error (1/Mpc); NaN where the map has no distance.
     """
     mu, sigma, norm = _ansatz(skymap, cells)
     variance = sigma**2 + np.asarray(error, dtype=np.float64) ** 2
@@ -297,7 +298,7 @@ def distance_moments(skymap: SkyMap, cells: Cells) -> tuple[Values, Values]:
     Returns
     -------
     mean, deviation : ndarray of float64, shape (n,)
-        In Mpc; NaN where the map tells none.
+        In Mpc; NaN where the map has none.
     """
     mu, sigma, norm = _ansatz(skymap, cells)
     mean, deviation = np.full(len(mu), np.nan), np.full(len(mu), np.nan)
@@ -348,13 +349,6 @@ def _ansatz(skymap: SkyMap, cells: Cells) -> tuple[Values, Values, Values]:
         np.where(inside, layer[np.maximum(cells, 0)], np.nan)
         for layer in (skymap.distmu, skymap.distsigma, skymap.distnorm)
     )
-
-
-LEAST_RADIUS = 1.0 / 3600.0
-"""Degrees: a position told to better than this is taken as this good."""
-CELLS_A_SIGMA = 8.0
-REACH = 6.0
-"""Standard deviations out to which cells are made small."""
 
 
 def skymap_of(region: ErrorRegion) -> SkyMap:

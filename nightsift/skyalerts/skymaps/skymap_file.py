@@ -53,7 +53,7 @@ def read_skymap(source: bytes | str | Path, where: str = "") -> SkyMap:
     from astropy.io.fits.verify import VerifyError
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is odd about the file is told by the errors below
+        warnings.simplefilter("ignore")  # what is odd about the file is reported by the errors below
         try:
             with fits.open(io.BytesIO(content), memmap=False, disable_image_compression=True) as hdus:
                 return _of_table(_table(hdus, len(content), where), where)

@@ -19,7 +19,7 @@ def rows(*states: str) -> list[dict[str, str]]:
         (("steady", "unjudged"), "No drift: 1 unit is like the nights of its calibration set; 1 not judged."),
         (("drifted",), "1 of 1 unit drifted: unit-0."),
         (("steady", "drifted", "unjudged"), "1 of 2 units drifted: unit-1; 1 not judged."),
-        (("unjudged", "unjudged"), "No unit could be judged; the table tells why."),
+        (("unjudged", "unjudged"), "No unit could be judged; the table says why."),
     ],
 )
 def test_first_sentence(states: tuple[str, ...], told: str) -> None:

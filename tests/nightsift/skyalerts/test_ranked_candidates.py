@@ -14,7 +14,7 @@ from nightsift.objects.association import associate, position_name
 from nightsift.objects.history import probability_to_stay
 from nightsift.skyalerts.products.gather import gather
 from nightsift.skyalerts.products.rank import RANKED, Catalogues, rank_again, rank_candidates
-from tests.nightsift.skyalerts.made_up_alert import T0, MadeUp, at, fields_at, fill, skymap_at
+from tests.nightsift.skyalerts.made_up_skyalert import T0, MadeUp, at, fields_at, fill, skymap_at
 
 OPTIONS = default_ranking()
 

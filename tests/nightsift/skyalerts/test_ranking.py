@@ -93,7 +93,7 @@ def test_the_grids_that_surveys_use(data_dir):
 
 @pytest.mark.parametrize(
     ("text", "why"),
-    [("", "no fields"), ("a 1 2\na 3 4\n", "stands twice"), ("a 1 2\nb x y\n", "line 2"), ("a 1 99\n", "no proper")],
+    [("", "no fields"), ("a 1 2\na 3 4\n", "given twice"), ("a 1 2\nb x y\n", "line 2"), ("a 1 99\n", "no proper")],
 )
 def test_grids_that_are_none(tmp_path, text, why):
     (tmp_path / "g.txt").write_text(text)

@@ -13,7 +13,7 @@ from nightsift.archive import ledger
 from nightsift.archive.candidates import write_candidates
 from nightsift.archive.paths import Archive
 from nightsift.context.hosts import HostCatalogue
-from nightsift.context.known_positions import KnownPositions, Movers
+from nightsift.context.known_objects import KnownPositions, Movers
 from nightsift.context.movers import movers_in_field
 from nightsift.context.orbits import Orbits
 from nightsift.core import tables
@@ -155,7 +155,7 @@ def galaxies(*placed: tuple[str, float, float, float, float]) -> HostCatalogue:
                          full["mag"], full["distance"], full["distance_err"])  # fmt: skip
 
 
-def alert_of(**changes: Any) -> SkyAlert:
+def skyalert_of(**changes: Any) -> SkyAlert:
     facts: dict[str, Any] = {
         "event": EVENT, "revision": 1, "kind": "initial", "role": "observation", "sent": T0 + 0.01, "t0": T0,
         "time_scale": "utc", "sender": "LIGO, Virgo, KAGRA", "significant": True, "far": 1e-9,

@@ -23,7 +23,16 @@ from nightsift.skyalerts.products.rank import RANKED, Catalogues
 from nightsift.skyalerts.products.reports import plain, rate, utc
 from nightsift.skyalerts.products.sky_figure import Part, part_of, sky_figure
 from nightsift.skyalerts.products.write import Products, write_products
-from tests.nightsift.skyalerts.made_up_alert import EVENT, T0, MadeUp, alert_of, fields_at, fill, skymap_at, target_of
+from tests.nightsift.skyalerts.made_up_skyalert import (
+    EVENT,
+    T0,
+    MadeUp,
+    fields_at,
+    fill,
+    skyalert_of,
+    skymap_at,
+    target_of,
+)
 
 VOID = {"meta", "img", "br", "hr", "input", "link", "path", "use", "rect", "circle"}
 HOSTILE = '<script>alert("1")</script><img src=x onerror=alert(2)>\r\nSUBJECT: forged'
@@ -71,7 +80,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[MadeUp, Catalogues]:
 @pytest.fixture(scope="module")
 def products(made: tuple[MadeUp, Catalogues]) -> Products:
     where = made[0].ra, made[0].dec
-    return write_products(made[0].archive, alert_of(), skymap_at(*where), target=target_of(*where), catalogues=made[1])
+    return write_products(
+        made[0].archive, skyalert_of(), skymap_at(*where), target=target_of(*where), catalogues=made[1]
+    )
 
 
 def test_files_are_there(products: Products) -> None:
@@ -99,7 +110,7 @@ def test_page_says_what_happened(products: Products) -> None:
 
 def test_markup_of_a_notice_stays_text(made: tuple[MadeUp, Catalogues], tmp_path: Path) -> None:
     other = Coincidence(HOSTILE, HOSTILE, 1.7, 1e-9)
-    alert = alert_of(
+    alert = skyalert_of(
         sender=HOSTILE, classification=((HOSTILE, 0.9),), properties=((HOSTILE, 1.0),), instruments=(HOSTILE,),
         url='javascript:alert("3")', pipeline=HOSTILE, remarks=(HOSTILE,), coincidence=other,
     )  # fmt: skip
@@ -129,7 +140,7 @@ def test_retraction_and_test_stand_in_large_letters(
 ) -> None:
     target = target_of(made[0].ra, made[0].dec, state)
     skymap = None if state == "retracted" else skymap_at(made[0].ra, made[0].dec)
-    found = write_products(Archive(tmp_path), alert_of(**changes), skymap, target=target)
+    found = write_products(Archive(tmp_path), skyalert_of(**changes), skymap, target=target)
     assert f'<p class="warning">{told}</p>' in checked(found.page)[0]
     assert f"*** {told} ***" in found.circular.read_text(encoding="utf-8")
 
@@ -150,7 +161,7 @@ def test_report_has_the_layout_and_names_what_is_not_set(made: tuple[MadeUp, Cat
     where = made[0].ra, made[0].dec
     target = dataclasses.replace(target_of(*where), revision=2)
     full = write_products(
-        made[0].archive, alert_of(), skymap_at(*where), target=target, catalogues=made[1], report=options
+        made[0].archive, skyalert_of(), skymap_at(*where), target=target, catalogues=made[1], report=options
     )
     text = full.report.read_text()
     assert "SET" not in text
@@ -233,6 +244,8 @@ def test_words() -> None:
 
 
 def test_facts_are_left_out_where_unknown(made: tuple[MadeUp, Catalogues]) -> None:
-    bare = dataclasses.replace(alert_of(), far=None, classification=(), properties=(), instruments=(), significant=None)
+    bare = dataclasses.replace(
+        skyalert_of(), far=None, classification=(), properties=(), instruments=(), significant=None
+    )
     told = dict(facts(bare, target_of(made[0].ra, made[0].dec), None))
     assert set(told) == {"Time of the event", "Notice", "Sent", "Sender"}
