@@ -133,18 +133,21 @@ def _draw_images(axes: Any, window: Window, pair: Pair, *, difference: Differenc
         (axes[0, 0], "Science", pair.science.data),
         (axes[0, 1], "Template on its grid", pair.template.data),
     ):
-        _image(axis, window, _mean(window, image), f"{name} (asinh)", *_limits(_mean(window, image)), asinh=True)
+        shown = _mean(window, image)
+        _image(axis, window, shown, title=f"{name} (asinh)", limits=_limits(shown), asinh=True)
     sigma = np.sqrt(np.median(window.blocks(difference.variance)))
     shown = _mean(window, np.where(difference.mask == 0, difference.data, np.float32(np.nan))) / sigma
     spread = 5.0 / window.step
-    _image(axes[0, 2], window, shown, f"Difference (± {spread:.2g} sigma of a pixel)", -spread, spread)
+    title = f"Difference (± {spread:.2g} sigma of a pixel)"
+    _image(axes[0, 2], window, shown, title=title, limits=(-spread, spread))
 
 
 def _image(
-    axis: Axes, window: Window, image: Float64, title: str, low: float, high: float, asinh: bool = False
+    axis: Axes, window: Window, image: Float64, *, title: str, limits: tuple[float, float], asinh: bool = False
 ) -> None:
     from matplotlib.colors import AsinhNorm, Normalize
 
+    low, high = limits
     width = max((high - low) / 20.0, 1e-9)
     norm = AsinhNorm(width, low, high) if asinh else Normalize(low, high)
     axis.set_facecolor("#dfe3e8")

@@ -144,7 +144,8 @@ def rank_fields(
     allowed = np.zeros(len(fields), dtype=bool)
     for k in looked_at:
         allowed[k] = not seen[k] or not seen[k]["reason"]
-    order, gain = _with_asked_first(found, asked, *greedy(found, allowed, options.fields + len(asked)))
+    order, gain = greedy(found, allowed, options.fields + len(asked))
+    order, gain = _with_asked_first(found, asked, order=order, gain=gain)
     enough = 1 + int(np.searchsorted(np.cumsum(gain), options.probability)) if gain else 0
     # relative to the best, so that small fields on a wide map are asked for too
     worth = options.least * max(gain, default=0.0)
@@ -300,7 +301,7 @@ def _packed(probability: Values, piece: Cells, field: Cells, *, part: Values, n_
 
 
 def _with_asked_first(
-    found: Any, asked: list[int], order: list[int], gain: list[float]
+    found: Coverage, asked: list[int], *, order: list[int], gain: list[float]
 ) -> tuple[list[int], list[float]]:
     """Put the fields that were asked for before the others, and work out again what each adds."""
     if not asked:
