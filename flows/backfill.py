@@ -14,7 +14,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.campaign_launch import Row, RunOptions, launch_here, launch_through_workers, workers_wait
+from flows.campaign_launch import Row, RunOptions, launch_here, launch_through_workers, uses_workers
 from flows.campaign_plan import Draft, Request, begin, draft
 from flows.tracking import recorded
 from nightsift.archive.paths import Archive
@@ -87,7 +87,7 @@ class BackfillSummary:
 def backfill(
     survey: Survey | str | Path,
     request: Request,
-    how: RunOptions | None = None,
+    options: RunOptions | None = None,
     *,
     plan: Draft | None = None,
     progress: Progress | None = None,
@@ -101,8 +101,8 @@ def backfill(
         The survey, or its file.
     request : Request
         What is wanted.
-    how : How, optional
-        How it is run; by the runner of the survey when None.
+    options : RunOptions, optional
+        Options of the run; by the runner of the survey when None.
     plan : Draft, optional
         The plan, where it was made already.
     progress : callable, optional
@@ -121,7 +121,7 @@ def backfill(
         If request, survey, unit files or models are wrong, or exposures would be replaced without being asked to.
     """
     survey = survey if isinstance(survey, Survey) else load_survey(survey)
-    how = how or RunOptions(survey.runner)
+    options = options or RunOptions(survey.runner)
     plan = plan or draft(survey, request)
     if plan.other_recipe and not (request.version or request.in_place or request.keep):
         raise ConfigurationError(
@@ -131,29 +131,29 @@ def backfill(
             advice="--version NAME makes a new version beside them, --in-place replaces them, --keep leaves them",
         )  # fmt: skip
     begin(survey, plan)
-    given = (survey, plan.campaign, how, plan.problems, progress)
+    given = (survey, plan.campaign, options, plan.problems, progress)
     return recorded(campaign_flow, plan.campaign.name, *given, track=track)
 
 
 def _run(
     survey: Survey,
     campaign: Campaign,
-    how: RunOptions,
+    options: RunOptions,
     problems: Sequence[str],
     progress: Progress | None,
     tracked: bool,
 ) -> BackfillSummary:
     began, home = time.monotonic(), Archive(survey.archive)
     rows = {row["chunk"]: row for row in chunk_ledger.read(home, campaign.name).to_pylist() if row["kind"] == "reduce"}
-    todo = [row for row in rows.values() if _is_open(row, how.retry_failed)]
+    todo = [row for row in rows.values() if _is_open(row, options.retry_failed)]
     nights: dict[str, list[int]] = {}
     for row in rows.values():
         nights.setdefault(row["night"], []).append(row["chunk"])
-    told, meter = list(problems), _Meter(rows, todo)
+    all_problems, meter = list(problems), _Meter(rows, todo)
     run_logger().info("campaign %s: %d chunks, %d to do", campaign.name, len(rows), len(todo))
-    through_workers = tracked and workers_wait(how)
+    through_workers = tracked and uses_workers(options)
     launch = launch_through_workers if through_workers else launch_here
-    for row in launch(home, campaign, todo, how, tracked, told):
+    for row in launch(home, campaign, todo, options, tracked, all_problems):
         rows[row["chunk"]] = row
         meter.count(row)
         if progress is not None:
@@ -164,17 +164,24 @@ def _run(
             campaign,
             of_night=[rows[number] for number in nights[row["night"]]],
             tracked=tracked,
-            problems=told,
+            problems=all_problems,
         )
         if meter.hopeless >= HOPELESS:
-            told.append(
+            all_problems.append(
                 f"stopped: nothing succeeded in {HOPELESS} chunks in a row; the last one says: {row['message']}"
             )
             break
     for numbers in nights.values():
-        _finish(home, survey, campaign, of_night=[rows[number] for number in numbers], tracked=tracked, problems=told)
+        _finish(
+            home,
+            survey,
+            campaign,
+            of_night=[rows[number] for number in numbers],
+            tracked=tracked,
+            problems=all_problems,
+        )
     final = tuple(chunk_ledger.read(home, campaign.name).to_pylist())
-    return BackfillSummary(campaign, final, tuple(told), time.monotonic() - began)
+    return BackfillSummary(campaign, final, tuple(all_problems), time.monotonic() - began)
 
 
 campaign_flow = flow(name="backfill", persist_result=False, validate_parameters=False)(_run)

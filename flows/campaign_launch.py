@@ -44,7 +44,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a campaign is run.
+    """Options of a run of a campaign.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class RunOptions:
 
 
 def launch_here(
-    home: Archive, campaign: Campaign, todo: Sequence[Row], how: RunOptions, tracked: bool, problems: list[str]
+    home: Archive, campaign: Campaign, todo: Sequence[Row], options: RunOptions, tracked: bool, problems: list[str]
 ) -> Iterator[Row]:
     """Run chunks from this process, by its runner; one whose process died is begun again, and its killer given up.
 
@@ -77,8 +77,8 @@ def launch_here(
         The campaign.
     todo : sequence of dict
         Rows of the chunks to run.
-    how : How
-        How they are run.
+    options : RunOptions
+        Options of the run.
     tracked : bool
         Whether each is a task run of Prefect.
     problems : list of str
@@ -95,10 +95,10 @@ def launch_here(
         If code, options or model are not those of the campaign.
     """
     rows = {row["chunk"]: row for row in todo}
-    calls = [_parameters(home, campaign, row, how=how) for row in todo]
+    calls = [_parameters(home, campaign, row, options=options) for row in todo]
     while calls:
         again, elsewhere = [], []
-        for ended in run_all(reduce_batch, calls, how.runner, tracked=tracked):
+        for ended in run_all(reduce_batch, calls, options.runner, tracked=tracked):
             row = rows[ended.call["chunk"]]
             if ended.error is None and ended.result["state"] == "elsewhere":
                 elsewhere.append(row)
@@ -110,18 +110,18 @@ def launch_here(
                 again.append(row)
             else:
                 yield _failed(home, row, str(ended.error) or type(ended.error).__name__, problems=problems)
-        calls = [_parameters(home, campaign, chunk_ledger.read_one(home, row), how=how) for row in again]
+        calls = [_parameters(home, campaign, chunk_ledger.read_one(home, row), options=options) for row in again]
         for row in elsewhere:
             while claim_name(campaign.name, row["chunk"]) in {claim.exposure_id for claim in claims_held(home)}:
                 time.sleep(POLL_SECONDS)
-            calls.append(_parameters(home, campaign, row, how=how))
+            calls.append(_parameters(home, campaign, row, options=options))
 
 
-def _parameters(home: Archive, campaign: Campaign, row: Row, *, how: RunOptions) -> dict[str, Any]:
+def _parameters(home: Archive, campaign: Campaign, row: Row, *, options: RunOptions) -> dict[str, Any]:
     return {
         "archive": str(home.home), "campaign": campaign.name, "chunk": row["chunk"],
-        "label": chunk_ledger.label_of(row), "attempt": row["attempt"], "during_night": how.during_night,
-        "workers": how.runner.workers,
+        "label": chunk_ledger.label_of(row), "attempt": row["attempt"], "during_night": options.during_night,
+        "workers": options.runner.workers,
     }  # fmt: skip
 
 
@@ -188,13 +188,13 @@ def lower_priority(nice: int = 10) -> None:
         os.setpriority(os.PRIO_PROCESS, 0, max(nice, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
-def workers_wait(how: RunOptions) -> bool:
+def uses_workers(options: RunOptions) -> bool:
     """Whether chunks are handed to workers of the Prefect server that this run is tracked by.
 
     Parameters
     ----------
-    how : How
-        How the campaign is run.
+    options : RunOptions
+        Options of the run.
 
     Returns
     -------
@@ -206,13 +206,13 @@ def workers_wait(how: RunOptions) -> bool:
     ConfigurationError
         If it was asked for and there is no deployment.
     """
-    if how.through_workers is False:
+    if options.through_workers is False:
         return False
     with get_client(sync_client=True) as client:
         try:
             deployment = client.read_deployment_by_name(DEPLOYMENT)
         except ObjectNotFound:
-            if how.through_workers:
+            if options.through_workers:
                 raise ConfigurationError(
                     file="nightsift backfill", table="command line", key="--through-workers",
                     what=f"the Prefect server has no deployment {DEPLOYMENT}",
@@ -221,9 +221,9 @@ def workers_wait(how: RunOptions) -> bool:
             return False
         pool = deployment.work_pool_name
         online = not pool or any(one.status.value == "ONLINE" for one in client.read_workers_for_work_pool(pool))
-    if how.through_workers and not online:
+    if options.through_workers and not online:
         run_logger().warning("no worker of the pool '%s' is online yet: chunks wait for one", pool)
-    return bool(how.through_workers or online)
+    return bool(options.through_workers or online)
 
 
 @dataclass(slots=True)
@@ -237,7 +237,7 @@ class _Launched:
 
 
 def launch_through_workers(
-    home: Archive, campaign: Campaign, todo: Sequence[Row], how: RunOptions, tracked: bool, problems: list[str]
+    home: Archive, campaign: Campaign, todo: Sequence[Row], options: RunOptions, tracked: bool, problems: list[str]
 ) -> Iterator[Row]:
     """Hand chunks to workers, never more than may run at the same time, and watch the ledger of the campaign.
 
@@ -252,8 +252,8 @@ def launch_through_workers(
         The campaign.
     todo : sequence of dict
         Rows of the chunks to run.
-    how : How
-        How they are run.
+    options : RunOptions
+        Options of the run.
     tracked : bool
         True.
     problems : list of str
@@ -267,8 +267,8 @@ def launch_through_workers(
     waiting, under_way = list(reversed(todo)), list[_Launched]()
     with get_client(sync_client=True) as client:
         while waiting or under_way:
-            while waiting and len(under_way) < how.runner.workers:
-                under_way.append(_launch(home, campaign, waiting.pop(), how=how))
+            while waiting and len(under_way) < options.runner.workers:
+                under_way.append(_launch(home, campaign, waiting.pop(), options=options))
             time.sleep(POLL_SECONDS)
             held = {claim.exposure_id for claim in claims_held(home)}
             for one in list(under_way):
@@ -284,13 +284,13 @@ def launch_through_workers(
                     if died:
                         note_death(home, campaign.name, now["chunk"])
                         run_logger().warning("%s: its process died; it is begun again", chunk_ledger.label_of(now))
-                        under_way.append(_launch(home, campaign, now, how=how, tries=one.tries + 1))
+                        under_way.append(_launch(home, campaign, now, options=options, tries=one.tries + 1))
                     else:
                         yield _failed(home, now, fate, problems=problems)
 
 
-def _launch(home: Archive, campaign: Campaign, row: Row, *, how: RunOptions, tries: int = 0) -> _Launched:
-    parameters = _parameters(home, campaign, row, how=how)
+def _launch(home: Archive, campaign: Campaign, row: Row, *, options: RunOptions, tries: int = 0) -> _Launched:
+    parameters = _parameters(home, campaign, row, options=options)
     run = run_deployment(
         DEPLOYMENT, parameters=parameters, timeout=0, as_subflow=False, flow_run_name=parameters["label"],
         idempotency_key=f"{campaign.name}/{row['chunk']}/{row['attempt']}/{tries}", tags=[campaign.name],

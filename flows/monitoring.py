@@ -198,9 +198,9 @@ def _find_reference(archive: Archive, one: Watched, asked: tuple[str, str] | Non
         chosen = [night for night in scored if asked[0] <= night <= asked[1]]
         if len(chosen) < LEAST_NIGHTS:
             raise TooFewNights(found=len(chosen), needed=LEAST_NIGHTS, unit=name)
-        one.known = name_reference.fn(archive, one.unit, one.model, chosen)
+        one.known = name_reference(archive, one.unit, one.model, chosen)
     elif len(scored) >= NIGHTS:
-        one.known = name_reference.fn(archive, one.unit, one.model, scored[:NIGHTS])
+        one.known = name_reference(archive, one.unit, one.model, scored[:NIGHTS])
     else:
         one.why = f"no calibration set yet: {len(scored)} nights scored by {one.model}, {NIGHTS} needed"
 
@@ -291,14 +291,14 @@ def _judge_all(
     archive: Archive, present: Sequence[Watched], now: str, *, prior: Mapping[str, Prior], key: str, rate: float
 ) -> dict[str, dict[str, Any]]:
     """Judge a night of all units together; write and return the rows of those that were asked for."""
-    told = {one.unit.name: _judge(archive, one, now, prior=prior) for one in present}
-    judged = [verdict for verdict, _ in told.values() if verdict is not None]
+    verdicts = {one.unit.name: _judge(archive, one, now, prior=prior) for one in present}
+    judged = [verdict for verdict, _ in verdicts.values() if verdict is not None]
     final = {verdict.unit: verdict for verdict in judge_night(judged, rate)}
     made = {}
     for one in present:
         if not one.asked or one.is_calibration(now):
             continue  # the rows of a calibration night were written when the set was learnt
-        verdict, why = final.get(one.unit.name), told[one.unit.name][1]
+        verdict, why = final.get(one.unit.name), verdicts[one.unit.name][1]
         state = "unjudged" if verdict is None or not np.isfinite(verdict.p) else "steady"
         if verdict is not None and np.isfinite(verdict.clouds):
             state, why = "weather", f"no exposure was clear: {verdict.clouds:.1f} mag of extinction at least"

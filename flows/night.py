@@ -1,7 +1,4 @@
-"""A night: find the exposures of each unit, reduce each, finish the night, report. What happens, in order.
-
-Rows of exposures whose task could not write one itself: its process died or was killed, or the disk is full.
-"""
+"""A night: find the exposures of each unit, reduce each, finish the night, report. What happens, in order."""
 
 from __future__ import annotations
 
@@ -34,57 +31,6 @@ from tasks.reduce import reduce_exposure
 from tasks.references import keep_model
 from tasks.retry import run_logger
 
-
-def record_lost(archive: Archive, ended: Outcome, units: Mapping[str, Unit], *, problems: list[str]) -> dict[str, Any]:
-    """Write the row of a lost exposure; where even that fails, the run says so and the next run tries it again.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    ended : Ended
-        A call of `tasks.reduce.reduce_exposure` that ended with an error.
-    units : mapping of str to Unit
-        Units by name.
-    problems : list of str
-        What went wrong outside of any exposure; added to.
-
-    Returns
-    -------
-    dict
-        The row.
-    """
-    row = _row(archive, ended, units)
-    with ExitStack() as stack:
-        try:
-            # the claim of the process that is no more is taken over, so that nobody begins between its end and its row
-            stack.enter_context(claimed(archive, row["exposure_id"]))
-            ledger.record(archive, row)
-        except UnderWayElsewhere as error:
-            run_logger().warning("%s: %s", row["url"], error)
-        except (NightsiftError, OSError) as error:
-            run_logger().error("%s: %s", row["url"], error)
-            problems.append(f"{row['url']} failed and could not be recorded: {error}")
-    return row
-
-
-def _row(archive: Archive, ended: Outcome, units: Mapping[str, Unit]) -> dict[str, Any]:
-    assert isinstance(ended.error, Exception)
-    unit = next(one.name for one in units.values() if ended.call["unit"] in (one.name, one.file))
-    row = opening_row(unit, ended.call["night"], ended.call["url"])
-    # What hung its reader or killed it is not read again here: its claim tells which exposure it is.
-    left = [one.exposure_id for one in claims_of(archive, ended.pid) if one.kind == "exposure"] if ended.pid else []
-    if left:
-        row["exposure_id"] = left[0]
-    elif not isinstance(ended.error, TimedOut | ProcessDied):
-        try:
-            row["checksum"] = checksum(row["url"])
-            row["exposure_id"] = exposure_identity(unit, row["checksum"])
-        except NightsiftError as error:
-            run_logger().debug("%s", error)
-    return closing_columns({**row, **verdict_on(ended.error)}, {}, 0.0, provenance_key="")
-
-
 Progress = Callable[[Mapping[str, Any], int], None]
 """Called with the ledger row of each exposure that ended, and the number of exposures to reduce."""
 
@@ -93,6 +39,7 @@ def night(
     survey: Survey | str | Path,
     night: str | None = None,
     units: Sequence[str] | None = None,
+    *,
     runner: Runner | None = None,
     redo: bool = False,
     progress: Progress | None = None,
@@ -129,7 +76,9 @@ def night(
     """
     survey = survey if isinstance(survey, Survey) else load_survey(survey)
     plan = (survey, night, tuple(units or ()), runner or survey.runner, redo, progress)
-    for unit in survey.load_units(units or ()).values():  # what is misconfigured is told before anything is started
+    for unit in survey.load_units(
+        units or ()
+    ).values():  # a wrong configuration ends the run before anything is started
         model_of(unit)
     return recorded(nightly, f"{survey.name} {night or 'all nights'}", *plan, track=track)
 
@@ -184,7 +133,7 @@ nightly = flow(name="night", persist_result=False, validate_parameters=False)(_n
 
 
 def forecast(found: Sequence[Exposure], todo: Mapping[Exposure, Work]) -> str:
-    """Say what a run would do.
+    """Return the work of a run in one sentence.
 
     Parameters
     ----------
@@ -203,7 +152,7 @@ def forecast(found: Sequence[Exposure], todo: Mapping[Exposure, Work]) -> str:
 
 
 def look(survey: Survey, night: str | None = None, units: Sequence[str] = ()) -> tuple[str, list[str]]:
-    """Say what a night would do; nothing is done.
+    """Return the work of a night in one sentence; nothing is done.
 
     Parameters
     ----------
@@ -232,8 +181,60 @@ def look(survey: Survey, night: str | None = None, units: Sequence[str] = ()) ->
     return forecast(found, pending(found, loaded, models, archive=Archive(survey.archive))), problems
 
 
+def record_lost(archive: Archive, ended: Outcome, units: Mapping[str, Unit], *, problems: list[str]) -> dict[str, Any]:
+    """Record an exposure whose task could not write its row: its process died or was killed, or the disk is full.
+
+    Where even that fails, the problem is added to those of the run, and the next run tries the exposure again.
+
+    Parameters
+    ----------
+    archive : Archive
+        The archive.
+    ended : Outcome
+        A call of `tasks.reduce.reduce_exposure` that ended with an error.
+    units : mapping of str to Unit
+        Units by name.
+    problems : list of str
+        What went wrong outside of any exposure; added to.
+
+    Returns
+    -------
+    dict
+        The row.
+    """
+    row = _lost_row(archive, ended, units)
+    with ExitStack() as stack:
+        try:
+            # the claim of the process that is no more is taken over, so that nobody begins between its end and its row
+            stack.enter_context(claimed(archive, row["exposure_id"]))
+            ledger.record(archive, row)
+        except UnderWayElsewhere as error:
+            run_logger().warning("%s: %s", row["url"], error)
+        except (NightsiftError, OSError) as error:
+            run_logger().error("%s: %s", row["url"], error)
+            problems.append(f"{row['url']} failed and could not be recorded: {error}")
+    return row
+
+
+def _lost_row(archive: Archive, ended: Outcome, units: Mapping[str, Unit]) -> dict[str, Any]:
+    assert isinstance(ended.error, Exception)
+    unit = next(one.name for one in units.values() if ended.call["unit"] in (one.name, one.file))
+    row = opening_row(unit, ended.call["night"], ended.call["url"])
+    # What hung its reader or killed it is not read again here: its claim tells which exposure it is.
+    left = [one.exposure_id for one in claims_of(archive, ended.pid) if one.kind == "exposure"] if ended.pid else []
+    if left:
+        row["exposure_id"] = left[0]
+    elif not isinstance(ended.error, TimedOut | ProcessDied):
+        try:
+            row["checksum"] = checksum(row["url"])
+            row["exposure_id"] = exposure_identity(unit, row["checksum"])
+        except NightsiftError as error:
+            run_logger().debug("%s", error)
+    return closing_columns({**row, **verdict_on(ended.error)}, {}, 0.0, provenance_key="")
+
+
 def _keep_models(archive: Archive, units: Sequence[Unit], problems: list[str]) -> None:
-    """Copy what scored this night into the archive: selection functions need it when it is replaced."""
+    """Copy the models that scored a night into the archive: selection functions need them when they are replaced."""
     for unit in units:
         try:
             keep_model(archive, unit, model_of(unit))

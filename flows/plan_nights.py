@@ -56,15 +56,15 @@ def plan(survey: Survey, file: str, days: int = 3, *, now: datetime | None = Non
     NotDeployed
         If the server has no deployment of nights.
     """
-    now, told = now or datetime.now(UTC), []
+    now, planned = now or datetime.now(UTC), []
     with get_client(sync_client=True) as client:
         for site in sorted({source.site for source in survey.sources if source.site}):
             for moment in _moments(survey, site, now, days=days):
                 run = _schedule(client, survey, file, site=site, moment=moment, now=now)
                 local = (run.expected_start_time or moment).astimezone(survey.sites[site].zone)
-                told.append(f"{site} {local:%Y-%m-%d %H:%M %Z}: {run.state_name or 'planned'}")
-    run_logger().info("nights planned: %s", "; ".join(told) or "none: no source names a site")
-    return told
+                planned.append(f"{site} {local:%Y-%m-%d %H:%M %Z}: {run.state_name or 'planned'}")
+    run_logger().info("nights planned: %s", "; ".join(planned) or "none: no source names a site")
+    return planned
 
 
 def _moments(survey: Survey, site: str, now: datetime, *, days: int) -> list[datetime]:

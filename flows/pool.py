@@ -1,15 +1,9 @@
-"""Worker processes that stay warm: each takes one call after the other, and one that hangs is killed, alone.
+"""Calls of a task spread over processes: in this one, over worker processes that stay warm, or over Dask.
 
 A pool of the standard library loses all that is under way when one process dies, and cannot stop a call that hangs in
 C code, which no thread can. Here each process has a pipe of its own: the parent knows which call it works on and since
 when, kills the one that has run over its time, and starts a fresh one. A call whose process died is tried once more,
 with nothing beside it, so that the one that kills is found and given up, and all others are done.
-
-How exposures are spread over processes: in this one, over warm ones beside it, or over Dask.
-
-One loop serves all: at most a few calls are under way, and each that ends makes room for the next. A process that
-dies (killed, out of memory) costs only its own call, which is tried once more alone; a call that takes too long is
-stopped with its process (`flows.pool`).
 """
 
 from __future__ import annotations
@@ -48,9 +42,17 @@ Call = Mapping[str, Any]
 """Arguments of one task, plain values."""
 
 
+class _Future(Protocol):
+    def result(self) -> Any: ...
+    def add_done_callback(self, fn: Callable[[Any], None], /) -> None: ...
+
+
+Submit = Callable[[Call], _Future]
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one call ended.
+    """Result or error of one call.
 
     Attributes
     ----------
@@ -96,7 +98,9 @@ class Workers:
         of this name may be set anew where processes serve several flow runs: it holds for calls begun after that.
     """
 
-    def __init__(self, task: Task[..., Any], number: int, timeout: float | None = None, tracked: bool = False) -> None:
+    def __init__(
+        self, task: Task[..., Any], number: int, *, timeout: float | None = None, tracked: bool = False
+    ) -> None:
         self._task, self._number, self._timeout, self.tracked = task, number, timeout, tracked
         self._workers: list[_Worker] = []
         self._waiting: deque[Call] = deque()
@@ -136,15 +140,15 @@ class Workers:
         self._dispatch()
 
     def free(self) -> int:
-        """Calls that can be handed in now and start at once."""
+        """Number of calls that would start at once."""
         return 0 if self._died or self._again else self._number - self.under_way()
 
     def under_way(self) -> int:
-        """Calls handed in whose end was not told yet."""
+        """Number of calls handed in that have not ended."""
         return sum(one.call is not None for one in self._workers) + len(self._waiting) + len(self._died)
 
     def pids(self) -> list[int]:
-        """Numbers of the processes that live."""
+        """Identities of the living processes."""
         return [one.process.pid or 0 for one in self._workers]
 
     def collect(self, seconds: float | None = None) -> list[Outcome]:
@@ -157,7 +161,7 @@ class Workers:
 
         Returns
         -------
-        list of Ended
+        list of Outcome
             Calls that have ended; empty where none did in time.
         """
         until = float("inf") if seconds is None else time.monotonic() + seconds
@@ -168,7 +172,7 @@ class Workers:
             left = None if first == float("inf") else max(first - time.monotonic(), 0.0)
             pipes = {one.pipe: one for one in self._workers}
             for pipe in wait(list(pipes), left) if pipes else ():
-                ended += self._heard(pipes[pipe])  # type: ignore[index]
+                ended += self._receive(pipes[pipe])  # type: ignore[index]
             ended += self._out_of_time()
             if not pipes and left:
                 time.sleep(left)
@@ -194,7 +198,7 @@ class Workers:
         job, worker.task_run_id = job_of(self._task, call, self.tracked)
         worker.call = call
         worker.deadline = self._deadline(worker.ready)
-        with suppress(BrokenPipeError, ConnectionResetError):  # it died while it was idle: told by its pipe
+        with suppress(BrokenPipeError, ConnectionResetError):  # it died while it was idle: its pipe will say so
             worker.pipe.send(job)
 
     def _deadline(self, ready: bool) -> float:
@@ -213,12 +217,12 @@ class Workers:
         self._workers.append(worker)
         return worker
 
-    def _heard(self, worker: _Worker) -> list[Outcome]:
-        """A message of a process: that it is ready, how its call ended, or that it is no more."""
+    def _receive(self, worker: _Worker) -> list[Outcome]:
+        """Take one message of a process: it is ready, its call has ended, or it has died."""
         try:
             kind, value = worker.pipe.recv()
         except (EOFError, ConnectionResetError):
-            return self._buried(worker)
+            return self._handle_death(worker)
         call, pid = worker.call, worker.process.pid or 0
         if kind == "ready" or call is None:
             worker.ready = True
@@ -229,17 +233,19 @@ class Workers:
         self._again.discard(id(call))
         return [Outcome(call, result=value, pid=pid) if kind == "result" else Outcome(call, error=value, pid=pid)]
 
-    def _buried(self, worker: _Worker) -> list[Outcome]:
+    def _handle_death(self, worker: _Worker) -> list[Outcome]:
         self._remove(worker)
         call = worker.call
         if call is None:
             return []
         if id(call) not in self._again:
             self._died.append(call)
-            _tell(worker.task_run_id, Crashed(message="its process died; it is tried again in a process of its own"))
+            _set_task_state(
+                worker.task_run_id, Crashed(message="its process died; it is tried again in a process of its own")
+            )
             return []
         self._again.discard(id(call))
-        _tell(worker.task_run_id, Crashed(message="its process died a second time, with nothing beside it"))
+        _set_task_state(worker.task_run_id, Crashed(message="its process died a second time, with nothing beside it"))
         error = ProcessDied(deaths=2)  # among others, and alone
         return [Outcome(call, error=error, pid=worker.process.pid or 0)]
 
@@ -251,7 +257,7 @@ class Workers:
             self._remove(worker)
             self._again.discard(id(call))
             error = TimedOut(label=str(call.get("label", "this call")), seconds=self._timeout or 0.0)
-            _tell(worker.task_run_id, Failed(name="TimedOut", message=str(error)))
+            _set_task_state(worker.task_run_id, Failed(name="TimedOut", message=str(error)))
             ended.append(Outcome(call, error=error, pid=pid))
         return ended
 
@@ -267,8 +273,8 @@ def _kill(worker: _Worker) -> None:
     worker.process.join(STOP_SECONDS)  # one that hangs in the kernel (a dead file server) is left to it
 
 
-def _tell(task_run_id: UUID | None, state: State[Any]) -> None:
-    """A killed process cannot tell the server that its task run is over, which would show as running for ever."""
+def _set_task_state(task_run_id: UUID | None, state: State[Any]) -> None:
+    """End a task run on the server: a killed process cannot, and its run would show as running for ever."""
     if task_run_id is None:
         return
     try:
@@ -276,17 +282,6 @@ def _tell(task_run_id: UUID | None, state: State[Any]) -> None:
             client.set_task_run_state(task_run_id, state, force=True)
     except (ObjectNotFound, HTTPError):  # it had not begun, or the server does not answer: the ledger knows anyway
         return
-
-
-__all__ = ["Call", "Outcome", "ProcessDied", "run_all"]
-
-
-class _Future(Protocol):
-    def result(self) -> Any: ...
-    def add_done_callback(self, fn: Callable[[Any], None], /) -> None: ...
-
-
-Submit = Callable[[Call], _Future]
 
 
 def run_all(
@@ -310,8 +305,8 @@ def run_all(
 
     Yields
     ------
-    Ended
-        One a call, in the order in which they end.
+    Outcome
+        One per call, in the order in which they end.
     """
     waiting: Iterator[Call] = iter(calls)
     if runner.kind == "in-process":
@@ -320,7 +315,7 @@ def run_all(
     elif runner.kind == "dask":
         yield from _on_dask(task, waiting, runner, tracked=tracked)
     else:
-        with Workers(task, runner.workers, timeout, tracked) as workers:
+        with Workers(task, runner.workers, timeout=timeout, tracked=tracked) as workers:
             while True:
                 while workers.free() and (call := next(waiting, None)) is not None:
                     workers.submit(call)
@@ -337,7 +332,7 @@ def _here(task: Task[..., Any], call: Call, tracked: bool) -> Outcome:
 
 
 def _on_dask(task: Task[..., Any], calls: Iterator[Call], runner: Runner, *, tracked: bool) -> Iterator[Outcome]:
-    """Dask moves a call whose worker died to another one, and gives it up after three deaths (``KilledWorker``)."""
+    """Run calls on Dask: it moves a call whose worker died, and gives it up after three deaths (``KilledWorker``)."""
     if not tracked:
         # the runner of prefect-dask asks for a Prefect API, which an untracked run has not got
         yield from run_all(task, calls, runner.model_copy(update={"kind": "processes"}), tracked=False)
@@ -351,7 +346,7 @@ def _on_dask(task: Task[..., Any], calls: Iterator[Call], runner: Runner, *, tra
 
 
 def _windowed(submit: Submit, calls: Iterator[Call], width: int) -> Iterator[Outcome]:
-    """Keep a few calls under way."""
+    """Yield the outcomes of calls, never more than `width` under way at the same time."""
     done: queue.SimpleQueue[tuple[int, _Future]] = queue.SimpleQueue()
     under_way: dict[int, Call] = {}
     number = 0

@@ -1,8 +1,7 @@
-"""One machine, one command: Prefect server, workers, deployments and the schedule of nights, kept alive together.
+"""``nightsift serve``: Prefect server, workers, deployments and the schedule of nights under one supervisor.
 
-Processes that are kept alive: started again when they die, stopped in order, gone when their keeper is killed.
-
-A Prefect worker of one work pool, as `nightsift serve` keeps it: ``python -m flows.service POOL``.
+Each process is started again when it dies, stopped in order, and gone when the supervisor is killed. A worker of one
+work pool is this module run by itself: ``python -P -m flows.service POOL``.
 """
 
 from __future__ import annotations
@@ -32,12 +31,18 @@ LONGEST_PAUSE = 60.0
 STEADY_SECONDS = 120.0
 """A process that lived so long was well: the next pause is short again."""
 
+LOOK_SECONDS = 1.0
+PLAN_SECONDS = 60.0
+"""The nights are planned again this often: a watch that died is begun again, a changed survey file is seen."""
+
+USER = "nightsift"
+
 _logger = logging.getLogger("nightsift.serve")
 
 
 @dataclass(slots=True)
 class SupervisedProcess:
-    """A process that is kept alive.
+    """A process that is started again whenever it dies.
 
     Attributes
     ----------
@@ -120,7 +125,7 @@ class SupervisedProcess:
 
 
 def environment(**added: str) -> dict[str, str]:
-    """Environment of a kept process: this one's, with what is added; no secret is ever an argument.
+    """Return the environment of a supervised process: this one's and what is added; no secret is ever an argument.
 
     Neither it nor what it starts imports from the folder where it stands: people keep a ``tasks.py`` of theirs there.
 
@@ -135,13 +140,6 @@ def environment(**added: str) -> dict[str, str]:
         The environment.
     """
     return {**os.environ, "PYTHONSAFEPATH": "1", **added}
-
-
-LOOK_SECONDS = 1.0
-PLAN_SECONDS = 60.0
-"""The nights are planned again this often: a watch that died is begun again, a changed survey file is seen."""
-
-USER = "nightsift"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +196,7 @@ def check_binding(serving: Serving, survey: Survey) -> None:
 
 
 def password(home: Path) -> str:
-    """Password of the server, made on the first call and kept where only its owner can read it.
+    """Return the password of the server, made on the first call, in a file that only its owner can read.
 
     Parameters
     ----------
@@ -229,7 +227,7 @@ def password(home: Path) -> str:
 
 
 def settings(serving: Serving) -> dict[str, str]:
-    """Settings of Prefect for the server and all that speak with it; what the user has set stays.
+    """Return the settings of Prefect for the server and its clients; what the user has set stays.
 
     Parameters
     ----------
@@ -254,15 +252,17 @@ def settings(serving: Serving) -> dict[str, str]:
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PREFECT_RUNNER_POLL_FREQUENCY": "2",
     }
-    kept = {name: os.environ.get(name, value) for name, value in chosen.items()}
-    kept["PREFECT_API_URL"] = serving.url
+    values = {name: os.environ.get(name, value) for name, value in chosen.items()}
+    values["PREFECT_API_URL"] = serving.url
     if serving.auth:
-        kept["PREFECT_SERVER_API_AUTH_STRING"] = kept["PREFECT_API_AUTH_STRING"] = password(home)
-    return kept
+        values["PREFECT_SERVER_API_AUTH_STRING"] = values["PREFECT_API_AUTH_STRING"] = password(home)
+    return values
 
 
-def serve(survey: Survey, file: Path, serving: Serving, *, stop: threading.Event, told: Callable[[str], None]) -> None:
-    """Bring everything up, keep it alive until told to stop, and take it down in order.
+def serve(
+    survey: Survey, file: Path, serving: Serving, *, stop: threading.Event, progress: Callable[[str], None]
+) -> None:
+    """Start everything, keep it alive until `stop` is set, and stop it in order.
 
     Parameters
     ----------
@@ -274,8 +274,8 @@ def serve(survey: Survey, file: Path, serving: Serving, *, stop: threading.Event
         How to serve.
     stop : threading.Event
         Set to stop.
-    told : callable
-        Called with what people should know.
+    progress : callable
+        Called with a line on each event.
 
     Raises
     ------
@@ -299,7 +299,9 @@ def serve(survey: Survey, file: Path, serving: Serving, *, stop: threading.Event
     if survey.alert.folder or survey.alert.topics:  # warm before a notice comes
         command = ("nightsift", "alert", "listen", str(file.absolute()))
         workers.append(
-            SupervisedProcess("alert desk", command, environment(**shared), serving.home / "alert-desk.log", 40.0)
+            SupervisedProcess(
+                "alert listener", command, environment(**shared), serving.home / "alert-listener.log", 40.0
+            )
         )
     os.environ.update(shared)
     planned, declared = float("-inf"), False
@@ -307,22 +309,22 @@ def serve(survey: Survey, file: Path, serving: Serving, *, stop: threading.Event
         while not stop.wait(LOOK_SECONDS):
             server.look()
             if not declared:
-                declared = answers(serving.url, 1.0) and _declared(survey, file, told)
+                declared = answers(serving.url, 1.0) and _declared(survey, file, progress)
                 continue
             for worker in workers:
                 worker.look()
             if time.monotonic() - planned > PLAN_SECONDS and answers(serving.url, 1.0):
                 planned = time.monotonic()
-                _plan(survey, file, told)
+                _plan(survey, file, progress)
     finally:
         for worker in workers:
             worker.ask_to_stop()
         for one in (*workers, server):
             one.stop()
-        told("all is stopped; started again, it goes on where it was")
+        progress("all is stopped; started again, it goes on where it was")
 
 
-def _declared(survey: Survey, file: Path, told: Callable[[str], None]) -> bool:
+def _declared(survey: Survey, file: Path, progress: Callable[[str], None]) -> bool:
     from flows.deployments import declare
     from flows.prefect_internals import refresh_global_settings_context
 
@@ -333,22 +335,22 @@ def _declared(survey: Survey, file: Path, told: Callable[[str], None]) -> bool:
     except HTTPError as error:
         _logger.warning("the server does not take the deployments yet: %s", error)
         return False
-    told(f"deployments: {', '.join(names)}")
+    progress(f"deployments: {', '.join(names)}")
     return True
 
 
-def _plan(survey: Survey, file: Path, told: Callable[[str], None]) -> None:
+def _plan(survey: Survey, file: Path, progress: Callable[[str], None]) -> None:
     from flows.plan_nights import plan
 
     try:
         for line in plan(survey, str(file.absolute())):
-            told(f"night at {line}")
+            progress(f"night at {line}")
     except (HTTPError, NightsiftError) as error:
         _logger.warning("the nights could not be planned: %s", error)
 
 
 def work_for_pool(pool: str) -> None:
-    """Work for a pool until asked to stop, or until the keeper is gone.
+    """Run the worker of a pool until it is asked to stop, or until the supervisor is gone.
 
     Parameters
     ----------

@@ -1,12 +1,8 @@
-"""A sky alert, step by step: one flow run a notice that rules, and one each time new exposures have come.
+"""A sky alert, step by step, and the orders that operators give about one.
 
-The archive holds the state: notices, orders, wants, ledger. So a run that is killed is simply started again, and a run
-that finds a newer notice or an order ends at once and leaves the event to the next.
-
-What operators order about an alert, from the Prefect UI: a deployment asks for event, order and subject.
-
-An order is a file in the archive, the same that ``nightsift alert approve`` and its like write, and what is wanted
-follows at once. So it works whether or not a listener runs, and who ordered what stands in one place.
+One flow run takes up a notice that rules, and one each time new exposures have come. The archive holds the state
+(notices, orders, targets, ledger): a run that is killed is started again, and a run that finds a newer notice or an
+order ends at once and leaves the event to the next.
 """
 
 from __future__ import annotations
@@ -48,14 +44,14 @@ Poll = Callable[[], None]
 
 
 def run_alert(
-    desk: SkyAlertSession, event: str, workers: Workers | None = None, tracked: bool = True, poll: Poll | None = None
+    session: SkyAlertSession, event: str, workers: Workers | None = None, *, tracked: bool = True, poll: Poll | None = None
 ) -> Target:
     """Plan an event by the notice that rules it, reduce its exposures, rank its candidates: one flow run.
 
     Parameters
     ----------
-    desk : Desk
-        What is kept warm.
+    session : SkyAlertSession
+        Fields, units and plans, held in memory.
     event : str
         The event.
     workers : Workers, optional
@@ -75,18 +71,18 @@ def run_alert(
     NightsiftError
         If there is nothing to plan by.
     """
-    return _run(_alert, "alert", desk, event=event, workers=workers, tracked=tracked, poll=poll)
+    return _run(_alert, "alert", session, event=event, workers=workers, tracked=tracked, poll=poll)
 
 
 def follow_alert(
-    desk: SkyAlertSession, event: str, workers: Workers | None = None, tracked: bool = True, poll: Poll | None = None
+    session: SkyAlertSession, event: str, workers: Workers | None = None, *, tracked: bool = True, poll: Poll | None = None
 ) -> Target:
     """Take in the exposures that have come for an alert since it was ranked: one flow run.
 
     Parameters
     ----------
-    desk : Desk
-        What is kept warm.
+    session : SkyAlertSession
+        Fields, units and plans, held in memory.
     event : str
         The event.
     workers : Workers, optional
@@ -101,53 +97,53 @@ def follow_alert(
     Target
         What is wanted now.
     """
-    return _run(_follow_up, "alert follow-up", desk, event=event, workers=workers, tracked=tracked, poll=poll)
+    return _run(_follow_up, "alert follow-up", session, event=event, workers=workers, tracked=tracked, poll=poll)
 
 
 def _run(
     body: Any,
     name: str,
-    desk: SkyAlertSession,
+    session: SkyAlertSession,
     *,
     event: str,
     workers: Workers | None,
     tracked: bool,
     poll: Poll | None,
 ) -> Target:
-    """Run a flow of the event alone: what is kept warm stays out of its parameters, which go to the server."""
+    """Run a flow with the event alone as its parameter: parameters go to the server, sessions and processes cannot."""
 
     def steps(event: str, revision: int, tracked: bool) -> Target:
         if workers is not None:
             workers.tracked = tracked
-        return body(desk, event, workers, tracked, poll)
+        return body(session, event, workers, tracked, poll)
 
-    revision = len(notices(desk.archive, event))
+    revision = len(notices(session.archive, event))
     made: Flow[Any, Target] = flow(name=name, persist_result=False, validate_parameters=False)(steps)
     return run_recorded(made, f"{event} notice {revision}", event, revision, tracked=tracked)
 
 
-def _alert(desk: SkyAlertSession, event: str, workers: Workers | None, tracked: bool, poll: Poll | None) -> Target:
-    run = _steps(tracked)
-    alert = run(read_ruling)(desk, event)
+def _alert(session: SkyAlertSession, event: str, workers: Workers | None, tracked: bool, poll: Poll | None) -> Target:
+    run = _runner(tracked)
+    alert = run(read_ruling)(session, event)
     problems: list[str] = []
     if alert.kind != "retraction":
         try:
-            run(fetch_map)(desk, event)
+            run(fetch_map)(session, event)
         except (SourceError, BadSkyMap) as error:
             problems.append(f"its sky map could not be fetched: {error}")
-    target: Target = run(plan_fields)(desk, event)
-    _tell(desk, event)
+    target: Target = run(plan_fields)(session, event)
+    _notify(session, event)
     if target.state != "retracted":
-        problems += run(check_templates)(desk, event)
-    return _follow(desk, event, workers, tracked=tracked, problems=tuple(problems), poll=poll)
+        problems += run(check_templates)(session, event)
+    return _follow(session, event, workers, tracked=tracked, problems=tuple(problems), poll=poll)
 
 
-def _follow_up(desk: SkyAlertSession, event: str, workers: Workers | None, tracked: bool, poll: Poll | None) -> Target:
-    return _follow(desk, event, workers, tracked=tracked, problems=(), poll=poll)
+def _follow_up(session: SkyAlertSession, event: str, workers: Workers | None, tracked: bool, poll: Poll | None) -> Target:
+    return _follow(session, event, workers, tracked=tracked, problems=(), poll=poll)
 
 
 def _follow(
-    desk: SkyAlertSession,
+    session: SkyAlertSession,
     event: str,
     workers: Workers | None,
     *,
@@ -155,69 +151,71 @@ def _follow(
     problems: tuple[str, ...],
     poll: Poll | None,
 ) -> Target:
-    """Reduce what waits for an alert, and rank its candidates: at once, every few seconds, and at the end."""
-    run, target, ranked = _steps(tracked), desk.plans[event].target, float("-inf")
+    """Reduce the exposures that an alert wants, and rank its candidates: at once, every few seconds, at the end."""
+    run, target, ranked = _runner(tracked), session.plans[event].target, float("-inf")
     while True:
         if workers is not None and target.state == "active":
-            for frame in desk.pending(target)[: max(workers.free(), 0)]:
-                desk.tried[frame.exposure.url] = float("inf")
-                unit = desk.units[frame.exposure.unit]
-                workers.submit(reduction_call(frame.exposure, unit, desk.survey, wait=0.0))
+            for frame in session.pending(target)[: max(workers.free(), 0)]:
+                session.tried[frame.exposure.url] = float("inf")
+                unit = session.units[frame.exposure.unit]
+                workers.submit(reduction_call(frame.exposure, unit, session.survey, wait=0.0))
         busy = workers is not None and workers.under_way() > 0
         if not busy or time.monotonic() - ranked > RANK_SECONDS:
             if target.state != "retracted":
-                run(gather_candidates)(desk, event)
-            run(write_products)(desk, event, problems)
+                run(gather_candidates)(session, event)
+            run(write_products)(session, event, problems)
             ranked = time.monotonic()
         if workers is None or not busy:
             return target
         for ended in workers.collect(TICK_SECONDS):
-            end_exposure(desk, ended)
+            end_exposure(session, ended)
         if poll is not None:
             poll()
-        if desk.is_stale(event):
+        if session.is_stale(event):
             run_logger().info("%s: a newer notice or an order has come: this run ends, the next goes on", event)
             return target
 
 
-def end_exposure(desk: SkyAlertSession, ended: Outcome) -> None:
-    """Take in how an exposure ended: a lost one gets its ledger row here, one under way elsewhere is looked at again.
+def end_exposure(session: SkyAlertSession, ended: Outcome) -> None:
+    """Record how the reduction of an exposure ended: one without a ledger row gets it, one under way elsewhere waits.
 
     Parameters
     ----------
-    desk : Desk
+    session : SkyAlertSession
         With the archive.
-    ended : Ended
+    ended : Outcome
         How its call ended.
     """
     if ended.error is not None:
         problems: list[str] = []
-        record_lost(desk.archive, ended, desk.units, problems=problems)
+        record_lost(session.archive, ended, session.units, problems=problems)
         for problem in problems:
             run_logger().error("%s", problem)
     elif ended.result["state"] == "elsewhere":
-        desk.tried[ended.call["url"]] = time.monotonic() + AGAIN_SECONDS
+        session.tried[ended.call["url"]] = time.monotonic() + AGAIN_SECONDS
 
 
-def _steps(tracked: bool) -> Callable[[Any], Any]:
+def _runner(tracked: bool) -> Callable[[Any], Any]:
+    """Return what makes a task a call: tracked as a task run, or its plain function."""
     return (lambda task: task) if tracked else (lambda task: task.fn)
 
 
-def _tell(desk: SkyAlertSession, event: str) -> None:
-    """Tell people of the alert and of each change of its state, once a day."""
-    planned = desk.plans[event]
+def _notify(session: SkyAlertSession, event: str) -> None:
+    """Notify people of the alert and of each change of its state, at most once a day."""
+    planned = session.plans[event]
     alert, state = planned.alert, planned.target.state
     advice = {
-        "active": f"look at {folder_of(desk.archive, event) / 'alert.html'}",
-        "waiting": f"nightsift alert approve {desk.survey.file} {event}, or let it be",
+        "active": f"look at {folder_of(session.archive, event) / 'alert.html'}",
+        "waiting": f"nightsift alert approve {session.survey.file} {event}, or let it be",
         "retracted": "nothing: no exposure jumps the queue for it any more",
-    }.get(state, f"nightsift alert status {desk.survey.file}")
+    }.get(state, f"nightsift alert status {session.survey.file}")
     what = f"{event}: {alert.kind.replace('_', ' ')} of {alert.sender}, {state} ({planned.why})"
-    notify_people(desk.survey, desk.archive, f"{datetime.now(UTC):%F}", f"{event} {alert.kind} {state}", what, advice)
+    key, today = f"{event} {alert.kind} {state}", f"{datetime.now(UTC):%F}"
+    notify_people(session.survey, session.archive, today, key=key, what=what, advice=advice)
 
 
 def order(survey: str, event: str, action: Action, *, subject: str = "", by: str = "") -> str:
-    """Give an order about an alert, and let what is wanted follow.
+    """Record an order about an alert in the archive and plan the alert again, whether or not a listener runs.
 
     Parameters
     ----------
@@ -235,7 +233,7 @@ def order(survey: str, event: str, action: Action, *, subject: str = "", by: str
     Returns
     -------
     str
-        How the alert stands now, in one sentence.
+        State of the alert now, in one sentence.
 
     Raises
     ------
@@ -263,7 +261,7 @@ def order(survey: str, event: str, action: Action, *, subject: str = "", by: str
 
 @flow(name="alert-control", flow_run_name="{action} {event}", persist_result=False)
 def alert_control(survey: str, event: str, action: Action, subject: str = "", by: str = "Prefect UI") -> str:
-    """Order something about an alert: approve, pause, resume, stop, add a field, take a unit out or back in.
+    """Give an order about an alert: approve, pause, resume, stop, add a field, take a unit out or back in.
 
     Parameters
     ----------
@@ -281,8 +279,8 @@ def alert_control(survey: str, event: str, action: Action, subject: str = "", by
     Returns
     -------
     str
-        How the alert stands now.
+        State of the alert now.
     """
-    told = order(survey, event, action, subject=subject, by=by)
-    run_logger().info("%s", told)
-    return told
+    state = order(survey, event, action, subject=subject, by=by)
+    run_logger().info("%s", state)
+    return state

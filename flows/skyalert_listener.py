@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
 
@@ -39,8 +41,8 @@ FRAME_SECONDS = 1.0
 RETRIES = 1
 """A request to a server that does not answer is sent again so often: an alert does not wait for its record."""
 
-Heard = Callable[[str], None]
-"""Called with each thing that is worth a line."""
+Progress = Callable[[str], None]
+"""Called with a line on each event."""
 
 
 def listen(
@@ -48,10 +50,10 @@ def listen(
     sources: Sequence[NoticeSource],
     track: bool = True,
     *,
-    heard: Heard | None = None,
+    progress: Progress | None = None,
     over: Callable[[], bool] | None = None,
 ) -> None:
-    """Listen for notices until told to end; started again, it goes on with every alert that still runs.
+    """Listen for notices until asked to end; started again, it goes on with every alert that still runs.
 
     Parameters
     ----------
@@ -61,8 +63,8 @@ def listen(
         Where notices come from; they are closed at the end.
     track : bool, optional
         False to run without Prefect.
-    heard : callable, optional
-        Called with a line on each thing that happens.
+    progress : callable, optional
+        Called with a line on each event.
     over : callable, optional
         Asked at every look whether to end.
 
@@ -73,32 +75,36 @@ def listen(
     UnderWayElsewhere
         If another process listens for this survey already.
     """
-    tell = heard or (lambda line: run_logger().info("%s", line))
+    tell = progress or (lambda line: run_logger().info("%s", line))
     with ExitStack() as stack:
         stack.callback(close_all, sources)
         tracked = stack.enter_context(tracking(retries=RETRIES)) if track else False
-        desk = SkyAlertSession(survey, survey.load_units())
-        stack.enter_context(claimed(desk.archive, f"alerts {survey.name}", "alert listener"))
+        session = SkyAlertSession(survey, survey.load_units())
+        stack.enter_context(claimed(session.archive, f"alerts {survey.name}", "alert listener"))
         workers = stack.enter_context(_workers(survey, tracked))
-        lookouts = stack.enter_context(_source_watchers(desk))
-        ear = _Ear(desk, sources, lookouts, tell)
-        for event in _running(desk):
+        watchers = stack.enter_context(_source_watchers(session))
+        receiver = _NoticeReceiver(session, sources, watchers, progress=tell)
+        given: Any = {"tracked": tracked, "poll": receiver.poll}
+        for event in _running(session):
             tell(f"{event} goes on")
-            _attempt(desk, event, tell, step=lambda event=event: run_alert(desk, event, workers, tracked, ear.poll))  # type: ignore[misc]
-        tell(f"listening; {len(desk.fields)} fields, {len(desk.units)} units, {survey.alert.workers} warm processes")
+            _attempt(session, event, tell, step=partial(run_alert, session, event, workers, **given))
+        counts = f"{len(session.fields)} fields, {len(session.units)} units, {survey.alert.workers} warm processes"
+        tell(f"listening; {counts}")
         while not (over is not None and over()):
-            ear.poll()
+            receiver.poll()
             for ended in workers.collect(0.0) if workers is not None else ():  # begun for an alert that is over now
-                end_exposure(desk, ended)
-            for event in [*ear.take_new(), *desk.news()]:
-                known = event in desk.plans and not desk.is_stale(event)
+                end_exposure(session, ended)
+            for event in [*receiver.take_new(), *session.news()]:
+                known = event in session.plans and not session.is_stale(event)
                 run = follow_alert if known else run_alert
-                _attempt(desk, event, tell, step=lambda e=event, r=run: r(desk, e, workers, tracked, ear.poll))  # type: ignore[misc]
+                _attempt(session, event, tell, step=partial(run, session, event, workers, **given))
             time.sleep(TICK_SECONDS)
 
 
-def run_once(survey: Survey, content: bytes, where: str, *, sky_map: Path | None, track: bool, heard: Heard) -> str:
-    """Take in one notice, reduce and rank what there is, and end.
+def run_notice(
+    survey: Survey, content: bytes, where: str, *, sky_map: Path | None, track: bool, progress: Progress
+) -> str:
+    """Receive one notice, reduce and rank the exposures that are there, and end.
 
     Parameters
     ----------
@@ -112,8 +118,8 @@ def run_once(survey: Survey, content: bytes, where: str, *, sky_map: Path | None
         Sky map for a notice that brings none.
     track : bool
         False to run without Prefect.
-    heard : callable
-        Called with a line on each thing that happens.
+    progress : callable
+        Called with a line on each event.
 
     Returns
     -------
@@ -126,84 +132,92 @@ def run_once(survey: Survey, content: bytes, where: str, *, sky_map: Path | None
         If the notice is refused, or there is nothing to plan by.
     """
     with ExitStack() as stack:
-        desk = SkyAlertSession(survey, survey.load_units())
-        received = receive(desk.archive, content, where)
+        session = SkyAlertSession(survey, survey.load_units())
+        received = receive(session.archive, content, where)
         event = received.alert.event
-        heard(f"{event}: {received.alert.kind} of {received.alert.sender}: {received.verdict}")
+        progress(f"{event}: {received.alert.kind} of {received.alert.sender}: {received.verdict}")
         if sky_map is not None:
             read_skymap(sky_map)
-            with atomic(map_path(desk.archive, event, received.stored)) as temporary:
+            with atomic(map_path(session.archive, event, received.kept)) as temporary:
                 temporary.write_bytes(sky_map.read_bytes())
         tracked = stack.enter_context(tracking(retries=RETRIES)) if track else False
-        for lookout in _every_source_watcher(desk, 0.0):
+        for watcher in _every_source_watcher(session, 0.0):
             try:
-                lookout.look()
-                lookout.look()  # a file is taken once two looks found it the same
+                watcher.look()
+                watcher.look()  # a file is taken once two looks found it the same
             except SourceError as error:
-                heard(f"{lookout.source.unit}: {error}")  # fields are ranked all the same
-            desk.frames |= {one.exposure.url: one for one in lookout.take()}
-        workers = stack.enter_context(_workers(survey, tracked)) if desk.frames else None
-        run_alert(desk, event, workers, tracked)
+                progress(f"{watcher.source.unit}: {error}")  # fields are ranked all the same
+            session.frames |= {one.exposure.url: one for one in watcher.take()}
+        workers = stack.enter_context(_workers(survey, tracked)) if session.frames else None
+        run_alert(session, event, workers, tracked=tracked)
         return event
 
 
-class _Ear:
-    """Takes in notices and frames."""
+class _NoticeReceiver:
+    """Receives notices and frames from all sources of a session."""
 
     def __init__(
-        self, desk: SkyAlertSession, sources: Sequence[NoticeSource], lookouts: Sequence[SourceWatcher], tell: Heard
+        self,
+        session: SkyAlertSession,
+        sources: Sequence[NoticeSource],
+        watchers: Sequence[SourceWatcher],
+        *,
+        progress: Progress,
     ) -> None:
-        self.desk, self.sources, self.lookouts, self.tell = desk, sources, lookouts, tell
+        self.session, self.sources, self.watchers, self.progress = session, sources, watchers, progress
         self._new: dict[str, None] = {}
         self._written = 0.0
 
     def take_new(self) -> list[str]:
         """Events whose newest notice has come since the last call."""
         new, self._new = list(self._new), {}
-        return [event for event in new if event not in self.desk.plans]
+        return [event for event in new if event not in self.session.plans]
 
     def poll(self) -> None:
         """Look at every source once."""
         for source in self.sources:
             for where, content in source.take():
                 self._receive(where, content)
-        for lookout in self.lookouts:
-            self.desk.frames |= {one.exposure.url: one for one in lookout.take()}
+        for watcher in self.watchers:
+            self.session.frames |= {one.exposure.url: one for one in watcher.take()}
         if time.monotonic() - self._written > WRITE_SECONDS:
             self._written = time.monotonic()
-            _write_state(self.desk, self.sources, self.lookouts)
+            _write_state(self.session, self.sources, self.watchers)
 
     def _receive(self, where: str, content: bytes) -> None:
         try:
-            received = receive(self.desk.archive, content, where)
+            received = receive(self.session.archive, content, where)
         except BadNotice as error:
-            refuse(self.desk.archive, content, error)
-            self.tell(f"refused: {error}")
+            refuse(self.session.archive, content, error)
+            self.progress(f"refused: {error}")
             return
         alert = received.alert
-        self.tell(f"{alert.event}: {alert.kind.replace('_', ' ')} of {alert.sender} ({alert.role}): {received.verdict}")
+        kind = alert.kind.replace("_", " ")
+        self.progress(f"{alert.event}: {kind} of {alert.sender} ({alert.role}): {received.verdict}")
         if received.verdict in ("rules", "retracts"):
             self._new[alert.event] = None
 
 
-def _attempt(desk: SkyAlertSession, event: str, tell: Heard, *, step: Callable[[], object]) -> None:
-    """One event that cannot be planned costs no other; people are told, and it is tried again when something comes."""
+def _attempt(session: SkyAlertSession, event: str, tell: Progress, *, step: Callable[[], object]) -> None:
+    """Run a step of one event; where it fails, notify people and leave the event until something new comes."""
     try:
         step()
-        target = desk.plans[event].target
-        tell(f"{event}: {target.state}, {len(target.fields)} fields; {folder_of(desk.archive, event) / 'alert.html'}")
+        target = session.plans[event].target
+        page = folder_of(session.archive, event) / "alert.html"
+        tell(f"{event}: {target.state}, {len(target.fields)} fields; {page}")
     except NightsiftError as error:
-        desk.give_up(event)
+        session.give_up(event)
         tell(f"{event}: {error}")
         what = f"the alert {event} cannot be worked on: {error.problem.format(**error.facts)}"
-        notify_people(desk.survey, desk.archive, f"{datetime.now(UTC):%F}", f"{event} {error.reason}", what, str(error))
+        key, today = f"{event} {error.reason}", f"{datetime.now(UTC):%F}"
+        notify_people(session.survey, session.archive, today, key=key, what=what, advice=str(error))
 
 
-def _running(desk: SkyAlertSession) -> list[str]:
-    """Alerts of the archive that were not over when the last listener ended."""
+def _running(session: SkyAlertSession) -> list[str]:
+    """Return the alerts of the archive that were not over when the last listener ended."""
     found = []
-    for event in events(desk.archive):
-        path = folder_of(desk.archive, event) / "targets.json"
+    for event in events(session.archive):
+        path = folder_of(session.archive, event) / "targets.json"
         if not path.is_file():
             found.append(event)
             continue
@@ -222,46 +236,48 @@ def _workers(survey: Survey, tracked: bool) -> Iterator[Workers | None]:
     if survey.alert.workers == 0:
         yield None
         return
-    with Workers(reduce_exposure, survey.alert.workers, survey.watch.exposure_timeout, tracked) as workers:
+    with Workers(
+        reduce_exposure, survey.alert.workers, timeout=survey.watch.exposure_timeout, tracked=tracked
+    ) as workers:
         workers.start()
         yield workers
 
 
 @contextmanager
-def _source_watchers(desk: SkyAlertSession) -> Iterator[list[SourceWatcher]]:
-    lookouts = _every_source_watcher(desk, desk.survey.watch.settle)
-    for one in lookouts:
+def _source_watchers(session: SkyAlertSession) -> Iterator[list[SourceWatcher]]:
+    watchers = _every_source_watcher(session, session.survey.watch.settle)
+    for one in watchers:
         one.start()
     try:
-        yield lookouts
+        yield watchers
     finally:
-        for one in lookouts:
+        for one in watchers:
             one.stop()
 
 
-def _every_source_watcher(desk: SkyAlertSession, settle: float) -> list[SourceWatcher]:
-    """One lookout a source, over frames as old as an alert may be."""
-    survey = desk.survey
+def _every_source_watcher(session: SkyAlertSession, settle: float) -> list[SourceWatcher]:
+    """Return one watcher per source, over frames as old as an alert may be."""
+    survey = session.survey
     since, poll = time.time() - survey.alert.hours * 3600.0, min(survey.watch.poll, FRAME_SECONDS)
     return [
         SourceWatcher(source, unit, poll, settle, since, lambda found: False)
-        for source, unit in survey.sources_of(desk.units)
+        for source, unit in survey.sources_of(session.units)
     ]
 
 
-def _write_state(desk: SkyAlertSession, sources: Sequence[NoticeSource], lookouts: Sequence[SourceWatcher]) -> None:
-    """Write how the listener does, for ``nightsift alert status``."""
-    problems = [told for one in (*sources, *lookouts) if (told := str(getattr(one, "problem", "")))]
+def _write_state(session: SkyAlertSession, sources: Sequence[NoticeSource], watchers: Sequence[SourceWatcher]) -> None:
+    """Write the state of the listener, for ``nightsift alert status``."""
+    problems = [problem for one in (*sources, *watchers) if (problem := str(getattr(one, "problem", "")))]
     state = {
-        "pid": os.getpid(), "at": f"{datetime.now(UTC):%FT%TZ}", "frames": len(desk.frames), "problems": problems,
+        "pid": os.getpid(), "at": f"{datetime.now(UTC):%FT%TZ}", "frames": len(session.frames), "problems": problems,
     }  # fmt: skip
-    with atomic(desk.archive.root / "alerts" / "listener.json") as temporary:
+    with atomic(session.archive.root / "alerts" / "listener.json") as temporary:
         temporary.write_text(json.dumps(state), encoding="utf-8")
 
 
 @flow(name="alert-notice", flow_run_name="{notice}", persist_result=False)
 def alert(survey: str, notice: str, sky_map: str = "") -> str:
-    """Take in one notice from the Prefect UI or an automation: rank, reduce what there is, rank candidates.
+    """Receive one notice from the Prefect UI or an automation, reduce and rank the exposures that are there.
 
     Parameters
     ----------
@@ -277,7 +293,5 @@ def alert(survey: str, notice: str, sky_map: str = "") -> str:
     str
         Name of the event.
     """
-    pass  # REFACTOR-EMPTY  # it is built on this module
-
     content, given = notice_bytes(notice), Path(sky_map) if sky_map else None
-    return run_once(load_survey(survey), content, notice, sky_map=given, track=True, heard=run_logger().info)
+    return run_notice(load_survey(survey), content, notice, sky_map=given, track=True, progress=run_logger().info)

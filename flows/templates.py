@@ -30,7 +30,7 @@ class TemplateSummary:
     Attributes
     ----------
     rows : tuple of TemplateRow
-        One a template.
+        One per template.
     problems : tuple of str
         What went wrong outside of any template, such as frames whose header cannot be read.
     seconds : float
@@ -93,7 +93,7 @@ def build_templates(
     """
     survey = survey if isinstance(survey, Survey) else load_survey(survey)
     plan = (survey, tuple(units or ()), until, runner or survey.runner, redo, progress)
-    survey.load_units(units or ())  # what is misconfigured is told before anything is started
+    survey.load_units(units or ())  # a wrong configuration ends the run before anything is started
     return recorded(templates, f"{survey.name} templates", *plan, track=track)
 
 
@@ -135,7 +135,7 @@ templates = flow(name="templates", persist_result=False, validate_parameters=Fal
 def _grouped(
     survey: Survey, units: dict[str, Unit], until: str | None
 ) -> tuple[dict[Group, list[Exposure]], list[str]]:
-    """Frames by unit, field and band; those whose header cannot be read are told and left out."""
+    """Return the frames by unit, field and band, and a problem for each frame whose header cannot be read."""
     groups: dict[Group, dict[str, Exposure]] = {}
     problems = []
     for source, unit in survey.sources_of(units):

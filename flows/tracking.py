@@ -1,12 +1,9 @@
-"""A Prefect server for one run, where none is configured: it lives on loopback, writes SQLite and dies with its parent.
+"""Running a flow with, without and in spite of a Prefect server: the ledger is the truth, Prefect the window.
 
-Prefect can start such a server by itself, but that one outlives a parent killed with -9 and picks its port among a
-thousand by chance. This one ends when the pipe to its parent breaks and takes a port that the system gives it.
-
-Running a flow so that its record never costs its work: the ledger is the truth, Prefect the window.
-
-Every flow goes through here: without Prefect where that is asked for, tracked where a server answers, and to its end
-untracked where the server dies in the middle.
+Every flow goes through `recorded`: without Prefect where that is asked for, tracked where a server answers, and to its
+end untracked where the server dies in the middle. Where none is configured, one is started for the run (this module run
+by itself) on loopback with SQLite. Prefect can start such a server too, but that one outlives a parent killed with -9
+and picks its port among a thousand by chance; ours ends when the pipe to its parent breaks, on a port of the system.
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ from urllib.request import OpenerDirector, ProxyHandler, Request, build_opener
 from httpx import HTTPError as ClientError
 from prefect import Flow
 from prefect.exceptions import PrefectException
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL
 
 STARTUP_SECONDS = 90.0
 """How long a server may take to start; the first one on a new database needs 12 to 17 s on two cores."""
@@ -51,7 +48,108 @@ LEASES_ON_DISK = "prefect.server.concurrency.lease_storage.filesystem"
 """Leases of concurrency limits lie in memory by default: a server that is killed forgets them, and a healthy run whose
 lease is not known any more is ended by its own process. As files under PREFECT_HOME they outlive the server."""
 
+ANSWER_SECONDS = 2.0
+"""A server may take so long to say that it is well, before a run begins that a long-lived process tracks."""
+
+R = TypeVar("R")
+
 _logger = logging.getLogger("nightsift.server")
+
+
+def recorded(flow: Flow[..., R], name: str, *plan: Any, track: bool = True) -> R:
+    """Run a flow, tracked by Prefect where a server answers or can be started.
+
+    Parameters
+    ----------
+    flow : Flow
+        The flow; its function takes the plan and ``tracked``, and goes on where it was when it is begun again.
+    name : str
+        Name of the run.
+    *plan
+        Its arguments.
+    track : bool, optional
+        False to run without Prefect: nothing is started or asked.
+
+    Returns
+    -------
+    object
+        What the function returned.
+    """
+    if not track:
+        return flow.fn(*plan, tracked=False)
+    with tracking() as tracked:
+        return run_recorded(flow, name, *plan, tracked=tracked)
+
+
+def run_recorded(flow: Flow[..., R], name: str, *plan: Any, tracked: bool) -> R:
+    """Run a flow inside a `flows.tracking.tracking` block, to its end whatever becomes of the server.
+
+    A process that lives for long opens the block and runs many flows in it, each tracked if the server answers then.
+
+    Parameters
+    ----------
+    flow : Flow
+        The flow, as for `recorded`.
+    name : str
+        Name of the run.
+    *plan
+        Its arguments.
+    tracked : bool
+        What the block said.
+
+    Returns
+    -------
+    object
+        What the function returned.
+    """
+    if not tracked:
+        return flow.fn(*plan, tracked=False)
+    if not answers(PREFECT_API_URL.value() or "", ANSWER_SECONDS):
+        _logger.warning("the Prefect server does not answer: '%s' is not tracked", name)
+        return flow.fn(*plan, tracked=False)
+    return _Attempt(flow, name).run(plan)
+
+
+class _Attempt(Generic[R]):
+    """A tracked run whose result or error is held here, whatever the engine of Prefect makes of it."""
+
+    def __init__(self, flow: Flow[..., R], name: str) -> None:
+        self._flow, self._name = flow, name
+        self._results: list[R] = []
+        self._error: Exception | None = None
+
+    def run(self, plan: tuple[Any, ...]) -> R:
+        @wraps(self._flow.fn)
+        def work(*given: Any, **named: Any) -> R:
+            try:
+                self._results.append(self._flow.fn(*given, **named, tracked=True))
+            except Exception as error:
+                self._error = error
+                raise
+            return self._results[0]
+
+        shown = signature(self._flow.fn)
+        parameters = [one for name, one in shown.parameters.items() if name != "tracked"]
+        work.__signature__ = shown.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run: Flow[..., R] = Flow(
+            work, name=self._flow.name, flow_run_name=self._name, persist_result=False, validate_parameters=False
+        )
+        try:
+            return run(*plan)
+        except Exception as error:  # noqa: BLE001
+            # Prefect fails in many ways where its server is gone. The work's own error is raised again by `_end`.
+            return self._end(plan, error)
+
+    def _end(self, plan: tuple[Any, ...], error: Exception) -> R:
+        """Return the result of the run although Prefect failed, or raise the error of the work itself."""
+        line = f"the Prefect server fails ({type(error).__name__}: {str(error).partition(chr(10))[0] or 'no answer'})"
+        if self._results:
+            _logger.error("%s: the run is done, but its record is not complete", line)
+            return self._results[0]
+        if self._error is not None and not isinstance(self._error, ClientError | PrefectException):
+            raise self._error
+        _logger.error("%s: from here on this run is not tracked", line)
+        return self._flow.fn(*plan, tracked=False)
 
 
 @contextmanager
@@ -71,8 +169,6 @@ def tracking(startup_seconds: float = STARTUP_SECONDS, retries: int | None = Non
     bool
         Whether an API answers; when it does not, a warning was logged and the caller should run untracked.
     """
-    from prefect.settings import PREFECT_API_URL
-
     from flows.prefect_internals import forget_what_is_left, send_what_is_left
 
     if configured := PREFECT_API_URL.value():
@@ -132,7 +228,7 @@ def _settings(values: dict[str, str]) -> Iterator[None]:
     os.environ.update(added)
     refresh_global_settings_context()
     try:
-        with _hushed(os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"]):
+        with _console_level(os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"]):
             yield
     finally:
         for name in added:
@@ -141,8 +237,8 @@ def _settings(values: dict[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _hushed(level: str) -> Iterator[None]:
-    """Prefect set up its logging on import: the handler that writes to the terminal is given another level."""
+def _console_level(level: str) -> Iterator[None]:
+    """Give the handlers that write to the terminal another level: Prefect set up its logging on import."""
     from flows.prefect_internals import console_handlers
 
     before = {one: one.level for one in console_handlers()}
@@ -163,12 +259,12 @@ def answers(url: str, seconds: float) -> bool:
     url : str
         Its address.
     seconds : float
-        How long to ask.
+        How long to try.
 
     Returns
     -------
     bool
-        Whether it said that it is well.
+        Whether its health check passed.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -183,9 +279,7 @@ def answers(url: str, seconds: float) -> bool:
 
 
 def _refusal(url: str) -> str:
-    """Why a server that is well would not take a run: it is well without its database and whatever our password is."""
-    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY
-
+    """Return why a server would not take a run: its health says nothing of its database and of our password."""
     key, password = PREFECT_API_KEY.value(), PREFECT_API_AUTH_STRING.value()
     request = Request(f"{url}/flows/count", data=b"{}", headers={"Content-Type": "application/json"})
     if key:
@@ -229,7 +323,7 @@ def end_with_parent() -> None:
     os._exit(0)
 
 
-def main(host: str = "127.0.0.1", port: int = 0, lasting: bool = False) -> None:
+def serve_api(host: str = "127.0.0.1", port: int = 0, lasting: bool = False) -> None:
     """Serve the API until the standard input ends; the port is printed as the first line.
 
     Parameters
@@ -255,110 +349,8 @@ def main(host: str = "127.0.0.1", port: int = 0, lasting: bool = False) -> None:
         uvicorn.Server(config).run(sockets=[listener])
 
 
-R = TypeVar("R")
-
-ANSWER_SECONDS = 2.0
-"""A server may take so long to say that it is well, before a run begins that a long-lived process tracks."""
-
-
-def recorded(flow: Flow[..., R], name: str, *plan: Any, track: bool = True) -> R:
-    """Run a flow, tracked by Prefect where a server answers or can be started.
-
-    Parameters
-    ----------
-    flow : Flow
-        The flow; its function takes the plan and ``tracked``, and goes on where it was when it is begun again.
-    name : str
-        Name of the run.
-    *plan
-        Its arguments.
-    track : bool, optional
-        False to run without Prefect: nothing is started or asked.
-
-    Returns
-    -------
-    object
-        What the function returned.
-    """
-    if not track:
-        return flow.fn(*plan, tracked=False)
-    with tracking() as tracked:
-        return run_recorded(flow, name, *plan, tracked=tracked)
-
-
-def run_recorded(flow: Flow[..., R], name: str, *plan: Any, tracked: bool) -> R:
-    """Run a flow inside a `flows.tracking.tracking` block, to its end whatever becomes of the server.
-
-    A process that lives for long opens the block and runs many flows in it, each tracked if the server answers then.
-
-    Parameters
-    ----------
-    flow : Flow
-        The flow, as for `recorded`.
-    name : str
-        Name of the run.
-    *plan
-        Its arguments.
-    tracked : bool
-        What the block said.
-
-    Returns
-    -------
-    object
-        What the function returned.
-    """
-    if not tracked:
-        return flow.fn(*plan, tracked=False)
-    if not answers(PREFECT_API_URL.value() or "", ANSWER_SECONDS):
-        _logger.warning("the Prefect server does not answer: '%s' is not tracked", name)
-        return flow.fn(*plan, tracked=False)
-    return _Attempt(flow, name).run(plan)
-
-
-class _Attempt(Generic[R]):
-    """A tracked run: what its function came to is known here, whatever the engine of Prefect makes of it."""
-
-    def __init__(self, flow: Flow[..., R], name: str) -> None:
-        self._flow, self._name = flow, name
-        self._results: list[R] = []
-        self._error: Exception | None = None
-
-    def run(self, plan: tuple[Any, ...]) -> R:
-        @wraps(self._flow.fn)
-        def work(*given: Any, **named: Any) -> R:
-            try:
-                self._results.append(self._flow.fn(*given, **named, tracked=True))
-            except Exception as error:
-                self._error = error
-                raise
-            return self._results[0]
-
-        shown = signature(self._flow.fn)
-        parameters = [one for name, one in shown.parameters.items() if name != "tracked"]
-        work.__signature__ = shown.replace(parameters=parameters)  # type: ignore[attr-defined]
-        run: Flow[..., R] = Flow(
-            work, name=self._flow.name, flow_run_name=self._name, persist_result=False, validate_parameters=False
-        )
-        try:
-            return run(*plan)
-        except Exception as error:  # noqa: BLE001
-            # Prefect fails in many ways where its server is gone. The work's own error is raised again by `_end`.
-            return self._end(plan, error)
-
-    def _end(self, plan: tuple[Any, ...], error: Exception) -> R:
-        """What the run comes to although Prefect failed, or the error of the work itself."""
-        line = f"the Prefect server fails ({type(error).__name__}: {str(error).partition(chr(10))[0] or 'no answer'})"
-        if self._results:
-            _logger.error("%s: the run is done, but its record is not complete", line)
-            return self._results[0]
-        if self._error is not None and not isinstance(self._error, ClientError | PrefectException):
-            raise self._error
-        _logger.error("%s: from here on this run is not tracked", line)
-        return self._flow.fn(*plan, tracked=False)
-
-
 if __name__ == "__main__":
     if len(sys.argv) > 2:
-        main(sys.argv[1], int(sys.argv[2]), lasting=True)
+        serve_api(sys.argv[1], int(sys.argv[2]), lasting=True)
     else:
-        main()
+        serve_api()

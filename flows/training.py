@@ -1,9 +1,7 @@
-"""Train a real/bogus model: simulate units, reduce their nights, label what was found, learn, evaluate, write.
+"""Training sets and real/bogus models, of simulated nights of random units or of the exposures of an archive.
 
-Each random unit is one task; tasks exchange folder names, never pixels. A unit whose examples are on disk is not made
-again, so a run that was stopped goes on where it was.
-
-Make a training set: of simulated nights of random units, or of the exposures of an archive.
+Each random unit or exposure is one task; tasks exchange folder names, never pixels. Examples that are on disk are not
+made again, so a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -32,8 +30,14 @@ from nightsift.core.tables import TRUTH
 from tasks.examples import Catalogues, exposure_calls, make_examples, make_exposure_examples
 from tasks.retry import run_logger
 
-Told = Callable[[int, int], None]
+UNITS = 40
+SEED = 1
+EPOCHS = 20
+WORKERS = 2
 LEAST_PART = 0.8  # of the units asked for must have given examples, else something is wrong with the run
+
+PartProgress = Callable[[int, int], None]
+"""Called with the number of units or exposures done, and of all."""
 
 
 def make_dataset(
@@ -45,7 +49,7 @@ def make_dataset(
     units: int = 40,
     work: str | Path | None = None,
     workers: int = 2,
-    on_part: Told | None = None,
+    on_part: PartProgress | None = None,
     track: bool = True,
     doubt_rounds: int = 0,
 ) -> TrainingSet:
@@ -100,7 +104,7 @@ def _make(
     units: int,
     parts: Path,
     workers: int,
-    on_part: Told | None,
+    on_part: PartProgress | None,
     doubt_rounds: int,
     tracked: bool,
 ) -> TrainingSet:
@@ -113,7 +117,7 @@ def _make(
             make_exposure_examples,
             exposure_calls(survey, catalogues, parts, seed=seed),
             workers,
-            told=on_part,
+            progress=on_part,
             tracked=tracked,
         )
         sets = [part for part in map(examples.read, folders) if len(part)]
@@ -142,9 +146,9 @@ dataset = flow(name="dataset", persist_result=False, validate_parameters=False)(
 
 
 def simulated_examples(
-    work: Path, seed: int, units: int, *, workers: int, on_unit: Told | None, tracked: bool
+    work: Path, seed: int, units: int, *, workers: int, on_unit: PartProgress | None, tracked: bool
 ) -> TrainingSet:
-    """Examples of random units; those that gave none are logged.
+    """Make the examples of random units; units that gave none are logged.
 
     Parameters
     ----------
@@ -172,7 +176,7 @@ def simulated_examples(
     calls = [{"work": str(work), "seed": seed, "index": index} for index in range(units)]
     parts = [
         part
-        for part in map(examples.read, _made(make_examples, calls, workers, told=on_unit, tracked=tracked))
+        for part in map(examples.read, _made(make_examples, calls, workers, progress=on_unit, tracked=tracked))
         if len(part)
     ]
     if len(parts) < LEAST_PART * units:
@@ -180,8 +184,10 @@ def simulated_examples(
     return join(parts)
 
 
-def _made(task: Any, calls: Sequence[dict[str, Any]], workers: int, *, told: Told | None, tracked: bool) -> list[Path]:
-    """Folders of the parts that were made, in order; the others are logged."""
+def _made(
+    task: Any, calls: Sequence[dict[str, Any]], workers: int, *, progress: PartProgress | None, tracked: bool
+) -> list[Path]:
+    """Return the folders of the parts that were made, in order; the others are logged."""
     runner = Runner(kind="processes" if workers > 1 else "in-process", workers=workers, address="")
     folders, logger = [], run_logger()
     for number, ended in enumerate(run_all(task, calls, runner, tracked=tracked), start=1):
@@ -190,15 +196,9 @@ def _made(task: Any, calls: Sequence[dict[str, Any]], workers: int, *, told: Tol
         else:
             name = ended.call.get("label") or f"unit {ended.call.get('index')}"
             logger.warning("%s gave no examples: %s", name, ended.error)
-        if told is not None:
-            told(number, len(calls))
+        if progress is not None:
+            progress(number, len(calls))
     return sorted(folders)
-
-
-UNITS = 40
-SEED = 1
-EPOCHS = 20
-WORKERS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +249,7 @@ def train_model(
     *,
     work: str | Path | None = None,
     workers: int = WORKERS,
-    on_unit: Callable[[int, int], None] | None = None,
+    on_unit: PartProgress | None = None,
     on_epoch: Progress | None = None,
     track: bool = True,
 ) -> dict[str, Any]:
@@ -302,7 +302,7 @@ def _train(
     options: TrainOptions,
     work: Path,
     workers: int,
-    on_unit: Callable[[int, int], None] | None,
+    on_unit: PartProgress | None,
     on_epoch: Progress | None,
     tracked: bool,
 ) -> dict[str, Any]:
@@ -337,7 +337,7 @@ training = flow(name="training", persist_result=False, validate_parameters=False
 
 
 def _read_sets(folders: tuple[str, ...]) -> TrainingSet:
-    """All stamp sets in some folders, joined; a split that all of them have is kept."""
+    """Return all stamp sets in some folders, joined; a split that all of them have stays."""
     found = sorted({file.parent for folder in folders for file in Path(folder).rglob(examples.TABLE)})
     parts = [part for part in map(examples.read, found) if len(part)]
     if not parts:

@@ -42,7 +42,7 @@ TICK_SECONDS = 1.0
 WRITE_SECONDS = 2.0
 """The status is written this often."""
 
-Heard = Callable[[Mapping[str, Any]], None]
+OnRow = Callable[[Mapping[str, Any]], None]
 """Called with the ledger row of each exposure that ended."""
 
 
@@ -52,8 +52,8 @@ def watch(
     units: Sequence[str] = (),
     *,
     until: datetime | None = None,
-    once: bool = False,
-    heard: Heard | None = None,
+    until_idle: bool = False,
+    on_row: OnRow | None = None,
     track: bool = True,
 ) -> NightSummary:
     """Watch a night until dawn and close it; killed at any moment, it goes on when it is started again.
@@ -68,9 +68,9 @@ def watch(
         Only these units.
     until : datetime, optional
         When to close the night, instead of after dawn.
-    once : bool, optional
+    until_idle : bool, optional
         Reduce what is there, close, and end.
-    heard : callable, optional
+    on_row : callable, optional
         Called with the ledger row of each exposure that ended.
     track : bool, optional
         False to run without Prefect.
@@ -87,14 +87,14 @@ def watch(
     UnderWayElsewhere
         If the night is being watched already.
     """
-    plan = (survey, *whereabouts(survey, site, units, until=until, once=once), until, once, heard)
+    plan = (survey, *site_and_units(survey, site, units, until=until, until_idle=until_idle), until, until_idle, on_row)
     return recorded(watching, f"{survey.name} {plan[1] or 'everywhere'}", *plan, track=track)
 
 
-def whereabouts(
-    survey: Survey, site: str, only: Sequence[str], *, until: datetime | None, once: bool
+def site_and_units(
+    survey: Survey, site: str, only: Sequence[str], *, until: datetime | None, until_idle: bool
 ) -> tuple[str, dict[str, Unit]]:
-    """Site to watch and its units, checked before anything is started.
+    """Return the site to watch and its units, checked before anything is started.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def whereabouts(
         Units asked for; all of the site when empty.
     until : datetime or None
         When to end.
-    once : bool
+    until_idle : bool
         Whether to end when nothing is left to do.
 
     Returns
@@ -119,7 +119,7 @@ def whereabouts(
     Raises
     ------
     ConfigurationError
-        If it cannot be told which site is meant, or something is configured wrongly.
+        If it is not clear which site is meant, or something is configured wrongly.
     """
     named = sorted({source.site for source in survey.sources})
     if site and site not in survey.sites:
@@ -135,9 +135,9 @@ def whereabouts(
                 advice=f"say which: --site {' or --site '.join(named)}",
             )
         site = named[0]
-    if not site and until is None and not once:
+    if not site and until is None and not until_idle:
         advice = "add [site.NAME] with latitude, longitude and timezone, name it in each [[source]], or give --until"
-        _wrong(survey, "site", "without a site nobody knows when the night ends", advice=advice)
+        _wrong(survey, "site", "without a site the end of the night is not known", advice=advice)
     here = [source.unit for source in survey.sources if source.site == site]
     units = survey.load_units([unit for unit in here if not only or unit in only] or list(only))
     for unit in units.values():
@@ -156,40 +156,49 @@ def _watch(
     site: str,
     units: dict[str, Unit],
     until: datetime | None,
-    once: bool,
-    heard: Heard | None,
+    until_idle: bool,
+    on_row: OnRow | None,
     tracked: bool,
 ) -> NightSummary:
     archive, logger, began = Archive(survey.archive), run_logger(), datetime.now(UTC)
     night = night_at(survey.sites[site], began, survey.watch.sun_altitude) if site else None
-    end = _end(night, survey, until, once=once)
+    end = _end(night, survey, until, until_idle=until_idle)
     name = night.name if night is not None else f"{datetime.now(UTC):%Y-%m-%d}"
     progress = Progress(survey.name, site, name, "watching", asdict(this_process()), f"{datetime.now(UTC):%FT%TZ}")
     if night is not None:
         progress.dusk, progress.dawn = (f"{one:%FT%TZ}" if one else "" for one in (night.dusk, night.dawn))
-    logger.info("watching %s %s until %s", site or survey.name, name, "all is done" if once else f"{end:%F %T} UTC")
+    logger.info(
+        "watching %s %s until %s", site or survey.name, name, "all is done" if until_idle else f"{end:%F %T} UTC"
+    )
     with ExitStack() as stack:
         stack.enter_context(claimed(archive, f"watch {survey.name} {site}".strip(), "night watch"))
-        vigil = _watch_state(survey, units, archive, night=night)
+        state = _watch_state(survey, units, archive, night=night)
         try:
-            with Workers(reduce_exposure, survey.runner.workers, survey.watch.exposure_timeout, tracked) as workers:
+            timeout = survey.watch.exposure_timeout
+            with Workers(reduce_exposure, survey.runner.workers, timeout=timeout, tracked=tracked) as workers:
                 workers.start()
-                for one in vigil.lookouts:
+                for one in state.watchers:
                     one.start()
                 _keep_watch(
-                    survey, units, vigil, workers=workers, progress=progress, end=None if once else end, heard=heard
+                    survey,
+                    units,
+                    state,
+                    workers=workers,
+                    progress=progress,
+                    end=None if until_idle else end,
+                    on_row=on_row,
                 )
-                _tell_troubles(survey, vigil, progress, now=datetime.now(UTC))  # what the last look has brought
+                _notify_problems(survey, state, progress, now=datetime.now(UTC))  # what the last look has brought
             progress.state = "closing"
-            write_progress(archive, vigil.describe(progress, datetime.now(UTC)))
+            write_progress(archive, state.describe(progress, datetime.now(UTC)))
             summary = _night(survey, name if site else None, tuple(units), survey.runner, False, None, tracked=tracked)
-            summary = replace(summary, states=_fates(archive, summary, units, began=began))
+            summary = replace(summary, states=_states(archive, summary, units, began=began))
             progress.state = "closed"
         finally:
             progress.state = "closed" if progress.state == "closed" else "stopped"
-            for one in vigil.lookouts:
+            for one in state.watchers:
                 one.stop()
-            write_progress(archive, vigil.describe(progress, datetime.now(UTC)))
+            write_progress(archive, state.describe(progress, datetime.now(UTC)))
     return summary
 
 
@@ -199,41 +208,41 @@ watching = flow(name="watch", persist_result=False, validate_parameters=False)(_
 def _keep_watch(
     survey: Survey,
     units: Mapping[str, Unit],
-    vigil: WatchState,
+    state: WatchState,
     *,
     workers: Workers,
     progress: Progress,
     end: datetime | None,
-    heard: Heard | None,
+    on_row: OnRow | None,
 ) -> None:
-    """The loop: take in, begin what is most urgent, take in what ended, write down, tell."""
+    """The loop: take new frames, begin the most urgent ones, record those that ended, write the status, notify."""
     archive, written, problems = Archive(survey.archive), 0.0, list[str]()
-    wish: Priority = priority_of(archive)
-    while not _is_over(vigil, end):
-        vigil.take_in()
-        while workers.free() and (frame := vigil.next(wish)) is not None:
+    priority: Priority = priority_of(archive)
+    while not _is_over(state, end):
+        state.take_in()
+        while workers.free() and (frame := state.next(priority)) is not None:
             workers.submit(reduction_call(frame.exposure, units[frame.exposure.unit], survey, wait=0.0))
         for ended in workers.collect(TICK_SECONDS):
             row = ended.result if ended.error is None else record_lost(archive, ended, units, problems=problems)
-            vigil.end(row, ended.call["url"])
-            if heard is not None:
-                heard(row)
+            state.end(row, ended.call["url"])
+            if on_row is not None:
+                on_row(row)
         if time.monotonic() - written > WRITE_SECONDS:
             written, now = time.monotonic(), datetime.now(UTC)
-            wish = priority_of(archive)
-            _tell_troubles(survey, vigil, progress, now=now)
+            priority = priority_of(archive)
+            _notify_problems(survey, state, progress, now=now)
             progress.memory = memory_of([os.getpid(), *workers.pids()])
-            write_progress(archive, vigil.describe(progress, now))
+            write_progress(archive, state.describe(progress, now))
 
 
-def _tell_troubles(survey: Survey, vigil: WatchState, progress: Progress, *, now: datetime) -> None:
-    for trouble in vigil.troubles(now):
-        if notify_people(survey, Archive(survey.archive), progress.night, trouble.key, trouble.what, trouble.advice):
-            progress.troubles.append(trouble.what)
+def _notify_problems(survey: Survey, state: WatchState, progress: Progress, *, now: datetime) -> None:
+    for problem in state.problems(now):
+        if notify_people(survey, Archive(survey.archive), progress.night, **asdict(problem)):
+            progress.troubles.append(problem.what)
 
 
-def _fates(archive: Archive, summary: NightSummary, units: Mapping[str, Unit], *, began: datetime) -> dict[str, int]:
-    """What became of the exposures of the night and of those without a night since it began, and what is elsewhere."""
+def _states(archive: Archive, summary: NightSummary, units: Mapping[str, Unit], *, began: datetime) -> dict[str, int]:
+    """Count by state the exposures of the night, those without a night since it began, and those elsewhere."""
     nights = [night for night in summary.nights if night != WITHOUT_NIGHT]
     rows = [row for night in nights for row in ledger.read(archive, night).to_pylist()]
     rows += [row for row in ledger.read(archive, WITHOUT_NIGHT).to_pylist() if row["recorded_at"] >= began]
@@ -241,10 +250,10 @@ def _fates(archive: Archive, summary: NightSummary, units: Mapping[str, Unit], *
     return dict(Counter(row["state"] for row in rows if row["unit"] in units)) | elsewhere
 
 
-def _is_over(vigil: WatchState, end: datetime | None) -> bool:
+def _is_over(state: WatchState, end: datetime | None) -> bool:
     if end is None:
-        return vigil.is_idle()
-    return datetime.now(UTC) >= end and not vigil.has_work()
+        return state.is_idle()
+    return datetime.now(UTC) >= end and not state.has_work()
 
 
 def _watch_state(survey: Survey, units: Mapping[str, Unit], archive: Archive, *, night: Night | None) -> WatchState:
@@ -254,20 +263,20 @@ def _watch_state(survey: Survey, units: Mapping[str, Unit], archive: Archive, *,
     rows = {row["url"]: row for one in recent for row in ledger.read(archive, one).to_pylist()}
 
     def known(found: Found, unit: Unit) -> bool:
-        """The ledger has judged this file, and it has not been written to since."""
+        """Whether the ledger has a final row of this file, which has not been written to since."""
         row = rows.get(found.url)
         if row is None or row["unit"] != unit.name or not found.modified < row["recorded_at"].timestamp():
             return False
         return work_left(row, unit, models[unit.name], archive=archive) is Work.NOTHING
 
-    lookouts = []
+    watchers = []
     for source, unit in survey.sources_of(units):
         ask = lambda found, unit=unit: known(found, unit)  # noqa: E731
-        lookouts.append(SourceWatcher(source, unit, survey.watch.poll, survey.watch.settle, since, ask))
-    return WatchState(survey.watch, night, lookouts)
+        watchers.append(SourceWatcher(source, unit, survey.watch.poll, survey.watch.settle, since, ask))
+    return WatchState(survey.watch, night, watchers)
 
 
-def _end(night: Night | None, survey: Survey, until: datetime | None, *, once: bool) -> datetime:
+def _end(night: Night | None, survey: Survey, until: datetime | None, *, until_idle: bool) -> datetime:
     if until is not None:
         return until
     if night is not None and night.dawn is not None:

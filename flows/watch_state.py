@@ -1,7 +1,4 @@
-"""What the watch of a night knows: frames that wait, run and ended, by unit; and what people should be told.
-
-What running alerts want reduced first, as the watch of a night asks at every look.
-"""
+"""The state of the watch of a night: frames that wait, run and ended, by unit, their priority, and problems."""
 
 from __future__ import annotations
 
@@ -30,6 +27,9 @@ AGAIN_SECONDS = 20.0
 """A frame that another process is at is looked at again after so long."""
 ELSEWHERE_MARGIN = 60.0
 """Seconds beyond `exposure_timeout` for which the end of a night waits for another process that is at a frame."""
+
+TARGETS = "nightsift.skyalerts.event_store.targets"
+"""Module of the targets of alerts, loaded where it is installed."""
 
 
 @dataclass(slots=True)
@@ -67,12 +67,12 @@ class HeldElsewhere:
 
 @dataclass(frozen=True, slots=True)
 class NightProblem:
-    """Something that people should be told, once a night.
+    """A problem of which people are notified, at most once a night.
 
     Attributes
     ----------
     key : str
-        What makes it the same trouble.
+        Identity of the problem.
     what, advice : str
         What is wrong, and what to do.
     """
@@ -92,8 +92,8 @@ class WatchState:
         Table ``[watch]``.
     night : Night or None
         The night; None without a site.
-    lookouts : list of Lookout
-        One a source.
+    watchers : list of SourceWatcher
+        One per source.
     waiting : list of Waiting
         Frames that have settled.
     running : dict of str to Frame
@@ -116,7 +116,7 @@ class WatchState:
 
     options: WatchOptions
     night: Night | None
-    lookouts: list[SourceWatcher]
+    watchers: list[SourceWatcher]
     waiting: list[Waiting] = field(default_factory=list)
     running: dict[str, Frame] = field(default_factory=dict)
     begun: dict[str, float] = field(default_factory=dict)
@@ -128,20 +128,20 @@ class WatchState:
     started: float = field(default_factory=time.monotonic)
 
     def take_in(self) -> list[Frame]:
-        """Take what the lookouts have found."""
-        new = [frame for lookout in self.lookouts for frame in lookout.take()]
+        """Take the frames that the watchers have found."""
+        new = [frame for watcher in self.watchers for frame in watcher.take()]
         for frame in new:
             self.waiting.append(Waiting(frame))
             self.arrived[frame.exposure.unit] += 1
             self.last[frame.exposure.unit] = time.monotonic()
         return new
 
-    def next(self, wish: Priority) -> Frame | None:
-        """The frame to begin now: what an alert wants most, then what has waited longest.
+    def next(self, priority: Priority) -> Frame | None:
+        """Take the frame to begin now: the one an alert wants most, then the one that has waited longest.
 
         Parameters
         ----------
-        wish : callable
+        priority : callable
             How much a running alert wants a frame.
 
         Returns
@@ -156,7 +156,7 @@ class WatchState:
 
         def urgency(one: Waiting) -> tuple[float, float]:
             frame = one.frame
-            return wish(frame.exposure.unit, frame.ra, frame.dec, frame.mjd), -frame.seen
+            return priority(frame.exposure.unit, frame.ra, frame.dec, frame.mjd), -frame.seen
 
         first = max(able, key=urgency)
         self.waiting.remove(first)
@@ -165,7 +165,7 @@ class WatchState:
         return first.frame
 
     def end(self, row: Mapping[str, Any], url: str) -> None:
-        """Take in how a frame ended; one that is under way elsewhere waits and is looked at again.
+        """Record how a frame ended; one that is under way elsewhere waits and is looked at again.
 
         Parameters
         ----------
@@ -202,7 +202,7 @@ class WatchState:
 
     def is_idle(self) -> bool:
         """Whether there is no work, and no frame is still being written."""
-        return not self.has_work() and all(one.is_idle() for one in self.lookouts)
+        return not self.has_work() and all(one.is_idle() for one in self.watchers)
 
     def silent_units(self, now: datetime) -> list[str]:
         """Units that deliver nothing although it is dark."""
@@ -210,12 +210,12 @@ class WatchState:
         if self.night is None or self.night.dusk is None or not self.night.is_dark(now):
             return []
         dark_for = (now - self.night.dusk).total_seconds()
-        units = {one.unit.name for one in self.lookouts}
+        units = {one.unit.name for one in self.watchers}
         quiet = {unit: time.monotonic() - self.last.get(unit, self.started) for unit in units}
         return sorted(unit for unit, seconds in quiet.items() if min(seconds, dark_for) > limit)
 
-    def troubles(self, now: datetime) -> Iterable[NightProblem]:
-        """What people should be told now; each is told once a night, whoever asks.
+    def problems(self, now: datetime) -> Iterable[NightProblem]:
+        """Return the problems of which people should be notified now.
 
         Parameters
         ----------
@@ -224,10 +224,10 @@ class WatchState:
 
         Yields
         ------
-        Trouble
-            Each trouble that there is.
+        NightProblem
+            Each problem that there is.
         """
-        for one in self.lookouts:
+        for one in self.watchers:
             away = one.silent_for()
             if (one.problem or away > 60.0) and away > 3 * self.options.poll:
                 what = one.problem or f"listing {one.source.frames} has hung for {away:.0f} s"
@@ -235,7 +235,7 @@ class WatchState:
                 yield NightProblem(f"source {one.unit.name}", f"{one.unit.name}: {what}", advice)
         for unit in self.silent_units(now):
             minutes = self.options.silent_after
-            older = sum(one.older for one in self.lookouts if one.unit.name == unit)
+            older = sum(one.older for one in self.watchers if one.unit.name == unit)
             hint = f" ({older} files there are older than tonight: is the clock of the camera right?)" if older else ""
             advice = f"check camera, dome and transfer of this unit{hint}"
             yield NightProblem(f"silent {unit}", f"{unit} has delivered no frame for {minutes:.0f} minutes", advice)
@@ -257,7 +257,7 @@ class WatchState:
                 yield NightProblem(f"failing {unit}", what, "nightsift show survey.toml tells why; is the disk full?")
 
     def describe(self, progress: Progress, now: datetime) -> Progress:
-        """Fill in how the night goes on.
+        """Fill in the progress of the night.
 
         Parameters
         ----------
@@ -272,11 +272,11 @@ class WatchState:
             The same.
         """
         silent = set(self.silent_units(now))
-        for one in self.lookouts:
+        for one in self.watchers:
             name = one.unit.name
             unit = progress.units[name] = UnitProgress(arrived=self.arrived[name], silent=name in silent)
             unit.ended = dict(self.ended.get(name, {}))
-        for one in self.lookouts:
+        for one in self.watchers:
             unit = progress.units[one.unit.name]
             unit.settling += len(one.arrivals.settling())
             unit.older += one.older
@@ -310,7 +310,7 @@ def memory_of(pids: Iterable[int]) -> float:
     Returns
     -------
     float
-        Memory in all (MB); 0 where the system does not tell.
+        Memory in all (MB); 0 where the system does not say.
     """
     total = 0.0
     for pid in pids:
@@ -326,11 +326,8 @@ def _utc(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-TARGETS = "nightsift.skyalerts.event_store.targets"
-
-
 def priority_of(archive: Archive) -> Priority:
-    """Read what the running alerts of an archive want.
+    """Return the priority that the running alerts of an archive give to frames.
 
     Parameters
     ----------

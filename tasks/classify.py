@@ -1,7 +1,4 @@
-"""Stamps to scores.
-
-An exposure scored again: the stamps and candidates of its reduction lie in the archive, only their scores change.
-"""
+"""Scores of candidates: of stamps just cut, and anew of those that lie in the archive."""
 
 from __future__ import annotations
 
@@ -9,8 +6,6 @@ import datetime as dt
 from typing import Any
 
 import pyarrow as pa
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from models.calibration.unit_scoring import calibration_of, scoring_identity
 from models.network.store import predict
@@ -29,15 +24,17 @@ from tasks.retry import Logger, patiently
 SEED = 0
 """One seed for all exposures, so that their scores can be compared to the last digit."""
 
+SCORES = ("score", "score_std", "confidence", "model_id")
+"""Columns of candidates that a model fills."""
 
-@task(name="classify", persist_result=False, cache_policy=NO_CACHE)
+
 def score(stamps: Stamps, candidates: pa.Table, unit: Unit) -> pa.Table:
     """Fill the score columns; a table without rows needs no model and stays as it is.
 
     Parameters
     ----------
     stamps : Stamps
-        One a candidate.
+        One per candidate.
     candidates : pyarrow.Table
         The candidates, without scores.
     unit : Unit
@@ -66,7 +63,7 @@ def score(stamps: Stamps, candidates: pa.Table, unit: Unit) -> pa.Table:
 
 
 def model_of(unit: Unit) -> str:
-    """Identity of the model that a unit names.
+    """Return the identity of the model that a unit names.
 
     Parameters
     ----------
@@ -91,10 +88,6 @@ def model_of(unit: Unit) -> str:
         ) from error
 
 
-SCORES = ("score", "score_std", "confidence", "model_id")
-"""Columns of candidates that a model fills."""
-
-
 def rescore(job: Job, row: dict[str, Any], logger: Logger, *, label: str) -> dict[str, Any] | None:
     """Score a recorded exposure again, where that is all it needs; its process must hold the claim.
 
@@ -107,7 +100,7 @@ def rescore(job: Job, row: dict[str, Any], logger: Logger, *, label: str) -> dic
     row : dict
         With night, unit and exposure_id.
     logger : Logger
-        Where to tell of it.
+        Where to log.
     label : str
         How the exposure is called in logs.
 
@@ -116,7 +109,7 @@ def rescore(job: Job, row: dict[str, Any], logger: Logger, *, label: str) -> dic
     dict or None
         Its new ledger row, all but scores, counts and time as it was. Where it cannot be written, a row of the state
         ``"failed"`` that is not recorded: the old scores stay with the old row, and the next run tries again. None
-        where the exposure must be reduced; why its stored stamps do not do is told.
+        where the exposure must be reduced; why its stored stamps do not do is logged.
     """
     found = recorded(job.archive, row)
     if job.redo or found is None or work_left(found, job.unit, job.model, archive=job.archive) is not Work.RESCORE:
@@ -141,7 +134,7 @@ def rescore(job: Job, row: dict[str, Any], logger: Logger, *, label: str) -> dic
 
 
 def scored_again(job: Job, where: tuple[str, str, str]) -> pa.Table:
-    """Candidates of an exposure with the scores that a reduction would give them now.
+    """Return the candidates of an exposure with the scores that a reduction would give them now.
 
     Parameters
     ----------
@@ -167,7 +160,7 @@ def scored_again(job: Job, where: tuple[str, str, str]) -> pa.Table:
         field = CANDIDATES.field(name)
         empty = pa.nulls(candidates.num_rows, field.type)
         candidates = candidates.set_column(CANDIDATES.get_field_index(name), field, empty)
-    scored = score.fn(_stamps_of(job.archive, where, candidates), candidates, job.unit)
+    scored = score(_stamps_of(job.archive, where, candidates), candidates, job.unit)
     return scored.replace_schema_metadata(CANDIDATES.metadata).cast(CANDIDATES)
 
 

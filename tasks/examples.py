@@ -1,7 +1,4 @@
-"""Labelled stamps of one random telescope unit, from nothing: simulated, reduced, compared with the truth.
-
-Examples of the exposures of an archive: reduced again with synthetic transients, labelled by catalogues.
-"""
+"""Training examples of one random unit, simulated and compared with the truth, or of one exposure of an archive."""
 
 from __future__ import annotations
 
@@ -77,7 +74,7 @@ def make_examples(work: str, seed: int, index: int, keep_frames: bool = False) -
 
 
 def survey_options(seed: int, index: int) -> SimulationOptions:
-    """Survey of one random unit: preset ``training`` at a random galactic latitude, for fields from empty to crowded.
+    """Return the survey of one random unit: preset ``training`` at a random galactic latitude, empty to crowded.
 
     Parameters
     ----------
@@ -103,8 +100,8 @@ def survey_options(seed: int, index: int) -> SimulationOptions:
 def harvest(survey: Survey, name: str, options: FactoryOptions | None = None) -> TrainingSet:
     """Build the templates of a simulated survey, and make examples of its exposures, each reduced twice.
 
-    The second reduction is careless (`tasks.factory`): a good pipeline leaves too few false candidates to learn from,
-    and real frames hold faults that no simulation has thought of.
+    The second reduction is bad on purpose (`tasks.factory`): a good pipeline leaves too few false candidates to learn
+    from, and real frames hold faults that no simulation has thought of.
 
     Parameters
     ----------
@@ -175,7 +172,7 @@ def examples_of_file(
     options: FactoryOptions,
     night: str | None = None,
 ) -> tuple[list[TrainingSet], list[str]]:
-    """Examples of one exposure, reduced as it should be and carelessly; one bad reduction does not cost the other.
+    """Make the examples of one exposure, reduced well and badly; where one reduction fails, the other still counts.
 
     Parameters
     ----------
@@ -197,14 +194,14 @@ def examples_of_file(
     Returns
     -------
     parts : list of TrainingSet
-        One a reduction that went well.
+        One per reduction that went well.
     refused : list of str
         Why the others did not: class of the error.
     """
     parts, refused = [], []
     with local_copy(url) as path:
         try:
-            frame = ingest.fn(path, unit, night, url=url)
+            frame = ingest(path, unit, night, url=url)
         except FrameError as error:
             return [], [type(error).__name__] * 2
         for care in (CAREFUL, draw_guards(options.seed, unit.name, frame.meta.exposure_id)):
@@ -218,7 +215,7 @@ def examples_of_file(
 
 @dataclass(frozen=True, slots=True)
 class Catalogues:
-    """Local files that tell what is known of the sky.
+    """Local files of what is known of the sky.
 
     Attributes
     ----------
@@ -229,7 +226,7 @@ class Catalogues:
     galaxies : str
         Galaxies with sizes (`nightsift.refcats.catalogues`), empty to take those of the templates.
     excluded : tuple of str
-        Positions of variables, active galaxies and, where wished, stars, in parquet or CSV.
+        Positions of variables, active galaxies and, where wanted, stars, in parquet or CSV.
     """
 
     truth: str = ""
@@ -238,12 +235,12 @@ class Catalogues:
     excluded: tuple[str, ...] = ()
 
     def to_mapping(self) -> dict[str, Any]:
-        """What was given, as plain values."""
+        """Return the files that were given, as plain values."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value}
 
 
 def exposure_calls(survey: Survey, catalogues: Catalogues, parts: Path, *, seed: int) -> list[dict[str, Any]]:
-    """One call of `make_exposure_examples` for each exposure of a survey, its templates built.
+    """Build the templates of a survey and return one call of `make_exposure_examples` per exposure.
 
     Parameters
     ----------
@@ -330,7 +327,7 @@ def make_exposure_examples(
 
 
 def known_of(catalogues: Catalogues, unit: str, file: str) -> Known:
-    """What the catalogues tell of one exposure; files stay in memory for the next one.
+    """Return what the catalogues say of one exposure; files stay in memory for the next one.
 
     Parameters
     ----------

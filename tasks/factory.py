@@ -1,6 +1,7 @@
 """Labelled stamps of one exposure: synthetic transients put in before the subtraction, everything found labelled.
 
-Reductions that are bad on purpose: a good pipeline leaves too few false candidates to learn from.
+Each exposure is reduced as it should be, and badly on purpose (`ReductionGuards`): a good pipeline leaves too few false
+candidates to learn from.
 """
 
 from __future__ import annotations
@@ -40,19 +41,30 @@ from nightsift.core.errors import TooFewStars
 from nightsift.core.frames import Difference, Frame, Pair
 from nightsift.core.random import generator
 from nightsift.core.tables import CANDIDATES, TRUTH
-from nightsift.images.photometry.photometry import ZeroPoint
-from nightsift.images.registration.align import Alignment
+from nightsift.images.artefacts.artefacts import mask_artefacts
+from nightsift.images.background.background import subtract_background
+from nightsift.images.detection.extract import extract
+from nightsift.images.photometry.photometry import ZeroPoint, zero_point
+from nightsift.images.registration.align import Alignment, align
+from nightsift.images.resampling.warp import make_pair
 from nightsift.images.stamps import cut
+from nightsift.images.stars.stars import find_stars
 from nightsift.unit.units import Unit
-from tasks.steps import align_to, artefacts, background, calibrate, find_candidates, psf, stars, subtract_pair, warp
+from subtraction.api import subtract
+from tasks.steps import with_psf
 
 THRESHOLD = 4.0
 LEAST_SHIFT, MOST_SHIFT = 0.1, 1.0  # px by which template and frame are put beside each other, log-uniform
+Values = npt.NDArray[np.float64]
+EXCLUDED = 3.0  # px from a known variable, active galaxy or star within which a detection says nothing
+LIMIT = 5.0  # signal-to-noise ratio at the limiting magnitude
+BEYOND = 0.5  # mag below that limit at which a galaxy still counts: its light is there, if not seen by itself
+_SAMPLE = pa.schema([CANDIDATES.field(name) for name in SAMPLE])
 
 
 @dataclass(frozen=True, slots=True)
 class ReductionGuards:
-    """Which guards of a reduction are up.
+    """The guards of a reduction that are up.
 
     Attributes
     ----------
@@ -91,7 +103,7 @@ def draw_guards(seed: int, *key: str) -> ReductionGuards:
 
     Returns
     -------
-    Care
+    ReductionGuards
         Cosmic rays unmasked in every second exposure, artefacts in two of three, a stiff kernel in two of three, a
         shift in two of three.
     """
@@ -103,7 +115,7 @@ def draw_guards(seed: int, *key: str) -> ReductionGuards:
 
 
 def misaligned(alignment: Alignment, shift: tuple[float, float]) -> Alignment:
-    """An alignment that misses a wave over the frame.
+    """Return an alignment that misses a wave over the frame.
 
     Parameters
     ----------
@@ -127,13 +139,13 @@ def misaligned(alignment: Alignment, shift: tuple[float, float]) -> Alignment:
 
 
 def lowered(unit: Unit, care: ReductionGuards) -> Unit:
-    """The unit with its guards lowered, and a lower threshold.
+    """Return the unit with its guards lowered, and a lower threshold.
 
     Parameters
     ----------
     unit : Unit
         A unit.
-    care : Care
+    care : ReductionGuards
         Which guards stay up.
 
     Returns
@@ -156,7 +168,7 @@ def lowered(unit: Unit, care: ReductionGuards) -> Unit:
 
 
 def changed(unit: Unit, **sections: dict[str, Any]) -> Unit:
-    """A unit with some keys of some sections replaced, checked as if they had been read.
+    """Return a unit with some keys of some sections replaced, checked as if they had been read.
 
     Parameters
     ----------
@@ -174,13 +186,6 @@ def changed(unit: Unit, **sections: dict[str, Any]) -> Unit:
     for section, changes in sections.items():
         values[section] |= changes
     return Unit.model_validate(values)
-
-
-Values = npt.NDArray[np.float64]
-EXCLUDED = 3.0  # px from a known variable, active galaxy or star within which a detection tells nothing
-LIMIT = 5.0  # signal-to-noise ratio at the limiting magnitude
-BEYOND = 0.5  # mag below that limit at which a galaxy still counts: its light is there, if not seen by itself
-_SAMPLE = pa.schema([CANDIDATES.field(name) for name in SAMPLE])
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +229,7 @@ class Known:
     orbits : Orbits or None
         Orbits of minor planets, where the truth does not hold them.
     excluded : ndarray of float64, shape (n, 2)
-        RA, Dec (deg) of what may vary without a truth telling it: variables, active galaxies, and stars where wished.
+        RA, Dec (deg) of what may vary without a truth saying so: variables, active galaxies, and stars where wanted.
         A detection within `EXCLUDED` pixels of one is neither real nor bogus.
     galaxies : pyarrow.Table or None
         Catalogue of galaxies, see `nightsift.context.galaxies.galaxies_of_catalogue`; None to take those that the
@@ -269,7 +274,7 @@ def examples_of(
     care: ReductionGuards,
     options: FactoryOptions,
 ) -> TrainingSet:
-    """Labelled stamps of one reduction of one exposure.
+    """Make labelled stamps of one reduction of one exposure.
 
     Parameters
     ----------
@@ -283,7 +288,7 @@ def examples_of(
         What is known of its sky.
     survey : str
         Name of the survey.
-    care : Care
+    care : ReductionGuards
         How it is reduced.
     options : FactoryOptions
         How examples are made.
@@ -323,8 +328,8 @@ def examples_of(
     pair, sources = as_built(lit, synthetic, prepared.sources)
     assert pair.science.psf is not None
     around = Surroundings(galaxies, sources, 0.75 * pair.science.psf.fwhm + 1.5)
-    difference = subtract_pair.fn(pair, unit)
-    candidates = find_candidates.fn(difference, pair, unit, prepared.zero, prepared.template_id)
+    difference = subtract(pair, unit.subtraction.method, unit.subtraction.options)
+    candidates = extract(difference, pair, unit, zero_point=prepared.zero, template_id=prepared.template_id)
     truth = pa.concat_tables([changing, synthetic])
     files = {frame.meta.exposure_id: Path(frame.meta.path).name}
     labels, matches = label(candidates, files, truth, options.labels)
@@ -392,18 +397,18 @@ def prepare_pair(frame: Frame, unit: Unit, archive: Archive, *, shift: tuple[flo
     NoTemplate
         If it has no template.
     """
-    frame = background.fn(artefacts.fn(frame, unit), unit)
-    found = stars.fn(frame)
-    frame = psf.fn(frame, found, unit)
+    frame = subtract_background(mask_artefacts(frame, unit), unit.background.mesh)
+    stars = find_stars(frame)
+    frame = with_psf(frame, stars, unit)
     template = find_template(archive, frame.meta)
-    alignment = align_to.fn(frame, found, template, unit)
-    pair = warp.fn(frame, template, misaligned(alignment, shift))
-    zero = calibrate.fn(found, template, alignment)
+    alignment = align(frame, stars, template, options=unit.alignment)
+    pair = make_pair(frame, template, misaligned(alignment, shift))
+    zero = zero_point(stars, template, alignment)
     return Prepared(pair, zero, sources_on_frame(template, alignment), template.template_id)
 
 
 def _on_galaxies(synthetic: pa.Table) -> int:
-    """Injected stars that found a host: fewer than wished where few galaxies are known."""
+    """Count the injected stars that got a host: fewer than asked for where few galaxies are known."""
     hosted = synthetic.filter(pc.equal(synthetic["kind"], INJECTED))["host_id"]
     return len(hosted) - hosted.null_count
 
@@ -413,9 +418,9 @@ def _chosen(
 ) -> tuple[npt.NDArray[np.int64], dict[str, int]]:
     """Candidates that become examples: all real ones, false ones thinned."""
     bogus = np.flatnonzero(labels == BOGUS)
-    kept = generator(options.seed, "bogus", *key).permutation(bogus)[: options.max_bogus]
-    counts = {"ambiguous": int((labels == AMBIGUOUS).sum()), "bogus_thinned": len(bogus) - len(kept)}
-    return np.sort(np.concatenate([np.flatnonzero(labels == REAL), kept])), counts
+    chosen = generator(options.seed, "bogus", *key).permutation(bogus)[: options.max_bogus]
+    counts = {"ambiguous": int((labels == AMBIGUOUS).sum()), "bogus_thinned": len(bogus) - len(chosen)}
+    return np.sort(np.concatenate([np.flatnonzero(labels == REAL), chosen])), counts
 
 
 def _predicted(known: Known, frame: Frame, unit: Unit, *, limit: float) -> pa.Table:
@@ -441,7 +446,7 @@ def _with_template_psf(pair: Pair, unit: Unit, options: PlacementOptions) -> Pai
     if options.fading <= 0 and options.varied <= 0:
         return pair
     try:
-        template = psf.fn(pair.template, stars.fn(pair.template), unit)
+        template = with_psf(pair.template, find_stars(pair.template), unit)
     except TooFewStars:
         return pair
     return Pair(pair.science, template, pair.coverage)

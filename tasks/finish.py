@@ -1,7 +1,4 @@
-"""What can be told only when all exposures of a night are there: detector pixels that fire again and again.
-
-The report of a night, as one HTML file.
-"""
+"""The end of a night: detector pixels that fire again and again are flagged, and its report is written."""
 
 from __future__ import annotations
 
@@ -30,6 +27,9 @@ from tasks.measure import of_candidates
 from tasks.record import recorded
 from tasks.retry import run_logger
 
+MOST = 200
+"""Candidates shown in a report."""
+
 
 @task(name="finish", task_run_name="finish {night}", persist_result=False, cache_policy=NO_CACHE)
 def finish_night(archive: Archive, night: str, units: Mapping[str, Unit]) -> dict[str, int]:
@@ -53,7 +53,7 @@ def finish_night(archive: Archive, night: str, units: Mapping[str, Unit]) -> dic
 
 
 def committed(archive: Archive, rows: list[dict[str, Any]]) -> pa.Table:
-    """Candidates of those exposures that the ledger tells to be done; what was never committed does not count.
+    """Return the candidates of the exposures that are done; what was never committed does not count.
 
     Parameters
     ----------
@@ -122,10 +122,6 @@ def _is_behind(row: dict[str, Any], candidates: pa.Table, unit: Unit) -> bool:
     return any(row[name] != value for name, value in of_candidates(of_exposure, unit.model.threshold).items())
 
 
-MOST = 200
-"""Candidates shown in a report."""
-
-
 @task(name="report", task_run_name="report {night}", persist_result=False, cache_policy=NO_CACHE)
 def write_report(archive: Archive, night: str, thresholds: Mapping[str, float], problems: tuple[str, ...] = ()) -> Path:
     """Write the report of a night from what the archive holds.
@@ -162,7 +158,7 @@ def write_report(archive: Archive, night: str, thresholds: Mapping[str, float], 
 
 
 def stamps_of(archive: Archive, choice: Choice, night: str) -> dict[str, Stamps]:
-    """Stamps of the chosen candidates, read file by file.
+    """Return the stamps of the chosen candidates, read file by file.
 
     Parameters
     ----------

@@ -1,9 +1,4 @@
-"""A night of a unit as it is watched: read from the archive, judged against its calibration set, written back.
-
-What a network makes of the candidates of a night, computed once and kept: the embedding that drift tests compare.
-
-Sources of known place and flux, injected and looked for by the whole pipeline: truth without labels.
-"""
+"""Monitoring of a night of a unit: its network features, injected sources, the inputs and the rows of its verdict."""
 
 from __future__ import annotations
 
@@ -35,6 +30,7 @@ from nightsift.core.frames import Frame
 from nightsift.core.monitoring_tables import INJECTIONS, MONITORING
 from nightsift.core.random import generator
 from nightsift.core.tables import CANDIDATES, Column, schema, table
+from nightsift.images.detection.extract import extract
 from nightsift.images.injection import inject_stars
 from nightsift.io.parquet import read_table, read_tables, write_table
 from nightsift.io.sources import checksum, local_copy
@@ -44,7 +40,7 @@ from tasks.finish import committed
 from tasks.record import key_of, opening_row
 from tasks.reduce import Reduction, to_difference
 from tasks.references import CalibrationSet
-from tasks.steps import cut_stamps, find_candidates
+from tasks.steps import cut_stamps
 
 EMBEDDINGS = schema(
     (
@@ -53,11 +49,23 @@ EMBEDDINGS = schema(
     ),
     "embeddings",
 )
+JUDGED = ("done", "refused")
+"""States of exposures that say something of the unit; failed is the machine's, waiting the template's."""
+
+SNR = (5.0, 50.0)
+"""Range of the signal-to-noise ratio of injected sources, by the limiting magnitude of the exposure."""
+PIXELS_A_SOURCE = 5000
+MOST = 100
+"""Sources injected into one exposure: one in so many pixels, at most so many."""
+APART = 12.0
+"""Smallest distance to another source or candidate (pixel)."""
+RADIUS = 2.5
+"""A detection within this radius is the injected source (pixel)."""
+MARGIN = 12
 
 
-@task(name="embed", task_run_name="embed {unit.name} {night}", persist_result=False, cache_policy=NO_CACHE)
 def embed_night(archive: Archive, unit: Unit, night: str) -> tuple[pa.Table, npt.NDArray[np.float32]]:
-    """Candidates of a night of one unit, and the features of the unit's network, from disk where they are there.
+    """Return the candidates of a night of one unit and their network features, computed once and stored.
 
     Parameters
     ----------
@@ -73,7 +81,7 @@ def embed_night(archive: Archive, unit: Unit, night: str) -> tuple[pa.Table, npt
     candidates : pyarrow.Table
         Schema `nightsift.core.tables.CANDIDATES`, of the exposures that are done.
     features : ndarray of float32, shape (n, d)
-        One row a candidate.
+        One row per candidate.
 
     Raises
     ------
@@ -88,9 +96,9 @@ def embed_night(archive: Archive, unit: Unit, night: str) -> tuple[pa.Table, npt
     path = archive.embeddings(night, unit.name, model_id(unit.model.name))
     ids = candidates["candidate_id"].to_pylist()
     if path.is_file():
-        kept = read_table(path, EMBEDDINGS)
-        if kept["candidate_id"].to_pylist() == ids:
-            return candidates, as_rows(kept["features"])
+        stored = read_table(path, EMBEDDINGS)
+        if stored["candidate_id"].to_pylist() == ids:
+            return candidates, as_rows(stored["features"])
     classifier = load(unit.model.name)
     stamps = read_rows(archive, candidates, np.arange(len(ids)), size=classifier.recipe.size)
     features = pooled(trunk_features(stamps, candidates["sign"].to_numpy(), classifier))
@@ -99,7 +107,7 @@ def embed_night(archive: Archive, unit: Unit, night: str) -> tuple[pa.Table, npt
 
 
 def as_rows(lists: pa.ChunkedArray) -> npt.NDArray[np.float32]:
-    """Lists of equal length as rows.
+    """Return lists of equal length as rows.
 
     Parameters
     ----------
@@ -117,21 +125,9 @@ def as_rows(lists: pa.ChunkedArray) -> npt.NDArray[np.float32]:
     return np.concatenate([chunk.flatten().to_numpy() for chunk in lists.chunks]).astype(np.float32).reshape(n, -1)
 
 
-SNR = (5.0, 50.0)
-"""Range of the signal-to-noise ratio of injected sources, by the limiting magnitude of the exposure."""
-PIXELS_A_SOURCE = 5000
-MOST = 100
-"""Sources injected into one exposure: one in so many pixels, at most so many."""
-APART = 12.0
-"""Smallest distance to another source or candidate (pixel)."""
-RADIUS = 2.5
-"""A detection within this radius is the injected source (pixel)."""
-MARGIN = 12
-
-
 @task(name="inject", task_run_name="inject {row[exposure_id]}", persist_result=False, cache_policy=NO_CACHE)
 def inject_exposure(row: Mapping[str, Any], unit: str, archive: str, folders: Sequence[str] = ()) -> int:
-    """Inject sources into one exposure and write what became of them (see `recover_injected`).
+    """Inject sources into one exposure and write which were recovered (see `recover_injected`).
 
     Parameters
     ----------
@@ -173,7 +169,7 @@ def recover_injected(row: Mapping[str, Any], unit: Unit, archive: Archive, *, se
     Returns
     -------
     pyarrow.Table
-        Schema `nightsift.core.monitoring_tables.INJECTIONS`, one row a source; empty where the ledger knows no depth.
+        Schema `nightsift.core.monitoring_tables.INJECTIONS`, one row per source; empty where the ledger has no depth.
 
     Raises
     ------
@@ -202,8 +198,8 @@ def recover_injected(row: Mapping[str, Any], unit: Unit, archive: Archive, *, se
     pair, difference = reduction.pair, reduction.difference
     assert pair is not None
     assert difference is not None
-    candidates = find_candidates.fn(difference, pair, unit, zero, template_id)
-    candidates = score.fn(cut_stamps.fn(pair, difference, candidates, unit), candidates, unit)
+    candidates = extract(difference, pair, unit, zero_point=zero, template_id=template_id)
+    candidates = score(cut_stamps(pair, difference, candidates, unit), candidates, unit)
     found = match_injected(candidates, injected["x"], injected["y"], threshold=unit.model.threshold)
     n = len(injected["x"])
     pixels = tuple(np.rint(injected[name]).astype(int) for name in ("y", "x"))
@@ -217,7 +213,7 @@ def recover_injected(row: Mapping[str, Any], unit: Unit, archive: Archive, *, se
 
 
 def pipeline_of(unit: Unit, model_id: str) -> str:
-    """Provenance of what becomes of injected sources: same pipeline, recoveries that can be compared.
+    """Return the provenance of recovered injections: those of the same pipeline can be compared.
 
     Parameters
     ----------
@@ -237,7 +233,7 @@ def pipeline_of(unit: Unit, model_id: str) -> str:
 
 
 def draw_snr(n: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Signal-to-noise ratios, one in each of n equal steps of the logarithm, in random order.
+    """Draw signal-to-noise ratios, one in each of n equal steps of the logarithm, in random order.
 
     Parameters
     ----------
@@ -258,7 +254,7 @@ def draw_snr(n: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
 def draw_places(
     bad: npt.NDArray[np.bool_], taken: npt.NDArray[np.float64], rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Random places on good pixels, apart from each other and from what is there.
+    """Draw places on good pixels, apart from each other and from what is there.
 
     Parameters
     ----------
@@ -272,7 +268,7 @@ def draw_places(
     Returns
     -------
     x, y : ndarray of float64, shape (n,)
-        Places; fewer than wished where there is no room.
+        Places; fewer than wanted where there is no room.
     """
     ny, nx = bad.shape
     wanted = min(MOST, ny * nx // PIXELS_A_SOURCE)
@@ -293,7 +289,7 @@ def draw_places(
 def match_injected(
     candidates: pa.Table, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], *, threshold: float
 ) -> dict[str, Any]:
-    """Which injected sources were found, and which accepted.
+    """Match injected sources with candidates: which were found, and which accepted.
 
     Parameters
     ----------
@@ -326,13 +322,8 @@ def match_injected(
     return found
 
 
-JUDGED = ("done", "refused")
-"""States of exposures that say something of the unit; failed is the machine's, waiting the template's."""
-
-
-@task(name="watch", task_run_name="watch {unit.name} {night}", persist_result=False, cache_policy=NO_CACHE)
 def read_night(archive: Archive, unit: Unit, night: str) -> NightData:
-    """Read what is watched of a night of one unit.
+    """Read what is monitored of a night of one unit.
 
     Parameters
     ----------
@@ -363,7 +354,7 @@ def read_night(archive: Archive, unit: Unit, night: str) -> NightData:
     inputs["refused"] = np.array([row["state"] == "refused" for row in rows], dtype=np.float64)
     inputs["good"] = np.array([row["verdict"] == "good" for row in rows], dtype=np.float64)
     inputs["field"] = np.array([f"{row['field']}/{row['band']}" for row in rows], dtype=np.str_)
-    candidates, features = embed_night.fn(archive, unit, night)
+    candidates, features = embed_night(archive, unit, night)
     score = np.array([np.nan if one is None else one for one in candidates["score"].to_pylist()], dtype=np.float64)
     scored = np.isfinite(score)
     p = np.clip(score[scored], TINY, 1.0 - TINY)
@@ -378,7 +369,7 @@ def read_night(archive: Archive, unit: Unit, night: str) -> NightData:
 
 
 def scored_above(injected: pa.Table, threshold: float) -> npt.NDArray[np.bool_]:
-    """Injected sources that were found and scored above the threshold, whatever their flags: these have a channel too.
+    """Return which injected sources were found and scored above the threshold, whatever their flags.
 
     Parameters
     ----------
@@ -397,7 +388,7 @@ def scored_above(injected: pa.Table, threshold: float) -> npt.NDArray[np.bool_]:
 
 
 def injected_by(archive: Archive, unit: str, nights: Sequence[str], *, pipeline: str) -> pa.Table:
-    """What became of the sources that were injected into nights of a unit, by its present pipeline.
+    """Return the injected sources of nights of a unit that its present pipeline recovered or missed.
 
     What a pipeline of other code, options or model recovered does not count, and is injected anew (`rows_to_inject`):
     the difference between two pipelines is no drift.
@@ -424,7 +415,7 @@ def injected_by(archive: Archive, unit: str, nights: Sequence[str], *, pipeline:
 
 
 def rows_to_inject(archive: Archive, unit: str, night: str, *, exposures: int, pipeline: str) -> list[dict[str, Any]]:
-    """Exposures of a night that sources are to be injected into.
+    """Return the exposures of a night that sources are to be injected into.
 
     Parameters
     ----------
@@ -455,7 +446,7 @@ def _is_injected(archive: Archive, row: Mapping[str, Any], pipeline: str) -> boo
 
 
 def scored_by(archive: Archive, unit: str, night: str) -> set[str]:
-    """Identities of the models that gave the scores of a night.
+    """Return the identities of the models that gave the scores of a night.
 
     Parameters
     ----------
@@ -482,7 +473,7 @@ def verdict_rows(
     reference: CalibrationSet | None,
     model: str,
 ) -> list[dict[str, Any]]:
-    """Rows of the table of monitoring.
+    """Return the rows of the monitoring table of a night.
 
     Parameters
     ----------
@@ -513,13 +504,13 @@ def verdict_rows(
         return [whole]
     rows = [{**whole, "p_value": _known(verdict.p), "q_value": _known(verdict.q)}]
     for one in verdict.channels:
-        told = "unjudged" if not np.isfinite(one.p) else "drifted" if one.named else "steady"
+        channel_state = "unjudged" if not np.isfinite(one.p) else "drifted" if one.named else "steady"
         numbers = {
             "value": one.value, "reference_mean": one.mean, "reference_std": one.deviation, "departure": one.t,
             "p_value": one.p,
         }  # fmt: skip
         row = {name: _known(value) for name, value in numbers.items()}
-        state_of = state if state == "reference" else told
+        state_of = state if state == "reference" else channel_state
         rows.append(
             {**base, **row, "channel": one.channel, "state": state_of, "message": "", "window": one.window or None}
         )
@@ -527,7 +518,7 @@ def verdict_rows(
 
 
 def write_verdict(archive: Archive, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Write what is said of a night of one unit.
+    """Write the verdict on a night of one unit.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""People are told of trouble: once a night, with what to do, by apprise, a command, or a block of Prefect.
+"""Notifying people of a problem, once a night, with advice: by apprise, a command, or a block of Prefect.
 
 Apprise knows a hundred services by their addresses (mail, Slack, Matrix, Telegram, ntfy, webhooks). An address may hold
 a password or token, so it comes from the environment or a file, and no message or log repeats a part of it.
@@ -42,19 +42,19 @@ class NotSent(NightsiftError):
     hint = "check address, account and network"
 
 
-def notify_people(survey: Survey, archive: Archive, night: str, key: str, what: str, advice: str) -> bool:
-    """Tell people of a trouble, unless they were told of it this night, by whatever process.
+def notify_people(survey: Survey, archive: Archive, night: str, *, key: str, what: str, advice: str) -> bool:
+    """Notify people of a problem, unless any process has done so this night.
 
     Parameters
     ----------
     survey : Survey
         With its table ``[notify]``.
     archive : Archive
-        Remembers what was told, under ``status``.
+        Remembers what was sent, under ``status``.
     night : str
         The night.
     key : str
-        What makes it the same trouble.
+        Identity of the problem.
     what, advice : str
         What is wrong, and what to do.
 
@@ -70,19 +70,21 @@ def notify_people(survey: Survey, archive: Archive, night: str, key: str, what: 
     try:
         if not create_exclusively(marker, json.dumps(content).encode()):
             return False
-    except OSError as error:  # a full disk is a trouble of its own: rather told twice than not at all
-        _logger.error("cannot note what was told: %s", error)
+    except OSError as error:  # a full disk is a problem of its own: rather sent twice than not at all
+        _logger.error("cannot note what was sent: %s", error)
     _logger.warning("%s. %s", what, advice)
-    outcome = tell(survey, f"nightsift {survey.name}: {what}", f"{what}.\n\nWhat to do: {advice}.\n\nNight {night}.")
+    outcome = send_message(
+        survey, f"nightsift {survey.name}: {what}", f"{what}.\n\nWhat to do: {advice}.\n\nNight {night}."
+    )
     try:
         with atomic(marker) as temporary:
             temporary.write_text(json.dumps({**content, "ways": outcome}))
     except OSError as error:
-        _logger.error("cannot note what was told: %s", error)
+        _logger.error("cannot note what was sent: %s", error)
     return True
 
 
-def tell(survey: Survey, subject: str, text: str) -> dict[str, str]:
+def send_message(survey: Survey, subject: str, text: str) -> dict[str, str]:
     """Send a message by every way of ``[notify]``; one that fails costs no other.
 
     Parameters
@@ -104,7 +106,7 @@ def tell(survey: Survey, subject: str, text: str) -> dict[str, str]:
             outcome[way] = "sent"
         except (NightsiftError, OSError, ValueError, RuntimeError, subprocess.SubprocessError) as error:
             outcome[way] = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            _logger.error("%s could not be told by %s: %s", subject, way, outcome[way])
+            _logger.error("%s could not be sent by %s: %s", subject, way, outcome[way])
     return outcome
 
 
@@ -167,7 +169,7 @@ def _in_clear(service: NotifyBase) -> str:
 
 
 def _not_understood(service: NotifyBase | None, url: str) -> Iterator[str]:
-    """Say how many of the addresses that a message shall go to are none: apprise leaves them out in silence."""
+    """Say how many addresses under ``to=`` are none: apprise leaves them out in silence."""
     asked = [one for to in parse_qs(url.partition("?")[2]).get("to", ()) for one in to.split(",")]
     left = len(asked) - len(getattr(service, "targets", asked))
     if left > 0:
@@ -176,7 +178,7 @@ def _not_understood(service: NotifyBase | None, url: str) -> Iterator[str]:
 
 @contextmanager
 def _said_by_apprise() -> Iterator[list[str]]:
-    """Collect its warnings, and the errors behind them, which it tells at the level of debugging only."""
+    """Collect the warnings of apprise, and the errors behind them, which it logs at the level of debugging only."""
     lines: list[str] = []
 
     class Collector(logging.Handler):

@@ -1,8 +1,7 @@
-"""The ledger row of an exposure while it is reduced: it grows by stages, so that a refusal keeps what was known.
+"""The ledger row and the products of one exposure: opened, claimed, filled by stages, published, withdrawn.
 
-One exposure is reduced once, however many processes are told to: by its ledger row, and by a claim.
-
-Results to the archive: products first, the ledger row last, because that row is the commit point.
+The row grows by stages, so that a refusal keeps what was known. Products are written first, the ledger row last: that
+row is the commit point. One exposure is reduced once, however many processes try: by its row, and by a claim.
 """
 
 from __future__ import annotations
@@ -18,11 +17,8 @@ from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from nightsift import __version__
-from nightsift.archive import ledger
 from nightsift.archive.candidates import write_candidates
 from nightsift.archive.claims import UnderWayElsewhere, claimed
 from nightsift.archive.ledger import FINAL
@@ -41,20 +37,25 @@ NOT_IN_PIXELS: dict[str, Any] = {
     "template": {"max_frames", "max_seeing", "catalogue"},
 }
 """Parts of a unit file that change nothing that is found in an exposure. The model scores what was found; its threshold
-drops nothing: what it accepts is counted when a night is finished (`tasks.finish`). The longitude tells the night of an
+drops nothing: what it accepts is counted when a night is finished (`tasks.finish`). The longitude gives the night of an
 exposure; the rest of the site is for sky alerts and minor planets. How a template is made shows in its identity, which
 is an input of its own."""
 
+PATIENCE = 240.0
+"""Seconds to wait for another process: it ends, or its claim has become stale long before."""
+
+LOOK_SECONDS = 0.5
+
 
 def opening_row(unit: str, night: str | None, url: str) -> dict[str, Any]:
-    """Row of an exposure of which nothing is known but its place.
+    """Return the row of an exposure of which nothing is known but its place.
 
     Parameters
     ----------
     unit : str
         Telescope unit.
     night : str or None
-        Night label; `nightsift.archive.paths.WITHOUT_NIGHT` where it cannot be told.
+        Night label; `nightsift.archive.paths.WITHOUT_NIGHT` where it is unknown.
     url : str
         Where the exposure lies.
 
@@ -86,7 +87,7 @@ class Work(StrEnum):
 
 
 def key_of(checksum: str, template_id: str, unit: Unit, *, code: str = "") -> str:
-    """Provenance of what is found in an exposure: same key, same candidates and stamps.
+    """Return the provenance of what is found in an exposure: same key, same candidates and stamps.
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ def key_of(checksum: str, template_id: str, unit: Unit, *, code: str = "") -> st
 
 
 def scoring_of(unit: Unit, model_id: str) -> str:
-    """Provenance of scores: same key, same scores of the same stamps.
+    """Return the provenance of scores: same key, same scores of the same stamps.
 
     Parameters
     ----------
@@ -127,7 +128,7 @@ def scoring_of(unit: Unit, model_id: str) -> str:
 
 
 def recipe_of(unit: Unit, model_id: str) -> str:
-    """Hash of all that makes results of a unit but frames and templates: code, options and model.
+    """Return the hash of all that makes results of a unit but frames and templates: code, options and model.
 
     Parameters
     ----------
@@ -145,7 +146,7 @@ def recipe_of(unit: Unit, model_id: str) -> str:
 
 
 def verdict_on(error: Exception) -> dict[str, Any]:
-    """State, reason, message and facts of an exposure that ended with an error.
+    """Return state, reason, message and facts of an exposure that ended with an error.
 
     Parameters
     ----------
@@ -167,7 +168,7 @@ def verdict_on(error: Exception) -> dict[str, Any]:
 def closing_columns(
     row: dict[str, Any], seconds: dict[str, float], total: float, *, provenance_key: str, scoring: str | None = None
 ) -> dict[str, Any]:
-    """Columns that are known when all is over.
+    """Return a row completed by the columns that are known when its reduction has ended.
 
     Parameters
     ----------
@@ -199,7 +200,7 @@ def closing_columns(
 
 
 def recorded(archive: Archive, row: dict[str, Any]) -> dict[str, Any] | None:
-    """Row that the ledger holds already for an exposure.
+    """Return the row that the ledger holds already for an exposure.
 
     Parameters
     ----------
@@ -219,7 +220,7 @@ def recorded(archive: Archive, row: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def work_left(row: dict[str, Any] | None, unit: Unit, model_id: str, *, archive: Archive) -> Work:
-    """What an exposure needs: whoever wants to know asks here.
+    """Return what an exposure needs.
 
     Parameters
     ----------
@@ -237,7 +238,7 @@ def work_left(row: dict[str, Any] | None, unit: Unit, model_id: str, *, archive:
     Work
         Nothing for the states done and refused while options, code, model and template are the same; for those done
         by another model, calibration or code of scoring: to score their stored stamps again. Rows of earlier
-        versions, which tell no provenance of their scores apart, are reduced again.
+        versions, without a provenance of their scores, are reduced again.
     """
     if row is None or row["state"] not in FINAL:
         return Work.REDUCE
@@ -255,12 +256,6 @@ def _newest_template(archive: Archive, row: dict[str, Any]) -> str | None:
     folder = archive.templates(row["unit"], row["field"], row["band"])
     files = [one for one in folder.glob("*.fits") if not one.name.startswith(".")]
     return max(files, key=lambda one: (one.stat().st_mtime_ns, one.name)).name if files else None
-
-
-PATIENCE = 240.0
-"""Seconds to wait for another process: it ends, or its claim has become stale long before."""
-
-LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +284,7 @@ class Job:
 
 
 def known_row(job: Job, row: dict[str, Any], stack: ExitStack) -> dict[str, Any] | None:
-    """Claim an exposure, unless its fate is known already.
+    """Claim an exposure, unless it is finished or another process is at it.
 
     Parameters
     ----------
@@ -314,8 +309,8 @@ def known_row(job: Job, row: dict[str, Any], stack: ExitStack) -> dict[str, Any]
             stack.enter_context(claimed(job.archive, row["exposure_id"]))
         except UnderWayElsewhere as error:
             if time.monotonic() >= deadline:
-                told = {"state": "elsewhere", "reason": error.reason, "message": str(error)}
-                return {**row, **told, "seconds": 0.0, "stage_seconds": "{}"}
+                columns = {"state": "elsewhere", "reason": error.reason, "message": str(error)}
+                return {**row, **columns, "seconds": 0.0, "stage_seconds": "{}"}
             time.sleep(min(LOOK_SECONDS, max(deadline - time.monotonic(), 0.0)))
             continue
         # between the look at the ledger and the claim another may have finished it
@@ -335,7 +330,6 @@ def _finished(job: Job, row: dict[str, Any], began: dict[str, Any] | None) -> di
     return found
 
 
-@task(name="publish", persist_result=False, cache_policy=NO_CACHE)
 def publish(archive: Archive, row: Mapping[str, Any], candidates: pa.Table, stamps: Stamps | None) -> None:
     """Write stamps and candidates of one exposure; a table without rows is written too, typed and empty.
 
@@ -354,20 +348,6 @@ def publish(archive: Archive, row: Mapping[str, Any], candidates: pa.Table, stam
     if stamps is not None:
         write_stamps(archive.stamps(*where), candidates["candidate_id"].to_pylist(), stamps)
     write_candidates(archive, *where, candidates)
-
-
-@task(name="commit", persist_result=False, cache_policy=NO_CACHE)
-def commit(archive: Archive, row: Mapping[str, Any]) -> None:
-    """Write the ledger row of one exposure: from here on it counts.
-
-    Parameters
-    ----------
-    archive : Archive
-        Where to.
-    row : mapping of str to object
-        The complete row.
-    """
-    ledger.record(archive, row)
 
 
 def withdraw(archive: Archive, row: Mapping[str, Any]) -> None:

@@ -13,15 +13,23 @@ import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from nightsift.archive import ledger
 from nightsift.archive.paths import Archive
 from nightsift.archive.templates import find_template
 from nightsift.core.errors import FrameError
 from nightsift.core.frames import Difference, Frame, Pair, Stamps
 from nightsift.core.parallel import keep_freed_memory
 from nightsift.core.tables import CANDIDATES
-from nightsift.images.photometry.photometry import ZeroPoint
+from nightsift.images.artefacts.artefacts import mask_artefacts
+from nightsift.images.background.background import subtract_background
+from nightsift.images.detection.extract import extract
+from nightsift.images.photometry.photometry import ZeroPoint, zero_point
+from nightsift.images.registration.align import align
+from nightsift.images.resampling.warp import make_pair
+from nightsift.images.stars.stars import find_stars
 from nightsift.io.sources import checksum, exposure_identity, local_copy
 from nightsift.unit.units import Unit, load_unit
+from subtraction.api import subtract
 from tasks import measure
 from tasks.classify import model_of, rescore, score
 from tasks.discover import facts_of
@@ -29,7 +37,6 @@ from tasks.record import (
     PATIENCE,
     Job,
     closing_columns,
-    commit,
     key_of,
     known_row,
     opening_row,
@@ -39,20 +46,7 @@ from tasks.record import (
     withdraw,
 )
 from tasks.retry import Logger, patiently, run_logger
-from tasks.steps import (
-    Stopwatch,
-    align_to,
-    artefacts,
-    background,
-    calibrate,
-    cut_stamps,
-    find_candidates,
-    ingest,
-    psf,
-    stars,
-    subtract_pair,
-    warp,
-)
+from tasks.steps import Stopwatch, cut_stamps, ingest, with_psf
 
 
 @dataclass(slots=True)
@@ -191,7 +185,7 @@ def reduce_file(
                     return Reduction(rescored, rescored=True)
                 run_steps(reduction, path, unit, archive=archive)
             with reduction.clock.timed("publish"):
-                patiently(lambda: publish.fn(archive, reduction.row, reduction.candidates, reduction.stamps))
+                patiently(lambda: publish(archive, reduction.row, reduction.candidates, reduction.stamps))
             reduction.row |= {"state": "done"}
         except Exception as error:  # noqa: BLE001
             # The border of an exposure: the only place that catches everything, so that one frame never costs another.
@@ -204,7 +198,7 @@ def reduce_file(
         reduction.row = closing_columns(
             reduction.row, reduction.clock.seconds, reduction.clock.total, provenance_key=key, scoring=scoring
         )
-        patiently(lambda: commit.fn(archive, reduction.row))
+        patiently(lambda: ledger.record(archive, reduction.row))
     reduction.clock.log(logger, f"{label}: {reduction.row['state']}")
     return reduction
 
@@ -236,11 +230,11 @@ def run_steps(reduction: Reduction, path: Path, unit: Unit, *, archive: Archive)
     assert difference is not None
     row, timed = reduction.row, reduction.clock.timed
     with timed("extract"):
-        candidates = find_candidates.fn(difference, pair, unit, zero, template_id)
+        candidates = extract(difference, pair, unit, zero_point=zero, template_id=template_id)
     with timed("stamp"):
-        stamps = cut_stamps.fn(pair, difference, candidates, unit)
+        stamps = cut_stamps(pair, difference, candidates, unit)
     with timed("classify"):
-        candidates = score.fn(stamps, candidates, unit)
+        candidates = score(stamps, candidates, unit)
     reduction.candidates, reduction.stamps = candidates, stamps
     row |= measure.of_candidates(candidates, unit.model.threshold)
 
@@ -279,35 +273,35 @@ def to_difference(
     """
     row, timed = reduction.row, reduction.clock.timed
     with timed("ingest"):
-        frame = ingest.fn(path, unit, row["night"], row["checksum"], row["url"])
+        frame = ingest(path, unit, row["night"], sha256=row["checksum"], url=row["url"])
         row |= measure.of_frame(frame)
     with timed("artefacts"):
-        frame = artefacts.fn(frame, unit)
+        frame = mask_artefacts(frame, unit)
     with timed("background"):
-        frame = background.fn(frame, unit)
+        frame = subtract_background(frame, unit.background.mesh)
         row |= measure.of_sky(frame)
     with timed("stars"):
-        found = stars.fn(frame)
-        row |= measure.of_stars(frame, found)
+        stars = find_stars(frame)
+        row |= measure.of_stars(frame, stars)
     with timed("psf"):
-        frame = psf.fn(frame, found, unit)
+        frame = with_psf(frame, stars, unit)
     if change is not None:
         frame = change(frame)
     with timed("template"):
         template = find_template(archive, frame.meta)
         row["template_id"] = template.template_id
     with timed("align"):
-        alignment = align_to.fn(frame, found, template, unit)
+        alignment = align(frame, stars, template, options=unit.alignment)
     with timed("warp"):
-        reduction.pair = pair = warp.fn(frame, template, alignment)
+        reduction.pair = pair = make_pair(frame, template, alignment)
         row |= measure.of_pair(pair, alignment)
         measure.require_coverage(pair, unit)
     with timed("photometry"):
-        zero = calibrate.fn(found, template, alignment)
+        zero = zero_point(stars, template, alignment)
     template_id = template.template_id
     del frame, template  # the pair holds what is still needed of them: subtraction wants the memory
     with timed("subtract"):
-        reduction.difference = difference = subtract_pair.fn(pair, unit)
+        reduction.difference = difference = subtract(pair, unit.subtraction.method, unit.subtraction.options)
         row |= measure.of_difference(difference, pair)
     with timed("photometry"):
         row |= measure.of_calibration(zero, difference)

@@ -18,8 +18,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from models.network.store import NO_MODEL, find
 from nightsift import __version__
@@ -78,7 +76,6 @@ class CalibrationSet:
     version: str
 
 
-@task(name="reference", task_run_name="reference {unit.name}", persist_result=False, cache_policy=NO_CACHE)
 def name_reference(archive: Archive, unit: Unit, model: str, nights: Sequence[str]) -> CalibrationSet:
     """Name the calibration set of a unit; earlier ones stay where they are.
 

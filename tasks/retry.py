@@ -1,7 +1,4 @@
-"""Patience with the world: the network and busy disks get another chance, frames and full disks do not.
-
-Where a step tells what it did: the log of its task run, or a plain logger when nothing is tracked.
-"""
+"""Tries again after errors of network and disk that may pass, and the logger of the run that is going on."""
 
 from __future__ import annotations
 
@@ -16,6 +13,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
 R = TypeVar("R")
+Logger = logging.Logger | logging.LoggerAdapter[Any]
 
 PAUSES = (1.0, 5.0)
 """Seconds to wait before the second and the third try, on average."""
@@ -58,11 +56,8 @@ def patiently(step: Callable[[], R], pauses: Sequence[float] = PAUSES) -> R:
     return step()
 
 
-Logger = logging.Logger | logging.LoggerAdapter[Any]
-
-
 def run_logger() -> Logger:
-    """Logger of the run that is going on.
+    """Return the logger of the run that is going on.
 
     Returns
     -------

@@ -1,7 +1,4 @@
-"""The steps of an alert as tracked tasks, each around one plain function.
-
-Where notices come from: files in a folder, and topics of GCN through Kafka. Each is looked at without waiting.
-"""
+"""The steps of a sky alert as tracked tasks, and where notices come from: files in a folder, topics of GCN (Kafka)."""
 
 from __future__ import annotations
 
@@ -33,6 +30,15 @@ FETCH_SECONDS = 20.0
 PAUSES = [1.0, 3.0, 10.0]
 """Seconds between tries to fetch a sky map: the network is to blame, not the map."""
 
+CLIENT_ID, CLIENT_SECRET = "GCN_CLIENT_ID", "GCN_CLIENT_SECRET"
+"""Environment variables of the credentials; Secret blocks of Prefect with these names in small letters, with dashes."""
+LARGEST_MESSAGE = 64 * 2**20
+MOST = 200
+"""Most messages taken at one look."""
+SUFFIXES = (".json", ".avro", ".xml")
+
+_logger = logging.getLogger("nightsift.skyalerts")
+
 
 def is_trusted(url: str, hosts: Sequence[str]) -> bool:
     """Whether a sky map may be fetched from an address.
@@ -40,7 +46,7 @@ def is_trusted(url: str, hosts: Sequence[str]) -> bool:
     Parameters
     ----------
     url : str
-        The address, as a notice or a server told it.
+        The address, as a notice or a server gave it.
     hosts : sequence of str
         Hosts that maps are fetched from.
 
@@ -57,7 +63,7 @@ def is_trusted(url: str, hosts: Sequence[str]) -> bool:
 
 
 class StayAmong(HTTPRedirectHandler):
-    """Follows a server elsewhere only where maps may be fetched from.
+    """Follows redirects only to hosts that maps may be fetched from.
 
     Parameters
     ----------
@@ -71,19 +77,19 @@ class StayAmong(HTTPRedirectHandler):
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> Request | None:
-        """Refuse to be sent anywhere else."""
+        """Refuse a redirect to any other host."""
         if not is_trusted(newurl, self._hosts):
             raise URLError(f"it sends on to {newurl[:200]}, which is not among the hosts of maps")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 @task(name="read notice", persist_result=False, cache_policy=NO_CACHE)
-def read_ruling(desk: SkyAlertSession, event: str) -> SkyAlert:
+def read_ruling(session: SkyAlertSession, event: str) -> SkyAlert:
     """Read the notice that rules an event (see `nightsift.skyalerts.planning.planning.ruling`).
 
     Parameters
     ----------
-    desk : Desk
+    session : SkyAlertSession
         With the archive.
     event : str
         The event.
@@ -93,8 +99,8 @@ def read_ruling(desk: SkyAlertSession, event: str) -> SkyAlert:
     SkyAlert
         What it says.
     """
-    alert, kept = ruling(desk.archive, event)
-    run_logger().info("%s: %s of %s, %s, from %s", event, alert.kind, alert.sender, alert.role, kept.path.name)
+    alert, notice = ruling(session.archive, event)
+    run_logger().info("%s: %s of %s, %s, from %s", event, alert.kind, alert.sender, alert.role, notice.path.name)
     return alert
 
 
@@ -102,12 +108,12 @@ def read_ruling(desk: SkyAlertSession, event: str) -> SkyAlert:
     name="fetch sky map", retries=3, retry_delay_seconds=PAUSES, retry_jitter_factor=0.5, persist_result=False,
     cache_policy=NO_CACHE,
 )  # fmt: skip
-def fetch_map(desk: SkyAlertSession, event: str) -> Path | None:
+def fetch_map(session: SkyAlertSession, event: str) -> Path | None:
     """Fetch the sky map that the ruling notice names, where it brings none.
 
     Parameters
     ----------
-    desk : Desk
+    session : SkyAlertSession
         With the archive, and the hosts that maps are fetched from: the address in a notice is trusted no further.
     event : str
         The event.
@@ -124,12 +130,12 @@ def fetch_map(desk: SkyAlertSession, event: str) -> Path | None:
     BadSkyMap
         If what it sends is none.
     """
-    alert, kept = ruling(desk.archive, event)
-    path = map_path(desk.archive, event, kept)
+    alert, notice = ruling(session.archive, event)
+    path = map_path(session.archive, event, notice)
     if path.is_file() or alert.skymap is None or alert.skymap.content or not alert.skymap.url:
         return path if path.is_file() else None
     url = alert.skymap.url.partition(",")[0]  # GraceDB puts the version of the file behind a comma
-    hosts = desk.survey.alert.map_hosts
+    hosts = session.survey.alert.map_hosts
     if not is_trusted(url, hosts):
         run_logger().warning("the sky map at %s is not fetched: only by https, from [alert] map_hosts", url)
         return None
@@ -146,12 +152,12 @@ def fetch_map(desk: SkyAlertSession, event: str) -> Path | None:
 
 
 @task(name="rank fields, write targets", persist_result=False, cache_policy=NO_CACHE)
-def plan_fields(desk: SkyAlertSession, event: str) -> Target:
-    """Rank the fields of an event and write what is wanted (see `nightsift.skyalerts.planning.planning.make_plan`).
+def plan_fields(session: SkyAlertSession, event: str) -> Target:
+    """Rank the fields of an event and write its targets (see `nightsift.skyalerts.planning.planning.make_plan`).
 
     Parameters
     ----------
-    desk : Desk
+    session : SkyAlertSession
         With fields and places.
     event : str
         The event.
@@ -159,21 +165,21 @@ def plan_fields(desk: SkyAlertSession, event: str) -> Target:
     Returns
     -------
     Target
-        What is wanted now.
+        The targets now.
     """
-    planned = desk.plan(event)
+    planned = session.plan(event)
     target = planned.target
     run_logger().info("%s: %s, %s; %d fields wanted", event, target.state, planned.why, len(target.fields))
     return target
 
 
 @task(name="check templates", persist_result=False, cache_policy=NO_CACHE)
-def check_templates(desk: SkyAlertSession, event: str) -> list[str]:
-    """Tell of which wanted fields units have no template: their exposures wait.
+def check_templates(session: SkyAlertSession, event: str) -> list[str]:
+    """Report the wanted fields for which units have no template: their exposures wait.
 
     Parameters
     ----------
-    desk : Desk
+    session : SkyAlertSession
         With the plan.
     event : str
         The event.
@@ -181,21 +187,21 @@ def check_templates(desk: SkyAlertSession, event: str) -> list[str]:
     Returns
     -------
     list of str
-        One line a unit that lacks some.
+        One line per unit that lacks some.
     """
-    lacking = desk.lacking_templates(desk.plans[event].target)
+    lacking = session.lacking_templates(session.plans[event].target)
     for line in lacking:
         run_logger().warning("%s", line)
     return lacking
 
 
 @task(name="gather candidates", persist_result=False, cache_policy=NO_CACHE)
-def gather_candidates(desk: SkyAlertSession, event: str) -> int:
+def gather_candidates(session: SkyAlertSession, event: str) -> int:
     """Gather what candidates are ranked by: exposures after the event in its fields, and those before.
 
     Parameters
     ----------
-    desk : Desk
+    session : SkyAlertSession
         With the plan.
     event : str
         The event.
@@ -205,54 +211,44 @@ def gather_candidates(desk: SkyAlertSession, event: str) -> int:
     int
         Exposures of its fields.
     """
-    gathered = desk.gather(event)
+    gathered = session.gather(event)
     exposures = gathered.exposures.num_rows
     run_logger().info("%d exposures, %d candidates after the event", exposures, gathered.after.num_rows)
     return exposures
 
 
 @task(name="rank candidates, write page", persist_result=False, cache_policy=NO_CACHE)
-def write_products(desk: SkyAlertSession, event: str, problems: tuple[str, ...] = ()) -> int:
+def write_products(session: SkyAlertSession, event: str, problems: tuple[str, ...] = ()) -> int:
     """Rank candidates, write table, page and drafts (see `nightsift.skyalerts.products.write`).
 
     Parameters
     ----------
-    desk : Desk
+    session : SkyAlertSession
         With the plan and what was gathered.
     event : str
         The event.
     problems : tuple of str, optional
-        What the page should tell.
+        What the page should say.
 
     Returns
     -------
     int
         Objects ranked.
     """
-    objects = desk.write_products(event, problems)
+    objects = session.write_products(event, problems)
     run_logger().info("%d objects ranked", objects)
     return objects
 
 
-CLIENT_ID, CLIENT_SECRET = "GCN_CLIENT_ID", "GCN_CLIENT_SECRET"
-"""Environment variables of the credentials; Secret blocks of Prefect with these names in small letters, with dashes."""
-LARGEST_MESSAGE = 64 * 2**20
-MOST = 200
-"""Messages taken at one look."""
-SUFFIXES = (".json", ".avro", ".xml")
-
-_logger = logging.getLogger("nightsift.skyalerts")
-
-
 class NoticeSource(Protocol):
-    """Something that notices come from."""
+    """A source of notices."""
 
     def take(self) -> list[tuple[str, bytes]]:
-        """Name and content of each notice that has come since the last look."""
+        """Return name and content of each notice that has come since the last look."""
         ...
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop looking."""
         ...
 
 
@@ -272,7 +268,7 @@ class FolderSource:
         self._taken: dict[Path, tuple[int, int]] = {}
 
     def take(self) -> list[tuple[str, bytes]]:
-        """Name and content of each file that has come and stayed the same since the last look."""
+        """Return name and content of each file that has come and stayed the same since the last look."""
         found: dict[Path, tuple[int, int]] = {}
         ready = []
         with os.scandir(self.folder) as entries:
@@ -314,7 +310,7 @@ class KafkaSource:
         self.problem = ""
 
     def take(self) -> list[tuple[str, bytes]]:
-        """Name and content of each message that has come since the last look."""
+        """Return name and content of each message that has come since the last look."""
         taken: list[tuple[str, bytes]] = []
         for message in self._consumer.consume(MOST, timeout=0.05):
             if message.error() is not None:
@@ -338,8 +334,8 @@ def gcn_settings(survey: Survey, environment: Mapping[str, str]) -> dict[str, An
     Parameters
     ----------
     survey : Survey
-        With the domain of the broker; its name is that of the group, so that a listener that was away is told what it
-        has missed.
+        With the domain of the broker; its name is that of the group, so that a listener that was away gets what it has
+        missed.
     environment : mapping of str to str
         Environment variables.
 
@@ -390,7 +386,7 @@ def common_settings(group: str) -> dict[str, Any]:
 
 
 def sources_of(survey: Survey, environment: Mapping[str, str]) -> list[NoticeSource]:
-    """All places that a survey takes notices from.
+    """Return the sources of notices of a survey.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""A lookout over one source: it lists and reads headers in a thread of its own, so that a dead disk holds up nobody.
+"""Watching one source: listed and read in a thread of its own, so that a dead disk holds up nobody.
 
-Frames as they arrive: each is waited for until it is whole, and none is forgotten.
+Each frame is waited for until it is whole, and none is forgotten.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ QUICK_SECONDS = 1.0
 
 Look = Callable[[str], str]
 """Says by the place of a file what `nightsift.io.sources.completeness` says of it."""
+
+Known = Callable[[Found], bool]
+"""Says whether the ledger knows a file as it lies there, so that it needs no work."""
+
+_logger = logging.getLogger("nightsift.watch")
 
 
 @dataclass(slots=True)
@@ -66,7 +71,7 @@ class Arrivals:
     files: dict[str, Arrival] = field(default_factory=dict)
 
     def see(self, listing: Iterable[Found], now: float | None = None) -> list[Arrival]:
-        """Take in a listing of the source.
+        """Compare a listing of the source with the files seen before.
 
         A file that changes after it was handed out has settled too early, or was replaced: it is waited for again.
 
@@ -108,7 +113,7 @@ class Arrivals:
         self.files[found.url] = Arrival(found, now, now, ready=True)
 
     def settling(self) -> list[Arrival]:
-        """Files that are still waited for."""
+        """Return the files that are still waited for."""
         return [one for one in self.files.values() if not one.ready]
 
     def _is_settled(self, arrival: Arrival, now: float) -> bool:
@@ -129,12 +134,6 @@ class Arrivals:
 def _same(one: Found, other: Found) -> bool:
     times = one.modified == other.modified or (math.isnan(one.modified) and math.isnan(other.modified))
     return times and one.size == other.size
-
-
-_logger = logging.getLogger("nightsift.watch")
-
-Known = Callable[[Found], bool]
-"""Says whether the ledger knows a file as it lies there, so that it needs no work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +172,7 @@ class SourceWatcher:
     poll, settle : float
         Seconds between two listings, and that a file must stay the same.
     since : float
-        Files older than this (s since 1970) when the lookout begins are not of this night; what appears later is
+        Files older than this (s since 1970) when the watcher begins are not of this night; what appears later is
         taken whatever its time stamp says.
     known : callable
         Whether a file that lies there at the beginning needs no work.
@@ -191,18 +190,18 @@ class SourceWatcher:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._began = time.monotonic()
-        self._thread = threading.Thread(target=self._run, daemon=True, name=f"lookout {source.unit}")
+        self._thread = threading.Thread(target=self._run, daemon=True, name=f"watcher {source.unit}")
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more; a listing that hangs is left behind."""
+        """Stop looking; a listing that hangs is left behind."""
         self._stop.set()
 
     def take(self) -> list[Frame]:
-        """Frames that have settled since the last call."""
+        """Return the frames that have settled since the last call."""
         with self._lock:
             ready, self._ready = self._ready, []
         return ready
@@ -247,7 +246,7 @@ class SourceWatcher:
         self.listed_at, self.problem, self.is_reading = time.monotonic(), "", False
 
     def _require_place(self) -> None:
-        """An empty listing is good news only where the place is there and nothing has vanished from it."""
+        """Refuse an empty listing where the place is not there or files have vanished from it."""
         place = self.source.frames
         fixed = place if "://" in place else re.split(r"[*?\[]", place)[0].rpartition("/")[0] or "."
         what = (

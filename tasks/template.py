@@ -17,6 +17,7 @@ from nightsift.archive.paths import Archive
 from nightsift.archive.templates import write_template
 from nightsift.core.errors import AlignmentFailed, FrameError, NightsiftError
 from nightsift.core.frames import Frame, StarTable, Template
+from nightsift.images.artefacts.artefacts import mask_artefacts
 from nightsift.images.background.background import subtract_background
 from nightsift.images.stars.stars import find_stars
 from nightsift.images.templates import build_template, solved, template_identity
@@ -26,7 +27,7 @@ from nightsift.refcats.catalogues import read_positions
 from nightsift.unit.units import Unit, load_unit
 from tasks.discover import facts_of
 from tasks.retry import run_logger
-from tasks.steps import Stopwatch, artefacts, ingest
+from tasks.steps import Stopwatch, ingest
 
 MEMORY = 3_000_000_000
 """Bytes of prepared frames kept in memory while a template is built; frames beyond are read again when needed."""
@@ -145,8 +146,8 @@ def build(
     """
     with clock.timed("identify"):
         ids = {url: _identity_of(url, unit) for url in urls}
-        if not redo and (kept := up_to_date(archive, row, unit, ids=set(ids.values()))):
-            return dataclasses.replace(row, state="kept", template_id=kept)
+        if not redo and (current := up_to_date(archive, row, unit, ids=set(ids.values()))):
+            return dataclasses.replace(row, state="kept", template_id=current)
     with clock.timed("prepare"):
         frames, stars, zero_points, left_out = _prepare_all(urls, ids, unit)
     if not frames:
@@ -255,8 +256,8 @@ def _identity_of(url: str, unit: Unit) -> str:
 
 def _prepared(url: str, unit: Unit) -> Frame:
     with local_copy(url) as path:
-        frame = ingest.fn(path, unit, url=url)
-    return subtract_background(artefacts.fn(frame, unit), unit.background.mesh)
+        frame = ingest(path, unit, url=url)
+    return subtract_background(mask_artefacts(frame, unit), unit.background.mesh)
 
 
 def _prepare_all(

@@ -1,7 +1,6 @@
-"""Units that are watched: their calibration sets and nights, what their verdicts depend on, the page of a night.
+"""Units that are monitored: their calibration sets and nights, what their verdicts depend on, the page of a night.
 
-What a verdict on a night depends on. While none of it changes the verdict stands, and the night is not judged again.
-
+While nothing changes of what a verdict depends on, it stands, and the night is not judged again.
 The verdict on a unit depends on its latest nights, on its calibration set, and on the scatter that the calibration sets
 of all units lend each other; alarms are adjusted over the units of a night. So one key is made for a night: of the
 tables of every unit that has exposures in it, of their latest nights and calibration sets, of models, rate and code.
@@ -84,7 +83,7 @@ class UnitInputs:
         self.nights = {night: None for night in self.archive.nights() if self._count("ledger", night)}
 
     def tables(self, night: str) -> str:
-        """Fingerprint of the tables of a night.
+        """Return the fingerprint of the tables of a night.
 
         Parameters
         ----------
@@ -123,12 +122,12 @@ class UnitInputs:
         return sum(not name.startswith(".") for name in os.listdir(folder)) if folder.is_dir() else 0
 
     def forget_tables(self, nights: Iterable[str]) -> None:
-        """Look at the tables of nights again that were written to."""
+        """Forget the fingerprints of nights whose tables were written to."""
         for night in nights:
             self._tables.pop(night, None)
 
     def scored_by(self, night: str) -> set[str]:
-        """Identities of the models that gave the scores of a night, from the stored verdict while it holds."""
+        """Return the models that gave the scores of a night, from the stored verdict while it holds."""
         row = self.stored.get(night)
         if row is not None and row["scored_by"] is not None and row["tables"] == self.tables(night):
             return set(json.loads(row["scored_by"]))
@@ -139,13 +138,13 @@ class UnitInputs:
         return self.scored_by(night) <= {self.model}
 
     def reference_key(self, known: CalibrationSet) -> str:
-        """What the values of a calibration set depend on."""
+        """Return the key of what the values of a calibration set depend on."""
         return digest_of(
             code_of("monitoring"), known.reference_id, self.pipeline, [self.tables(night) for night in known.nights]
         )
 
     def reference_values(self, known: CalibrationSet, names: Sequence[str]) -> dict[str, list[float]] | None:
-        """Stored values of a calibration set.
+        """Return the stored values of a calibration set.
 
         Parameters
         ----------
@@ -174,13 +173,13 @@ class UnitInputs:
         return values
 
     def columns(self, night: str, inputs: str) -> dict[str, str]:
-        """Columns of the table of monitoring that say what a verdict depended on."""
+        """Return the columns of the monitoring table that say what a verdict depended on."""
         scored = json.dumps(sorted(self.scored_by(night)))
         return {"tables": self.tables(night), "pipeline": self.pipeline, "scored_by": scored, "inputs": inputs}
 
 
 def latest_nights(inputs: UnitInputs, known: CalibrationSet, now: str, *, most: int) -> list[str]:
-    """Nights that are judged together with a night: the latest ones since the calibration set was begun, outside of it.
+    """Return the nights judged together with a night: the latest ones since its calibration set began, outside of it.
 
     Parameters
     ----------
@@ -210,7 +209,7 @@ def latest_nights(inputs: UnitInputs, known: CalibrationSet, now: str, *, most: 
 def night_key(
     now: str, units: Mapping[str, tuple[UnitInputs, CalibrationSet | None]], prior: str, *, rate: float, most: int
 ) -> str:
-    """What the verdicts on a night depend on, over all its units.
+    """Return the key of what the verdicts on a night depend on, over all its units.
 
     Parameters
     ----------
@@ -221,7 +220,7 @@ def night_key(
     prior : str
         What the scatter that units lend each other depends on (`prior_key`).
     rate : float
-        False alarms a unit-night that are accepted.
+        Accepted false alarms per unit-night.
     most : int
         Nights that are judged together.
 
@@ -246,7 +245,7 @@ def prior_key(units: Iterable[tuple[UnitInputs, CalibrationSet | None]]) -> str:
     Parameters
     ----------
     units : iterable of (UnitInputs, CalibrationSet or None)
-        All units that are watched.
+        All units that are monitored.
 
     Returns
     -------
@@ -265,7 +264,7 @@ class StoredReference:
 
 @dataclass(slots=True, eq=False)
 class Watched:
-    """A unit that is watched.
+    """A unit that is monitored.
 
     Attributes
     ----------
@@ -300,9 +299,9 @@ class Watched:
     values: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def read(self, night: str) -> NightData:
-        """Read a night, once."""
+        """Return a night, read at the first call."""
         if night not in self.nights:
-            self.nights[night] = read_night.fn(self.inputs.archive, self.unit, night)
+            self.nights[night] = read_night(self.inputs.archive, self.unit, night)
         return self.nights[night]
 
     def is_calibration(self, night: str) -> bool:
@@ -353,7 +352,7 @@ def write_page(
     survey : str
         Survey file, for the commands that are proposed.
     rate : float
-        False alarms a unit-night that are accepted.
+        Accepted false alarms per unit-night.
     problems : sequence of str
         What went wrong.
     """

@@ -38,7 +38,7 @@ def read_archive(folder: Path, clean: Path) -> list[Any]:
     survey = load_survey(clean / "nightsift.toml")
     unit = survey.load_unit(survey.sources[0].unit)
     archive = Archive(folder / "archive")
-    return [read_night.fn(archive, unit, night) for night in archive.nights()]
+    return [read_night(archive, unit, night) for night in archive.nights()]
 
 
 def read_all(nights: Path) -> tuple[dict[str, list[Any]], dict[tuple[str, str, str], list[Any]]]:

@@ -54,7 +54,7 @@ def serve(
 
     report(f"pages: http://{host}:{port}" + (f", password in {serving.home / 'password'}" if auth else ""))
     report(f"state of the night: nightsift status {where}")
-    run(survey, where, serving, stop=stop, told=report)
+    run(survey, where, serving, stop=stop, progress=report)
 
 
 def deploy(
@@ -95,8 +95,8 @@ def watch(
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         summary = keep_watch(
-            survey, site=site, units=unit or (), until=end, once=one_pass, track=track,
-            heard=lambda row: typer.echo(f"{datetime.now(UTC):%H:%M:%S} {row_line(row)}"),
+            survey, site=site, units=unit or (), until=end, until_idle=one_pass, track=track,
+            on_row=lambda row: typer.echo(f"{datetime.now(UTC):%H:%M:%S} {row_line(row)}"),
         )  # fmt: skip
     except KeyboardInterrupt:
         typer.echo("stopped; started again, it goes on where it was", err=True)

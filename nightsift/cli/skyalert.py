@@ -140,12 +140,12 @@ def run(
     track: Annotated[bool, typer.Option(help="Let Prefect see the run; without, nothing is started or asked.")] = True,
 ) -> None:
     """Take in one notice: rank fields, reduce what there is of them, rank candidates, write the page."""
-    from flows.skyalert_listener import run_once
+    from flows.skyalert_listener import run_notice
     from nightsift.skyalerts.event_store.targets import folder_of
     from nightsift.skyalerts.notices.notice import notice_bytes
 
     survey, archive = open_survey(where)
-    event = run_once(survey, notice_bytes(notice), str(notice), sky_map=sky_map, track=track, heard=typer.echo)
+    event = run_notice(survey, notice_bytes(notice), str(notice), sky_map=sky_map, track=track, progress=typer.echo)
     folder = folder_of(archive, event)
     typer.echo(f"page: {folder / 'alert.html'}")
     typer.echo(f"tables and drafts: {max(folder.glob('[0-9][0-9][0-9]'), default=folder)}")
@@ -171,7 +171,7 @@ def listen(
     signal.signal(signal.SIGTERM, interrupt)
     try:
         keep_listening(
-            survey, sources_of(survey, os.environ), track, heard=lambda line: typer.echo(f"{_stamp()} {line}")
+            survey, sources_of(survey, os.environ), track, progress=lambda line: typer.echo(f"{_stamp()} {line}")
         )
     except KeyboardInterrupt:
         typer.echo("stopped; started again, it goes on with every alert that still runs", err=True)

@@ -33,19 +33,19 @@ RUN = """
 import sys
 from flows.backfill import backfill
 from flows.campaign_plan import Request
-from flows.campaign_launch import How
+from flows.campaign_launch import RunOptions
 from nightsift.archive.survey import Runner
 if __name__ == "__main__":
-    how = How(Runner(kind=sys.argv[2], workers=2, address=""))
-    summary = backfill(sys.argv[1], Request("2026-11-20", "2026-11-20", batch=2), how, track=False)
+    options = RunOptions(Runner(kind=sys.argv[2], workers=2, address=""))
+    summary = backfill(sys.argv[1], Request("2026-11-20", "2026-11-20", batch=2), options, track=False)
     sys.exit(summary.exit_code)
 """
 CHANGING = {"seconds", "stage_seconds", "recorded_at"}
 CHANGING_OF_CHUNKS = {"seconds", "started_at", "ended_at", "host", "attempt", "skipped"}
 
 
-def run(survey: Path, request: Request = REQUEST, how: RunOptions = IN_PROCESS, **given: Any) -> BackfillSummary:
-    return backfill(survey, request, how, track=False, **given)
+def run(survey: Path, request: Request = REQUEST, options: RunOptions = IN_PROCESS, **given: Any) -> BackfillSummary:
+    return backfill(survey, request, options, track=False, **given)
 
 
 def content(survey: Path) -> tuple[list[Any], list[Any], list[Any]]:
@@ -122,7 +122,7 @@ def test_bad_exposures_do_not_lose_a_chunk(survey: Path, frames: list[Path]) -> 
     assert "there is no such file" in failed["message"]
     frames[1].with_suffix(".away").rename(frames[1])
     assert run(survey).count("failed") == 1, "failed chunks wait until somebody has mended the cause"
-    again = run(survey, how=replace(IN_PROCESS, retry_failed=True))
+    again = run(survey, options=replace(IN_PROCESS, retry_failed=True))
     assert [again.count(name) for name in ("done", "refused", "failed")] == [3, 1, 0]
 
 

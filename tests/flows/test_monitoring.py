@@ -6,7 +6,6 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -236,7 +235,7 @@ def test_verdicts_stand_while_nothing_has_changed(judged: Path, monkeypatch: pyt
     def refuse(*_: object) -> None:
         raise AssertionError("a night was read")
 
-    monkeypatch.setattr(watched_units, "read_night", SimpleNamespace(fn=refuse))
+    monkeypatch.setattr(watched_units, "read_night", refuse)
     again = monitor(judged, inject=0, track=False)
     assert changed_times(archive) == before
     assert again.judged == []

@@ -13,7 +13,7 @@ import pytest
 
 from flows.pool import Outcome, ProcessDied
 from flows.skyalert import alert_control, end_exposure, order, run_alert
-from flows.skyalert_listener import listen, run_once
+from flows.skyalert_listener import listen, run_notice
 from nightsift.archive import ledger
 from nightsift.core.errors import ConfigurationError, NoLocalisation
 from nightsift.skyalerts.event_store.inbox import notices, receive
@@ -57,7 +57,7 @@ def test_each_step_is_a_task_run_of_one_flow_run(survey, notice):  # noqa: F811
 
 
 def test_the_listener_takes_files_as_they_come(survey, notice, tmp_path):  # noqa: F811
-    folder, heard = tmp_path / "inbox", []
+    folder, lines = tmp_path / "inbox", []
     archive = SkyAlertSession(survey, {}).archive
     source = FolderSource(folder)
     page = folder_of(archive, EVENT) / "alert.html"
@@ -70,19 +70,19 @@ def test_the_listener_takes_files_as_they_come(survey, notice, tmp_path):  # noq
 
     sender = threading.Thread(target=send)
     sender.start()
-    done = lambda: page.exists() and any("duplicate" in one for one in heard) and any("refused" in one for one in heard)  # noqa: E731
-    listen(survey, [source], track=False, heard=heard.append, over=over_after(60, done))
+    done = lambda: page.exists() and any("duplicate" in one for one in lines) and any("refused" in one for one in lines)  # noqa: E731
+    listen(survey, [source], track=False, progress=lines.append, over=over_after(60, done))
     sender.join()
-    assert any("rules" in one for one in heard), heard
-    assert any("duplicate" in one for one in heard)
+    assert any("rules" in one for one in lines), lines
+    assert any("duplicate" in one for one in lines)
     assert len(list((archive.root / "alerts/refused").glob("*.txt"))) == 1
     assert page.exists()
     # started again, it goes on, and a retraction that has come meanwhile ends it
     (folder / "2.json").write_bytes(notice("RETRACTION", 59))
-    heard.clear()
-    gone = lambda: any("retracted" in one for one in heard)  # noqa: E731
-    listen(survey, [FolderSource(folder)], track=False, heard=heard.append, over=over_after(60, gone))
-    assert any("goes on" in one or "retract" in one for one in heard)
+    lines.clear()
+    gone = lambda: any("retracted" in one for one in lines)  # noqa: E731
+    listen(survey, [FolderSource(folder)], track=False, progress=lines.append, over=over_after(60, gone))
+    assert any("goes on" in one or "retract" in one for one in lines)
     assert active_targets(archive) == ()
 
 
@@ -159,19 +159,19 @@ def test_nothing_to_listen_to_is_told(survey):  # noqa: F811
 def test_a_notice_without_a_place_is_told_and_another_goes_on(survey, data_dir, notice, tmp_path):  # noqa: F811
     bare = (data_dir / "gw/notices/GW190425_initial.xml").read_bytes()
     with pytest.raises(NoLocalisation, match="no position"):
-        run_once(survey, bare, "n", sky_map=None, track=False, heard=lambda line: None)
-    folder, heard = tmp_path / "inbox", []
+        run_notice(survey, bare, "n", sky_map=None, track=False, progress=lambda line: None)
+    folder, lines = tmp_path / "inbox", []
     source = FolderSource(folder)
     (folder / "a.xml").write_bytes(bare)
     (folder / "b.json").write_bytes(notice())
     archive = SkyAlertSession(survey, {}).archive
     done = lambda: (folder_of(archive, EVENT) / "alert.html").exists()  # noqa: E731
-    listen(survey, [source], track=False, heard=heard.append, over=over_after(60, done))
+    listen(survey, [source], track=False, progress=lines.append, over=over_after(60, done))
     assert done()
-    assert any("no position" in one for one in heard)
+    assert any("no position" in one for one in lines)
     assert len(notices(archive, "S190425z")) == 1
     # with its map beside it, it is worked on
-    event = run_once(
-        survey, bare, "n", sky_map=data_dir / "gw/skymaps/S190425z/bayestar.fits", track=False, heard=heard.append
+    event = run_notice(
+        survey, bare, "n", sky_map=data_dir / "gw/skymaps/S190425z/bayestar.fits", track=False, progress=lines.append
     )
     assert (folder_of(archive, event) / "fields.parquet").exists()

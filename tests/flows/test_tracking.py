@@ -83,11 +83,13 @@ def _light_curves(place: Place, track: bool) -> Any:
 
 
 def _watch(place: Place, track: bool) -> Any:
-    return flows.watch.watch(place.survey, once=True, track=track)
+    return flows.watch.watch(place.survey, until_idle=True, track=track)
 
 
 def _one_alert(place: Place, track: bool) -> Any:
-    return flows.skyalert_listener.run_once(place.survey, place.content, "n", None, track, lambda line: None)
+    return flows.skyalert_listener.run_notice(
+        place.survey, place.content, "n", sky_map=None, track=track, progress=lambda line: None
+    )
 
 
 def _listener(place: Place, track: bool) -> Any:

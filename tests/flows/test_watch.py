@@ -161,7 +161,7 @@ def test_a_night_is_closed_although_a_process_elsewhere_hangs_with_an_exposure(
     monkeypatch.setattr(watch_state, "ELSEWHERE_MARGIN", 3.0 - one.watch.exposure_timeout, raising=False)
     looks: list[str] = []
 
-    def heard(row: Any) -> None:
+    def on_row(row: Any) -> None:
         looks.append(row["state"])
         assert len(looks) < 60, "the night is never closed"
 
@@ -170,7 +170,7 @@ def test_a_night_is_closed_although_a_process_elsewhere_hangs_with_an_exposure(
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == "held\n"
-            summary = watch(one, once=True, track=False, heard=heard)
+            summary = watch(one, until_idle=True, track=False, on_row=on_row)
         finally:
             holder.kill()
     assert set(looks) == {"elsewhere"}

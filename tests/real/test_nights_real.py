@@ -16,6 +16,7 @@ from nightsift.archive.candidates import read_candidates
 from nightsift.archive.paths import Archive
 from nightsift.archive.survey import load_survey
 from nightsift.archive.templates import read_template
+from nightsift.images.artefacts.artefacts import mask_artefacts
 from nightsift.images.background.background import subtract_background
 from nightsift.images.injection import inject_stars
 from nightsift.images.stars.stars import find_stars
@@ -23,7 +24,6 @@ from nightsift.io.exposures import load_exposure
 from nightsift.refcats.catalogues import read_positions
 from nightsift.unit.units import load_unit
 from subtraction.psf.fit import fit_psf
-from tasks.steps import artefacts
 
 STEPS = (10.0, 15.0, 25.0, 50.0, 100.0)  # nominal signal-to-noise ratios of injected transients
 EACH = 8
@@ -100,7 +100,7 @@ def _inject_into_file(source: Path, target: Path):
     """Copy a raw frame with stars added to it; (x, y, nominal S/N) on the trimmed frame."""
     unit = load_unit("microobservatory")
     frame = load_exposure(source, unit)
-    prepared = subtract_background(artefacts.fn(frame, unit), unit.background.mesh)
+    prepared = subtract_background(mask_artefacts(frame, unit), unit.background.mesh)
     stars = find_stars(prepared)
     psf = fit_psf(prepared, stars)
     rng = np.random.default_rng(7)

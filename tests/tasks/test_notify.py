@@ -24,7 +24,7 @@ import pytest
 from nightsift.archive.paths import Archive
 from nightsift.archive.survey import Survey, load_survey
 from nightsift.core.errors import ConfigurationError
-from tasks.notify import notify_people, tell
+from tasks.notify import notify_people, send_message
 
 SURVEY = """
 name = "demo"
@@ -110,10 +110,11 @@ command = ["sh", "-c", "cat >> {tmp_path / "told"}"]
 urls_env = ["MAIL", "HOOK"]
 """
         one, archive = survey(tmp_path, text), Archive(tmp_path / "archive")
-        trouble = ("silent north", "north has delivered no frame for 30 minutes", "check the dome")
-        assert notify_people(one, archive, "2026-11-20", *trouble)
-        assert not notify_people(one, archive, "2026-11-20", *trouble), "once"
-        assert notify_people(one, archive, "2026-11-21", *trouble), "another night"
+        what = "north has delivered no frame for 30 minutes"
+        problem = {"key": "silent north", "what": what, "advice": "check the dome"}
+        assert notify_people(one, archive, "2026-11-20", **problem)
+        assert not notify_people(one, archive, "2026-11-20", **problem), "once"
+        assert notify_people(one, archive, "2026-11-21", **problem), "another night"
         assert len(mails) == len(hooks) == 4, "two addresses each, two nights"
         messages = [message_of(one) for one in mails]
         assert sorted(str(message["To"]) for message, _ in messages[:2]) == ["ann@example.org", "bob@example.org"]
@@ -137,12 +138,12 @@ def test_addresses_from_a_file_beside_the_survey(tmp_path: Path) -> None:
     hook = HTTPServer(("127.0.0.1", 0), Hook)
     with sink(hook) as (port, hooks):
         (tmp_path / "people").write_text(f"# on duty\njson://127.0.0.1:{port}/a\n\njson://127.0.0.1:{port}/b\n")
-        assert tell(survey(tmp_path, 'urls_file = "people"\n'), "subject", "text") == {"urls_file": "sent"}
+        assert send_message(survey(tmp_path, 'urls_file = "people"\n'), "subject", "text") == {"urls_file": "sent"}
         assert [one["title"] for one in hooks] == ["subject", "subject"]
-    (outcome,) = tell(survey(tmp_path, 'urls_file = "nobody"\n'), "subject", "text").values()
+    (outcome,) = send_message(survey(tmp_path, 'urls_file = "nobody"\n'), "subject", "text").values()
     assert "FileNotFoundError" in outcome
     (tmp_path / "people").write_text("# nobody on duty\n")
-    (outcome,) = tell(survey(tmp_path, 'urls_file = "people"\n'), "subject", "text").values()
+    (outcome,) = send_message(survey(tmp_path, 'urls_file = "people"\n'), "subject", "text").values()
     assert "there is no address" in outcome
 
 
@@ -158,7 +159,7 @@ command = ["sh", "-c", "cat >> {tmp_path / "told"}"]
 urls_env = ["NOT_SET_ANYWHERE", "MAIL", "WRONG"]
 blocks = []
 """
-        outcome = tell(survey(tmp_path, text), "subject", "text")
+        outcome = send_message(survey(tmp_path, text), "subject", "text")
         assert len(hooks) == 1, "the address behind the one that failed"
     assert outcome["command"] == "sent"
     assert "mailto" in outcome["MAIL"]
@@ -166,14 +167,14 @@ blocks = []
     assert "NOT_SET_ANYWHERE is not set" in outcome["NOT_SET_ANYWHERE"]
     assert "no-such-service" in outcome["WRONG"]
     for way in ("MAIL", "NOT_SET_ANYWHERE", "WRONG"):
-        assert f"subject could not be told by {way}: {outcome[way]}" in caplog.text
+        assert f"subject could not be sent by {way}: {outcome[way]}" in caplog.text
 
 
 def test_an_address_that_is_left_out_is_not_called_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mail = socketserver.TCPServer(("127.0.0.1", 0), Mail)
     with sink(mail) as (port, mails):
         monkeypatch.setenv("MAIL", mail_url(port, "ann@example.org", "bob-at-home"))
-        (outcome,) = tell(survey(tmp_path, 'urls_env = ["MAIL"]\n'), "subject", "text").values()
+        (outcome,) = send_message(survey(tmp_path, 'urls_env = ["MAIL"]\n'), "subject", "text").values()
         assert len(mails) == 1
         assert "mailto: sent, but 1 of 2 addresses under to= are no addresses" in outcome
 
@@ -194,7 +195,7 @@ def test_a_server_that_refuses_or_falls_silent_is_an_outcome_without_any_secret(
             "no-such-service://ann:pa55word@t0ken-8/",
         ]
         monkeypatch.setenv("HOOK", " ".join(urls))
-        (outcome,) = tell(survey(tmp_path, 'urls_env = ["HOOK"]\n'), "subject", "text").values()
+        (outcome,) = send_message(survey(tmp_path, 'urls_env = ["HOOK"]\n'), "subject", "text").values()
     assert "error=403" in outcome
     assert "timed out" in outcome
     assert "Connection refused" in outcome
@@ -215,7 +216,7 @@ def test_a_server_that_refuses_or_falls_silent_is_an_outcome_without_any_secret(
 )
 def test_what_goes_beyond_loopback_must_be_encrypted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("HOOK", url)
-    (outcome,) = tell(survey(tmp_path, 'urls_env = ["HOOK"]\n'), "subject", "text").values()
+    (outcome,) = send_message(survey(tmp_path, 'urls_env = ["HOOK"]\n'), "subject", "text").values()
     assert "in clear: write " in outcome
     assert ("mailtos://" if "mail" in url else "jsons://") in outcome
     assert "pa55word" not in outcome
@@ -225,7 +226,7 @@ def test_header_lines_cannot_be_smuggled_in(tmp_path: Path, monkeypatch: pytest.
     server = socketserver.TCPServer(("127.0.0.1", 0), Mail)
     with sink(server) as (port, mails):
         monkeypatch.setenv("MAIL", mail_url(port, "ann@example.org"))
-        tell(survey(tmp_path, 'urls_env = ["MAIL"]\n'), "frame\nBcc: all@example.org", "text")
+        send_message(survey(tmp_path, 'urls_env = ["MAIL"]\n'), "frame\nBcc: all@example.org", "text")
         (mail,) = mails
         assert b"\nBcc:" not in mail
         assert email.message_from_bytes(mail)["Bcc"] is None
@@ -245,7 +246,7 @@ def test_many_processes_notify_people(tmp_path: Path) -> None:
         "import sys, time; from tasks.notify import notify_people; from nightsift.archive.survey import load_survey\n"
         "from nightsift.archive.paths import Archive\n"
         "one = load_survey(sys.argv[1])\n"
-        "notify_people(one, Archive(one.archive), '2026-11-20', 'lag', 'what', 'advice')\n"
+        "notify_people(one, Archive(one.archive), '2026-11-20', key='lag', what='what', advice='advice')\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "survey.toml")]
     both = [subprocess.Popen(command, env=dict(os.environ)) for _ in range(3)]

@@ -67,7 +67,7 @@ def test_scores_and_counts_change_and_nothing_else(tmp_path: Path) -> None:
     assert work_left(before, unit, job.model, archive=archive) is Work.RESCORE
     after = rescore(job, before, LOGGER, label="frame")
     assert after is not None
-    assert read_candidates(archive).equals(score.fn(drawn(), candidates, unit))
+    assert read_candidates(archive).equals(score(drawn(), candidates, unit))
     assert read_candidates(archive)["score"].null_count == 0
     (stored,) = ledger.read(archive).to_pylist()
     assert stored == after

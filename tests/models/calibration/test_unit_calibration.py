@@ -93,7 +93,7 @@ def test_command_learns_a_map_and_scoring_uses_it(survey: Path, separable: Train
     rows = pq.read_table(next(Archive(survey.parent / "archive").root.glob("candidates/*/*/e0.parquet")))
     assert table.schema.names == rows.schema.names
     part = separable.take(np.array_split(np.arange(len(separable)), EXPOSURES)[0])
-    before, after = (score.fn(part.stamps, rows, unit) for unit in (plain, calibrated))
+    before, after = (score(part.stamps, rows, unit) for unit in (plain, calibrated))
     assert set(after["model_id"].to_pylist()) == {scoring_identity(calibrated)}
     one, other = (np.asarray(scored["score"]) for scored in (before, after))
     assert np.abs(one - other).max() > 0.01, "an untrained network is not calibrated"

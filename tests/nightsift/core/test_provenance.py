@@ -167,7 +167,7 @@ PIXELS = {"reduction", "photometry", "injection", "training"}
         (["subtraction.methods.zogy"], PIXELS),
         (["subtraction.methods.hotpants"], PIXELS),
         (["subtraction.methods.sfft"], PIXELS),
-        (["tasks.measure", "tasks.steps:subtract_pair", "tasks.steps:align_to"], PIXELS),
+        (["tasks.measure", "tasks.steps:ingest", "tasks.steps:with_psf"], PIXELS),
         (["nightsift.images.stamps"], {"reduction", "injection", "training"}),
         (["nightsift.images.photometry.candidate_flags:flag_repeated_pixels"], {"reduction"}),
         (["nightsift.images.resampling.coadd", "nightsift.images.templates"], {"template", "training"}),
@@ -186,7 +186,7 @@ def test_a_changed_step_changes_what_it_has_a_part_in(changed: list[str], produc
 @pytest.mark.parametrize(
     ("step", "products"),
     [
-        ("frame = artefacts.fn(frame, unit)", {"reduction", "photometry", "injection"}),
+        ("frame = mask_artefacts(frame, unit)", {"reduction", "photometry", "injection"}),
         ("measure.require_coverage(pair, unit)", {"reduction", "photometry", "injection"}),
         ("reduction.candidates, reduction.stamps = candidates, stamps", {"reduction"}),
         ("withdraw(archive, reduction.row)", set()),
