@@ -177,13 +177,7 @@ def batch_flow(
 
 
 def lower_priority(nice: int = 10) -> None:
-    """Let everything else on this machine go first, processes started from here on included.
-
-    Parameters
-    ----------
-    nice : int, optional
-        Least niceness of this process.
-    """
+    """Raise the niceness of this process, and of those it starts from here on, to at least `nice`."""
     if hasattr(os, "setpriority"):
         os.setpriority(os.PRIO_PROCESS, 0, max(nice, os.getpriority(os.PRIO_PROCESS, 0)))
 

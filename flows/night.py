@@ -133,20 +133,7 @@ nightly = flow(name="night", persist_result=False, validate_parameters=False)(_n
 
 
 def forecast(found: Sequence[Exposure], todo: Mapping[Exposure, Work]) -> str:
-    """Return the work of a run in one sentence.
-
-    Parameters
-    ----------
-    found : sequence of Exposure
-        What was found.
-    todo : mapping of Exposure to Work
-        What needs work.
-
-    Returns
-    -------
-    str
-        The sentence.
-    """
+    """Return in one sentence how many exposures were found, are to be reduced, or only scored again."""
     of = Counter(todo.values())
     return f"{len(found)} exposures found, {of[Work.REDUCE]} to reduce, {of[Work.RESCORE]} to score again"
 

@@ -129,13 +129,7 @@ class Workers:
             self._start_one()
 
     def submit(self, call: Call) -> None:
-        """Hand in a call; it runs as soon as a process is free.
-
-        Parameters
-        ----------
-        call : mapping
-            Arguments of the task.
-        """
+        """Hand in a call of the task; it runs as soon as a process is free."""
         self._waiting.append(call)
         self._dispatch()
 

@@ -27,24 +27,15 @@ __all__ = [
 
 
 def console_handlers() -> set[logging.Handler]:
-    """Return the handlers by which Prefect writes to the terminal: it sets them up on import, before any wish of ours.
-
-    Returns
-    -------
-    set of logging.Handler
-        The handlers.
-    """
+    """Return the handlers by which Prefect writes to the terminal, which it sets up on import."""
     loggers = [logging.getLogger(name) for name in ("", "prefect", "prefect.extra")]
     return {one for logger in loggers for one in logger.handlers if isinstance(one, PrefectConsoleHandler)}
 
 
 def send_what_is_left(seconds: float) -> None:
-    """Wait until logs and events have left: they go in batches from threads, and a server that stops loses the last.
+    """Wait until logs and events have left, `seconds` at most for each.
 
-    Parameters
-    ----------
-    seconds : float
-        The longest wait, for each of the two.
+    They go in batches from threads, and a server that stops loses the last.
     """
     EventsWorker.drain_all(timeout=seconds)
     APILogWorker.drain_all(timeout=seconds)
@@ -60,17 +51,9 @@ def forget_what_is_left() -> None:
 
 
 def server_app(ephemeral: bool) -> Any:
-    """Return the application of the Prefect server, for a web server of our own that dies with its parent.
+    """Return the FastAPI application of the Prefect server, for a web server of our own that dies with its parent.
 
-    Parameters
-    ----------
-    ephemeral : bool
-        Without the services that a single run does not need.
-
-    Returns
-    -------
-    FastAPI
-        The application.
+    An ephemeral one is without the services that a single run does not need.
     """
     from prefect.server.api.server import create_app
 
@@ -85,16 +68,5 @@ def command_line() -> None:
 
 
 def parameters_of(flow: Flow[..., Any]) -> dict[str, Any]:
-    """Return the schema of the parameters of a flow, as its page in the browser asks for them.
-
-    Parameters
-    ----------
-    flow : Flow
-        The flow.
-
-    Returns
-    -------
-    dict
-        The schema.
-    """
+    """Return the schema of the parameters of a flow, as its page in the browser asks for them."""
     return parameter_schema(flow).model_dump_for_openapi()

@@ -128,16 +128,6 @@ def environment(**added: str) -> dict[str, str]:
     """Return the environment of a supervised process: this one's and what is added; no secret is ever an argument.
 
     Neither it nor what it starts imports from the folder where it stands: people keep a ``tasks.py`` of theirs there.
-
-    Parameters
-    ----------
-    **added
-        Variables.
-
-    Returns
-    -------
-    dict of str to str
-        The environment.
     """
     return {**os.environ, "PYTHONSAFEPATH": "1", **added}
 
@@ -350,13 +340,7 @@ def _plan(survey: Survey, file: Path, progress: Callable[[str], None]) -> None:
 
 
 def work_for_pool(pool: str) -> None:
-    """Run the worker of a pool until it is asked to stop, or until the supervisor is gone.
-
-    Parameters
-    ----------
-    pool : str
-        Name of the work pool.
-    """
+    """Run the worker of a pool until it is asked to stop, or until the supervisor is gone."""
     from flows.prefect_internals import command_line
 
     threading.Thread(target=end_with_parent, daemon=True).start()

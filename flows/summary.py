@@ -136,14 +136,9 @@ def summarise(
 
 
 def publish_artifacts(summary: NightSummary) -> None:
-    """Show a run in the Prefect UI: a table of its exposures with their stage seconds, and a summary.
+    """Show a run in the Prefect UI: its exposures with their stage seconds, and a summary.
 
-    A server that does not take them costs only them.
-
-    Parameters
-    ----------
-    summary : NightSummary
-        What came out; a flow run must be going on.
+    A flow run must be going on; a server that does not take them costs only them.
     """
     try:
         _publish(summary)

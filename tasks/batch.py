@@ -104,20 +104,7 @@ def reduce_batch(
 
 
 def claim_name(campaign: str, chunk: int) -> str:
-    """Name of the claim of whoever reduces a chunk.
-
-    Parameters
-    ----------
-    campaign : str
-        Identity of the campaign.
-    chunk : int
-        Number of the chunk.
-
-    Returns
-    -------
-    str
-        The name.
-    """
+    """Return the name of the claim of whoever reduces a chunk."""
     return f"{campaign} #{chunk}"
 
 
@@ -225,19 +212,7 @@ def _given_up(archive: Archive, unit: Unit, night: str | None, *, url: str, erro
 def make_room(
     home: Archive, during_night: DuringNight, rest: float, *, sleep: Callable[[float], None] = time.sleep
 ) -> None:
-    """Wait while a night is going on: until it is over, or as long as leaves one worker's share in all.
-
-    Parameters
-    ----------
-    home : Archive
-        The archive.
-    during_night : str
-        ``"pause"``, ``"narrow"`` or ``"go-on"``.
-    rest : float
-        Longest time to wait (s) when the campaign is narrowed down.
-    sleep : callable, optional
-        Waits for so many seconds.
-    """
+    """Wait while a night is going on: until it is over, or `rest` seconds at most to leave one worker's share."""
     if during_night == "go-on":
         return
     deadline = time.monotonic() + rest

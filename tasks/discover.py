@@ -56,27 +56,7 @@ class Exposure:
 
 
 def facts_of(path: Path, unit: Unit, url: str = "") -> Facts:
-    """Facts of a file from its header alone.
-
-    Parameters
-    ----------
-    path : Path
-        Local file.
-    unit : Unit
-        Its unit.
-    url : str, optional
-        Where it came from.
-
-    Returns
-    -------
-    Facts
-        The facts.
-
-    Raises
-    ------
-    FrameError
-        If the file cannot be read or lacks a fact.
-    """
+    """Return the facts of a file from its header alone; FrameError where it cannot be read or lacks a fact."""
     return read_facts(unit, read_header(path, unit.image.hdu), url or str(path))
 
 
@@ -153,24 +133,7 @@ def find_in_sources(
 
 
 def reduction_call(exposure: Exposure, unit: Unit, survey: Survey, **options: Any) -> dict[str, Any]:
-    """Arguments of `tasks.reduce.reduce_exposure` for an exposure.
-
-    Parameters
-    ----------
-    exposure : Exposure
-        The exposure.
-    unit : Unit
-        Its unit.
-    survey : Survey
-        The survey.
-    **options : Any
-        Further arguments, ``redo`` or ``wait``.
-
-    Returns
-    -------
-    dict
-        Plain values, which cross the border of a process.
-    """
+    """Return the arguments of `tasks.reduce.reduce_exposure` for an exposure: plain values, which cross processes."""
     plain = {"url": exposure.url, "night": exposure.night, "label": exposure.label}
     return {**plain, **survey.task_options(unit), **options}
 

@@ -7,6 +7,7 @@ candidates to learn from.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,18 +95,7 @@ CAREFUL = ReductionGuards()
 def draw_guards(seed: int, *key: str) -> ReductionGuards:
     """Draw which guards are lowered: each exposure shows other faults, so that none of them fills the set.
 
-    Parameters
-    ----------
-    seed : int
-        Seed of the set.
-    *key : str
-        What names the exposure.
-
-    Returns
-    -------
-    ReductionGuards
-        Cosmic rays unmasked in every second exposure, artefacts in two of three, a stiff kernel in two of three, a
-        shift in two of three.
+    Cosmic rays stay unmasked in every second exposure; artefacts unmasked, a stiff kernel, a shift in two of three.
     """
     rng = generator(seed, "careless", *key)
     size, angle = np.exp(rng.uniform(np.log(LEAST_SHIFT), np.log(MOST_SHIFT))), rng.uniform(0.0, 2.0 * np.pi)
@@ -168,20 +158,7 @@ def lowered(unit: Unit, care: ReductionGuards) -> Unit:
 
 
 def changed(unit: Unit, **sections: dict[str, Any]) -> Unit:
-    """Return a unit with some keys of some sections replaced, checked as if they had been read.
-
-    Parameters
-    ----------
-    unit : Unit
-        A unit.
-    **sections : dict
-        Keys by section.
-
-    Returns
-    -------
-    Unit
-        The changed unit.
-    """
+    """Return a unit with some keys of some sections replaced, checked as if they had been read."""
     values = unit.model_dump()
     for section, changes in sections.items():
         values[section] |= changes
@@ -315,16 +292,9 @@ def examples_of(
     lit = _with_template_psf(pair, unit, options.placement)
     steady = prepared.sources.take(~_near_excluded(prepared.sources.x, prepared.sources.y, known, frame=pair.science))
     lit, synthetic, asked = add_transients(
-        lit,
-        noise,
-        galaxies,
-        known=changing,
-        zero=prepared.zero,
-        reduction=reduction,
-        seed=options.seed,
-        options=options.placement,
-        stars=steady,
-    )
+        lit, noise, galaxies, known=changing, zero=prepared.zero, reduction=reduction, seed=options.seed,
+        options=options.placement, stars=steady,
+    )  # fmt: skip
     pair, sources = as_built(lit, synthetic, prepared.sources)
     assert pair.science.psf is not None
     around = Surroundings(galaxies, sources, 0.75 * pair.science.psf.fwhm + 1.5)
@@ -338,37 +308,38 @@ def examples_of(
     labels[excluded] = AMBIGUOUS
     keep, counts = _chosen(labels, options, (reduction, *key_of(frame)))
     residuals = _still_galaxies(
-        difference,
-        pair,
-        prepared.zero,
-        galaxies=galaxies,
-        truth=truth,
-        candidates=candidates,
-        reduction=reduction,
+        difference, pair, prepared.zero, galaxies=galaxies, truth=truth, candidates=candidates, reduction=reduction,
         options=options,
-    )
+    )  # fmt: skip
     chosen = pa.concat_tables([candidates.take(pa.array(keep)).select(list(SAMPLE)), residuals.cast(_SAMPLE)])
     labels = np.concatenate([labels[keep], np.full(len(residuals), BOGUS, np.int8)])
     matches = np.concatenate([matches[keep], np.full(len(residuals), -1, np.int64)])
-    stamps = cut(
-        pair,
-        difference,
-        chosen["x"].to_numpy(),
-        y=chosen["y"].to_numpy(),
-        size=options.size,
-        orientation=unit.stamps.orientation,
-    )
+    x, y = chosen["x"].to_numpy(), chosen["y"].to_numpy()
+    stamps = cut(pair, difference, x, y=y, size=options.size, orientation=unit.stamps.orientation)
     rows = rows_of(chosen, labels, matches, truth=truth, survey=survey, reduction=reduction, around=around)
-    card = {
+    left_out = counts | {"at_known_objects": int(excluded.sum())}
+    card = _card(options, left_out, asked, kinds=np.asarray(rows["kind"]), synthetic=synthetic)
+    return TrainingSet(stamps, rows, card)
+
+
+def _card(
+    options: FactoryOptions,
+    left_out: dict[str, int],
+    asked: Mapping[str, int],
+    *,
+    kinds: npt.NDArray[Any],
+    synthetic: pa.Table,
+) -> dict[str, Any]:
+    """Return the card of the examples of one reduction: options, what was injected, found and left out."""
+    found = {f"{one}_found": int((kinds == one).sum()) for one in asked}
+    more = {"injected_on_galaxies": _on_galaxies(synthetic), "reductions_where_nothing_fades": int(asked[FADED] == 0)}
+    return {
         "surveys": 1,
-        "left_out": counts | {"at_known_objects": int(excluded.sum())},
+        "left_out": left_out,
         "labels": dataclasses.asdict(options.labels),
         "placement": dataclasses.asdict(options.placement),
-        "synthetic": asked
-        | {f"{one}_found": int((np.asarray(rows["kind"]) == one).sum()) for one in asked}
-        | {"injected_on_galaxies": _on_galaxies(synthetic), "reductions_where_nothing_fades": int(asked[FADED] == 0)},
+        "synthetic": {**asked, **found, **more},
     }
-    return TrainingSet(stamps, rows, card)
 
 
 def prepare_pair(frame: Frame, unit: Unit, archive: Archive, *, shift: tuple[float, float] = (0.0, 0.0)) -> Prepared:

@@ -33,22 +33,7 @@ MOST = 200
 
 @task(name="finish", task_run_name="finish {night}", persist_result=False, cache_policy=NO_CACHE)
 def finish_night(archive: Archive, night: str, units: Mapping[str, Unit]) -> dict[str, int]:
-    """Flag repeated detector pixels over a night of each unit; a second time changes nothing.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    night : str
-        Night label.
-    units : mapping of str to Unit
-        Units by name.
-
-    Returns
-    -------
-    dict of str to int
-        Exposures rewritten, by unit.
-    """
+    """Flag repeated detector pixels over a night of each unit; return the number of exposures rewritten by unit."""
     return {name: flag_unit(archive, night, unit) for name, unit in units.items()}
 
 

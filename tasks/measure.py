@@ -48,18 +48,7 @@ def of_frame(frame: Frame) -> dict[str, Any]:
 
 
 def of_sky(frame: Frame) -> dict[str, Any]:
-    """Columns from a background-subtracted frame.
-
-    Parameters
-    ----------
-    frame : Frame
-        Background-subtracted.
-
-    Returns
-    -------
-    dict
-        Ledger columns.
-    """
+    """Return the columns of a background-subtracted frame: sky and its robust rms (ADU)."""
     ny, nx = frame.shape
     step = max(1, int(math.sqrt(ny * nx / 250_000)))
     sample = frame.data[::step, ::step][frame.mask[::step, ::step] == 0]
@@ -123,20 +112,7 @@ def of_pair(pair: Pair, alignment: Alignment) -> dict[str, Any]:
 
 
 def require_coverage(pair: Pair, unit: Unit) -> None:
-    """Refuse a pair whose template covers too little of the frame.
-
-    Parameters
-    ----------
-    pair : Pair
-        Science and template on one grid.
-    unit : Unit
-        With its ``[template] min_coverage``.
-
-    Raises
-    ------
-    PoorCoverage
-        If the coverage is lower than that.
-    """
+    """Raise PoorCoverage where the template covers less of the frame than ``[template] min_coverage``."""
     if pair.coverage < unit.template.min_coverage:
         where = pair.science.meta.path
         raise PoorCoverage(coverage=float(pair.coverage), where=where, needed=unit.template.min_coverage)
@@ -172,38 +148,12 @@ def of_difference(difference: Difference, pair: Pair) -> dict[str, Any]:
 
 
 def of_calibration(zero: ZeroPoint, difference: Difference) -> dict[str, Any]:
-    """Columns from the zero point.
-
-    Parameters
-    ----------
-    zero : ZeroPoint
-        Zero point of the frame.
-    difference : Difference
-        For its noise.
-
-    Returns
-    -------
-    dict
-        Ledger columns.
-    """
+    """Return the columns of the zero point and of the depth (mag) that the noise of the difference allows."""
     return _finite({"zero_point": zero.value, "limiting_mag": limiting_magnitude(difference, zero, 5.0)})
 
 
 def of_candidates(candidates: pa.Table, threshold: float) -> dict[str, Any]:
-    """Columns that count candidates.
-
-    Parameters
-    ----------
-    candidates : pyarrow.Table
-        Candidates with their scores.
-    threshold : float
-        Score from which a candidate counts as accepted.
-
-    Returns
-    -------
-    dict
-        Ledger columns.
-    """
+    """Return the columns that count candidates; those of `threshold` and above without a flag are accepted."""
     unflagged = candidates.filter(pc.equal(candidates["flags"], 0))
     accepted = pc.sum(pc.greater_equal(unflagged["score"], threshold)).as_py() or 0
     return {"n_candidates": candidates.num_rows, "n_unflagged": unflagged.num_rows, "n_accepted": int(accepted)}

@@ -107,18 +107,7 @@ def embed_night(archive: Archive, unit: Unit, night: str) -> tuple[pa.Table, npt
 
 
 def as_rows(lists: pa.ChunkedArray) -> npt.NDArray[np.float32]:
-    """Return lists of equal length as rows.
-
-    Parameters
-    ----------
-    lists : pyarrow.ChunkedArray
-        Lists of float32.
-
-    Returns
-    -------
-    ndarray of float32, shape (n, d)
-        The rows.
-    """
+    """Return lists of equal length as rows, float32 of shape (n, d)."""
     n = len(lists)
     if not n:
         return np.empty((0, 0), dtype=np.float32)
@@ -127,22 +116,7 @@ def as_rows(lists: pa.ChunkedArray) -> npt.NDArray[np.float32]:
 
 @task(name="inject", task_run_name="inject {row[exposure_id]}", persist_result=False, cache_policy=NO_CACHE)
 def inject_exposure(row: Mapping[str, Any], unit: str, archive: str, folders: Sequence[str] = ()) -> int:
-    """Inject sources into one exposure and write which were recovered (see `recover_injected`).
-
-    Parameters
-    ----------
-    row : mapping
-        Its ledger row.
-    unit, archive : str
-        Name or file of its unit, folder of the archive.
-    folders : sequence of str, optional
-        Folders searched for the unit before those shipped.
-
-    Returns
-    -------
-    int
-        Number of sources.
-    """
+    """Inject sources into the exposure of a ledger row, write which were recovered, and return their number."""
     place = Archive(Path(archive))
     injected = recover_injected(row, load_unit(unit, [Path(folder) for folder in folders]), place)
     write_table(place.injections(row["night"], row["unit"], row["exposure_id"]), injected)
@@ -233,20 +207,7 @@ def pipeline_of(unit: Unit, model_id: str) -> str:
 
 
 def draw_snr(n: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Draw signal-to-noise ratios, one in each of n equal steps of the logarithm, in random order.
-
-    Parameters
-    ----------
-    n : int
-        How many.
-    rng : numpy.random.Generator
-        Draws them.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        From `SNR[0]` to `SNR[1]`.
-    """
+    """Draw signal-to-noise ratios, shape (n,), one in each of n equal steps of the logarithm of `SNR`, shuffled."""
     place = (rng.permutation(n) + rng.random(n)) / max(n, 1)
     return np.asarray(SNR[0] * (SNR[1] / SNR[0]) ** place, dtype=np.float64)
 
@@ -369,45 +330,19 @@ def read_night(archive: Archive, unit: Unit, night: str) -> NightData:
 
 
 def scored_above(injected: pa.Table, threshold: float) -> npt.NDArray[np.bool_]:
-    """Return which injected sources were found and scored above the threshold, whatever their flags.
+    """Return which injected sources were found and scored above the threshold, whatever their flags, shape (n,).
 
-    Parameters
-    ----------
-    injected : pyarrow.Table
-        Schema `nightsift.core.monitoring_tables.INJECTIONS`.
-    threshold : float
-        The threshold, one for all nights, whatever it was when they were injected.
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
-        Without scores, all that were found.
+    Without scores, all that were found; flags have a channel of their own.
     """
     score = np.array([np.inf if one is None else one for one in injected["score"].to_pylist()], dtype=np.float64)
     return np.asarray((score >= threshold) & injected["detected"].to_numpy(zero_copy_only=False).astype(bool))
 
 
 def injected_by(archive: Archive, unit: str, nights: Sequence[str], *, pipeline: str) -> pa.Table:
-    """Return the injected sources of nights of a unit that its present pipeline recovered or missed.
+    """Return the sources (schema `INJECTIONS`) injected into nights of a unit by its present pipeline (`pipeline_of`).
 
-    What a pipeline of other code, options or model recovered does not count, and is injected anew (`rows_to_inject`):
-    the difference between two pipelines is no drift.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    unit : str
-        The unit.
-    nights : sequence of str
-        The nights.
-    pipeline : str
-        From `tasks.monitor.pipeline_of`.
-
-    Returns
-    -------
-    pyarrow.Table
-        Schema `nightsift.core.monitoring_tables.INJECTIONS`.
+    What a pipeline of other code, options or model recovered does not count, and is injected anew
+    (`rows_to_inject`): the difference between two pipelines is no drift.
     """
     paths = [path for night in nights for path in archive.tables("injections", night, unit)]
     injected = read_tables(paths, INJECTIONS)
@@ -446,20 +381,7 @@ def _is_injected(archive: Archive, row: Mapping[str, Any], pipeline: str) -> boo
 
 
 def scored_by(archive: Archive, unit: str, night: str) -> set[str]:
-    """Return the identities of the models that gave the scores of a night.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    unit, night : str
-        Which night.
-
-    Returns
-    -------
-    set of str
-        Identities; empty where no candidate has a score.
-    """
+    """Return the identities of the models that gave the scores of a night; empty where no candidate has a score."""
     column = read_tables(archive.tables("candidates", night, unit), pa.schema([pa.field("model_id", pa.string())]))
     return {one for one in column["model_id"].unique().to_pylist() if one is not None}
 
@@ -518,20 +440,7 @@ def verdict_rows(
 
 
 def write_verdict(archive: Archive, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Write the verdict on a night of one unit.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    rows : sequence of mapping
-        What `verdict_rows` gave.
-
-    Returns
-    -------
-    Path
-        The file; a second verdict on the same night replaces the first.
-    """
+    """Write the rows of the verdict on a night of one unit (`verdict_rows`) in place of an earlier one."""
     path = archive.monitoring(rows[0]["night"], rows[0]["unit"])
     write_table(path, table([dict(row) for row in rows], MONITORING))
     return path

@@ -48,20 +48,7 @@ class Position:
 
 
 def may_cover(row: Mapping[str, Any], positions: Sequence[Position]) -> list[Position]:
-    """Positions that an exposure may cover, by the centre and area in its ledger row.
-
-    Parameters
-    ----------
-    row : mapping
-        Ledger row of an exposure that is done.
-    positions : sequence of Position
-        Positions.
-
-    Returns
-    -------
-    list of Position
-        Those not too far; all where the ledger does not know the centre.
-    """
+    """Return the positions that an exposure may cover by the centre and area in its ledger row; all without these."""
     if row["ra"] is None or row["dec"] is None or not row["area"]:
         return list(positions)
     reach = REACH * math.sqrt(row["area"])

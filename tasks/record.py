@@ -110,54 +110,19 @@ def key_of(checksum: str, template_id: str, unit: Unit, *, code: str = "") -> st
 
 
 def scoring_of(unit: Unit, model_id: str) -> str:
-    """Return the provenance of scores: same key, same scores of the same stamps.
-
-    Parameters
-    ----------
-    unit : Unit
-        The unit, with its table ``[model]``.
-    model_id : str
-        Identity of its real/bogus model with its calibration, wherever their files lie.
-
-    Returns
-    -------
-    str
-        SHA-256 in hexadecimal.
-    """
+    """Return the provenance (SHA-256) of scores: same key, same scores of the same stamps."""
     return provenance.key({"model": model_id}, {"samples": unit.model.samples}, provenance.scoring_code())
 
 
 def recipe_of(unit: Unit, model_id: str) -> str:
-    """Return the hash of all that makes results of a unit but frames and templates: code, options and model.
-
-    Parameters
-    ----------
-    unit : Unit
-        The unit.
-    model_id : str
-        Identity of its real/bogus model.
-
-    Returns
-    -------
-    str
-        SHA-256 in hexadecimal.
-    """
+    """Return the hash of all that makes results of a unit but frames and templates: code, options and model."""
     return provenance.key({"pixels": key_of("", "", unit), "scores": scoring_of(unit, model_id)}, {})
 
 
 def verdict_on(error: Exception) -> dict[str, Any]:
     """Return state, reason, message and facts of an exposure that ended with an error.
 
-    Parameters
-    ----------
-    error : Exception
-        What ended it.
-
-    Returns
-    -------
-    dict
-        Ledger columns: "refused" is the frame's fault, "waiting" asks for a template, all else is the machine's
-        fault and "failed".
+    "refused" is the frame's fault, "waiting" asks for a template, all else is the machine's fault and "failed".
     """
     state = "waiting" if isinstance(error, NoTemplate) else "refused" if isinstance(error, FrameError) else "failed"
     facts = error.facts if isinstance(error, NightsiftError) else {}
@@ -200,20 +165,7 @@ def closing_columns(
 
 
 def recorded(archive: Archive, row: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the row that the ledger holds already for an exposure.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    row : dict
-        With night, unit and exposure_id.
-
-    Returns
-    -------
-    dict or None
-        The row, None where there is none.
-    """
+    """Return the row that the ledger holds already for the exposure of a row, None without one."""
     path = archive.ledger(row["night"], row["unit"], row["exposure_id"])
     rows = read_table(path, LEDGER).to_pylist() if path.is_file() else []
     return rows[0] if rows else None
@@ -331,19 +283,7 @@ def _finished(job: Job, row: dict[str, Any], began: dict[str, Any] | None) -> di
 
 
 def publish(archive: Archive, row: Mapping[str, Any], candidates: pa.Table, stamps: Stamps | None) -> None:
-    """Write stamps and candidates of one exposure; a table without rows is written too, typed and empty.
-
-    Parameters
-    ----------
-    archive : Archive
-        Where to.
-    row : mapping of str to object
-        Ledger row of the exposure, not yet written.
-    candidates : pyarrow.Table
-        Its candidates.
-    stamps : Stamps or None
-        Their stamps.
-    """
+    """Write stamps and candidates of one exposure; a table without rows is written too, typed and empty."""
     where = (row["night"], row["unit"], row["exposure_id"])
     if stamps is not None:
         write_stamps(archive.stamps(*where), candidates["candidate_id"].to_pylist(), stamps)
@@ -351,15 +291,7 @@ def publish(archive: Archive, row: Mapping[str, Any], candidates: pa.Table, stam
 
 
 def withdraw(archive: Archive, row: Mapping[str, Any]) -> None:
-    """Empty the candidates of an exposure that failed now but had some from an earlier run or a half-written one.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    row : mapping of str to object
-        Ledger row of the exposure, not yet written.
-    """
+    """Empty the candidates of an exposure that failed now but had some from an earlier run or a half-written one."""
     where = (row["night"], row["unit"], row["exposure_id"])
     if archive.candidates(*where).exists():
         write_candidates(archive, *where, CANDIDATES.empty_table())

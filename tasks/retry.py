@@ -57,13 +57,7 @@ def patiently(step: Callable[[], R], pauses: Sequence[float] = PAUSES) -> R:
 
 
 def run_logger() -> Logger:
-    """Return the logger of the run that is going on.
-
-    Returns
-    -------
-    Logger or LoggerAdapter
-        The one of the task or flow run, which also goes to the Prefect server; ``nightsift`` outside of a run.
-    """
+    """Return the logger of the task or flow run that is going on; ``nightsift`` outside of a run."""
     try:
         return get_run_logger()
     except MissingContextError:

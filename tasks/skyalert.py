@@ -41,20 +41,7 @@ _logger = logging.getLogger("nightsift.skyalerts")
 
 
 def is_trusted(url: str, hosts: Sequence[str]) -> bool:
-    """Whether a sky map may be fetched from an address.
-
-    Parameters
-    ----------
-    url : str
-        The address, as a notice or a server gave it.
-    hosts : sequence of str
-        Hosts that maps are fetched from.
-
-    Returns
-    -------
-    bool
-        Whether it is https, on one of the hosts, without user or another port.
-    """
+    """Whether a sky map may be fetched from an address: https, one of the hosts, without user or another port."""
     try:
         parts = urlsplit(url)
         return parts.scheme == "https" and parts.netloc.lower() in hosts
@@ -85,20 +72,7 @@ class StayAmong(HTTPRedirectHandler):
 
 @task(name="read notice", persist_result=False, cache_policy=NO_CACHE)
 def read_ruling(session: SkyAlertSession, event: str) -> SkyAlert:
-    """Read the notice that rules an event (see `nightsift.skyalerts.planning.planning.ruling`).
-
-    Parameters
-    ----------
-    session : SkyAlertSession
-        With the archive.
-    event : str
-        The event.
-
-    Returns
-    -------
-    SkyAlert
-        What it says.
-    """
+    """Read the notice that rules an event (see `nightsift.skyalerts.planning.planning.ruling`)."""
     alert, notice = ruling(session.archive, event)
     run_logger().info("%s: %s of %s, %s, from %s", event, alert.kind, alert.sender, alert.role, notice.path.name)
     return alert
@@ -153,20 +127,7 @@ def fetch_map(session: SkyAlertSession, event: str) -> Path | None:
 
 @task(name="rank fields, write targets", persist_result=False, cache_policy=NO_CACHE)
 def plan_fields(session: SkyAlertSession, event: str) -> Target:
-    """Rank the fields of an event and write its targets (see `nightsift.skyalerts.planning.planning.make_plan`).
-
-    Parameters
-    ----------
-    session : SkyAlertSession
-        With fields and places.
-    event : str
-        The event.
-
-    Returns
-    -------
-    Target
-        The targets now.
-    """
+    """Rank the fields of an event and write its targets (see `nightsift.skyalerts.planning.planning.make_plan`)."""
     planned = session.plan(event)
     target = planned.target
     run_logger().info("%s: %s, %s; %d fields wanted", event, target.state, planned.why, len(target.fields))
@@ -175,20 +136,7 @@ def plan_fields(session: SkyAlertSession, event: str) -> Target:
 
 @task(name="check templates", persist_result=False, cache_policy=NO_CACHE)
 def check_templates(session: SkyAlertSession, event: str) -> list[str]:
-    """Report the wanted fields for which units have no template: their exposures wait.
-
-    Parameters
-    ----------
-    session : SkyAlertSession
-        With the plan.
-    event : str
-        The event.
-
-    Returns
-    -------
-    list of str
-        One line per unit that lacks some.
-    """
+    """Return one line per unit that has no template of some wanted fields: their exposures wait."""
     lacking = session.lacking_templates(session.plans[event].target)
     for line in lacking:
         run_logger().warning("%s", line)
@@ -197,20 +145,7 @@ def check_templates(session: SkyAlertSession, event: str) -> list[str]:
 
 @task(name="gather candidates", persist_result=False, cache_policy=NO_CACHE)
 def gather_candidates(session: SkyAlertSession, event: str) -> int:
-    """Gather what candidates are ranked by: exposures after the event in its fields, and those before.
-
-    Parameters
-    ----------
-    session : SkyAlertSession
-        With the plan.
-    event : str
-        The event.
-
-    Returns
-    -------
-    int
-        Exposures of its fields.
-    """
+    """Gather candidates of the fields of an event, before and after it; return the number of exposures."""
     gathered = session.gather(event)
     exposures = gathered.exposures.num_rows
     run_logger().info("%d exposures, %d candidates after the event", exposures, gathered.after.num_rows)
@@ -219,22 +154,7 @@ def gather_candidates(session: SkyAlertSession, event: str) -> int:
 
 @task(name="rank candidates, write page", persist_result=False, cache_policy=NO_CACHE)
 def write_products(session: SkyAlertSession, event: str, problems: tuple[str, ...] = ()) -> int:
-    """Rank candidates, write table, page and drafts (see `nightsift.skyalerts.products.write`).
-
-    Parameters
-    ----------
-    session : SkyAlertSession
-        With the plan and what was gathered.
-    event : str
-        The event.
-    problems : tuple of str, optional
-        What the page should say.
-
-    Returns
-    -------
-    int
-        Objects ranked.
-    """
+    """Rank candidates, write table, page and drafts, with problems for the page; return the number of objects."""
     objects = session.write_products(event, problems)
     run_logger().info("%d objects ranked", objects)
     return objects
@@ -366,18 +286,7 @@ def gcn_settings(survey: Survey, environment: Mapping[str, str]) -> dict[str, An
 
 
 def common_settings(group: str) -> dict[str, Any]:
-    """Settings that do not depend on the broker.
-
-    Parameters
-    ----------
-    group : str
-        Name of the consumer group.
-
-    Returns
-    -------
-    dict
-        Settings of librdkafka.
-    """
+    """Return the settings of librdkafka for a consumer group that do not depend on the broker."""
     return {
         "group.id": group, "auto.offset.reset": "latest", "enable.auto.commit": True,
         "auto.commit.interval.ms": 1000, "fetch.message.max.bytes": LARGEST_MESSAGE,
@@ -419,13 +328,7 @@ def sources_of(survey: Survey, environment: Mapping[str, str]) -> list[NoticeSou
 
 
 def close_all(sources: Iterable[NoticeSource]) -> None:
-    """Close sources.
-
-    Parameters
-    ----------
-    sources : iterable of NoticeSource
-        The sources.
-    """
+    """Close all sources."""
     for one in sources:
         one.close()
 

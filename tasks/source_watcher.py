@@ -101,15 +101,7 @@ class Arrivals:
         return settled
 
     def take_as_done(self, found: Found, now: float = 0.0) -> None:
-        """Remember a file that needs no work, so that it is handed out only if it changes.
-
-        Parameters
-        ----------
-        found : Found
-            The file.
-        now : float, optional
-            Monotonic seconds.
-        """
+        """Remember a file that needs no work, so that it is handed out only if it changes."""
         self.files[found.url] = Arrival(found, now, now, ready=True)
 
     def settling(self) -> list[Arrival]:

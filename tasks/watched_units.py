@@ -38,18 +38,7 @@ KINDS = ("ledger", "candidates", "injections")
 
 
 def digest_of(*parts: Any) -> str:
-    """Return a hash of plain values.
-
-    Parameters
-    ----------
-    *parts : object
-        The values.
-
-    Returns
-    -------
-    str
-        SHA-256 of their JSON, cut to 24 digits.
-    """
+    """Return a hash of plain values: SHA-256 of their JSON, cut to 24 digits."""
     return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()[:24]
 
 
@@ -240,18 +229,7 @@ def night_key(
 
 
 def prior_key(units: Iterable[tuple[UnitInputs, CalibrationSet | None]]) -> str:
-    """Return what the scatter that units lend each other depends on.
-
-    Parameters
-    ----------
-    units : iterable of (UnitInputs, CalibrationSet or None)
-        All units that are monitored.
-
-    Returns
-    -------
-    str
-        Hash of the calibration sets of all of them.
-    """
+    """Return the hash of the calibration sets of all units: the scatter that they lend each other depends on it."""
     return digest_of(sorted((one.unit, one.reference_key(known)) for one, known in units if known is not None))
 
 
@@ -310,20 +288,7 @@ class Watched:
 
 
 def present_in(watched: Sequence[Watched], night: str) -> list[Watched]:
-    """Return the units that have exposures in a night.
-
-    Parameters
-    ----------
-    watched : sequence of Watched
-        All units.
-    night : str
-        Night label.
-
-    Returns
-    -------
-    list of Watched
-        In their order.
-    """
+    """Return the units that have exposures in a night, in their order."""
     return [one for one in watched if night in one.inputs.nights]
 
 
