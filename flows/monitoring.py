@@ -23,6 +23,7 @@ from models.drift.night_channels import CHANNELS, Reference, learn_reference, ni
 from nightsift.archive.paths import WITHOUT_NIGHT, Archive
 from nightsift.archive.survey import Survey, load_survey
 from nightsift.core.errors import TooFewNights
+from nightsift.core.rows import MonitoringRow
 from tasks.classify import model_of
 from tasks.monitor import inject_exposure, pipeline_of, rows_to_inject, verdict_rows, write_verdict
 from tasks.references import CalibrationSet, current_reference, name_reference, write_completeness
@@ -66,14 +67,14 @@ class MonitorSummary:
         Exposures without a night: they are of no night that could be judged.
     """
 
-    rows: list[dict[str, Any]]
+    rows: list[MonitoringRow]
     pages: dict[str, Path]
     problems: list[str]
     judged: list[tuple[str, str]] = field(default_factory=list)
     undated: int = 0
 
     @property
-    def drifted(self) -> list[dict[str, Any]]:
+    def drifted(self) -> list[MonitoringRow]:
         """Rows of alarms."""
         return [row for row in self.rows if row["state"] == "drifted"]
 
@@ -283,13 +284,13 @@ def _learn(archive: Archive, one: Watched, known: CalibrationSet, *, write: bool
         channels = tuple(ChannelVerdict(channel, value) for channel, value in values.items())
         verdict = NightVerdict(one.unit.name, channels, float("nan"))
         rows = verdict_rows(one.read(night), verdict, "reference", message="", reference=known, model=one.model)
-        write_verdict(archive, [row | one.inputs.columns(night, key) for row in rows])
+        write_verdict(archive, [{**row, **one.inputs.columns(night, key)} for row in rows])
     return one.reference
 
 
 def _judge_all(
     archive: Archive, present: Sequence[Watched], now: str, *, prior: Mapping[str, Prior], key: str, rate: float
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, MonitoringRow]:
     """Judge a night of all units together; write and return the rows of those that were asked for."""
     verdicts = {one.unit.name: _judge(archive, one, now, prior=prior) for one in present}
     judged = [verdict for verdict, _ in verdicts.values() if verdict is not None]
@@ -305,7 +306,7 @@ def _judge_all(
         if verdict is not None and verdict.drifted:
             state, why = "drifted", ", ".join(TITLES[name] for name in verdict.reasons)
         rows = verdict_rows(one.read(now), verdict, state, message=why, reference=one.known, model=one.model)
-        rows = [row | one.inputs.columns(now, key) for row in rows]
+        rows = [{**row, **one.inputs.columns(now, key)} for row in rows]
         write_verdict(archive, rows)
         made[one.unit.name] = rows[0]
     return made

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from prefect import flow
 
@@ -21,6 +20,7 @@ from nightsift.archive.paths import Archive, sort_nights
 from nightsift.archive.survey import Runner, Survey, load_survey
 from nightsift.core.errors import NightsiftError, ProcessDied, TimedOut
 from nightsift.core.parallel import give_back_memory
+from nightsift.core.rows import LedgerRow, ReducedRow
 from nightsift.io.sources import checksum, exposure_identity
 from nightsift.unit.units import Unit
 from tasks.classify import model_of
@@ -31,7 +31,7 @@ from tasks.reduce import reduce_exposure
 from tasks.references import keep_model
 from tasks.retry import run_logger
 
-Progress = Callable[[Mapping[str, Any], int], None]
+Progress = Callable[[ReducedRow, int], None]
 """Called with the ledger row of each exposure that ended, and the number of exposures to reduce."""
 
 
@@ -101,7 +101,7 @@ def _night(
     # well below the time limit, so that waiting for another process is not taken for hanging
     wait = min(PATIENCE, 0.5 * survey.watch.exposure_timeout)
     calls = [reduction_call(one, units[one.unit], survey, redo=redo, wait=wait) for one in todo]
-    rows: list[dict[str, Any]] = []
+    rows: list[ReducedRow] = []
     for ended in run_all(reduce_exposure, calls, runner, tracked=tracked, timeout=survey.watch.exposure_timeout):
         rows.append(ended.result if ended.error is None else record_lost(archive, ended, units, problems=problems))
         if rows[-1]["state"] == "elsewhere":
@@ -168,7 +168,7 @@ def look(survey: Survey, night: str | None = None, units: Sequence[str] = ()) ->
     return forecast(found, pending(found, loaded, models, archive=Archive(survey.archive))), problems
 
 
-def record_lost(archive: Archive, ended: Outcome, units: Mapping[str, Unit], *, problems: list[str]) -> dict[str, Any]:
+def record_lost(archive: Archive, ended: Outcome, units: Mapping[str, Unit], *, problems: list[str]) -> ReducedRow:
     """Record an exposure whose task could not write its row: its process died or was killed, or the disk is full.
 
     Where even that fails, the problem is added to those of the run, and the next run tries the exposure again.
@@ -200,10 +200,10 @@ def record_lost(archive: Archive, ended: Outcome, units: Mapping[str, Unit], *, 
         except (NightsiftError, OSError) as error:
             run_logger().error("%s: %s", row["url"], error)
             problems.append(f"{row['url']} failed and could not be recorded: {error}")
-    return row
+    return {**row, "skipped": False, "rescored": False}
 
 
-def _lost_row(archive: Archive, ended: Outcome, units: Mapping[str, Unit]) -> dict[str, Any]:
+def _lost_row(archive: Archive, ended: Outcome, units: Mapping[str, Unit]) -> LedgerRow:
     assert isinstance(ended.error, Exception)
     unit = next(one.name for one in units.values() if ended.call["unit"] in (one.name, one.file))
     row = opening_row(unit, ended.call["night"], ended.call["url"])

@@ -44,7 +44,12 @@ Poll = Callable[[], None]
 
 
 def run_alert(
-    session: SkyAlertSession, event: str, workers: Workers | None = None, *, tracked: bool = True, poll: Poll | None = None
+    session: SkyAlertSession,
+    event: str,
+    workers: Workers | None = None,
+    *,
+    tracked: bool = True,
+    poll: Poll | None = None,
 ) -> Target:
     """Plan an event by the notice that rules it, reduce its exposures, rank its candidates: one flow run.
 
@@ -75,7 +80,12 @@ def run_alert(
 
 
 def follow_alert(
-    session: SkyAlertSession, event: str, workers: Workers | None = None, *, tracked: bool = True, poll: Poll | None = None
+    session: SkyAlertSession,
+    event: str,
+    workers: Workers | None = None,
+    *,
+    tracked: bool = True,
+    poll: Poll | None = None,
 ) -> Target:
     """Take in the exposures that have come for an alert since it was ranked: one flow run.
 
@@ -138,7 +148,9 @@ def _alert(session: SkyAlertSession, event: str, workers: Workers | None, tracke
     return _follow(session, event, workers, tracked=tracked, problems=tuple(problems), poll=poll)
 
 
-def _follow_up(session: SkyAlertSession, event: str, workers: Workers | None, tracked: bool, poll: Poll | None) -> Target:
+def _follow_up(
+    session: SkyAlertSession, event: str, workers: Workers | None, tracked: bool, poll: Poll | None
+) -> Target:
     return _follow(session, event, workers, tracked=tracked, problems=(), poll=poll)
 
 

@@ -16,6 +16,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from nightsift.archive import ledger
 from nightsift.archive.paths import WITHOUT_NIGHT, Archive, night_title, sort_nights
+from nightsift.core.rows import ReducedRow
 from tasks.retry import run_logger
 
 MOST_ROWS = 1000
@@ -59,7 +60,7 @@ class NightSummary:
     accepted: int = 0
     reports: dict[str, Path] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
-    rows: tuple[dict[str, Any], ...] = ()
+    rows: tuple[ReducedRow, ...] = ()
     seconds: float = 0.0
     tracked: bool = False
 
@@ -96,7 +97,7 @@ def sentence(summary: NightSummary) -> str:
 def summarise(
     archive: Archive,
     nights: Sequence[str],
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[ReducedRow],
     *,
     problems: Sequence[str],
     found: int,
@@ -163,7 +164,7 @@ def _publish(summary: NightSummary) -> None:
     create_markdown_artifact("\n".join(lines), key=key, description="What came out of the night")
 
 
-def _artifact_row(row: dict[str, Any]) -> dict[str, Any]:
+def _artifact_row(row: ReducedRow) -> dict[str, Any]:
     stages = {stage: f"{seconds:.2f}" for stage, seconds in json.loads(row["stage_seconds"]).items()}
     head = {"unit": row["unit"], "file": Path(row["url"]).name, "field": row.get("field") or "", "state": row["state"]}
     return {**head, "reason": row["reason"], "seconds": f"{row['seconds']:.2f}", **stages}

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from prefect import flow
 
@@ -25,6 +24,7 @@ from nightsift.archive.paths import WITHOUT_NIGHT, Archive
 from nightsift.archive.survey import Survey
 from nightsift.core.errors import ConfigurationError
 from nightsift.core.parallel import this_process
+from nightsift.core.rows import LedgerRow
 from nightsift.io.sources import Found
 from nightsift.site.clock import Night, night_at
 from nightsift.unit.units import Unit
@@ -42,7 +42,7 @@ TICK_SECONDS = 1.0
 WRITE_SECONDS = 2.0
 """The status is written this often."""
 
-OnRow = Callable[[Mapping[str, Any]], None]
+OnRow = Callable[[LedgerRow], None]
 """Called with the ledger row of each exposure that ended."""
 
 

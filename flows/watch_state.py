@@ -8,15 +8,15 @@ import mmap
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from nightsift.archive.night_status import Progress, UnitProgress
 from nightsift.archive.paths import Archive
 from nightsift.archive.survey import WatchOptions
+from nightsift.core.rows import LedgerRow
 from nightsift.site.clock import Night
 from tasks.source_watcher import Frame, SourceWatcher
 
@@ -164,7 +164,7 @@ class WatchState:
         self.running[url], self.begun[url] = first.frame, now
         return first.frame
 
-    def end(self, row: Mapping[str, Any], url: str) -> None:
+    def end(self, row: LedgerRow, url: str) -> None:
         """Record how a frame ended; one that is under way elsewhere waits and is looked at again.
 
         Parameters

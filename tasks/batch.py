@@ -20,6 +20,7 @@ from nightsift.archive.paths import WITHOUT_NIGHT, Archive
 from nightsift.backfill import campaigns, chunk_ledger
 from nightsift.backfill.campaigns import Campaign
 from nightsift.core.errors import ConfigurationError, NightsiftError, ProcessDied
+from nightsift.core.rows import ReducedRow
 from nightsift.io.atomic import TEMPORARY
 from nightsift.io.sources import checksum, exposure_identity
 from nightsift.unit.units import Unit, load_unit
@@ -108,7 +109,7 @@ def claim_name(campaign: str, chunk: int) -> str:
     return f"{campaign} #{chunk}"
 
 
-def reduce_planned(home: Archive, plan: Campaign, chunk: int, *, unit: Unit, one: Mapping[str, Any]) -> dict[str, Any]:
+def reduce_planned(home: Archive, plan: Campaign, chunk: int, *, unit: Unit, one: Mapping[str, Any]) -> ReducedRow:
     """Reduce one exposure of a plan, unless its process has died of it again and again.
 
     Parameters
@@ -140,7 +141,7 @@ def reduce_planned(home: Archive, plan: Campaign, chunk: int, *, unit: Unit, one
         reduction = reduce_file(one["url"], unit, archive, night=night, label=one["label"], logger=run_logger())
     except (NightsiftError, OSError) as error:  # not even its ledger row could be written
         return _given_up(archive, unit, night, url=one["url"], error=error)
-    return {**reduction.row, "skipped": reduction.skipped}
+    return {**reduction.row, "skipped": reduction.skipped, "rescored": reduction.rescored}
 
 
 def note_death(home: Archive, campaign: str, chunk: int, *, times: int = 1) -> str:
@@ -184,7 +185,7 @@ def _unit_of(plan: Campaign, name: str) -> Unit:
     return unit
 
 
-def _count(row: dict[str, Any], ended: Mapping[str, Any]) -> None:
+def _count(row: dict[str, Any], ended: ReducedRow) -> None:
     state = ended["state"] if ended["state"] in chunk_ledger.COUNTS else "failed"
     row[state] += 1
     row["skipped"] += bool(ended.get("skipped"))
@@ -193,7 +194,7 @@ def _count(row: dict[str, Any], ended: Mapping[str, Any]) -> None:
         row["message"] = f"{Path(ended['url']).name}: {ended['message']}"
 
 
-def _given_up(archive: Archive, unit: Unit, night: str | None, *, url: str, error: Exception) -> dict[str, Any]:
+def _given_up(archive: Archive, unit: Unit, night: str | None, *, url: str, error: Exception) -> ReducedRow:
     """Row of an exposure whose reduction could not write one; where even that fails, the row of the chunk tells."""
     row = opening_row(unit.name, night, url)
     try:
@@ -206,7 +207,7 @@ def _given_up(archive: Archive, unit: Unit, night: str | None, *, url: str, erro
         ledger.record(archive, row)
     except (NightsiftError, OSError) as unwritten:
         run_logger().error("%s: %s", url, unwritten)
-    return row
+    return {**row, "skipped": False, "rescored": False}
 
 
 def make_room(

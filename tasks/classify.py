@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
 
 import pyarrow as pa
 
@@ -14,6 +13,7 @@ from nightsift.archive.candidates import write_candidates
 from nightsift.archive.paths import Archive
 from nightsift.core.errors import BadTable, ConfigurationError, DiskFull, ModelMismatch
 from nightsift.core.frames import Stamps
+from nightsift.core.rows import LedgerRow
 from nightsift.core.tables import CANDIDATES
 from nightsift.io.parquet import read_stamps, read_table
 from nightsift.unit.units import Unit
@@ -88,7 +88,7 @@ def model_of(unit: Unit) -> str:
         ) from error
 
 
-def rescore(job: Job, row: dict[str, Any], logger: Logger, *, label: str) -> dict[str, Any] | None:
+def rescore(job: Job, row: LedgerRow, logger: Logger, *, label: str) -> LedgerRow | None:
     """Score a recorded exposure again, where that is all it needs; its process must hold the claim.
 
     Candidates are written before the ledger row, each atomically: killed in between, it is done once more.
@@ -121,8 +121,8 @@ def rescore(job: Job, row: dict[str, Any], logger: Logger, *, label: str) -> dic
         logger.warning("%s: its stored stamps cannot be scored again, it is reduced: %s", label, error)
         return None
     counts = measure.of_candidates(candidates, job.unit.model.threshold)
-    now = {"scoring": scoring_of(job.unit, job.model), "recorded_at": dt.datetime.now(dt.UTC)}
-    fresh = {**found, **counts, **now}
+    scoring, now = scoring_of(job.unit, job.model), dt.datetime.now(dt.UTC)
+    fresh: LedgerRow = {**found, **counts, "scoring": scoring, "recorded_at": now}
     try:
         patiently(lambda: write_candidates(job.archive, *where, candidates))
         patiently(lambda: ledger.record(job.archive, fresh))

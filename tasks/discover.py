@@ -13,6 +13,7 @@ from nightsift.archive import ledger
 from nightsift.archive.paths import Archive
 from nightsift.archive.survey import Source, Survey
 from nightsift.core.errors import FrameError, SourceError
+from nightsift.core.rows import LedgerRow
 from nightsift.io.fits import read_header
 from nightsift.io.sources import Found, checksum, discover, exposure_identity, local_copy
 from nightsift.unit.facts import Facts, read_facts
@@ -160,7 +161,7 @@ def pending(
         What each needs, in their order; remote ones are to be reduced, they are checked where they are fetched.
     """
     nights = {one.night for one in exposures if one.night}
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, LedgerRow] = {}
     for night in nights & set(archive.nights()):
         rows |= {row["exposure_id"]: row for row in ledger.read(archive, night).to_pylist()}
     seen = {row["url"] for row in rows.values()}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +16,7 @@ from nightsift.archive.claims import UnderWayElsewhere, claimed
 from nightsift.archive.paths import Archive
 from nightsift.core.errors import BadTable
 from nightsift.core.frames import Stamps
+from nightsift.core.rows import CandidateRow, LedgerRow
 from nightsift.core.tables import CANDIDATES
 from nightsift.images.photometry.candidate_flags import flag_repeated_pixels
 from nightsift.io.atomic import atomic
@@ -37,7 +37,7 @@ def finish_night(archive: Archive, night: str, units: Mapping[str, Unit]) -> dic
     return {name: flag_unit(archive, night, unit) for name, unit in units.items()}
 
 
-def committed(archive: Archive, rows: list[dict[str, Any]]) -> pa.Table:
+def committed(archive: Archive, rows: Sequence[LedgerRow]) -> pa.Table:
     """Return the candidates of the exposures that are done; what was never committed does not count.
 
     Parameters
@@ -86,7 +86,7 @@ def flag_unit(archive: Archive, night: str, unit: Unit) -> int:
     return len(changed)
 
 
-def _rewrite(archive: Archive, row: dict[str, Any], candidates: pa.Table, *, unit: Unit) -> None:
+def _rewrite(archive: Archive, row: LedgerRow, candidates: pa.Table, *, unit: Unit) -> None:
     """Write candidates and row, unless another process is at the exposure or was since they were read.
 
     What that one has made is not replaced by what was read before; the next run that finishes the night takes it up.
@@ -101,10 +101,10 @@ def _rewrite(archive: Archive, row: dict[str, Any], candidates: pa.Table, *, uni
         run_logger().info("%s is finished another time: %s", row["exposure_id"], error)
 
 
-def _is_behind(row: dict[str, Any], candidates: pa.Table, unit: Unit) -> bool:
+def _is_behind(row: LedgerRow, candidates: pa.Table, unit: Unit) -> bool:
     """Whether a ledger row counts other candidates than there are: a run was killed between both."""
     of_exposure = candidates.filter(pc.equal(candidates["exposure_id"], row["exposure_id"]))
-    return any(row[name] != value for name, value in of_candidates(of_exposure, unit.model.threshold).items())
+    return any(row.get(name) != value for name, value in of_candidates(of_exposure, unit.model.threshold).items())
 
 
 @task(name="report", task_run_name="report {night}", persist_result=False, cache_policy=NO_CACHE)
@@ -159,7 +159,7 @@ def stamps_of(archive: Archive, choice: Choice, night: str) -> dict[str, Stamps]
     dict of str to Stamps
         One stamp each, by candidate identity; those that cannot be read are left out.
     """
-    files: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    files: dict[tuple[str, str], list[CandidateRow]] = {}
     for row in pa.concat_tables([choice.best, choice.flagged]).to_pylist():
         files.setdefault((row["unit"], row["exposure_id"]), []).append(row)
     stamps: dict[str, Stamps] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from nightsift.core.errors import PoorCoverage
 from nightsift.core.frames import Difference, Frame, Pair, StarTable
 from nightsift.core.robust import mad_sigma
+from nightsift.core.rows import LedgerRow
 from nightsift.images.photometry.photometry import ZeroPoint, limiting_magnitude, searched_area
 from nightsift.images.registration.align import Alignment
 from nightsift.images.stars.shapes import star_shapes
@@ -20,7 +21,7 @@ from nightsift.images.stars.stars import typical_fwhm
 from nightsift.unit.units import Unit
 
 
-def of_frame(frame: Frame) -> dict[str, Any]:
+def of_frame(frame: Frame) -> LedgerRow:
     """Columns from the facts of a frame.
 
     Parameters
@@ -47,7 +48,7 @@ def of_frame(frame: Frame) -> dict[str, Any]:
     )
 
 
-def of_sky(frame: Frame) -> dict[str, Any]:
+def of_sky(frame: Frame) -> LedgerRow:
     """Return the columns of a background-subtracted frame: sky and its robust rms (ADU)."""
     ny, nx = frame.shape
     step = max(1, int(math.sqrt(ny * nx / 250_000)))
@@ -56,7 +57,7 @@ def of_sky(frame: Frame) -> dict[str, Any]:
     return _finite({"sky": float(frame.sky), "sky_rms": rms})
 
 
-def of_stars(frame: Frame, stars: StarTable) -> dict[str, Any]:
+def of_stars(frame: Frame, stars: StarTable) -> LedgerRow:
     """Columns from the stars of a frame.
 
     Parameters
@@ -83,7 +84,7 @@ def of_stars(frame: Frame, stars: StarTable) -> dict[str, Any]:
     )
 
 
-def of_pair(pair: Pair, alignment: Alignment) -> dict[str, Any]:
+def of_pair(pair: Pair, alignment: Alignment) -> LedgerRow:
     """Columns from the alignment with the template; the position is that of the frame's centre.
 
     Parameters
@@ -118,7 +119,7 @@ def require_coverage(pair: Pair, unit: Unit) -> None:
         raise PoorCoverage(coverage=float(pair.coverage), where=where, needed=unit.template.min_coverage)
 
 
-def of_difference(difference: Difference, pair: Pair) -> dict[str, Any]:
+def of_difference(difference: Difference, pair: Pair) -> LedgerRow:
     """Columns from a difference.
 
     Parameters
@@ -147,20 +148,21 @@ def of_difference(difference: Difference, pair: Pair) -> dict[str, Any]:
     )
 
 
-def of_calibration(zero: ZeroPoint, difference: Difference) -> dict[str, Any]:
+def of_calibration(zero: ZeroPoint, difference: Difference) -> LedgerRow:
     """Return the columns of the zero point and of the depth (mag) that the noise of the difference allows."""
     return _finite({"zero_point": zero.value, "limiting_mag": limiting_magnitude(difference, zero, 5.0)})
 
 
-def of_candidates(candidates: pa.Table, threshold: float) -> dict[str, Any]:
+def of_candidates(candidates: pa.Table, threshold: float) -> LedgerRow:
     """Return the columns that count candidates; those of `threshold` and above without a flag are accepted."""
     unflagged = candidates.filter(pc.equal(candidates["flags"], 0))
     accepted = pc.sum(pc.greater_equal(unflagged["score"], threshold)).as_py() or 0
     return {"n_candidates": candidates.num_rows, "n_unflagged": unflagged.num_rows, "n_accepted": int(accepted)}
 
 
-def _finite(columns: Mapping[str, Any]) -> dict[str, Any]:
-    return {
+def _finite(columns: Mapping[str, Any]) -> LedgerRow:
+    columns = {
         name: None if isinstance(value, float | np.floating) and not math.isfinite(value) else value
         for name, value in columns.items()
     }
+    return cast(LedgerRow, columns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from nightsift.core import provenance, tables
 from nightsift.core.frames import Frame
 from nightsift.core.monitoring_tables import INJECTIONS, MONITORING
 from nightsift.core.random import generator
+from nightsift.core.rows import LedgerRow, MonitoringRow
 from nightsift.core.tables import CANDIDATES, Column, schema, table
 from nightsift.images.detection.extract import extract
 from nightsift.images.injection import inject_stars
@@ -115,7 +116,7 @@ def as_rows(lists: pa.ChunkedArray) -> npt.NDArray[np.float32]:
 
 
 @task(name="inject", task_run_name="inject {row[exposure_id]}", persist_result=False, cache_policy=NO_CACHE)
-def inject_exposure(row: Mapping[str, Any], unit: str, archive: str, folders: Sequence[str] = ()) -> int:
+def inject_exposure(row: LedgerRow, unit: str, archive: str, folders: Sequence[str] = ()) -> int:
     """Inject sources into the exposure of a ledger row, write which were recovered, and return their number."""
     place = Archive(Path(archive))
     injected = recover_injected(row, load_unit(unit, [Path(folder) for folder in folders]), place)
@@ -123,7 +124,7 @@ def inject_exposure(row: Mapping[str, Any], unit: str, archive: str, folders: Se
     return int(injected.num_rows)
 
 
-def recover_injected(row: Mapping[str, Any], unit: Unit, archive: Archive, *, seed: int = 0) -> pa.Table:
+def recover_injected(row: LedgerRow, unit: Unit, archive: Archive, *, seed: int = 0) -> pa.Table:
     """Inject point sources into a recorded exposure and reduce it again; of the archive nothing changes.
 
     They are added to the science frame once its PSF is known, with their photon noise, at random good pixels away from
@@ -178,7 +179,7 @@ def recover_injected(row: Mapping[str, Any], unit: Unit, archive: Archive, *, se
     n = len(injected["x"])
     pixels = tuple(np.rint(injected[name]).astype(int) for name in ("y", "x"))
     found["searched"] = difference.mask[pixels] == 0
-    constant = {"exposure_id": row["exposure_id"], "unit": row["unit"], "night": row["night"]}
+    constant: dict[str, Any] = {"exposure_id": row["exposure_id"], "unit": row["unit"], "night": row["night"]}
     model = model_of(unit)
     constant |= {"model_id": model, "provenance": pipeline_of(unit, model), "threshold": unit.model.threshold}
     mag = row["zero_point"] - 2.5 * np.log10(np.maximum(injected["flux"], 1e-30))
@@ -349,7 +350,7 @@ def injected_by(archive: Archive, unit: str, nights: Sequence[str], *, pipeline:
     return injected.filter(pc.equal(injected["provenance"], pipeline))
 
 
-def rows_to_inject(archive: Archive, unit: str, night: str, *, exposures: int, pipeline: str) -> list[dict[str, Any]]:
+def rows_to_inject(archive: Archive, unit: str, night: str, *, exposures: int, pipeline: str) -> list[LedgerRow]:
     """Return the exposures of a night that sources are to be injected into.
 
     Parameters
@@ -375,7 +376,7 @@ def rows_to_inject(archive: Archive, unit: str, night: str, *, exposures: int, p
     return [row for row in chosen if not _is_injected(archive, row, pipeline)]
 
 
-def _is_injected(archive: Archive, row: Mapping[str, Any], pipeline: str) -> bool:
+def _is_injected(archive: Archive, row: LedgerRow, pipeline: str) -> bool:
     path = archive.injections(row["night"], row["unit"], row["exposure_id"])
     return path.is_file() and set(read_table(path, INJECTIONS)["provenance"].to_pylist()) <= {pipeline}
 
@@ -394,7 +395,7 @@ def verdict_rows(
     message: str,
     reference: CalibrationSet | None,
     model: str,
-) -> list[dict[str, Any]]:
+) -> list[MonitoringRow]:
     """Return the rows of the monitoring table of a night.
 
     Parameters
@@ -415,31 +416,28 @@ def verdict_rows(
     list of dict
         Columns of `nightsift.core.monitoring_tables.MONITORING`: first the night as a whole, then its channels.
     """
-    base = {
+    base: MonitoringRow = {
         "unit": night.unit, "night": night.night, "exposures": len(night.inputs["refused"]),
         "candidates": len(night.logits), "reference_nights": len(reference.nights) if reference else 0,
         "reference_id": reference.reference_id if reference else "", "model_id": model, "version": __version__,
         "recorded_at": datetime.now(UTC),
     }  # fmt: skip
-    whole = {**base, "channel": "all", "state": state, "message": message}
+    whole: MonitoringRow = {**base, "channel": "all", "state": state, "message": message}
     if verdict is None:
         return [whole]
-    rows = [{**whole, "p_value": _known(verdict.p), "q_value": _known(verdict.q)}]
+    rows: list[MonitoringRow] = [{**whole, "p_value": _known(verdict.p), "q_value": _known(verdict.q)}]
     for one in verdict.channels:
         channel_state = "unjudged" if not np.isfinite(one.p) else "drifted" if one.named else "steady"
-        numbers = {
-            "value": one.value, "reference_mean": one.mean, "reference_std": one.deviation, "departure": one.t,
-            "p_value": one.p,
+        row: MonitoringRow = {
+            **base, "channel": one.channel, "state": state if state == "reference" else channel_state, "message": "",
+            "value": _known(one.value), "reference_mean": _known(one.mean), "reference_std": _known(one.deviation),
+            "departure": _known(one.t), "p_value": _known(one.p), "window": one.window or None,
         }  # fmt: skip
-        row = {name: _known(value) for name, value in numbers.items()}
-        state_of = state if state == "reference" else channel_state
-        rows.append(
-            {**base, **row, "channel": one.channel, "state": state_of, "message": "", "window": one.window or None}
-        )
+        rows.append(row)
     return rows
 
 
-def write_verdict(archive: Archive, rows: Sequence[Mapping[str, Any]]) -> Path:
+def write_verdict(archive: Archive, rows: Sequence[MonitoringRow]) -> Path:
     """Write the rows of the verdict on a night of one unit (`verdict_rows`) in place of an earlier one."""
     path = archive.monitoring(rows[0]["night"], rows[0]["unit"])
     write_table(path, table([dict(row) for row in rows], MONITORING))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from nightsift.archive.paths import Archive
 from nightsift.core import tables
 from nightsift.core.frames import Frame
 from nightsift.core.provenance import code_of
+from nightsift.core.rows import LedgerRow
 from nightsift.images.photometry.forced import forced_photometry
 from nightsift.io.sources import checksum, local_copy
 from nightsift.sky.sphere import separation
@@ -47,7 +48,7 @@ class Position:
     dec: float
 
 
-def may_cover(row: Mapping[str, Any], positions: Sequence[Position]) -> list[Position]:
+def may_cover(row: LedgerRow, positions: Sequence[Position]) -> list[Position]:
     """Return the positions that an exposure may cover by the centre and area in its ledger row; all without these."""
     if row["ra"] is None or row["dec"] is None or not row["area"]:
         return list(positions)
@@ -57,7 +58,7 @@ def may_cover(row: Mapping[str, Any], positions: Sequence[Position]) -> list[Pos
 
 @task(name="photometry", persist_result=False, cache_policy=NO_CACHE)
 def measure_exposure(
-    row: Mapping[str, Any], unit: Unit, archive: Archive, positions: Sequence[Position], recentre: float = 0.0
+    row: LedgerRow, unit: Unit, archive: Archive, positions: Sequence[Position], recentre: float = 0.0
 ) -> pa.Table:
     """Measure positions on one exposure that the ledger knows; the archive is left as it is.
 
@@ -97,7 +98,7 @@ def measure_exposure(
     constant = {name: facts.get(name) for name in ("night", "field", "band", "mjd", "exposure_s", "template_id")} | {
         "exposure_id": row["exposure_id"], "unit": unit.name, "zero_point": facts.get("zero_point"),
         "verdict": difference.verdict, "version": __version__,
-        "provenance": key_of(facts["checksum"], facts["template_id"], unit, code=code_of("photometry")),
+        "provenance": key_of(facts["checksum"], facts["template_id"] or "", unit, code=code_of("photometry")),
     }  # fmt: skip
     columns: dict[str, Any] = {"name": [p.name for p in seen], "ra": [p.ra for p in seen], "dec": [p.dec for p in seen]}
     columns |= {name: [value] * len(seen) for name, value in constant.items()}

@@ -10,7 +10,6 @@ import datetime as dt
 import hashlib
 import json
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,6 +25,7 @@ from nightsift.archive.paths import WITHOUT_NIGHT, Archive
 from nightsift.core import provenance
 from nightsift.core.errors import FrameError, NightsiftError, NoTemplate
 from nightsift.core.frames import Stamps
+from nightsift.core.rows import LedgerRow
 from nightsift.core.tables import CANDIDATES, LEDGER
 from nightsift.io.parquet import read_table, write_stamps
 from nightsift.io.sources import exposure_identity
@@ -47,7 +47,7 @@ PATIENCE = 240.0
 LOOK_SECONDS = 0.5
 
 
-def opening_row(unit: str, night: str | None, url: str) -> dict[str, Any]:
+def opening_row(unit: str, night: str | None, url: str) -> LedgerRow:
     """Return the row of an exposure of which nothing is known but its place.
 
     Parameters
@@ -119,7 +119,7 @@ def recipe_of(unit: Unit, model_id: str) -> str:
     return provenance.key({"pixels": key_of("", "", unit), "scores": scoring_of(unit, model_id)}, {})
 
 
-def verdict_on(error: Exception) -> dict[str, Any]:
+def verdict_on(error: Exception) -> LedgerRow:
     """Return state, reason, message and facts of an exposure that ended with an error.
 
     "refused" is the frame's fault, "waiting" asks for a template, all else is the machine's fault and "failed".
@@ -131,8 +131,8 @@ def verdict_on(error: Exception) -> dict[str, Any]:
 
 
 def closing_columns(
-    row: dict[str, Any], seconds: dict[str, float], total: float, *, provenance_key: str, scoring: str | None = None
-) -> dict[str, Any]:
+    row: LedgerRow, seconds: dict[str, float], total: float, *, provenance_key: str, scoring: str | None = None
+) -> LedgerRow:
     """Return a row completed by the columns that are known when its reduction has ended.
 
     Parameters
@@ -164,14 +164,14 @@ def closing_columns(
     }
 
 
-def recorded(archive: Archive, row: dict[str, Any]) -> dict[str, Any] | None:
+def recorded(archive: Archive, row: LedgerRow) -> LedgerRow | None:
     """Return the row that the ledger holds already for the exposure of a row, None without one."""
     path = archive.ledger(row["night"], row["unit"], row["exposure_id"])
     rows = read_table(path, LEDGER).to_pylist() if path.is_file() else []
     return rows[0] if rows else None
 
 
-def work_left(row: dict[str, Any] | None, unit: Unit, model_id: str, *, archive: Archive) -> Work:
+def work_left(row: LedgerRow | None, unit: Unit, model_id: str, *, archive: Archive) -> Work:
     """Return what an exposure needs.
 
     Parameters
@@ -198,14 +198,17 @@ def work_left(row: dict[str, Any] | None, unit: Unit, model_id: str, *, archive:
     if row["provenance"] != key_of(row["checksum"], used, unit):
         return Work.REDUCE
     newest = _newest_template(archive, row) if used else None
-    if newest is not None and newest != archive.template(row["unit"], row["field"], row["band"], template_id=used).name:
+    if (
+        newest is not None
+        and newest != archive.template(row["unit"], row["field"] or "", row["band"] or "", template_id=used).name
+    ):
         return Work.REDUCE
     is_scored = row["state"] == "refused" or row["scoring"] == scoring_of(unit, model_id)
     return Work.NOTHING if is_scored else Work.RESCORE
 
 
-def _newest_template(archive: Archive, row: dict[str, Any]) -> str | None:
-    folder = archive.templates(row["unit"], row["field"], row["band"])
+def _newest_template(archive: Archive, row: LedgerRow) -> str | None:
+    folder = archive.templates(row["unit"], row["field"] or "", row["band"] or "")
     files = [one for one in folder.glob("*.fits") if not one.name.startswith(".")]
     return max(files, key=lambda one: (one.stat().st_mtime_ns, one.name)).name if files else None
 
@@ -235,7 +238,7 @@ class Job:
     wait: float = PATIENCE
 
 
-def known_row(job: Job, row: dict[str, Any], stack: ExitStack) -> dict[str, Any] | None:
+def known_row(job: Job, row: LedgerRow, stack: ExitStack) -> LedgerRow | None:
     """Claim an exposure, unless it is finished or another process is at it.
 
     Parameters
@@ -261,7 +264,7 @@ def known_row(job: Job, row: dict[str, Any], stack: ExitStack) -> dict[str, Any]
             stack.enter_context(claimed(job.archive, row["exposure_id"]))
         except UnderWayElsewhere as error:
             if time.monotonic() >= deadline:
-                columns = {"state": "elsewhere", "reason": error.reason, "message": str(error)}
+                columns: LedgerRow = {"state": "elsewhere", "reason": error.reason, "message": str(error)}
                 return {**row, **columns, "seconds": 0.0, "stage_seconds": "{}"}
             time.sleep(min(LOOK_SECONDS, max(deadline - time.monotonic(), 0.0)))
             continue
@@ -272,7 +275,7 @@ def known_row(job: Job, row: dict[str, Any], stack: ExitStack) -> dict[str, Any]
         return found
 
 
-def _finished(job: Job, row: dict[str, Any], began: dict[str, Any] | None) -> dict[str, Any] | None:
+def _finished(job: Job, row: LedgerRow, began: LedgerRow | None) -> LedgerRow | None:
     """The row of the ledger where it is final and current; one to be redone counts if it is newer than at the start."""
     found = recorded(job.archive, row)
     if found is None or work_left(found, job.unit, job.model, archive=job.archive) is not Work.NOTHING:
@@ -282,7 +285,7 @@ def _finished(job: Job, row: dict[str, Any], began: dict[str, Any] | None) -> di
     return found
 
 
-def publish(archive: Archive, row: Mapping[str, Any], candidates: pa.Table, stamps: Stamps | None) -> None:
+def publish(archive: Archive, row: LedgerRow, candidates: pa.Table, stamps: Stamps | None) -> None:
     """Write stamps and candidates of one exposure; a table without rows is written too, typed and empty."""
     where = (row["night"], row["unit"], row["exposure_id"])
     if stamps is not None:
@@ -290,7 +293,7 @@ def publish(archive: Archive, row: Mapping[str, Any], candidates: pa.Table, stam
     write_candidates(archive, *where, candidates)
 
 
-def withdraw(archive: Archive, row: Mapping[str, Any]) -> None:
+def withdraw(archive: Archive, row: LedgerRow) -> None:
     """Empty the candidates of an exposure that failed now but had some from an earlier run or a half-written one."""
     where = (row["night"], row["unit"], row["exposure_id"])
     if archive.candidates(*where).exists():

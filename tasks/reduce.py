@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from prefect import task
@@ -19,6 +18,7 @@ from nightsift.archive.templates import find_template
 from nightsift.core.errors import FrameError
 from nightsift.core.frames import Difference, Frame, Pair, Stamps
 from nightsift.core.parallel import keep_freed_memory
+from nightsift.core.rows import LedgerRow, ReducedRow
 from nightsift.core.tables import CANDIDATES
 from nightsift.images.artefacts.artefacts import mask_artefacts
 from nightsift.images.background.background import subtract_background
@@ -71,7 +71,7 @@ class Reduction:
         Whether only scores were left to do: the stored stamps were scored again.
     """
 
-    row: dict[str, Any]
+    row: LedgerRow
     clock: Stopwatch = field(default_factory=Stopwatch)
     pair: Pair | None = None
     difference: Difference | None = None
@@ -91,7 +91,7 @@ def reduce_exposure(
     label: str = "exposure",
     redo: bool = False,
     wait: float = PATIENCE,
-) -> dict[str, Any]:
+) -> ReducedRow:
     """Reduce one exposure and commit its products (see `reduce_file`): plain values in, its ledger row out.
 
     From then on its process keeps the memory that it frees for the next exposure (`nightsift.core.parallel`).
@@ -113,16 +113,15 @@ def reduce_exposure(
 
     Returns
     -------
-    dict
-        The ledger row; its state is ``"elsewhere"``, and it is not recorded, where another process is at it. With
-        ``rescored`` where it was only scored again.
+    ReducedRow
+        The ledger row; its state is ``"elsewhere"``, and it is not recorded, where another process is at it.
     """
     keep_freed_memory()
     loaded = load_unit(unit, folders)
     reduction = reduce_file(
         url, loaded, Archive(Path(archive)), night=night, label=label, redo=redo, logger=run_logger(), wait=wait
     )
-    return reduction.row | {"rescored": True} if reduction.rescored else reduction.row
+    return {**reduction.row, "skipped": reduction.skipped, "rescored": reduction.rescored}
 
 
 def reduce_file(
@@ -308,7 +307,7 @@ def to_difference(
     return template_id, zero
 
 
-def _identify(row: dict[str, Any], unit: Unit, path: Path, *, night: str | None) -> None:
+def _identify(row: LedgerRow, unit: Unit, path: Path, *, night: str | None) -> None:
     """Identity by content; the night by the header, unless it was given."""
     row["checksum"] = patiently(lambda: checksum(path))
     row["exposure_id"] = exposure_identity(unit.name, row["checksum"])

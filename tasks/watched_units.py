@@ -25,6 +25,7 @@ from models.drift.night_channels import NightData, Reference
 from nightsift.archive.paths import Archive
 from nightsift.core.monitoring_tables import MONITORING
 from nightsift.core.provenance import code_of
+from nightsift.core.rows import MonitoringRow
 from nightsift.io.atomic import atomic
 from nightsift.io.parquet import read_table, read_tables
 from nightsift.report.drift_plots import MOST_NIGHTS
@@ -62,7 +63,7 @@ class UnitInputs:
     unit: str
     model: str
     pipeline: str
-    stored: dict[str, dict[str, Any]] = field(default_factory=dict)
+    stored: dict[str, MonitoringRow] = field(default_factory=dict)
     nights: dict[str, None] = field(default_factory=dict)
     _tables: dict[str, str] = field(default_factory=dict)
 
@@ -161,7 +162,7 @@ class UnitInputs:
                 values[name].append(float("nan") if value is None else value)
         return values
 
-    def columns(self, night: str, inputs: str) -> dict[str, str]:
+    def columns(self, night: str, inputs: str) -> MonitoringRow:
         """Return the columns of the monitoring table that say what a verdict depended on."""
         scored = json.dumps(sorted(self.scored_by(night)))
         return {"tables": self.tables(night), "pipeline": self.pipeline, "scored_by": scored, "inputs": inputs}

@@ -5,30 +5,29 @@ Each row is a file of its own, put in place atomically: no locks, safe on networ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightsift.archive.paths import Archive
 from nightsift.core import tables
+from nightsift.core.rows import LedgerRow
 from nightsift.io.parquet import read_tables, write_table
 
 FINAL = ("done", "refused")  # the other states, failed and waiting, are tried again
 STATES = (*FINAL, "failed", "waiting")
 
 
-def record(archive: Archive, row: Mapping[str, Any]) -> Path:
+def record(archive: Archive, row: LedgerRow) -> Path:
     """Write the row of an exposure: the commit point of its reduction.
 
     Parameters
     ----------
     archive : Archive
         The archive.
-    row : mapping of str to object
+    row : LedgerRow
         Columns of `nightsift.core.tables.LEDGER`; `recorded_at` is set if absent.
 
     Returns
@@ -45,8 +44,8 @@ def record(archive: Archive, row: Mapping[str, Any]) -> Path:
     """
     if row.get("state") not in STATES:
         raise ValueError(f"the state of an exposure is one of {STATES}, got {row.get('state')!r}")
-    complete = {"recorded_at": datetime.now(UTC), **row}
-    table = tables.table([complete], tables.LEDGER)
+    complete: LedgerRow = {"recorded_at": datetime.now(UTC), **row}
+    table = tables.table([dict(complete)], tables.LEDGER)
     path = archive.ledger(complete["night"], complete["unit"], complete["exposure_id"])
     write_table(path, table)
     return path

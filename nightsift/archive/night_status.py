@@ -21,6 +21,7 @@ from nightsift.archive.candidates import read_candidates
 from nightsift.archive.claims import Claim, claims_held
 from nightsift.archive.paths import WITHOUT_NIGHT, Archive
 from nightsift.core.parallel import Holder
+from nightsift.core.rows import LedgerRow
 from nightsift.io.atomic import atomic
 
 DuringNight = Literal["pause", "narrow", "go-on"]
@@ -275,7 +276,7 @@ def _in_words(claim: Claim) -> str:
     return f"{name} on {claim.holder.host} since {claim.since}"
 
 
-def _unit_row(unit: str, rows: Sequence[dict[str, Any]], progress: tuple[Progress, Any] | None) -> dict[str, Any]:
+def _unit_row(unit: str, rows: Sequence[LedgerRow], progress: tuple[Progress, Any] | None) -> dict[str, Any]:
     states = Counter(row["state"] for row in rows)
     row: dict[str, Any] = {"unit": unit, "settling": None, "queued": None, "running": None}
     row |= {state: states[state] for state in ("done", "refused", "waiting", "failed")}
@@ -296,7 +297,7 @@ def _unit_row(unit: str, rows: Sequence[dict[str, Any]], progress: tuple[Progres
     return row
 
 
-def _median(rows: Sequence[dict[str, Any]], column: str) -> float | None:
+def _median(rows: Sequence[Mapping[str, Any]], column: str) -> float | None:
     values = [row[column] for row in rows if row[column] is not None and row[column] == row[column]]
     return round(float(statistics.median(values)), 2) if values else None
 

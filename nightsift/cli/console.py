@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from nightsift.core.errors import ConfigurationError
+from nightsift.core.rows import LedgerRow
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -104,7 +105,7 @@ class LineProgress(Generic[Row]):
             self._bar.update(self._task, completed=self.ended, total=total)
 
 
-def row_line(row: Mapping[str, Any]) -> str:
+def row_line(row: LedgerRow) -> str:
     """One line about one exposure of the ledger."""
     name = str(row.get("url", "")).rsplit("/", 1)[-1]
     line = f"{row.get('unit', '')} {name} {row.get('state', '')}"

@@ -15,6 +15,7 @@ from nightsift.core.errors import ConfigurationError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from nightsift.core.rows import LedgerRow
     from nightsift.unit.units import Unit
 
 FITS_SUFFIXES = (".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fits.fz", ".fz")
@@ -196,7 +197,7 @@ def draw(
     archive = open_archive(where)
     row = _find(ledger.read(archive, night, unit).to_pylist(), exposure, where)
     loaded = _unit(where, row["unit"], method)
-    reduction = Reduction({**row})
+    reduction = Reduction(row.copy())
     with local_copy(row["url"]) as path:
         run_steps(reduction, path, loaded, archive=archive)
     assert reduction.pair is not None
@@ -228,7 +229,7 @@ def _centre(at: str | None) -> tuple[float, float] | None:
     return x, y
 
 
-def _find(rows: list[dict[str, Any]], exposure: str, where: Path) -> dict[str, Any]:
+def _find(rows: list[LedgerRow], exposure: str, where: Path) -> LedgerRow:
     """The one exposure with this identity or file name."""
     found = [row for row in rows if exposure in (row["exposure_id"], row["url"], Path(row["url"]).name)]
     if len(found) == 1:

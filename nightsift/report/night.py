@@ -20,6 +20,7 @@ from nightsift.archive.ledger import STATES
 from nightsift.archive.paths import WITHOUT_NIGHT
 from nightsift.core.flags import Flag, names
 from nightsift.core.frames import Stamps
+from nightsift.core.rows import CandidateRow, LedgerRow
 from nightsift.report import plots
 from nightsift.report.pictures import number, page_template, strip, stylesheet, utc_minute
 
@@ -139,7 +140,7 @@ def render_night(
     )
 
 
-def verdict(rows: Sequence[Mapping[str, Any]], accepted: int, problems: Sequence[str] = ()) -> Verdict:
+def verdict(rows: Sequence[LedgerRow], accepted: int, problems: Sequence[str] = ()) -> Verdict:
     """Judge a night by its ledger.
 
     Parameters
@@ -256,12 +257,12 @@ def _clock(mjd: float | None) -> str:
     return (dt.datetime(1858, 11, 17) + dt.timedelta(days=mjd)).strftime("%m-%d %H:%M:%S")
 
 
-def _exposure(row: dict[str, Any]) -> dict[str, Any]:
+def _exposure(row: LedgerRow) -> dict[str, Any]:
     stages = json.loads(row["stage_seconds"] or "{}")
     return {**row, "file": PurePosixPath(row["url"]).name, "time": _clock(row["mjd"]), "stages": stages}
 
 
-def _card(row: dict[str, Any], stamps: Mapping[str, Stamps], thresholds: Mapping[str, float]) -> dict[str, Any]:
+def _card(row: CandidateRow, stamps: Mapping[str, Stamps], thresholds: Mapping[str, float]) -> dict[str, Any]:
     picture = strip(stamps[row["candidate_id"]]) if row["candidate_id"] in stamps else ""
     size = stamps[row["candidate_id"]].data.shape[1] if picture else 0
     return {
@@ -275,7 +276,7 @@ def _card(row: dict[str, Any], stamps: Mapping[str, Stamps], thresholds: Mapping
     }
 
 
-def _by_unit(rows: Sequence[Mapping[str, Any]], candidates: pa.Table) -> list[dict[str, Any]]:
+def _by_unit(rows: Sequence[LedgerRow], candidates: pa.Table) -> list[dict[str, Any]]:
     found = Counter(candidates["unit"].to_pylist())
     units = []
     for name in sorted({row["unit"] for row in rows}):

@@ -17,6 +17,7 @@ from nightsift.context.hosts import load_hosts
 from nightsift.context.known_objects import Movers, load_known
 from nightsift.context.orbits import read_orbits
 from nightsift.core.errors import BadTable
+from nightsift.core.rows import LedgerRow
 from nightsift.core.tables import LEDGER
 from nightsift.core.times import mjd_of
 from nightsift.io.parquet import read_table
@@ -156,9 +157,9 @@ class LedgerView:
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
-        self._rows: dict[Path, tuple[int, dict[str, Any]]] = {}
+        self._rows: dict[Path, tuple[int, LedgerRow]] = {}
 
-    def rows(self, nights: list[str]) -> list[dict[str, Any]]:
+    def rows(self, nights: list[str]) -> list[LedgerRow]:
         """Rows of some nights.
 
         Parameters
@@ -192,7 +193,7 @@ def _nights_around(archive: Archive, first: float, last: float) -> list[str]:
     return [one for one in archive.nights() if begin.isoformat() <= one <= end.isoformat()]
 
 
-def _exposures_after(target: Target, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _exposures_after(target: Target, rows: list[LedgerRow]) -> list[LedgerRow]:
     """Ledger rows that are done, were taken after the event, and lie in a field of the sky alert in any state."""
     running = Target(
         target.event, target.t0, target.until, "active", target.fields, target.probability, target.excluded

@@ -172,7 +172,9 @@ def test_only_exposures_are_shown_as_exposures_and_other_work_in_words(
     assert seen.pop("now").other_work[0].startswith("alert listener (alerts demo) on ")
 
     plan = SimpleNamespace(to_pylist=lambda: [{"unit": "north", "night": "2026-11-20"}])
-    monkeypatch.setattr("tasks.batch.campaigns", SimpleNamespace(read=lambda *_, **__: None, read_plan=lambda *_, **__: plan))
+    monkeypatch.setattr(
+        "tasks.batch.campaigns", SimpleNamespace(read=lambda *_, **__: None, read_plan=lambda *_, **__: plan)
+    )
     monkeypatch.setattr("tasks.batch._unit_of", lambda *_, **__: SimpleNamespace(name="north"))
     monkeypatch.setattr("tasks.batch.chunk_ledger", SimpleNamespace(opening=lambda *_, **__: {}, read_one=look))
     with pytest.raises(Seen):
