@@ -29,12 +29,12 @@ HOPELESS = 5
 """Chunks in a row in which nothing succeeded, after which a campaign stops: the disk is full, or the source is away."""
 
 Progress = Callable[[Row, "Advance"], None]
-"""Called with the row of each chunk that ended, and how far the campaign is."""
+"""Called with the row of each chunk that ended, and the progress of the campaign."""
 
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """How far a campaign is.
+    """Progress of a campaign.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Advance:
 
 @dataclass(frozen=True, slots=True)
 class BackfillSummary:
-    """What came out of a run of a campaign.
+    """Result of a run of a campaign.
 
     Attributes
     ----------
@@ -153,7 +153,7 @@ def _run(
     run_logger().info("campaign %s: %d chunks, %d to do", campaign.name, len(rows), len(todo))
     through_workers = tracked and uses_workers(options)
     launch = launch_through_workers if through_workers else launch_here
-    for row in launch(home, campaign, todo, options, tracked, all_problems):
+    for row in launch(home, campaign, todo, options=options, tracked=tracked, problems=all_problems):
         rows[row["chunk"]] = row
         meter.count(row)
         if progress is not None:
@@ -188,14 +188,14 @@ campaign_flow = flow(name="backfill", persist_result=False, validate_parameters=
 
 
 def _is_open(row: Row, retry_failed: bool) -> bool:
-    """A chunk that was never ended is begun again; one that failed only when that is asked for."""
+    """Whether a chunk is to be begun: it never ended, or it failed and that is to be tried again."""
     return row["state"] in ("planned", "running") or (retry_failed and row["failed"] + row["waiting"] > 0)
 
 
 def _finish(
     home: Archive, survey: Survey, campaign: Campaign, *, of_night: Sequence[Row], tracked: bool, problems: list[str]
 ) -> None:
-    """Finish a night when all its chunks have ended, once after the last of them."""
+    """Finish a night when all its chunks have ended, and it was not finished since."""
     night = of_night[0]["night"]
     if any(row["ended_at"] is None for row in of_night):
         return
@@ -220,7 +220,7 @@ def _finish(
 
 
 class _Meter:
-    """Counts what has ended, and tells how long the rest will take at the pace of this run."""
+    """Counts what has ended, and estimates how long the rest will take at the pace of this run."""
 
     def __init__(self, rows: Mapping[int, Row], todo: Sequence[Row]) -> None:
         self.total = sum(row["exposures"] for row in rows.values())

@@ -49,7 +49,7 @@ class RunOptions:
     Attributes
     ----------
     runner : Runner
-        How chunks are spread; its workers are how many run at the same time.
+        How chunks are spread; as many run at the same time as it has workers.
     during_night : str
         What to do while a night is going on: ``"pause"``, ``"narrow"`` or ``"go-on"``.
     retry_failed : bool
@@ -65,7 +65,7 @@ class RunOptions:
 
 
 def launch_here(
-    home: Archive, campaign: Campaign, todo: Sequence[Row], options: RunOptions, tracked: bool, problems: list[str]
+    home: Archive, campaign: Campaign, todo: Sequence[Row], *, options: RunOptions, tracked: bool, problems: list[str]
 ) -> Iterator[Row]:
     """Run chunks from this process, by its runner; one whose process died is begun again, and its killer given up.
 
@@ -231,12 +231,12 @@ class _Launched:
 
 
 def launch_through_workers(
-    home: Archive, campaign: Campaign, todo: Sequence[Row], options: RunOptions, tracked: bool, problems: list[str]
+    home: Archive, campaign: Campaign, todo: Sequence[Row], *, options: RunOptions, tracked: bool, problems: list[str]
 ) -> Iterator[Row]:
     """Hand chunks to workers, never more than may run at the same time, and watch the ledger of the campaign.
 
     The key of a run is made of campaign, chunk and attempt, so that the server makes one run of it however often this
-    process is killed and started again. A run whose process is lost is told so, and its chunk is begun again.
+    process is killed and started again. A run whose process is lost is marked as crashed, and its chunk is begun again.
 
     Parameters
     ----------
@@ -294,7 +294,7 @@ def _launch(home: Archive, campaign: Campaign, row: Row, *, options: RunOptions,
 
 
 def _fate(client: SyncPrefectClient, one: _Launched, now: Row) -> str:
-    """What has become of a run that holds no claim on its chunk; empty while it waits, starts or ends."""
+    """Return how a run that holds no claim on its chunk has ended; empty while it waits, starts or ends."""
     state = client.read_flow_run(one.run.id).state
     begun = now["attempt"] > one.row["attempt"]
     if state is not None and (state.is_final() or (begun and state.is_running())):

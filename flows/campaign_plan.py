@@ -193,9 +193,9 @@ def begin(survey: Survey, plan: Draft) -> None:
 def _todo(
     exposures: Sequence[Exposure], archive: Archive, units: Mapping[str, Unit], *, models: Mapping[str, str], keep: bool
 ) -> tuple[list[Exposure], tuple[int, int, int]]:
-    """Exposures without a final row of today's recipe; how many have one, have one of another, need scores only.
+    """Return the exposures without a final row of today's recipe, and how many have one, another one, need scores only.
 
-    Files are told apart by their place: reading each to hash it would take as long as copying the archive. The content
+    Files are known by their place: reading each to hash it would take as long as copying the archive. The content
     is looked at when the exposure's turn comes.
     """
     todo, finished, other, rescored = [], 0, 0, 0
@@ -219,7 +219,7 @@ def _todo(
 
 
 def _inside(night: str | None, request: Request) -> bool:
-    """Whether a night is asked for; an exposure whose night cannot be told is, so that its row says why."""
+    """Whether a night is asked for; unknown nights are, so that the row of the exposure says why."""
     return night is None or (request.first or night) <= night <= (request.last or night)
 
 

@@ -51,7 +51,7 @@ Progress = Callable[[str, str, str], None]
 
 @dataclass(frozen=True, slots=True)
 class MonitorSummary:
-    """What monitoring found.
+    """Result of a run of monitoring.
 
     Attributes
     ----------
@@ -110,7 +110,7 @@ def monitor(
     inject : int, optional
         Exposures of each night that sources are injected into; 0 for none.
     rate : float, optional
-        False alarms a unit-night that are accepted.
+        Accepted false alarms per unit-night.
     progress : callable, optional
         Called as each night is judged.
     track : bool, optional
@@ -199,9 +199,9 @@ def _find_reference(archive: Archive, one: Watched, asked: tuple[str, str] | Non
         chosen = [night for night in scored if asked[0] <= night <= asked[1]]
         if len(chosen) < LEAST_NIGHTS:
             raise TooFewNights(found=len(chosen), needed=LEAST_NIGHTS, unit=name)
-        one.known = name_reference(archive, one.unit, one.model, chosen)
+        one.known = name_reference(archive, one.unit, one.model, nights=chosen)
     elif len(scored) >= NIGHTS:
-        one.known = name_reference(archive, one.unit, one.model, scored[:NIGHTS])
+        one.known = name_reference(archive, one.unit, one.model, nights=scored[:NIGHTS])
     else:
         one.why = f"no calibration set yet: {len(scored)} nights scored by {one.model}, {NIGHTS} needed"
 
@@ -215,7 +215,7 @@ def _inject(
     exposures: int,
     tracked: bool,
 ) -> list[str]:
-    """Inject sources where it is wanted and was not done, one task an exposure; tell what kept it from being done."""
+    """Inject sources where that is due, one task per exposure; return the problems of those that failed."""
     calls: list[dict[str, Any]] = [
         {
             "row": row, "unit": one.unit.file or one.unit.name, "archive": str(archive.root),
@@ -238,7 +238,7 @@ def _inject(
 
 
 def _keys(watched: Sequence[Watched], nights: Sequence[str], rate: float) -> dict[str, str]:
-    """What the verdicts on each night depend on."""
+    """Return the key of what the verdicts on each night depend on."""
     prior = prior_key((one.inputs, one.known) for one in watched)
     return {
         now: night_key(
@@ -262,7 +262,7 @@ def _stands(archive: Archive, watched: Sequence[Watched], now: str, *, key: str)
 
 
 def _priors(archive: Archive, watched: Sequence[Watched], due: Sequence[str]) -> dict[str, Prior]:
-    """Scatter that units lend each other; only calibration sets that are needed, or stored as they were, are learnt."""
+    """Return the scatter that units lend each other; calibration sets are learnt only where that is needed."""
     found: list[Reference | StoredReference] = []
     for one in watched:
         if one.known is None:
@@ -313,7 +313,7 @@ def _judge_all(
 
 
 def _judge(archive: Archive, one: Watched, now: str, *, prior: Mapping[str, Prior]) -> tuple[NightVerdict | None, str]:
-    """What is said of one night of one unit, not yet adjusted for the others, or why nothing is."""
+    """Return the verdict on one night of one unit, not yet adjusted for the others, or why there is none."""
     if one.reference is None or one.known is None:
         return None, one.why
     if one.is_calibration(now):
@@ -329,7 +329,7 @@ def _judge(archive: Archive, one: Watched, now: str, *, prior: Mapping[str, Prio
 
 
 def _nights_to_judge(watched: Sequence[Watched]) -> list[str]:
-    """Nights of any unit that was asked for that are none of its calibration set and not before it, in order."""
+    """Return the nights, in order, of units asked for that lie outside their calibration set and not before it."""
     found = set()
     for one in watched:
         first = one.known.nights[0] if one.known is not None else ""

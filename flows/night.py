@@ -192,7 +192,7 @@ def record_lost(archive: Archive, ended: Outcome, units: Mapping[str, Unit], *, 
     row = _lost_row(archive, ended, units)
     with ExitStack() as stack:
         try:
-            # the claim of the process that is no more is taken over, so that nobody begins between its end and its row
+            # the claim of the dead process is taken over, so that nobody begins between its end and its row
             stack.enter_context(claimed(archive, row["exposure_id"]))
             ledger.record(archive, row)
         except UnderWayElsewhere as error:
@@ -207,7 +207,7 @@ def _lost_row(archive: Archive, ended: Outcome, units: Mapping[str, Unit]) -> Le
     assert isinstance(ended.error, Exception)
     unit = next(one.name for one in units.values() if ended.call["unit"] in (one.name, one.file))
     row = opening_row(unit, ended.call["night"], ended.call["url"])
-    # What hung its reader or killed it is not read again here: its claim tells which exposure it is.
+    # What hung its reader or killed it is not read again here: its claim names the exposure.
     left = [one.exposure_id for one in claims_of(archive, ended.pid) if one.kind == "exposure"] if ended.pid else []
     if left:
         row["exposure_id"] = left[0]

@@ -32,7 +32,7 @@ def light_curves(
     recentre: float = 0.0,
     track: bool = False,
 ) -> tuple[pa.Table, list[str]]:
-    """Measure positions on all exposures that the ledger tells to be done and that cover them.
+    """Measure positions on all exposures that are done and cover them.
 
     Differences are not kept in an archive, so each exposure is reduced again up to its difference, with the template
     and the options of today: points of one light curve are alike even where the night was reduced by an older version.

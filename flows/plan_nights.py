@@ -26,7 +26,7 @@ STARTING = timedelta(minutes=2)
 
 
 class NotDeployed(NightsiftError):
-    """The Prefect server does not know the deployment."""
+    """The Prefect server has no such deployment."""
 
     problem = "the Prefect server has no deployment '{name}'"
     hint = "nightsift serve makes it; elsewhere: prefect --no-prompt deploy --all --prefect-file infra/prefect.yaml"
@@ -86,7 +86,7 @@ def _moments(survey: Survey, site: str, now: datetime, *, days: int) -> list[dat
 def _schedule(
     client: SyncPrefectClient, survey: Survey, file: str, *, site: str, moment: datetime, now: datetime
 ) -> FlowRun:
-    """A run of a night, once; where it has ended though the night goes on and nobody watches, another one."""
+    """Return the run of a night, made if need be; another one where it has ended early and nobody watches."""
     name = "nightly/nightly"
     try:
         deployment = client.read_deployment_by_name(name)
@@ -107,7 +107,7 @@ def _schedule(
 
 
 def _is_over(client: SyncPrefectClient, run: FlowRun, now: datetime) -> bool:
-    """Whether a run of a night that nobody watches has come to a bad end, also one that could not say so itself."""
+    """Whether the run of a night that nobody watches has ended badly; a run whose process died is crashed here."""
     if run.state is None or run.state.is_completed():
         return False
     started = run.start_time

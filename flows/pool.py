@@ -359,7 +359,7 @@ def _outcome(call: Call, future: _Future) -> Outcome:
     try:
         return Outcome(call, future.result())
     except BaseException as error:
-        # Whatever a task has died of belongs to its exposure and is told there; the night goes on.
+        # Whatever a task has died of becomes the row of its exposure; the night goes on.
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         return Outcome(call, error=error)

@@ -21,7 +21,7 @@ __all__ = [
     "cloudpickle_wrapped_call",  # packs a task for another process as Prefect's own task runners do
     "hydrated_context",  # the flow run that a task run in another process belongs to
     "refresh_global_settings_context",  # settings are read on import: those that we give later would stay unread
-    "run_task_sync",  # runs a task under the identity that its parent gave it, so that the parent can tell of its death
+    "run_task_sync",  # runs a task under the identity that its parent gave it, so that the parent can report its death
     "serialize_context",  # the same flow run, as it can be sent there
 ]
 

@@ -260,7 +260,7 @@ def _every_source_watcher(session: SkyAlertSession, settle: float) -> list[Sourc
     survey = session.survey
     since, poll = time.time() - survey.alert.hours * 3600.0, min(survey.watch.poll, FRAME_SECONDS)
     return [
-        SourceWatcher(source, unit, poll, settle, since, lambda found: False)
+        SourceWatcher(source, unit, poll=poll, settle=settle, since=since, known=lambda found: False)
         for source, unit in survey.sources_of(session.units)
     ]
 

@@ -1,4 +1,4 @@
-"""What came out of a run: for the command line, the log and the Prefect artifacts."""
+"""Summary of a night for the command line, the log and the Prefect artifacts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST_ROWS = 1000
 
 @dataclass(frozen=True, slots=True)
 class NightSummary:
-    """What came out of a run.
+    """Summary of a run over one night or more.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class NightSummary:
 
 
 def sentence(summary: NightSummary) -> str:
-    """Say in one sentence what came out of a run.
+    """Return the result of a run in one sentence.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def summarise(
     found: int,
     skipped: int,
 ) -> NightSummary:
-    """Count what a run has done.
+    """Count the exposures and candidates of a run.
 
     Parameters
     ----------

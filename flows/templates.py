@@ -25,7 +25,7 @@ Group = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class TemplateSummary:
-    """What came out of a run.
+    """Result of a run that builds templates.
 
     Attributes
     ----------

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from prefect import flow
 
@@ -271,8 +272,8 @@ def _watch_state(survey: Survey, units: Mapping[str, Unit], archive: Archive, *,
 
     watchers = []
     for source, unit in survey.sources_of(units):
-        ask = lambda found, unit=unit: known(found, unit)  # noqa: E731
-        watchers.append(SourceWatcher(source, unit, survey.watch.poll, survey.watch.settle, since, ask))
+        times = {"poll": survey.watch.poll, "settle": survey.watch.settle, "since": since}
+        watchers.append(SourceWatcher(source, unit, **times, known=partial(known, unit=unit)))
     return WatchState(survey.watch, night, watchers)
 
 

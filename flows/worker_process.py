@@ -1,4 +1,4 @@
-"""What goes on inside a worker process: it imports its task once, then takes one call after the other."""
+"""A worker process: it imports its task at the start, then takes one call after the other."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def one_thread_each() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """Let this process end when its parent dies, also by ``kill -9``, which leaves no time to tell it."""
+    """Let this process end when its parent dies, also by ``kill -9``, of which a parent cannot warn it."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True, name="end-with-parent").start()
@@ -116,7 +116,7 @@ def _outcome(job: Job) -> tuple[str, Any]:
     try:
         return "result", job()
     except BaseException as error:  # noqa: BLE001
-        # Whatever ends a call belongs to its exposure and is told there; the process takes the next one.
+        # Whatever ends a call becomes the row of its exposure; the process takes the next call.
         return "error", _portable(error)
 
 

@@ -30,7 +30,7 @@ from tasks.reduce import reduce_file
 from tasks.retry import run_logger
 
 DEATHS = 2
-"""An exposure that its process died of so often is given up."""
+"""An exposure whose process died so often is given up."""
 
 LOOK_SECONDS = 20.0
 """How often a paused batch looks whether the night is over."""
@@ -145,9 +145,9 @@ def reduce_planned(home: Archive, plan: Campaign, chunk: int, *, unit: Unit, one
 
 
 def note_death(home: Archive, campaign: str, chunk: int, *, times: int = 1) -> str:
-    """Remember that the process of a chunk died, and which exposure it was at.
+    """Record that the process of a chunk died, and which exposure it was at.
 
-    Told by whoever has outlived it, so that an exposure is not blamed when everything was killed.
+    Called by a process that has outlived it, so that an exposure is not blamed when everything was killed.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def note_death(home: Archive, campaign: str, chunk: int, *, times: int = 1) -> s
     Returns
     -------
     str
-        Where the exposure lies; empty when it had not come to any.
+        Where the exposure lies; empty when it had not begun any.
     """
     marker = _under_way(home, campaign, chunk)
     known = _read(marker)
@@ -195,7 +195,7 @@ def _count(row: dict[str, Any], ended: ReducedRow) -> None:
 
 
 def _given_up(archive: Archive, unit: Unit, night: str | None, *, url: str, error: Exception) -> ReducedRow:
-    """Row of an exposure whose reduction could not write one; where even that fails, the row of the chunk tells."""
+    """Write the row of an exposure whose reduction could not; where even that fails, the row of the chunk says so."""
     row = opening_row(unit.name, night, url)
     try:
         row["checksum"] = checksum(url)
@@ -234,7 +234,7 @@ def _read(marker: Path) -> dict[str, Any]:
 
 
 def _write(marker: Path, content: Mapping[str, Any]) -> None:
-    # it tells of deaths of processes, not of machines: no need to wait for the disk
+    # it outlives processes, not machines: no need to wait for the disk
     marker.parent.mkdir(parents=True, exist_ok=True)
     temporary = marker.with_name(f"{TEMPORARY}{os.getpid()}-{marker.name}")
     temporary.write_text(json.dumps(content), encoding="utf-8")

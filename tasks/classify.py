@@ -102,7 +102,7 @@ def rescore(job: Job, row: LedgerRow, logger: Logger, *, label: str) -> LedgerRo
     logger : Logger
         Where to log.
     label : str
-        How the exposure is called in logs.
+        Name of the exposure in logs.
 
     Returns
     -------

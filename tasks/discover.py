@@ -52,7 +52,7 @@ class Exposure:
 
     @property
     def label(self) -> str:
-        """How it is called in task runs and logs."""
+        """Name in task runs and logs."""
         return " ".join(part for part in (self.unit, self.name, self.field, self.band) if part)
 
 
@@ -78,7 +78,7 @@ def find_exposures(
     place : str
         Folder, glob or URL to look in.
     night : str, optional
-        Only this night; exposures of which it cannot be told stay.
+        Only this night; exposures without a known night stay.
     fetch : bool, optional
         Fetch remote files to look at their headers, which a night filter does anyway.
 
@@ -111,7 +111,7 @@ def find_in_sources(
     units : mapping of str to Unit
         The units.
     night : str, optional
-        Only this night; exposures of which it cannot be told stay.
+        Only this night; exposures without a known night stay.
     fetch : bool, optional
         Fetch remote files to look at their headers, which a night filter does anyway.
 
@@ -142,7 +142,7 @@ def reduction_call(exposure: Exposure, unit: Unit, survey: Survey, **options: An
 def pending(
     exposures: Sequence[Exposure], units: dict[str, Unit], models: dict[str, str], *, archive: Archive
 ) -> dict[Exposure, Work]:
-    """Exposures that the ledger does not tell to be finished with these options, code, templates and models.
+    """Return the exposures that are not finished with these options, code, templates and models.
 
     Parameters
     ----------

@@ -182,7 +182,7 @@ class FactoryOptions:
         the set. What is left out is counted.
     galaxies : float
         Galaxies where nothing changes whose residual is taken as bogus, for each million pixels. They are drawn by the
-        prior of the hosts: a galaxy under a stamp must not tell the label.
+        prior of the hosts: a galaxy under a stamp must not give the label away.
     seed : int
         Everything random depends on it.
     """
@@ -413,7 +413,7 @@ def _near_excluded(x: Values, y: Values, known: Known, *, frame: Frame) -> npt.N
 
 
 def _with_template_psf(pair: Pair, unit: Unit, options: PlacementOptions) -> Pair:
-    """The pair with the PSF that its template has on this grid, where something is to fade and stars tell it."""
+    """Return the pair with the PSF of its template on this grid, where something is to fade and stars suffice."""
     if options.fading <= 0 and options.varied <= 0:
         return pair
     try:

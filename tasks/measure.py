@@ -1,4 +1,4 @@
-"""What each stage tells the ledger, as its columns; values that are not finite become null."""
+"""Ledger columns measured by each stage; values that are not finite become null."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nightsift.unit.units import Unit
 
 
 def of_frame(frame: Frame) -> LedgerRow:
-    """Columns from the facts of a frame.
+    """Return the columns of the facts of a frame.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def of_sky(frame: Frame) -> LedgerRow:
 
 
 def of_stars(frame: Frame, stars: StarTable) -> LedgerRow:
-    """Columns from the stars of a frame.
+    """Return the columns of the stars of a frame.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def of_stars(frame: Frame, stars: StarTable) -> LedgerRow:
 
 
 def of_pair(pair: Pair, alignment: Alignment) -> LedgerRow:
-    """Columns from the alignment with the template; the position is that of the frame's centre.
+    """Return the columns of the alignment with the template; the position is that of the frame's centre.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def require_coverage(pair: Pair, unit: Unit) -> None:
 
 
 def of_difference(difference: Difference, pair: Pair) -> LedgerRow:
-    """Columns from a difference.
+    """Return the columns of a difference.
 
     Parameters
     ----------

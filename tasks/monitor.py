@@ -174,7 +174,7 @@ def recover_injected(row: LedgerRow, unit: Unit, archive: Archive, *, seed: int 
     assert pair is not None
     assert difference is not None
     candidates = extract(difference, pair, unit, zero_point=zero, template_id=template_id)
-    candidates = score(cut_stamps(pair, difference, candidates, unit), candidates, unit)
+    candidates = score(cut_stamps(pair, difference, candidates, unit=unit), candidates, unit)
     found = match_injected(candidates, injected["x"], injected["y"], threshold=unit.model.threshold)
     n = len(injected["x"])
     pixels = tuple(np.rint(injected[name]).astype(int) for name in ("y", "x"))

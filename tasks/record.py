@@ -285,7 +285,7 @@ def _finished(job: Job, row: LedgerRow, began: LedgerRow | None) -> LedgerRow | 
     return found
 
 
-def publish(archive: Archive, row: LedgerRow, candidates: pa.Table, stamps: Stamps | None) -> None:
+def publish(archive: Archive, row: LedgerRow, candidates: pa.Table, *, stamps: Stamps | None) -> None:
     """Write stamps and candidates of one exposure; a table without rows is written too, typed and empty."""
     where = (row["night"], row["unit"], row["exposure_id"])
     if stamps is not None:

@@ -51,7 +51,7 @@ from tasks.steps import Stopwatch, cut_stamps, ingest, with_psf
 
 @dataclass(slots=True)
 class Reduction:
-    """What has become of one exposure so far.
+    """The state of one exposure while it is reduced.
 
     Attributes
     ----------
@@ -150,11 +150,11 @@ def reduce_file(
     night : str, optional
         Night label; worked out from the header when not given.
     label : str, optional
-        How the exposure is called in logs.
+        Name of the exposure in logs.
     redo : bool, optional
         Reduce it even if the ledger says that it is finished.
     logger : Logger, optional
-        Where to tell of it.
+        Where to log.
     wait : float, optional
         Seconds to wait for another process that is reducing it.
 
@@ -184,12 +184,12 @@ def reduce_file(
                     return Reduction(rescored, rescored=True)
                 run_steps(reduction, path, unit, archive=archive)
             with reduction.clock.timed("publish"):
-                patiently(lambda: publish(archive, reduction.row, reduction.candidates, reduction.stamps))
+                patiently(lambda: publish(archive, reduction.row, reduction.candidates, stamps=reduction.stamps))
             reduction.row |= {"state": "done"}
         except Exception as error:  # noqa: BLE001
             # The border of an exposure: the only place that catches everything, so that one frame never costs another.
             reduction.row |= verdict_on(error)
-            _tell(logger, label, reduction, error=error)
+            _log_error(logger, label, reduction, error=error)
             withdraw(archive, reduction.row)
         content, template_id = reduction.row["checksum"], reduction.row.get("template_id") or ""
         key = key_of(content, template_id, unit) if content else ""
@@ -231,7 +231,7 @@ def run_steps(reduction: Reduction, path: Path, unit: Unit, *, archive: Archive)
     with timed("extract"):
         candidates = extract(difference, pair, unit, zero_point=zero, template_id=template_id)
     with timed("stamp"):
-        stamps = cut_stamps(pair, difference, candidates, unit)
+        stamps = cut_stamps(pair, difference, candidates, unit=unit)
     with timed("classify"):
         candidates = score(stamps, candidates, unit)
     reduction.candidates, reduction.stamps = candidates, stamps
@@ -319,7 +319,7 @@ def _identify(row: LedgerRow, unit: Unit, path: Path, *, night: str | None) -> N
             logging.getLogger(__name__).debug("%s", error)
 
 
-def _tell(logger: Logger, label: str, reduction: Reduction, *, error: Exception) -> None:
+def _log_error(logger: Logger, label: str, reduction: Reduction, *, error: Exception) -> None:
     where, row = reduction.clock.stage or "opening", reduction.row
     if row["state"] == "failed":
         logger.error("%s failed at %s: %s", label, where, row["message"], exc_info=error)

@@ -1,4 +1,4 @@
-"""The calibration set of a unit by name: which nights it was calibrated on, and the model that served, kept for ever.
+"""The calibration set of a unit by name: which nights it was calibrated on, and the model that served, preserved.
 
 A survey's selection function is that of the model that chose its candidates. So a model that has served is copied into
 the archive before anything can replace it, with what it recovered of injected sources.
@@ -76,7 +76,7 @@ class CalibrationSet:
     version: str
 
 
-def name_reference(archive: Archive, unit: Unit, model: str, nights: Sequence[str]) -> CalibrationSet:
+def name_reference(archive: Archive, unit: Unit, model: str, *, nights: Sequence[str]) -> CalibrationSet:
     """Name the calibration set of a unit; earlier ones stay where they are.
 
     Parameters
@@ -105,7 +105,7 @@ def name_reference(archive: Archive, unit: Unit, model: str, nights: Sequence[st
 
 
 def current_reference(archive: Archive, unit: str, model: str) -> CalibrationSet | None:
-    """The calibration set that was named last for a unit under a model.
+    """Return the calibration set that was named last for a unit under a model.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def completeness(injected: pa.Table, unit: str, model: str, *, width: float = WI
     Returns
     -------
     pyarrow.Table
-        Schema `COMPLETENESS`: one row a bin of magnitude and a threshold that was in use.
+        Schema `COMPLETENESS`: one row per bin of magnitude and threshold that was in use.
     """
     edges = np.floor(injected["mag"].to_numpy() / width)
     thresholds = injected["threshold"].to_numpy()

@@ -170,7 +170,7 @@ class SourceWatcher:
         Whether a file that lies there at the beginning needs no work.
     """
 
-    def __init__(self, source: Source, unit: Unit, poll: float, settle: float, since: float, known: Known) -> None:
+    def __init__(self, source: Source, unit: Unit, *, poll: float, settle: float, since: float, known: Known) -> None:
         self.source, self.unit = source, unit
         self.arrivals = Arrivals(settle)
         self.listed_at = 0.0

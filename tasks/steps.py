@@ -30,7 +30,7 @@ def with_psf(frame: Frame, stars: StarTable, unit: Unit) -> Frame:
     return frame.replace(psf=fit_psf(frame, stars, order=order))
 
 
-def cut_stamps(pair: Pair, difference: Difference, candidates: pa.Table, unit: Unit) -> Stamps:
+def cut_stamps(pair: Pair, difference: Difference, candidates: pa.Table, *, unit: Unit) -> Stamps:
     """Cut science, template and difference around every candidate: one stamp per candidate, in their order."""
     x, y = candidates["x"].to_numpy(), candidates["y"].to_numpy()
     return cut(pair, difference, x, y=y, size=unit.stamps.size, orientation=unit.stamps.orientation)

@@ -1,4 +1,4 @@
-"""One template: its frames prepared, combined, written; one tracked task a field, unit and band."""
+"""One template: its frames prepared, combined, written; one tracked task per field, unit and band."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MEMORY = 3_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class TemplateRow:
-    """What has become of one template.
+    """Result of building one template.
 
     Attributes
     ----------
@@ -179,7 +179,7 @@ def _with_coordinates(template: Template, unit: Unit) -> Template:
 
 
 def up_to_date(archive: Archive, row: TemplateRow, unit: Unit, *, ids: set[str]) -> str:
-    """Identity of the newest template when it was made from these very frames with these options.
+    """Return the identity of the newest template if it was made from these very frames with these options.
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ def up_to_date(archive: Archive, row: TemplateRow, unit: Unit, *, ids: set[str])
 
 
 class PreparedFrames(Sequence[Frame]):
-    """Frames without sky and with artefacts masked, prepared when asked for and kept as long as memory allows.
+    """Frames without sky and with artefacts masked, prepared when asked for and held as long as memory allows.
 
     Parameters
     ----------

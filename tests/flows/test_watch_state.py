@@ -163,7 +163,7 @@ def test_lookout_finds_remote_frames(tmp_path: Path) -> None:
         SimpleNamespace(frames="memory://incoming", pattern="*.fit*", unit="north"),
         SimpleNamespace(name="north"),
     )
-    one = SourceWatcher(source, unit, 1.0, 0.0, 0.0, lambda found: False)  # type: ignore[arg-type]
+    one = SourceWatcher(source, unit, poll=1.0, settle=0.0, since=0.0, known=lambda found: False)  # type: ignore[arg-type]
     one.look()
     assert [frame.exposure.url for frame in one.take()] == ["memory:///incoming/a.fits"]
     one.look()
