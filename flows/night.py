@@ -97,7 +97,7 @@ def _night(
     models = {name: model_of(unit) for name, unit in units.items()}
     found, problems = find_in_sources(survey, units, night)
     todo = dict.fromkeys(found, Work.REDUCE) if redo else pending(found, units, models, archive=archive)
-    logger.info("%s", forecast(found, todo))
+    logger.info("%s", _forecast(found, todo))
     # well below the time limit, so that waiting for another process is not taken for hanging
     wait = min(PATIENCE, 0.5 * survey.watch.exposure_timeout)
     calls = [reduction_call(one, units[one.unit], survey, redo=redo, wait=wait) for one in todo]
@@ -132,7 +132,7 @@ def _night(
 nightly = flow(name="night", persist_result=False, validate_parameters=False)(_night)
 
 
-def forecast(found: Sequence[Exposure], todo: Mapping[Exposure, Work]) -> str:
+def _forecast(found: Sequence[Exposure], todo: Mapping[Exposure, Work]) -> str:
     """Return in one sentence how many exposures were found, are to be reduced, or only scored again."""
     of = Counter(todo.values())
     return f"{len(found)} exposures found, {of[Work.REDUCE]} to reduce, {of[Work.RESCORE]} to score again"
@@ -165,7 +165,7 @@ def look(survey: Survey, night: str | None = None, units: Sequence[str] = ()) ->
     loaded = survey.load_units(units)
     models = {name: model_of(unit) for name, unit in loaded.items()}
     found, problems = find_in_sources(survey, loaded, night)
-    return forecast(found, pending(found, loaded, models, archive=Archive(survey.archive))), problems
+    return _forecast(found, pending(found, loaded, models, archive=Archive(survey.archive))), problems
 
 
 def record_lost(archive: Archive, ended: Outcome, units: Mapping[str, Unit], *, problems: list[str]) -> ReducedRow:

@@ -110,7 +110,7 @@ def _make(
 ) -> TrainingSet:
     logger = run_logger()
     if survey is None:
-        found = simulated_examples(parts, seed, units, workers=workers, on_unit=on_part, tracked=tracked)
+        found = _simulated_examples(parts, seed, units, workers=workers, on_unit=on_part, tracked=tracked)
         made: dict[str, Any] = {"from": "simulated nights of random units", "seed": seed, "units": units}
     else:
         folders = _made(
@@ -145,34 +145,10 @@ def _make(
 dataset = flow(name="dataset", persist_result=False, validate_parameters=False)(_make)
 
 
-def simulated_examples(
+def _simulated_examples(
     work: Path, seed: int, units: int, *, workers: int, on_unit: PartProgress | None, tracked: bool
 ) -> TrainingSet:
-    """Make the examples of random units; units that gave none are logged.
-
-    Parameters
-    ----------
-    work : Path
-        Folder for the examples of each unit.
-    seed, units : int
-        Seed, and number of units.
-    workers : int
-        Processes.
-    on_unit : callable or None
-        Called with the number of units done and of all.
-    tracked : bool
-        Whether Prefect sees the run.
-
-    Returns
-    -------
-    TrainingSet
-        All examples.
-
-    Raises
-    ------
-    TooFewUnits
-        If too many units gave none.
-    """
+    """Make the examples of random units; units that gave none are logged, too many of them raise TooFewUnits."""
     calls = [{"work": str(work), "seed": seed, "index": index} for index in range(units)]
     parts = [
         part
@@ -317,7 +293,7 @@ def _train(
         found = collect(Archive(archive), pq.read_table(source.truth, schema=TRUTH), archive.resolve().name)
     else:
         made |= {"from": "simulated nights of random units", "units": source.units}
-        found = simulated_examples(work, source.seed, source.units, workers=workers, on_unit=on_unit, tracked=tracked)
+        found = _simulated_examples(work, source.seed, source.units, workers=workers, on_unit=on_unit, tracked=tracked)
     if source.test:
         made |= {"tested on": ", ".join(source.test)}
         found = with_test_set(found, _read_sets(source.test), source.seed)

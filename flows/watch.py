@@ -88,40 +88,20 @@ def watch(
     UnderWayElsewhere
         If the night is being watched already.
     """
-    plan = (survey, *site_and_units(survey, site, units, until=until, until_idle=until_idle), until, until_idle, on_row)
+    plan = (
+        survey,
+        *_site_and_units(survey, site, units, until=until, until_idle=until_idle),
+        until,
+        until_idle,
+        on_row,
+    )
     return recorded(watching, f"{survey.name} {plan[1] or 'everywhere'}", *plan, track=track)
 
 
-def site_and_units(
+def _site_and_units(
     survey: Survey, site: str, only: Sequence[str], *, until: datetime | None, until_idle: bool
 ) -> tuple[str, dict[str, Unit]]:
-    """Return the site to watch and its units, checked before anything is started.
-
-    Parameters
-    ----------
-    survey : Survey
-        The survey.
-    site : str
-        The site asked for; empty for the only one.
-    only : sequence of str
-        Units asked for; all of the site when empty.
-    until : datetime or None
-        When to end.
-    until_idle : bool
-        Whether to end when nothing is left to do.
-
-    Returns
-    -------
-    site : str
-        Its name; empty where no end depends on the Sun.
-    units : dict of str to Unit
-        Its units by name.
-
-    Raises
-    ------
-    ConfigurationError
-        If it is not clear which site is meant, or something is configured wrongly.
-    """
+    """Return the site to watch (empty where no end depends on the Sun) and its units by name, checked."""
     named = sorted({source.site for source in survey.sources})
     if site and site not in survey.sites:
         _wrong(

@@ -93,7 +93,7 @@ def reduce_batch(
             chunk_ledger.record(home, row)
             for one in exposures:
                 began = time.monotonic()
-                _count(row, reduce_planned(home, plan, chunk, unit=unit, one=one))
+                _count(row, _reduce_planned(home, plan, chunk, unit=unit, one=one))
                 row["seconds"] += (took := time.monotonic() - began)
                 make_room(home, during_night, (workers - 1) * took)
             row |= {"state": "failed" if row["failed"] else "done", "ended_at": datetime.now(UTC)}
@@ -109,27 +109,8 @@ def claim_name(campaign: str, chunk: int) -> str:
     return f"{campaign} #{chunk}"
 
 
-def reduce_planned(home: Archive, plan: Campaign, chunk: int, *, unit: Unit, one: Mapping[str, Any]) -> ReducedRow:
-    """Reduce one exposure of a plan, unless its process has died of it again and again.
-
-    Parameters
-    ----------
-    home : Archive
-        The archive of the campaign.
-    plan : Campaign
-        The campaign.
-    chunk : int
-        Number of the chunk.
-    unit : Unit
-        The telescope unit.
-    one : mapping
-        Row of the plan.
-
-    Returns
-    -------
-    dict
-        Its ledger row, with `skipped` where nothing was left to do.
-    """
+def _reduce_planned(home: Archive, plan: Campaign, chunk: int, *, unit: Unit, one: Mapping[str, Any]) -> ReducedRow:
+    """Reduce one exposure of a plan, unless its process has died of it again and again; return its row."""
     archive, night = Archive(Path(plan.archive)), None if one["night"] == WITHOUT_NIGHT else one["night"]
     marker = _under_way(home, plan.name, chunk)
     known = _read(marker)

@@ -104,20 +104,10 @@ def draw_guards(seed: int, *key: str) -> ReductionGuards:
     return ReductionGuards("careless", bool(up[0]), bool(up[1]), bool(up[2]), shift)
 
 
-def misaligned(alignment: Alignment, shift: tuple[float, float]) -> Alignment:
+def _misaligned(alignment: Alignment, shift: tuple[float, float]) -> Alignment:
     """Return an alignment that misses a wave over the frame.
 
-    Parameters
-    ----------
-    alignment : Alignment
-        A good one.
-    shift : tuple of float
-        Amplitude in x and y (pixel); the wave runs along the same direction, one period over the frame.
-
-    Returns
-    -------
-    Alignment
-        The bad one; the good one itself where the shift is zero.
+    The shift is its amplitude in x and y (pixel); it runs along the same direction, one period over the frame.
     """
     size = float(np.hypot(*shift))
     if size == 0.0:
@@ -283,7 +273,7 @@ def examples_of(
         If it has no template.
     """
     unit, reduction = lowered(unit, care), care.name
-    prepared = prepare_pair(frame, unit, archive, shift=care.shift)
+    prepared = _prepare_pair(frame, unit, archive, shift=care.shift)
     pair = prepared.pair
     noise = point_source_noise(pair)
     limit = prepared.zero.value - 2.5 * np.log10(LIMIT * float(np.nanmedian(noise)))
@@ -342,38 +332,14 @@ def _card(
     }
 
 
-def prepare_pair(frame: Frame, unit: Unit, archive: Archive, *, shift: tuple[float, float] = (0.0, 0.0)) -> Prepared:
-    """Take a frame to the grid of its template.
-
-    Parameters
-    ----------
-    frame : Frame
-        As read, with its sky.
-    unit : Unit
-        How it is reduced.
-    archive : Archive
-        Where its template lies.
-    shift : tuple of float, optional
-        Move the template by a wave of this amplitude in x, y (pixel), as a failed alignment does.
-
-    Returns
-    -------
-    Prepared
-        The pair and what is known of it.
-
-    Raises
-    ------
-    FrameError
-        If the frame is no good for the stage reached.
-    NoTemplate
-        If it has no template.
-    """
+def _prepare_pair(frame: Frame, unit: Unit, archive: Archive, *, shift: tuple[float, float] = (0.0, 0.0)) -> Prepared:
+    """Take a frame, as read, to the grid of its template, moved there by a wave of amplitude `shift` (pixel)."""
     frame = subtract_background(mask_artefacts(frame, unit), unit.background.mesh)
     stars = find_stars(frame)
     frame = with_psf(frame, stars, unit)
     template = find_template(archive, frame.meta)
     alignment = align(frame, stars, template, options=unit.alignment)
-    pair = make_pair(frame, template, misaligned(alignment, shift))
+    pair = make_pair(frame, template, _misaligned(alignment, shift))
     zero = zero_point(stars, template, alignment)
     return Prepared(pair, zero, sources_on_frame(template, alignment), template.template_id)
 

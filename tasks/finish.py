@@ -34,7 +34,7 @@ MOST = 200
 @task(name="finish", task_run_name="finish {night}", persist_result=False, cache_policy=NO_CACHE)
 def finish_night(archive: Archive, night: str, units: Mapping[str, Unit]) -> dict[str, int]:
     """Flag repeated detector pixels over a night of each unit; return the number of exposures rewritten by unit."""
-    return {name: flag_unit(archive, night, unit) for name, unit in units.items()}
+    return {name: _flag_unit(archive, night, unit) for name, unit in units.items()}
 
 
 def committed(archive: Archive, rows: Sequence[LedgerRow]) -> pa.Table:
@@ -56,23 +56,8 @@ def committed(archive: Archive, rows: Sequence[LedgerRow]) -> pa.Table:
     return read_tables([archive.candidates(*place) for place in places], CANDIDATES)
 
 
-def flag_unit(archive: Archive, night: str, unit: Unit) -> int:
-    """Flag repeated detector pixels over a night of one unit.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    night : str
-        Night label.
-    unit : Unit
-        The unit.
-
-    Returns
-    -------
-    int
-        Exposures whose candidates were rewritten, each whole and atomically.
-    """
+def _flag_unit(archive: Archive, night: str, unit: Unit) -> int:
+    """Flag repeated detector pixels over a night of one unit; return how many exposures were rewritten."""
     rows = ledger.read(archive, night, unit.name).to_pylist()
     before = committed(archive, rows)
     after = flag_repeated_pixels(before)
@@ -130,7 +115,7 @@ def write_report(archive: Archive, night: str, thresholds: Mapping[str, float], 
     rows = ledger.read(archive, night)
     candidates = committed(archive, rows.to_pylist())
     choice = choose_candidates(candidates, thresholds, MOST)
-    stamps = stamps_of(archive, choice, night)
+    stamps = _stamps_of(archive, choice, night)
     path = archive.report(night)
     with atomic(path) as temporary:
         temporary.write_text(
@@ -142,23 +127,8 @@ def write_report(archive: Archive, night: str, thresholds: Mapping[str, float], 
     return path
 
 
-def stamps_of(archive: Archive, choice: Choice, night: str) -> dict[str, Stamps]:
-    """Return the stamps of the chosen candidates, read file by file.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    choice : Choice
-        The candidates to be shown.
-    night : str
-        Night label.
-
-    Returns
-    -------
-    dict of str to Stamps
-        One stamp each, by candidate identity; those that cannot be read are left out.
-    """
+def _stamps_of(archive: Archive, choice: Choice, night: str) -> dict[str, Stamps]:
+    """Return one stamp per chosen candidate, by its identity, read file by file; unreadable ones are left out."""
     files: dict[tuple[str, str], list[CandidateRow]] = {}
     for row in pa.concat_tables([choice.best, choice.flagged]).to_pylist():
         files.setdefault((row["unit"], row["exposure_id"]), []).append(row)

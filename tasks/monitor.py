@@ -65,32 +65,8 @@ RADIUS = 2.5
 MARGIN = 12
 
 
-def embed_night(archive: Archive, unit: Unit, night: str) -> tuple[pa.Table, npt.NDArray[np.float32]]:
-    """Return the candidates of a night of one unit and their network features, computed once and stored.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    unit : Unit
-        The unit, with its model.
-    night : str
-        Night label.
-
-    Returns
-    -------
-    candidates : pyarrow.Table
-        Schema `nightsift.core.tables.CANDIDATES`, of the exposures that are done.
-    features : ndarray of float32, shape (n, d)
-        One row per candidate.
-
-    Raises
-    ------
-    ModelMismatch
-        If the model cannot be loaded.
-    BadTable
-        If stamps are missing or damaged.
-    """
+def _embed_night(archive: Archive, unit: Unit, night: str) -> tuple[pa.Table, npt.NDArray[np.float32]]:
+    """Return the candidates of a night of a unit and their network features, shape (n, d), computed once."""
     candidates = committed(archive, ledger.read(archive, night, unit.name).to_pylist())
     if unit.model.name == NO_MODEL or not candidates.num_rows:
         return candidates, np.empty((candidates.num_rows, 0), dtype=np.float32)
@@ -99,7 +75,7 @@ def embed_night(archive: Archive, unit: Unit, night: str) -> tuple[pa.Table, npt
     if path.is_file():
         stored = read_table(path, EMBEDDINGS)
         if stored["candidate_id"].to_pylist() == ids:
-            return candidates, as_rows(stored["features"])
+            return candidates, _as_rows(stored["features"])
     classifier = load(unit.model.name)
     stamps = read_rows(archive, candidates, np.arange(len(ids)), size=classifier.recipe.size)
     features = pooled(trunk_features(stamps, candidates["sign"].to_numpy(), classifier))
@@ -107,7 +83,7 @@ def embed_night(archive: Archive, unit: Unit, night: str) -> tuple[pa.Table, npt
     return candidates, features
 
 
-def as_rows(lists: pa.ChunkedArray) -> npt.NDArray[np.float32]:
+def _as_rows(lists: pa.ChunkedArray) -> npt.NDArray[np.float32]:
     """Return lists of equal length as rows, float32 of shape (n, d)."""
     n = len(lists)
     if not n:
@@ -316,7 +292,7 @@ def read_night(archive: Archive, unit: Unit, night: str) -> NightData:
     inputs["refused"] = np.array([row["state"] == "refused" for row in rows], dtype=np.float64)
     inputs["good"] = np.array([row["verdict"] == "good" for row in rows], dtype=np.float64)
     inputs["field"] = np.array([f"{row['field']}/{row['band']}" for row in rows], dtype=np.str_)
-    candidates, features = embed_night(archive, unit, night)
+    candidates, features = _embed_night(archive, unit, night)
     score = np.array([np.nan if one is None else one for one in candidates["score"].to_pylist()], dtype=np.float64)
     scored = np.isfinite(score)
     p = np.clip(score[scored], TINY, 1.0 - TINY)

@@ -146,7 +146,7 @@ def build(
     """
     with clock.timed("identify"):
         ids = {url: _identity_of(url, unit) for url in urls}
-        if not redo and (current := up_to_date(archive, row, unit, ids=set(ids.values()))):
+        if not redo and (current := _up_to_date(archive, row, unit, ids=set(ids.values()))):
             return dataclasses.replace(row, state="kept", template_id=current)
     with clock.timed("prepare"):
         frames, stars, zero_points, left_out = _prepare_all(urls, ids, unit)
@@ -178,25 +178,8 @@ def _with_coordinates(template: Template, unit: Unit) -> Template:
         return template
 
 
-def up_to_date(archive: Archive, row: TemplateRow, unit: Unit, *, ids: set[str]) -> str:
-    """Return the identity of the newest template if it was made from these very frames with these options.
-
-    Parameters
-    ----------
-    archive : Archive
-        The archive.
-    row : TemplateRow
-        Field and band.
-    unit : Unit
-        The telescope unit.
-    ids : set of str
-        Identities of the frames found.
-
-    Returns
-    -------
-    str
-        The identity, empty when a template has to be built.
-    """
+def _up_to_date(archive: Archive, row: TemplateRow, unit: Unit, *, ids: set[str]) -> str:
+    """Return the identity of the newest template if it was made of these frames with these options, else nothing."""
     folder = archive.templates(row.unit, row.field, row.band)
     files = [one for one in folder.glob("*.fits") if not one.name.startswith(".")]
     if not files:
@@ -211,7 +194,7 @@ def up_to_date(archive: Archive, row: TemplateRow, unit: Unit, *, ids: set[str])
     return identity if offered == ids and identity == template_identity(unit, used) else ""
 
 
-class PreparedFrames(Sequence[Frame]):
+class _PreparedFrames(Sequence[Frame]):
     """Frames without sky and with artefacts masked, prepared when asked for and held as long as memory allows.
 
     Parameters
@@ -236,7 +219,7 @@ class PreparedFrames(Sequence[Frame]):
     def __getitem__(self, index: int | slice) -> Any:
         """Prepare a frame, or take it from memory."""
         if isinstance(index, slice):
-            return PreparedFrames(self._prepare[index], self._memory)
+            return _PreparedFrames(self._prepare[index], self._memory)
         if index not in self._held:
             self._held[index] = self._prepare[index]()
             while len(self._held) > 1 and sum(_size(one) for one in self._held.values()) > self._memory:
@@ -262,9 +245,9 @@ def _prepared(url: str, unit: Unit) -> Frame:
 
 def _prepare_all(
     urls: Sequence[str], ids: dict[str, str], unit: Unit
-) -> tuple[PreparedFrames, list[StarTable], list[float], list[tuple[str, str]]]:
+) -> tuple[_PreparedFrames, list[StarTable], list[float], list[tuple[str, str]]]:
     """All frames with their stars and zero points; those that are no good, with the reason."""
-    candidates = PreparedFrames([lambda url=url: _prepared(url, unit) for url in urls])  # type: ignore[misc]
+    candidates = _PreparedFrames([lambda url=url: _prepared(url, unit) for url in urls])  # type: ignore[misc]
     good, stars, zero_points, left_out = [], [], [], []
     for i, url in enumerate(urls):
         try:
@@ -277,4 +260,4 @@ def _prepare_all(
         good.append(lambda i=i: candidates[i])  # type: ignore[misc]
         stars.append(found)
         zero_points.append(zero)
-    return PreparedFrames(good, memory=0), stars, zero_points, left_out
+    return _PreparedFrames(good, memory=0), stars, zero_points, left_out

@@ -38,7 +38,7 @@ KINDS = ("ledger", "candidates", "injections")
 """Tables of a night that a verdict is made from."""
 
 
-def digest_of(*parts: Any) -> str:
+def _digest_of(*parts: Any) -> str:
     """Return a hash of plain values: SHA-256 of their JSON, cut to 24 digits."""
     return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()[:24]
 
@@ -93,7 +93,7 @@ class UnitInputs:
                 if folder.is_dir():
                     where = folder.relative_to(self.archive.home).as_posix()
                     about.append((where, folder.stat().st_mtime_ns, self._count(kind, night)))
-            self._tables[night] = digest_of(about)
+            self._tables[night] = _digest_of(about)
         return self._tables[night]
 
     def is_injected(self, night: str, exposures: int) -> bool:
@@ -129,7 +129,7 @@ class UnitInputs:
 
     def reference_key(self, known: CalibrationSet) -> str:
         """Return the key of what the values of a calibration set depend on."""
-        return digest_of(
+        return _digest_of(
             code_of("monitoring"), known.reference_id, self.pipeline, [self.tables(night) for night in known.nights]
         )
 
@@ -226,12 +226,12 @@ def night_key(
             of_unit[-2] = one.reference_key(known)
             of_unit[-1] = [(night, one.tables(night)) for night in latest_nights(one, known, now, most=most)]
         parts.append(of_unit)
-    return digest_of(code_of("monitoring"), prior, rate, now, parts)
+    return _digest_of(code_of("monitoring"), prior, rate, now, parts)
 
 
 def prior_key(units: Iterable[tuple[UnitInputs, CalibrationSet | None]]) -> str:
     """Return the hash of the calibration sets of all units: the scatter that they lend each other depends on it."""
-    return digest_of(sorted((one.unit, one.reference_key(known)) for one, known in units if known is not None))
+    return _digest_of(sorted((one.unit, one.reference_key(known)) for one, known in units if known is not None))
 
 
 @dataclass(frozen=True, slots=True)
