@@ -21,7 +21,8 @@ from models.training import examples
 from models.training.dataset import assign_splits, collect, leave_out, with_test_set
 from models.training.examples import TrainingSet, join
 from models.training.release import release
-from models.training.split import SPLITS, measure_doubt
+from models.training.split import SPLITS
+from models.training.subsets import measure_doubt
 from models.training.train import Progress, TrainOptions, train
 from nightsift.archive.paths import Archive
 from nightsift.archive.survey import Runner, Survey
@@ -76,7 +77,7 @@ def make_dataset(
     track : bool, optional
         False to run without Prefect.
     doubt_rounds : int, optional
-        How often networks are trained to find doubtful labels (`models.training.split`); 0 leaves their column empty.
+        How often networks are trained to find doubtful labels (`models.training.subsets`); 0 leaves their column empty.
 
     Returns
     -------

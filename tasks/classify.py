@@ -6,8 +6,8 @@ import datetime as dt
 
 import pyarrow as pa
 
-from models.calibration.unit_scoring import calibration_of, scoring_identity
 from models.network.store import predict
+from models.network.unit_scoring import calibration_of, scoring_identity
 from nightsift.archive import ledger
 from nightsift.archive.candidates import write_candidates
 from nightsift.archive.paths import Archive

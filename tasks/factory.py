@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.spatial import cKDTree
 
-from models.synthesis.assemble import Surroundings, rows_of
 from models.synthesis.placement import FADED, INJECTED, PlacementOptions
 from models.synthesis.synthetic import (
     SAMPLE,
@@ -30,6 +29,7 @@ from models.synthesis.synthetic import (
     residual_rows,
 )
 from models.synthesis.template_light import as_built
+from models.training.example_rows import Surroundings, rows_of
 from models.training.examples import TrainingSet
 from models.training.labels import AMBIGUOUS, BOGUS, REAL, LabelOptions, label
 from nightsift.archive.paths import Archive

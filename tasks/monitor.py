@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 
 from models.calibration.metrics import TINY
 from models.drift.alarm import NightVerdict
-from models.drift.channels import COLUMNS
+from models.drift.exposure_inputs import COLUMNS
 from models.drift.night_channels import NightData
 from models.network.classifier import pooled, trunk_features
 from models.network.store import NO_MODEL, load, model_id

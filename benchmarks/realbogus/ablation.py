@@ -29,8 +29,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from benchmarks.realbogus import ablation_figure, base_models, trained_networks
-from models.synthesis import synthetic
-from models.training.examples import TrainingSet
+from models.training.examples import TrainingSet, detected
 
 DRAWS = 200
 RATE = 0.01  # of false alerts, or of minor planets missed
@@ -240,7 +239,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     found = base_models.read_sets(arguments.sets)
-    rows = synthetic.detected(found.table)
+    rows = detected(found.table)
     if arguments.sound:
         rows &= np.asarray(found.table["reduction"]).astype(str) == "standard"
     found = found.take(np.flatnonzero(rows))

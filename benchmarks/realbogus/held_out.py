@@ -23,8 +23,7 @@ import numpy as np
 from benchmarks.realbogus import base_models, figures_of_merit
 from models.calibration.metrics import auc, threshold_at_fpr, threshold_at_missed
 from models.network.store import load, predict
-from models.synthesis import synthetic
-from models.training.examples import TrainingSet
+from models.training.examples import TrainingSet, detected
 
 DRAWS = 200
 RATES = (1e-2, 1e-3)
@@ -112,13 +111,13 @@ def main() -> None:
         one: np.asarray(predict(found.stamps, found.sign, load(one))["score"], dtype=float) for one in arguments.models
     }
     sound = np.asarray(found.table["reduction"]).astype(str) == "standard"
-    detected = synthetic.detected(found.table)
+    was_detected = detected(found.table)
     snr = np.asarray(found.table["snr"])
     choices = {
-        "everything": np.full(len(found), True), "detections alone": detected,
-        f"detections at S/N {THRESHOLD:g} and above": detected & (snr >= THRESHOLD),
-        f"detections at S/N {THRESHOLD + 1:g} and above": detected & (snr >= THRESHOLD + 1.0),
-        "detections of sound reductions": detected & sound,
+        "everything": np.full(len(found), True), "detections alone": was_detected,
+        f"detections at S/N {THRESHOLD:g} and above": was_detected & (snr >= THRESHOLD),
+        f"detections at S/N {THRESHOLD + 1:g} and above": was_detected & (snr >= THRESHOLD + 1.0),
+        "detections of sound reductions": was_detected & sound,
     }  # fmt: skip
     results = {
         name: tell(name, {model: one[rows] for model, one in scores.items()}, found.take(np.flatnonzero(rows)))

@@ -2,7 +2,7 @@
 
     python benchmarks/realbogus/learning_curves.py --sets FOLDERS --test FOLDERS --out FOLDER --fractions 0.125 1
 
-Trains a network on each part of the units and for each seed, as `models.calibration.evaluation` does it: whole units,
+Trains a network on each part of the units and for each seed, as `models.training.subsets` does it: whole units,
 each part holding the smaller ones of its seed. Units to stop the training by are the same for all. The number of epochs
 grows as the part shrinks, by ``--power``: with 1 (here) every network takes as many steps, whatever it learns from.
 
@@ -27,9 +27,9 @@ import numpy as np
 
 from benchmarks.realbogus import base_models, learning_figure, trained_networks
 from benchmarks.realbogus.trained_networks import Sets
-from models.calibration.evaluation import first_units, longer
 from models.network.store import MODEL
-from models.synthesis import synthetic
+from models.training.examples import detected
+from models.training.subsets import first_units, longer
 from models.training.train import TrainOptions, train
 
 FRACTIONS = (0.03125, 0.0625, 0.125, 0.25, 0.5, 1.0)
@@ -108,7 +108,7 @@ def networks_in(out: Path) -> list[Path]:
 def judge(out: Path, test: list[Path]) -> None:
     """Score all networks on what the pipeline detected in the test sets; tables, figure and numbers."""
     found = base_models.read_sets(test)
-    found = found.take(np.flatnonzero(synthetic.detected(found.table)))
+    found = found.take(np.flatnonzero(detected(found.table)))
     points: list[dict[str, Any]] = []
     for folder in networks_in(out):
         shared = trained_networks.shared_with(folder, found)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from models.calibration.evaluation import SMALLEST
 from models.calibration.metrics import auc, missed_and_fpr, nll, threshold_at_missed
+from models.training.subsets import SMALLEST
 from nightsift.report.plots import COLOURS, STYLE
 
 DRAWS = 100

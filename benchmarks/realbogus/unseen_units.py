@@ -24,10 +24,9 @@ import numpy as np
 from benchmarks.realbogus import base_models, figures_of_merit
 from models.calibration.calibrate import Calibration, fit_calibration, mean_probability
 from models.calibration.metrics import ece
-from models.network.classifier import Classifier
-from models.network.store import load, sample_logits
-from models.synthesis.synthetic import detected
-from models.training.examples import TrainingSet
+from models.network.classifier import Classifier, sample_logits
+from models.network.store import load
+from models.training.examples import TrainingSet, detected
 from models.training.train import TrainOptions
 from models.transfer.transfer import cross_fit, fit, folds_of
 from models.transfer.tuner import TuneOptions, Tuner

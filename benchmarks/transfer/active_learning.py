@@ -25,10 +25,10 @@ from scipy.special import expit, logit
 from benchmarks.transfer.few_labels import fit_correction
 from benchmarks.transfer.real_stamps import read_ztf
 from models.calibration.metrics import missed_and_fpr, nll, threshold_at_missed
-from models.network.classifier import pooled, trunk_features
-from models.network.store import load, sample_logits
-from models.synthesis.synthetic import detected
+from models.network.classifier import pooled, sample_logits, trunk_features
+from models.network.store import load
 from models.training import examples as sets
+from models.training.examples import detected
 from models.training.split import groups_of
 from models.transfer.active import RULES, bias_report, choose
 from nightsift.report.plots import COLOURS, STYLE

@@ -31,9 +31,9 @@ from benchmarks.transfer.few_labels import fit_correction
 from benchmarks.transfer.real_stamps import RealSet, read_atlas, read_btsbot, read_pgir, read_ztf
 from models.calibration.calibrate import mean_probability
 from models.calibration.metrics import auc, brier, ece, grouped_bootstrap, nll
-from models.network.classifier import pooled, trunk_features
+from models.network.classifier import pooled, sample_logits, trunk_features
 from models.network.inputs import prepare
-from models.network.store import load, sample_logits
+from models.network.store import load
 from models.training.planes import planes_of
 from models.training.split import groups_of
 from models.transfer.transfer import fit

@@ -31,8 +31,8 @@ from benchmarks.transfer.classes_figure import draw
 from benchmarks.transfer.few_labels import fit_correction
 from benchmarks.transfer.real_stamps import RealSet, read_btsbot, read_ztf
 from models.calibration.metrics import brier, ece, nll
-from models.network.classifier import Classifier, pooled, trunk_features
-from models.network.store import load, sample_logits
+from models.network.classifier import Classifier, pooled, sample_logits, trunk_features
+from models.network.store import load
 from models.training import examples as sets
 from models.training.examples import join
 from models.training.split import groups_of

@@ -36,15 +36,14 @@ from models.calibration.metrics import (
     nll,
     threshold_at_missed,
 )
-from models.network.classifier import Classifier, flattened, trunk_features
+from models.network.classifier import Classifier, flattened, sample_logits, summarise, trunk_features
 from models.network.inputs import prepare
 from models.network.sampling import draw_gates
-from models.network.store import load, sample_logits, save, summarise
-from models.synthesis.synthetic import detected
+from models.network.store import load, save
 from models.training import examples as sets
 from models.training.augment import AugmentOptions, augment
 from models.training.dataset import assign_splits
-from models.training.examples import TrainingSet, join, weights
+from models.training.examples import TrainingSet, detected, join, weights
 from models.training.split import SPLITS
 from models.training.train import TrainOptions, train
 from nightsift.core.frames import Stamps

@@ -10,9 +10,7 @@ Nixon et al. 2019 (CVPR workshops) for bins of equal mass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -217,7 +215,6 @@ def grouped_bootstrap(
 
 
 Scores = npt.NDArray[np.floating]
-SNR_BINS = (0.0, 6.0, 8.0, 12.0, 20.0, 50.0, np.inf)
 
 
 def auc(scores: Scores, labels: Labels) -> float:
@@ -331,99 +328,3 @@ def reliability(scores: Scores, labels: Labels, bins: int = 10) -> list[dict[str
         }
         for one in np.unique(place)
     ]
-
-
-def by_snr(
-    scores: Scores, labels: Labels, snr: Scores, *, threshold: float, bins: Sequence[float] = SNR_BINS
-) -> list[dict[str, Any]]:
-    """Missed and FPR in bins of S/N.
-
-    Parameters
-    ----------
-    scores, labels, snr : ndarray, shape (n,)
-        Scores, 1 real or 0 bogus, and S/N.
-    threshold : float
-        Accepted where the score is at or above it.
-    bins : sequence of float, optional
-        Edges.
-
-    Returns
-    -------
-    list of dict
-        ``snr``, ``real``, ``missed``, ``bogus`` and ``fpr`` of each bin; None where a class is absent.
-    """
-    rows = []
-    for low, high in pairwise(bins):
-        inside = (snr >= low) & (snr < high)
-        name = f">= {low:g}" if np.isinf(high) else f"< {high:g}" if low == 0 else f"{low:g}-{high:g}"
-        rows.append({"snr": name, **_counts(scores[inside], labels[inside], threshold)})
-    return rows
-
-
-def by_kind(scores: Scores, labels: Labels, kinds: npt.NDArray[Any], *, threshold: float) -> list[dict[str, Any]]:
-    """Missed by kind of real object.
-
-    Parameters
-    ----------
-    scores, labels : ndarray, shape (n,)
-        Scores, and 1 real, 0 bogus.
-    kinds : ndarray of str, shape (n,)
-        Kind of each real example.
-    threshold : float
-        Accepted where the score is at or above it.
-
-    Returns
-    -------
-    list of dict
-        ``kind``, ``real``, ``missed``.
-    """
-    rows = []
-    for kind in np.unique(kinds[labels == 1].astype(str)):
-        inside = (kinds == kind) & (labels == 1)
-        counts = _counts(scores[inside], labels[inside], threshold)
-        rows.append({"kind": str(kind), "real": counts["real"], "missed": counts["missed"]})
-    return rows
-
-
-def figures(
-    scores: Scores, labels: Labels, snr: Scores, *, kinds: npt.NDArray[Any], threshold: float
-) -> dict[str, Any]:
-    """All figures of one test set, as they stand in a card.
-
-    Parameters
-    ----------
-    scores, labels, snr : ndarray, shape (n,)
-        Scores, 1 real or 0 bogus, and S/N.
-    kinds : ndarray of str, shape (n,)
-        Kind of each example.
-    threshold : float
-        The threshold that will be used, chosen on other examples than these.
-
-    Returns
-    -------
-    dict
-        Plain values, fit for JSON.
-    """
-    missed, fpr = missed_and_fpr(scores, labels, threshold)
-    at = {f"{name}": threshold_at_fpr(scores, labels, value) for name, value in (("1e-2", 1e-2), ("1e-3", 1e-3))}
-    return {
-        "real": int((labels == 1).sum()),
-        "bogus": int((labels == 0).sum()),
-        "auc": auc(scores, labels),
-        "threshold": float(threshold),
-        "missed_at_threshold": missed,
-        "fpr_at_threshold": fpr,
-        "fpr_at_1_percent_missed": missed_and_fpr(scores, labels, threshold_at_missed(scores, labels, 0.01))[1],
-        "missed_at_fpr_1e-2": missed_and_fpr(scores, labels, at["1e-2"])[0],
-        "missed_at_fpr_1e-3": missed_and_fpr(scores, labels, at["1e-3"])[0],
-        "expected_calibration_error": ece(scores, labels, bins=10),
-        "by_snr": by_snr(scores, labels, snr, threshold=threshold),
-        "by_kind": by_kind(scores, labels, kinds, threshold=threshold),
-        "reliability": reliability(scores, labels),
-    }
-
-
-def _counts(scores: Scores, labels: Labels, threshold: float) -> dict[str, Any]:
-    missed, fpr = missed_and_fpr(scores, labels, threshold)
-    real, bogus = int((labels == 1).sum()), int((labels == 0).sum())
-    return {"real": real, "missed": missed if real else None, "bogus": bogus, "fpr": fpr if bogus else None}

@@ -26,7 +26,6 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from models.drift.channels import steady_loss
 from models.drift.control_tests import (  # fmt: skip
     NO_PRIOR,
     Baseline,
@@ -39,6 +38,7 @@ from models.drift.control_tests import (  # fmt: skip
     tail_freedom,
     variance_prior,
 )
+from models.drift.exposure_inputs import steady_loss
 from models.drift.night_channels import CHANNELS, CLOUDS, Channel, Reference
 
 Values = npt.NDArray[np.floating]

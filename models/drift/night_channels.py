@@ -30,7 +30,7 @@ import numpy.typing as npt
 from scipy.spatial.distance import cdist
 from scipy.stats import rankdata
 
-from models.drift.channels import INPUTS, InputModel, learn_inputs
+from models.drift.exposure_inputs import INPUTS, InputModel, learn_inputs
 from nightsift.core.errors import TooFewNights
 
 Array = npt.NDArray[np.floating]
@@ -248,7 +248,7 @@ class NightData:
     unit, night : str
         Which it is.
     inputs : dict of str to ndarray, shape (n_exposures,)
-        Ledger columns of its exposures (`models.drift.channels.COLUMNS`), NaN where null; ``field`` of str;
+        Ledger columns of its exposures (`models.drift.exposure_inputs.COLUMNS`), NaN where null; ``field`` of str;
         ``refused`` and ``good`` (verdict on the difference), 0 or 1.
     logits : ndarray, shape (n,)
         Logits of the scores of its candidates.

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.network.inputs import Recipe, prepare
-from models.network.sampling import GateShape, Sampler, Trunk, gate_shapes, make_sampler, make_trunk
+from models.network.sampling import GateShape, Sampler, Trunk, draw_gates, gate_shapes, make_sampler, make_trunk
 from nightsift.core.errors import ModelMismatch
 from nightsift.core.frames import Stamps
 
@@ -169,3 +169,70 @@ def pooled(features: Features) -> Features:
     """
     places = tuple(range(1, features.ndim - 1))
     return features.mean(axis=places, dtype=np.float32) if places else features
+
+
+def sample_logits(
+    stamps: Stamps, sign: npt.ArrayLike, classifier: Classifier, *, samples: int, seed: int
+) -> npt.NDArray[np.float32]:
+    """Logits of every dropout sample.
+
+    Parameters
+    ----------
+    stamps : Stamps
+        Raw stamps.
+    sign : array_like of int, shape (n,)
+        +1 or -1.
+    classifier : Classifier
+        A loaded model.
+    samples : int
+        Dropout samples.
+    seed : int
+        Seed of the samples.
+
+    Returns
+    -------
+    ndarray of float32, shape (samples, n)
+        Logits; a stamp's values do not depend on the other stamps.
+
+    Raises
+    ------
+    ModelMismatch
+        If the stamps do not fit the recipe.
+    ValueError
+        If signs or samples make no sense.
+    """
+    gates = draw_gates(classifier.gates, samples, seed)
+    signs = np.asarray(sign).reshape(-1)
+    if len(signs) != len(stamps):
+        raise ValueError(f"sign must hold {len(stamps)} values of +1 or -1, got {len(signs)}")
+    logits = np.empty((samples, len(stamps)), dtype=np.float32)
+    for start in range(0, max(len(stamps), 1), BATCH):
+        part = slice(start, start + BATCH)
+        # prepared part by part: fresh memory for all stamps at once costs as much as normalising them
+        data, mask = prepare(Stamps(stamps.data[part], stamps.mask[part]), signs[part], classifier.recipe)
+        logits[:, part] = classifier.sample(data, mask, gates)
+    return logits
+
+
+def summarise(logits: npt.NDArray[np.floating]) -> dict[str, npt.NDArray[np.generic]]:
+    """Mean, spread and confidence of sampled probabilities.
+
+    Parameters
+    ----------
+    logits : ndarray of float, shape (samples, n)
+        Sampled logits.
+
+    Returns
+    -------
+    dict of str to ndarray of float32, each of shape (n,)
+        ``score``, ``score_std`` and ``confidence``, see `predict`.
+    """
+    wide = logits.astype(np.float64)
+    probability = np.exp(-np.logaddexp(0.0, -wide))
+    # -log p = softplus(-z) and -log(1 - p) = softplus(z): no logarithm of zero, however sure the network is
+    entropy = probability * np.logaddexp(0.0, -wide) + (1.0 - probability) * np.logaddexp(0.0, wide)
+    return {
+        "score": probability.mean(axis=0).astype(np.float32),
+        "score_std": probability.std(axis=0).astype(np.float32),
+        "confidence": np.clip(1.0 - entropy.mean(axis=0) / np.log(2.0), 0.0, 1.0).astype(np.float32),
+    }

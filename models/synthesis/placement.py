@@ -82,6 +82,9 @@ def apart(
     return keep
 
 
+GALAXY_PIXEL = "galaxy_pixel"
+PLACED = "-galaxy-"
+"""In the names of what was placed in a galaxy instead of detected."""
 INJECTED, TRANSPLANTED, FADED, VARIED = "injected", "transplanted", "faded", "varied_star"
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 from models.synthesis.placement import (
     FADED,
     INJECTED,
+    PLACED,
     TRANSPLANTED,
     VARIED,
     Placement,
@@ -26,7 +27,6 @@ from models.synthesis.placement import (
     settle,
 )
 from models.synthesis.template_light import brighten_template, measure_stars, no_stars, vary
-from models.training.examples import GALAXY_PIXEL, PLACED
 from nightsift.context.galaxies import Galaxies
 from nightsift.context.known_objects import ASTEROID
 from nightsift.context.template_sources import TemplateSources
@@ -124,25 +124,6 @@ def residual_rows(difference: Difference, pair: Pair, zero: ZeroPoint, *, galaxi
             "mag": pa.array(mag.astype(np.float32), mask=~np.isfinite(mag)),
         }
     )
-
-
-def detected(table: pa.Table) -> npt.NDArray[np.bool_]:
-    """Tell which examples of a set the pipeline detected.
-
-    The others stand at the highest pixel of a galaxy in which it detected nothing; they are easy, and no survey would
-    ask about them.
-
-    Parameters
-    ----------
-    table : pyarrow.Table
-        Schema `models.training.examples.EXAMPLES`.
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
-        Whether it was detected.
-    """
-    return np.array([one != GALAXY_PIXEL for one in table["source"].to_pylist()], dtype=np.bool_)
 
 
 def places(table: pa.Table) -> Values:

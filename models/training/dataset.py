@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.synthesis.assemble import rows_of
+from models.training.example_rows import rows_of
 from models.training.examples import EXAMPLES, SYNTHETIC, TrainingSet, join, read_rows
 from models.training.labels import AMBIGUOUS, BOGUS, REAL, LabelOptions, label
 from models.training.split import SPLITS, split_by

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.network.card import render
+from models.synthesis.placement import GALAXY_PIXEL, PLACED
 from models.training.labels import BOGUS, REAL
 from nightsift.archive.paths import Archive
 from nightsift.core.errors import BadTable
@@ -31,12 +32,9 @@ from nightsift.io.parquet import read_stamps, read_table, write_stamps, write_ta
 TABLE = "examples.parquet"  # written last: where it is, the set is complete
 SHARD = 20000  # stamps in one file
 _ME = "models.training.examples"
-GALAXY_PIXEL = "galaxy_pixel"
 SYNTHETIC = ("transplanted", "injected")
 """Sources of examples that were put together rather than observed."""
 SOURCES = ("detected", "minor_planet", *SYNTHETIC, "random", "galaxy_residual", GALAXY_PIXEL)
-PLACED = "-galaxy-"
-"""In the names of what was placed in a galaxy instead of detected."""
 CLASSES = ("transient", "variable", "mover", "bogus")
 EXAMPLES = schema(
     (
@@ -63,7 +61,7 @@ EXAMPLES = schema(
         Column("neighbour_distance", pa.float32(), "pixel", "distance to the next source of the template", _ME, True),
         Column("star_galaxy", pa.float32(), "", "shape of that source: 0 a star, 1 a galaxy", _ME, True),
         Column(
-            "label_doubt", pa.float32(), "", "0 to 1, see models.training.split; null where not measured", _ME, True
+            "label_doubt", pa.float32(), "", "0 to 1, see models.training.subsets; null where not measured", _ME, True
         ),
     ),
     "examples",
@@ -337,3 +335,22 @@ def read_rows(archive: Archive, candidates: pa.Table, rows: npt.NDArray[np.int64
         inner = slice(low, low + size)
         data[here], mask[here] = stamps.data[index[here]][:, inner, inner], stamps.mask[index[here]][:, inner, inner]
     return Stamps(data, mask)
+
+
+def detected(table: pa.Table) -> npt.NDArray[np.bool_]:
+    """Tell which examples of a set the pipeline detected.
+
+    The others stand at the highest pixel of a galaxy in which it detected nothing; they are easy, and no survey would
+    ask about them.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Schema `models.training.examples.EXAMPLES`.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        Whether it was detected.
+    """
+    return np.array([one != GALAXY_PIXEL for one in table["source"].to_pylist()], dtype=np.bool_)

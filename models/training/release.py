@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.calibration.metrics import figures, threshold_at_fpr, threshold_at_missed
+from models.calibration.metrics import threshold_at_fpr, threshold_at_missed
 from models.network.classifier import Classifier, of_network
 from models.network.runtime import versions
 from models.network.store import predict, save
-from models.synthesis.synthetic import detected
-from models.training.examples import TrainingSet, identity_of
+from models.training.evaluation import card_figures
+from models.training.examples import TrainingSet, detected, identity_of
 from models.training.train import TrainedModel
 
 LEAST_REAL = 500  # without flags, to choose a threshold by them alone: five are missed
@@ -120,7 +120,7 @@ def _all_figures(test: TrainingSet, scores: npt.NDArray[np.floating], threshold:
     unflagged = standard & (np.asarray(test.table["flags"]) == 0)
     snr, kinds = np.asarray(test.table["snr"]), np.asarray(test.table["kind"])
     return {
-        name: figures(scores[rows], test.labels[rows], snr[rows], kinds=kinds[rows], threshold=threshold)
+        name: card_figures(scores[rows], test.labels[rows], snr[rows], kinds=kinds[rows], threshold=threshold)
         for name, rows in {
             "all": np.full(len(test), True),
             "detected": found,

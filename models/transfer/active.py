@@ -26,9 +26,9 @@ import pyarrow as pa
 from scipy.stats import chi2_contingency, ks_2samp
 
 from models.calibration.calibrate import mean_probability
-from models.calibration.unit_scoring import calibration_of
-from models.network.classifier import pooled, trunk_features
-from models.network.store import NO_MODEL, load, sample_logits
+from models.network.classifier import pooled, sample_logits, trunk_features
+from models.network.store import NO_MODEL, load
+from models.network.unit_scoring import calibration_of
 from models.training.examples import read_rows
 from nightsift.archive.candidates import read_candidates
 from nightsift.archive.paths import Archive

@@ -27,7 +27,6 @@ import numpy.typing as npt
 
 from models.calibration.calibrate import Calibration, fit_calibration, mean_probability
 from models.calibration.metrics import auc, brier, ece, losses, nll
-from models.calibration.unit_calibration import Threshold, resolve
 from models.network.classifier import Classifier, of_network
 from models.network.runtime import versions
 from models.network.store import save
@@ -35,6 +34,7 @@ from models.training.examples import TrainingSet
 from models.training.release import golden_of
 from models.training.split import groups_of
 from models.transfer.tuner import Seen, TuneOptions, Tuner
+from models.transfer.unit_calibration import Threshold, resolve
 from nightsift.core.errors import TooFewLabels
 
 AUTO = "auto"
@@ -352,7 +352,7 @@ def write_transferred(
     options : TransferOptions, optional
         How it was transferred.
     rule : str, optional
-        Threshold wanted (`models.calibration.unit_scoring`).
+        Threshold wanted (`models.network.unit_scoring`).
     unit : str, optional
         The unit that it is for.
 

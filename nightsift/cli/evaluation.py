@@ -120,8 +120,8 @@ def notes_on(chosen: TrainingSet, part_name: str) -> list[str]:
 
 def describe(classifier: Any, chosen: TrainingSet, threshold: float | None, *, samples: int) -> dict[str, Any]:
     """Everything that the page shows of one model."""
-    from models.calibration import evaluation as curves
-    from models.calibration import evaluation as e
+    from models.training import evaluation as curves
+    from models.training import evaluation as e
 
     one = e.evaluate(classifier, chosen, threshold, samples=samples)
     return {
@@ -154,8 +154,8 @@ def classifier_options(model: str) -> Any:
 def _learn(whole: TrainingSet, options: Any, epochs: int) -> list[dict[str, float]]:
     import dataclasses
 
-    from models.calibration.evaluation import learning_curve
     from models.training.dataset import assign_splits
+    from models.training.subsets import learning_curve
 
     if len(set(whole.table["split"].to_pylist())) < 3:
         whole = assign_splits(whole, options.seed)

@@ -27,7 +27,7 @@ def calibrate(
     ] = None,
 ) -> None:
     """Calibrate the scores of one unit on labelled candidates, and resolve its threshold."""
-    from models.calibration.unit_calibration import Threshold, carry_over, learn_calibration, parse_rule
+    from models.transfer.unit_calibration import Threshold, carry_over, learn_calibration, parse_rule
     from nightsift.archive.paths import Archive
     from nightsift.archive.survey import load_survey
     from nightsift.io.atomic import atomic

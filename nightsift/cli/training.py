@@ -13,8 +13,8 @@ from nightsift.cli.labels import read_labels, rules_asked_by
 from nightsift.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from models.calibration.unit_calibration import Threshold
     from models.training.examples import TrainingSet
+    from models.transfer.unit_calibration import Threshold
 
 
 def train(
@@ -180,10 +180,10 @@ def transfer(
             what="the labelled stamps are not given, or given twice",
             advice="give --survey and --labels, or --stamps",
         )  # fmt: skip
-    from models.calibration.unit_calibration import parse_rule
     from models.network.store import load
     from models.transfer.transfer import TransferOptions, transfer, write_transferred
     from models.transfer.tuner import TuneOptions
+    from models.transfer.unit_calibration import parse_rule
     from nightsift.io.atomic import atomic
 
     parse_rule(rule, "command line")
@@ -281,7 +281,7 @@ def _report(curves: dict[str, list[float]], strategy: str, rounds: int, *, notes
 
 
 def _threshold_line(threshold: Threshold | Exception) -> str:
-    from models.calibration.unit_calibration import Threshold
+    from models.transfer.unit_calibration import Threshold
 
     if not isinstance(threshold, Threshold):
         return f"# threshold: {threshold}"

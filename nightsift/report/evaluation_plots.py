@@ -26,7 +26,7 @@ def threshold_curves(models: Mapping[str, Series], thresholds: Mapping[str, floa
     Parameters
     ----------
     models : mapping of str to mapping
-        By model, what `models.calibration.evaluation.threshold_curves` gives.
+        By model, what `models.training.evaluation.threshold_curves` gives.
     thresholds : mapping of str to float
         Threshold of each model.
 
@@ -67,7 +67,7 @@ def recovery(models: Mapping[str, Mapping[str, Series]], label: str, log: bool =
     Parameters
     ----------
     models : mapping of str to mapping
-        By model, what `models.calibration.evaluation.recovery` gives.
+        By model, what `models.training.evaluation.recovery` gives.
     label : str
         What stands on the axis.
     log : bool, optional
@@ -110,7 +110,7 @@ def reliability(models: Mapping[str, tuple[Series, Series]]) -> str:
     Parameters
     ----------
     models : mapping of str to (mapping, mapping)
-        By model, bins before and after (`models.calibration.evaluation.reliability_bins`).
+        By model, bins before and after (`models.training.evaluation.reliability_bins`).
 
     Returns
     -------
@@ -148,7 +148,7 @@ def risk(models: Mapping[str, Mapping[str, Series]]) -> str:
     Parameters
     ----------
     models : mapping of str to mapping
-        By model, what `models.calibration.evaluation.risk_curves` gives.
+        By model, what `models.training.evaluation.risk_curves` gives.
 
     Returns
     -------
@@ -179,7 +179,7 @@ def units(rows: Sequence[Mapping[str, Any]]) -> str:
     Parameters
     ----------
     rows : sequence of mapping
-        What `models.calibration.evaluation.by_unit` gives.
+        What `models.training.evaluation.by_unit` gives.
 
     Returns
     -------

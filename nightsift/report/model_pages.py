@@ -65,7 +65,7 @@ def render_evaluation(
     models : sequence of mapping
         One per model, the one that matters first: ``name``, ``threshold``, ``headline``, ``curves``, ``recovery`` (by
         column), ``reliability`` (before, after), ``risk``, ``units``, ``confusion``, ``examples`` (``labels``,
-        ``scores``, ``spread``, ``columns``), ``worst`` and ``learning``: what `models.calibration.evaluation` gives.
+        ``scores``, ``spread``, ``columns``), ``worst`` and ``learning``: what `models.training.evaluation` gives.
     stamps : Stamps
         Those of the examples, for the gallery.
     about : str

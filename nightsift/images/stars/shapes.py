@@ -5,7 +5,7 @@ What the stars of a frame tell of its optics: shape of the core, elongation, cha
 The air widens every star and hardly changes the shape of its profile. A defocused pupil is a disc or a ring and
 flattens the core: such a star is wider in a narrow window than in a wide one, whatever the seeing. The windows scale
 with the width of the stars. Few pixels a star leave a relation of shape to width that is the unit's own; it is learnt
-where the shapes are compared (`models.drift.channels`).
+where the shapes are compared (`models.drift.exposure_inputs`).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import pytest
 
 from models.calibration.calibrate import LEAST, ONE_GROUP, Calibration, fit_calibration, mean_probability
 from models.calibration.metrics import brier, ece, losses, nll, risk_coverage
-from models.calibration.unit_calibration import carry_over, parse_rule, resolve
+from models.transfer.unit_calibration import carry_over, parse_rule, resolve
 from nightsift.core.errors import ConfigurationError, ModelMismatch, TooFewLabels
 
 

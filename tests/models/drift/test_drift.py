@@ -9,15 +9,6 @@ import pytest
 from scipy.stats import ks_2samp, kstest
 
 from models.drift.alarm import adjust, cauchy_combination, judge_night, judge_unit, priors
-from models.drift.channels import (
-    COLUMNS,
-    INPUTS,
-    learn_clear_sky,
-    learn_inputs,
-    robust_slope,
-    shortest_half,
-    steady_loss,
-)
 from models.drift.control_tests import (
     NO_PRIOR,
     TAIL,
@@ -27,6 +18,15 @@ from models.drift.control_tests import (
     departure_p,
     tail_freedom,
     variance_prior,
+)
+from models.drift.exposure_inputs import (
+    COLUMNS,
+    INPUTS,
+    learn_clear_sky,
+    learn_inputs,
+    robust_slope,
+    shortest_half,
+    steady_loss,
 )
 from models.drift.night_channels import (
     CHANNELS,

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.network.classifier import Classifier
+from models.network.classifier import Classifier, sample_logits, summarise
 from models.network.sampling import draw_gates, gate_shapes
-from models.network.store import predict, sample_logits, summarise
+from models.network.store import predict
 from models.training.examples import TrainingSet
 from nightsift.core.frames import Stamps
 

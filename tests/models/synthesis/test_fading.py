@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 from scipy.spatial import cKDTree
 
-from models.synthesis.assemble import rows_of
 from models.synthesis.placement import FADED, INJECTED, VARIED, PlacementOptions
 from models.synthesis.synthetic import add_transients, point_source_noise
 from models.synthesis.template_light import as_built, brighten_template, effective_gain
+from models.training.example_rows import rows_of
 from models.training.labels import REAL, LabelOptions, label
 from nightsift.context.galaxies import Galaxies
 from nightsift.context.template_sources import TemplateSources

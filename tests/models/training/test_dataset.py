@@ -8,10 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.network.store import NO_MODEL
-from models.synthesis.synthetic import detected
 from models.training import examples
 from models.training.dataset import collect
-from models.training.examples import TrainingSet, identity_of
+from models.training.examples import TrainingSet, detected, identity_of
 from nightsift.archive.candidates import write_candidates
 from nightsift.archive.paths import Archive
 from nightsift.archive.survey import load_survey

@@ -6,16 +6,8 @@ import pytest
 
 from models.calibration.metrics import auc
 from models.training.examples import TrainingSet
-from models.training.split import (
-    DOUBTFUL,
-    confident_joint,
-    deal_folds,
-    doubt,
-    groups_of,
-    measure_doubt,
-    network_fit,
-    out_of_fold,
-)
+from models.training.split import deal_folds, groups_of
+from models.training.subsets import DOUBTFUL, confident_joint, doubt, measure_doubt, network_fit, out_of_fold
 from models.training.train import TrainOptions
 from nightsift.core.errors import TooFewGroups
 

@@ -156,7 +156,7 @@ PIXELS = {"reduction", "photometry", "injection", "training"}
     [
         (["nightsift.report.drift_plots", "nightsift.report.plots", "nightsift.report.pair_figure"], set()),
         (["nightsift.report.night", "nightsift.report.model_pages", "nightsift.cli.night"], set()),
-        (["nightsift.cli.installation", "models.calibration.evaluation"], set()),
+        (["nightsift.cli.installation", "models.training.evaluation"], set()),
         (["flows.night", "flows.watch_state", "flows.summary", "flows.monitoring"], set()),
         (["tasks.monitor:read_night", "models.drift.alarm"], {"monitoring"}),
         (["nightsift.archive.claims", "nightsift.core.parallel:this_process", "tasks.record:known_row"], set()),
@@ -222,7 +222,7 @@ def test_no_product_is_made_by_what_only_draws_watches_or_keeps_order() -> None:
 def test_scoring_is_what_its_imports_say() -> None:
     """Reading imports finds every module of models that scoring loads and uses, and none that only evaluates."""
     code = (
-        "import sys, models.network.store, models.calibration.unit_scoring; "
+        "import sys, models.network.store, models.network.unit_scoring; "
         "print(*(m for m in sys.modules if m.startswith('models.')))"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -7,9 +7,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from models.calibration.evaluation import first_units, learning_curve, longer
 from models.training.dataset import to_learn_from
 from models.training.examples import TrainingSet
+from models.training.subsets import first_units, learning_curve, longer
 from models.training.train import TrainOptions
 
 NETWORK = {"filters": (4, 6), "dense": 8}

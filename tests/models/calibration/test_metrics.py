@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -47,16 +45,3 @@ def test_calibration_error(rng: np.random.Generator) -> None:
     assert sum(row["n"] for row in rows) == 100_000
     weighted = sum(row["n"] * abs(row["mean_score"] - row["real"]) for row in rows) / 100_000
     assert ece(scores, honest, bins=10) == pytest.approx(weighted), "Guo et al. 2017, eq. 3"
-
-
-def test_figures_by_snr_and_kind_add_up(rng: np.random.Generator) -> None:
-    n = 3000
-    labels = rng.integers(0, 2, n)
-    kinds = np.where(labels == 1, rng.choice(["supernova", "asteroid"], n), "bogus")
-    snr, scores = rng.uniform(3, 90, n), np.clip(0.5 * labels + 0.5 * rng.random(n), 0, 1)
-    found = metrics.figures(scores, labels, snr, kinds=kinds, threshold=0.6)
-    assert sum(row["real"] for row in found["by_snr"]) == found["real"] == labels.sum()
-    assert [row["kind"] for row in found["by_kind"]] == ["asteroid", "supernova"]
-    mean = sum(row["missed"] * row["real"] for row in found["by_kind"]) / found["real"]
-    assert mean == pytest.approx(found["missed_at_threshold"])
-    json.dumps(found)

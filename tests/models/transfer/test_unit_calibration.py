@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from models.calibration.unit_scoring import calibration_of, scoring_identity
 from models.network.classifier import Classifier
+from models.network.unit_scoring import calibration_of, scoring_identity
 from models.training.dataset import labelled_candidates
 from models.training.examples import TrainingSet
 from models.transfer.active import questions

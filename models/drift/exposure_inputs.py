@@ -1,4 +1,4 @@
-"""What is read of the exposures of a night: numbers of the ledger, one a channel.
+"""Inputs of the drift test that come from exposures: numbers of the ledger, freed from sky, seeing, field and clouds.
 
 ========== ==================================================================================================
 seeing     log of the seeing
@@ -20,20 +20,14 @@ alignment  log of the residual of the alignment
 refused    part of the exposures that were refused (arcsine of the root)
 ========== ==================================================================================================
 
-What clouds change is read of clear exposures only (`models.drift.channels`). How the values of exposures become those
-of nights: `models.drift.channels`.
-
-From exposures to nights: the inputs freed from what they owe to sky, seeing, field and clouds.
-
 An exposure is compared with the calibration exposures of its own field and band where there are enough of them. The
 value of a night is the median over its exposures; of what clouds change, over its clear ones.
 
-Clouds told from instruments: which exposures were taken through them, and when a loss of light is none of theirs.
-
-Clouds dim one exposure and not the next, and they do it on good nights of a good instrument. So they make no scatter to
-be averaged: an exposure is clear or it is not. The clear level and its scatter are those of the shortest half of the
-calibration exposures (Rousseeuw and Leroy 1988, Statistica Neerlandica 42, 103), which up to half of them under cloud
-do not move. A mirror with dew and a camera with another gain dim every exposure alike, and are told by that.
+**Clouds** dim one exposure and not the next, and they do it on good nights of a good instrument. So they make no
+scatter to be averaged: an exposure is clear or it is not. The clear level and its scatter are those of the shortest
+half of the calibration exposures (Rousseeuw and Leroy 1988, Statistica Neerlandica 42, 103), which up to half of them
+under cloud do not move. A mirror with dew and a camera with another gain dim every exposure alike, which tells them
+from clouds.
 """
 
 from __future__ import annotations

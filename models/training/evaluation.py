@@ -9,9 +9,9 @@ What more data bring: the same network trained on growing parts of a set, judged
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,20 +19,21 @@ import numpy.typing as npt
 
 from models.calibration.calibrate import fit_calibration, mean_probability
 from models.calibration.metrics import (
+    Labels,
+    Scores,
     auc,
     brier,
     ece,
     grouped_bootstrap,
     missed_and_fpr,
     nll,
+    reliability,
     risk_coverage,
     threshold_at_fpr,
     threshold_at_missed,
 )
-from models.network.classifier import Classifier, of_network
-from models.network.store import predict, sample_logits, summarise
+from models.network.classifier import Classifier, sample_logits, summarise
 from models.training.examples import SYNTHETIC, TrainingSet
-from models.training.train import TrainOptions, train
 
 Float64 = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -282,6 +283,7 @@ def _too_few(bogus: int, rate: float) -> str:
     return "" if bogus * rate >= 10 else f"{bogus} bogus examples: {bogus * rate:.2g} expected above the threshold"
 
 
+SNR_BINS = (0.0, 6.0, 8.0, 12.0, 20.0, 50.0, np.inf)
 SNR_EDGES = (3.0, 5.0, 6.0, 8.0, 10.0, 15.0, 25.0, 50.0, 100.0)
 OFFSET_EDGES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0)
 MAG_WIDTH = 0.5
@@ -420,95 +422,107 @@ def _numbers(column: npt.NDArray[Any] | None, n: int) -> Float64:
     return np.full(n, np.nan) if column is None else np.array([np.nan if v is None else v for v in column], dtype=float)
 
 
-FRACTIONS = (0.125, 0.25, 0.5, 1.0)
-SMALLEST = 1e-5
-"""Errors drawn on a logarithmic axis are not smaller."""
-LONGER = 0.5
-"""Epochs grow by this power of how much smaller a part is: 0 as many epochs for all, 1 as many steps for all."""
-
-
-def first_units(units: npt.ArrayLike, fraction: float, seed: int) -> npt.NDArray[np.str_]:
-    """Part of the units, in an order drawn by the seed, so that each part holds the smaller ones.
-
-    Parameters
-    ----------
-    units : array_like of str
-        Unit of each example, or units.
-    fraction : float
-        Part of the units; at least one is taken.
-    seed : int
-        Seed of the order.
-
-    Returns
-    -------
-    ndarray of str
-        The units.
-    """
-    order = np.random.default_rng(seed).permutation(np.unique(np.asarray(units, dtype=np.str_)))
-    return order[: max(1, round(fraction * len(order)))]
-
-
-def longer(options: TrainOptions, fraction: float, power: float = LONGER) -> TrainOptions:
-    """Options of a training on part of a set: a small part is gone through more often.
-
-    Parameters
-    ----------
-    options : TrainOptions
-        For the whole set.
-    fraction : float
-        How large the part is.
-    power : float, optional
-        See `LONGER`.
-
-    Returns
-    -------
-    TrainOptions
-        With more epochs, and as much more patience.
-    """
-    factor = float(1.0 / max(fraction, 1e-3) ** power)
-    epochs, patience = (max(1, round(one * factor)) for one in (options.epochs, options.patience))
-    return dataclasses.replace(options, epochs=epochs, patience=patience)
-
-
-def learning_curve(
-    examples: TrainingSet,
-    options: TrainOptions,
-    fractions: Sequence[float] = FRACTIONS,
+def card_figures(
+    scores: Scores,
+    labels: Labels,
+    snr: Scores,
     *,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[dict[str, float]]:
-    """Train on growing parts of the training part, whole units at a time, each part holding the smaller ones.
+    kinds: npt.NDArray[Any],
+    threshold: float,
+) -> dict[str, Any]:
+    """All figures of one test set, as they stand in a card.
 
     Parameters
     ----------
-    examples : TrainingSet
-        With all three parts.
-    options : TrainOptions
-        How to train.
-    fractions : sequence of float, optional
-        Parts of the units of the training part.
-    progress : callable, optional
-        Called with the number of networks done and of all.
+    scores, labels, snr : ndarray, shape (n,)
+        Scores, 1 real or 0 bogus, and S/N.
+    kinds : ndarray of str, shape (n,)
+        Kind of each example.
+    threshold : float
+        The threshold that will be used, chosen on other examples than these.
+
+    Returns
+    -------
+    dict
+        Plain values, fit for JSON.
+    """
+    missed, fpr = missed_and_fpr(scores, labels, threshold)
+    at = {f"{name}": threshold_at_fpr(scores, labels, value) for name, value in (("1e-2", 1e-2), ("1e-3", 1e-3))}
+    return {
+        "real": int((labels == 1).sum()),
+        "bogus": int((labels == 0).sum()),
+        "auc": auc(scores, labels),
+        "threshold": float(threshold),
+        "missed_at_threshold": missed,
+        "fpr_at_threshold": fpr,
+        "fpr_at_1_percent_missed": missed_and_fpr(scores, labels, threshold_at_missed(scores, labels, 0.01))[1],
+        "missed_at_fpr_1e-2": missed_and_fpr(scores, labels, at["1e-2"])[0],
+        "missed_at_fpr_1e-3": missed_and_fpr(scores, labels, at["1e-3"])[0],
+        "expected_calibration_error": ece(scores, labels, bins=10),
+        "by_snr": by_snr(scores, labels, snr, threshold=threshold),
+        "by_kind": by_kind(scores, labels, kinds, threshold=threshold),
+        "reliability": reliability(scores, labels),
+    }
+
+
+def by_snr(
+    scores: Scores,
+    labels: Labels,
+    snr: Scores,
+    *,
+    threshold: float,
+    bins: Sequence[float] = SNR_BINS,
+) -> list[dict[str, Any]]:
+    """Missed and FPR in bins of S/N.
+
+    Parameters
+    ----------
+    scores, labels, snr : ndarray, shape (n,)
+        Scores, 1 real or 0 bogus, and S/N.
+    threshold : float
+        Accepted where the score is at or above it.
+    bins : sequence of float, optional
+        Edges.
 
     Returns
     -------
     list of dict
-        ``fraction``, ``units``, ``examples``, ``fpr_1`` (FPR at 1 % missed) and ``one_minus_auc`` of each network.
+        ``snr``, ``real``, ``missed``, ``bogus`` and ``fpr`` of each bin; None where a class is absent.
     """
-    parts = np.array(examples.table["split"].to_pylist())
-    units = np.array(examples.table["unit"].to_pylist())
-    test = examples.part("test")
-    points = []
-    for done, fraction in enumerate(fractions):
-        chosen = first_units(units[parts == "train"], fraction, options.seed)
-        rows = np.flatnonzero((parts != "train") | np.isin(units, chosen))
-        trained = train(examples.take(rows), longer(options, fraction), None)
-        model = of_network(trained.model, trained.options.recipe)
-        scores = np.asarray(predict(test.stamps, test.sign, model)["score"])
-        fpr = missed_and_fpr(scores, test.labels, threshold_at_missed(scores, test.labels, 0.01))[1]
-        trained_on = int(np.isin(units[parts == "train"], chosen).sum())
-        numbers = {"fpr_1": max(fpr, SMALLEST), "one_minus_auc": max(1.0 - auc(scores, test.labels), SMALLEST)}
-        points.append({"fraction": fraction, "units": len(chosen), "examples": trained_on, **numbers})
-        if progress is not None:
-            progress(done + 1, len(fractions))
-    return points
+    rows = []
+    for low, high in pairwise(bins):
+        inside = (snr >= low) & (snr < high)
+        name = f">= {low:g}" if np.isinf(high) else f"< {high:g}" if low == 0 else f"{low:g}-{high:g}"
+        rows.append({"snr": name, **_counts(scores[inside], labels[inside], threshold)})
+    return rows
+
+
+def by_kind(scores: Scores, labels: Labels, kinds: npt.NDArray[Any], *, threshold: float) -> list[dict[str, Any]]:
+    """Missed by kind of real object.
+
+    Parameters
+    ----------
+    scores, labels : ndarray, shape (n,)
+        Scores, and 1 real, 0 bogus.
+    kinds : ndarray of str, shape (n,)
+        Kind of each real example.
+    threshold : float
+        Accepted where the score is at or above it.
+
+    Returns
+    -------
+    list of dict
+        ``kind``, ``real``, ``missed``.
+    """
+    rows = []
+    for kind in np.unique(kinds[labels == 1].astype(str)):
+        inside = (kinds == kind) & (labels == 1)
+        counts = _counts(scores[inside], labels[inside], threshold)
+        rows.append({"kind": str(kind), "real": counts["real"], "missed": counts["missed"]})
+    return rows
+
+
+def _counts(scores: Scores, labels: Labels, threshold: float) -> dict[str, Any]:
+    missed, fpr = missed_and_fpr(scores, labels, threshold)
+    real, bogus = int((labels == 1).sum()), int((labels == 0).sum())
+    return {"real": real, "missed": missed if real else None, "bogus": bogus, "fpr": fpr if bogus else None}

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from models.synthesis.placement import FADED, INJECTED, TRANSPLANTED, VARIED
-from models.training.examples import EXAMPLES, GALAXY_PIXEL, PLACED
+from models.synthesis.placement import FADED, GALAXY_PIXEL, INJECTED, PLACED, TRANSPLANTED, VARIED
+from models.training.examples import EXAMPLES
 from models.training.labels import REAL
 from nightsift.context.galaxies import Galaxies, nearest_galaxy
 from nightsift.context.known_objects import ASTEROID

@@ -17,8 +17,9 @@ from scipy.special import expit, logit
 
 from models.calibration.calibrate import Calibration, fit_calibration, mean_probability
 from models.calibration.metrics import threshold_at_fpr, threshold_at_missed
-from models.calibration.unit_scoring import wrong_calibration
-from models.network.store import NO_MODEL, load, sample_logits
+from models.network.classifier import sample_logits
+from models.network.store import NO_MODEL, load
+from models.network.unit_scoring import wrong_calibration
 from models.training.examples import read_rows
 from nightsift.archive.candidates import read_candidates
 from nightsift.archive.paths import Archive
@@ -169,7 +170,7 @@ def learn_calibration(
     labels : mapping of str to int
         1 real or 0 bogus by candidate_id; those of other units are passed over.
     rule : str, optional
-        Threshold wanted, such as ``"FPR 1e-2"`` (`models.calibration.unit_scoring`).
+        Threshold wanted, such as ``"FPR 1e-2"`` (`models.network.unit_scoring`).
     prevalence : float, optional
         Part of the candidates that is real in service; that of the labels if not given.
 

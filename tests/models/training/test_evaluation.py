@@ -10,10 +10,14 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from models.calibration.evaluation import (
+from models.calibration.metrics import nll
+from models.network.store import load
+from models.training import examples
+from models.training.evaluation import (
     Evaluated,
     by_unit,
     calibrated_elsewhere,
+    card_figures,
     confusion,
     evaluate,
     headline,
@@ -23,9 +27,6 @@ from models.calibration.evaluation import (
     threshold_curves,
     worst,
 )
-from models.calibration.metrics import nll
-from models.network.store import load
-from models.training import examples
 from models.training.examples import EXAMPLES, TrainingSet
 from nightsift.cli.root import app
 from nightsift.core.frames import Stamps
@@ -158,3 +159,16 @@ def test_evaluate_takes_threshold_of_the_card(drawn_set: Path) -> None:
     assert one.threshold == classifier.card["threshold"]
     assert one.scores.shape == (80,)
     assert set(one.groups.tolist()) == {f"f{i}/" for i in range(4)}
+
+
+def test_figures_by_snr_and_kind_add_up(rng: np.random.Generator) -> None:
+    n = 3000
+    labels = rng.integers(0, 2, n)
+    kinds = np.where(labels == 1, rng.choice(["supernova", "asteroid"], n), "bogus")
+    snr, scores = rng.uniform(3, 90, n), np.clip(0.5 * labels + 0.5 * rng.random(n), 0, 1)
+    found = card_figures(scores, labels, snr, kinds=kinds, threshold=0.6)
+    assert sum(row["real"] for row in found["by_snr"]) == found["real"] == labels.sum()
+    assert [row["kind"] for row in found["by_kind"]] == ["asteroid", "supernova"]
+    mean = sum(row["missed"] * row["real"] for row in found["by_kind"]) / found["real"]
+    assert mean == pytest.approx(found["missed_at_threshold"])
+    json.dumps(found)
