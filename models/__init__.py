@@ -1,1 +1,1 @@
-"""Real or bogus: networks that score candidates, how they are trained, measured and kept. The only user of Keras."""
+"""Real or bogus: networks that score candidates, their training, measures and storage. The only user of Keras."""

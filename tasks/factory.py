@@ -22,7 +22,7 @@ from models.synthesis.placement import FADED, INJECTED, PlacementOptions
 from models.synthesis.synthetic import (
     SAMPLE,
     add_transients,
-    key_of,
+    exposure_key,
     places,
     point_source_noise,
     quiet_galaxies,
@@ -296,7 +296,7 @@ def examples_of(
     at_x, at_y = (np.asarray(candidates[name], dtype=np.float64) for name in ("x", "y"))
     excluded = _near_excluded(at_x, at_y, known, frame=pair.science) & (labels == BOGUS)
     labels[excluded] = AMBIGUOUS
-    keep, counts = _chosen(labels, options, (reduction, *key_of(frame)))
+    keep, counts = _chosen(labels, options, (reduction, *exposure_key(frame)))
     residuals = _still_galaxies(
         difference, pair, prepared.zero, galaxies=galaxies, truth=truth, candidates=candidates, reduction=reduction,
         options=options,
@@ -413,7 +413,7 @@ def _still_galaxies(
     options: FactoryOptions,
 ) -> pa.Table:
     """Residuals of galaxies in which nothing changes."""
-    rng = generator(options.seed, "galaxies", reduction, *key_of(pair.science))
+    rng = generator(options.seed, "galaxies", reduction, *exposure_key(pair.science))
     n = int(rng.poisson(options.galaxies * difference.data.size / 1e6))
     clear = options.labels.clear_radius
     still = quiet_galaxies(

@@ -29,7 +29,7 @@ from benchmarks.realbogus import base_models, learning_figure, trained_networks
 from benchmarks.realbogus.trained_networks import Sets
 from models.network.store import MODEL
 from models.training.examples import detected
-from models.training.subsets import first_units, longer
+from models.training.subsets import first_units, more_epochs
 from models.training.train import TrainOptions, train
 
 FRACTIONS = (0.03125, 0.0625, 0.125, 0.25, 0.5, 1.0)
@@ -78,7 +78,7 @@ def make(out: Path, sets: Sets, units: np.ndarray, fraction: float, seed: int, a
             architecture=arguments.architecture, network=arguments.network, epochs=arguments.epochs, seed=seed,
             threads=arguments.threads,
         )  # fmt: skip
-        options, start = longer(plain, len(learnt) / len(units), arguments.power), time.perf_counter()
+        options, start = more_epochs(plain, len(learnt) / len(units), arguments.power), time.perf_counter()
         print(f"{folder.name}: {len(learnt)} examples, {options.epochs} epochs at most", flush=True)
 
         def tell(epoch: int, of: int, losses: dict[str, float]) -> None:

@@ -25,7 +25,7 @@ from models.network.runtime import start_keras
 from models.network.store import predict
 from models.training import examples
 from models.training.augment import AugmentOptions
-from models.training.dataset import leave_out, to_learn_from
+from models.training.dataset import leave_out, split_without_test
 from models.training.examples import EXAMPLES, TrainingSet
 from models.training.train import TrainedModel, TrainOptions
 from nightsift.core.frames import Stamps
@@ -63,11 +63,11 @@ class Sets:
 def open_sets(folders: list[Path], seed: int = 1) -> Sets:
     """All stamp sets under some folders, dealt out to learn from and to stop the training by."""
     found = sorted(file.parent for folder in folders for file in folder.rglob(examples.TABLE))
-    tables = {folder: examples.pixels_apart(read_table(folder / examples.TABLE, EXAMPLES)) for folder in found}
+    tables = {folder: examples.mark_galaxy_pixels(read_table(folder / examples.TABLE, EXAMPLES)) for folder in found}
     tables = {folder: table for folder, table in tables.items() if len(table)}
     if not tables:
         raise SystemExit(f"there is no stamp set in {', '.join(map(str, folders))}")
-    dealt = to_learn_from(_without_stamps(pa.concat_tables(tables.values())), seed)
+    dealt = split_without_test(_without_stamps(pa.concat_tables(tables.values())), seed)
     return Sets(list(tables), [len(one) for one in tables.values()], dealt.table, dealt.card)
 
 
@@ -110,10 +110,10 @@ def load(name: str | Path) -> Classifier:
     if not is_plain(name):
         return store.load(str(name))
     from models.network.contract import check
-    from models.network.inputs import layer_class
+    from models.network.inputs import normalisation_layer
 
     folder, keras = Path(name), start_keras()
-    layer_class()  # registers the layer under its name, which reading needs
+    normalisation_layer()  # registers the layer under its name, which reading needs
     model, facts = keras.saving.load_model(folder / store.MODEL, compile=False), training_of(folder)
     recipe = Recipe.from_mapping(facts["recipe"])
     check(model, recipe, folder.name)

@@ -68,7 +68,7 @@ def floor(scores: np.ndarray, draws: int = 100, seed: int = 0) -> float:
 def matrix(base: Classifier, sets: dict[str, TrainingSet], seed: int) -> dict[str, dict[str, dict[str, float]]]:
     """Figures of each unit under the base and under heads tuned to each of the units."""
     tuner, out = Tuner(base, "head", TuneOptions(seed=seed)), {}
-    features = {name: tuner.features(tuner.see_planes(one)) for name, one in sets.items()}
+    features = {name: tuner.features(tuner.planes(one)) for name, one in sets.items()}
     side = {name: sides(np.asarray(one.table["field"]).astype(str), seed) for name, one in sets.items()}
 
     def tested(name: str) -> dict[str, float]:
@@ -81,7 +81,7 @@ def matrix(base: Classifier, sets: dict[str, TrainingSet], seed: int) -> dict[st
     out["base"] = {name: tested(name) for name in sets}
     for name, one in sets.items():
         learn = one.take(np.flatnonzero(side[name] == 0)[:LABELS])
-        seen = tuner.see(learn)
+        seen = tuner.prepare(learn)
         fold, _ = folds_of(learn, 3, seed)
         fit(tuner, seen, max(1, cross_fit(tuner, seen, fold).best))
         out[name] = {other: tested(other) for other in sets}

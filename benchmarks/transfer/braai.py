@@ -60,7 +60,7 @@ def folds_of(ztf: RealSet, by: str, seed: int) -> np.ndarray:
 def fine_tuned(tuner: Tuner, known: RealSet, held: RealSet) -> np.ndarray:
     """Scores of stamps by the model with all its weights tuned on others, at the part of those that is real."""
     examples, _ = known.labelled()
-    fit(tuner, tuner.see(examples), tuner.rounds)
+    fit(tuner, tuner.prepare(examples), tuner.rounds)
     data, mask = prepare(held.stamps, held.sign, tuner.recipe)
     logits = tuner.logits(planes_of(data, mask, tuner.recipe))  # of a tuning with as many real as bogus
     return mean_probability(logits + float(logit(examples.labels.mean())))

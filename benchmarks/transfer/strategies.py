@@ -73,7 +73,7 @@ def draw(rows: np.ndarray, labels: np.ndarray, count: int, seed: int) -> np.ndar
 def one_fit(tuner: Tuner, learn: TrainingSet, test: TrainingSet, seed: int) -> dict[str, Any]:
     """Cross-validated tuning on some labels, calibrated on held-out logits, tested on the other fields."""
     start = time.perf_counter()
-    seen = tuner.see(learn)
+    seen = tuner.prepare(learn)
     fold, keys = folds_of(learn, 3, seed)
     crossed = cross_fit(tuner, seen, fold)
     fit(tuner, seen, crossed.best)
@@ -81,7 +81,7 @@ def one_fit(tuner: Tuner, learn: TrainingSet, test: TrainingSet, seed: int) -> d
     groups = groups_of({name: np.array(learn.table[name].to_pylist(), dtype=object) for name in names})
     balance = float((test.labels == 1).mean())  # as a survey knows how many of its candidates are real
     made = fit_calibration(crossed.logits[crossed.best], learn.labels, groups, balance, seed=seed)
-    logits = tuner.logits(tuner.see_planes(test))
+    logits = tuner.logits(tuner.planes(test))
     after = figures_of_merit.figures(mean_probability(logits, made), test.labels)
     raw = figures_of_merit.figures(mean_probability(logits), test.labels)
     return {

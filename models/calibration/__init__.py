@@ -1,1 +1,1 @@
-"""What scores mean: calibration for each unit, thresholds, measures of quality."""
+"""What scores mean: measures of quality, and maps from logits to probabilities."""

@@ -43,6 +43,8 @@ FOLDS = 5
 ONE_GROUP = "no map can be tested on labels that it did not learn from: label candidates of more fields or nights"
 PRIOR = 1.0
 """Weight, in labels, of the prior that draws the parameters of a map to those of no change."""
+_START = {"temperature": np.array([1.0]), "platt": np.array([1.0, 0.0]), "beta": np.array([1.0, 1.0, 0.0])}
+_POSITIVE = {"temperature": (True,), "platt": (True, False), "beta": (True, True, False)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +82,7 @@ class Calibration:
     reasons: tuple[str, ...] = ()
 
     def __call__(self, logits: Logits) -> Float64:
-        """Map logits to calibrated logits, element by element.
-
-        Parameters
-        ----------
-        logits : ndarray
-            Logits of the model, of any shape.
-
-        Returns
-        -------
-        ndarray of float64
-            Calibrated logits at the stated prevalence.
-        """
+        """Map logits of any shape to calibrated logits (float64) at the stated prevalence, element by element."""
         return _MAPS[self.method](np.asarray(self.parameters, dtype=np.float64), np.asarray(logits, dtype=np.float64))
 
     @property
@@ -105,14 +96,12 @@ class Calibration:
 
     @classmethod
     def from_json(cls, text: str, where: str = "calibration") -> Calibration:
-        """Read a calibration.
+        """Read a calibration from the text that `to_json` gave.
 
         Parameters
         ----------
-        text : str
-            What `to_json` gave.
-        where : str, optional
-            Where it was read, for errors.
+        text, where : str
+            The text, and where it was read, for errors.
 
         Returns
         -------
@@ -203,20 +192,7 @@ def fit_calibration(
 
 
 def mean_probability(logits: Logits, calibration: Calibration | None = None) -> Float64:
-    """Score: mean over the samples of the (calibrated) probability to be real.
-
-    Parameters
-    ----------
-    logits : ndarray, shape (samples, n)
-        Sampled logits.
-    calibration : Calibration, optional
-        The unit's calibration.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        The scores.
-    """
+    """Return the mean over samples (samples, n) of the (calibrated) probabilities to be real: the score, shape (n,)."""
     return _mean(calibration(logits) if calibration else np.atleast_2d(np.asarray(logits, dtype=np.float64)))
 
 
@@ -225,7 +201,7 @@ def _mean(z: Float64) -> Float64:
 
 
 def _folds(groups: npt.NDArray[Any], labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64] | None:
-    """Fold of each example, groups kept whole, folds as full as each other; None if there are not two groups."""
+    """Fold of each example, groups undivided, folds as full as each other; None if there are not two groups."""
     names, index = np.unique(groups, return_inverse=True)
     if len(names) < 2:
         return None
@@ -298,7 +274,7 @@ def _stairs(parameters: Float64, z: Float64) -> Float64:
 
 
 def _shifted(method: str, parameters: Float64, shift: float) -> tuple[str, Float64]:
-    """The map followed by a shift of the logit: another prevalence (Saerens et al. 2002, Neural Comput. 14, 21)."""
+    """Shift the calibrated logit to another prevalence (Saerens et al. 2002, Neural Comput. 14, 21)."""
     if shift == 0.0:
         return method, parameters
     if method in ("none", "temperature"):
@@ -316,5 +292,3 @@ _MAPS: dict[str, Callable[[Float64, Float64], Float64]] = {
     "beta": lambda p, z: p[0] * np.logaddexp(0.0, z) - p[1] * np.logaddexp(0.0, -z) + p[2],
     "isotonic": _stairs,
 }
-_START = {"temperature": np.array([1.0]), "platt": np.array([1.0, 0.0]), "beta": np.array([1.0, 1.0, 0.0])}
-_POSITIVE = {"temperature": (True,), "platt": (True, False), "beta": (True, True, False)}

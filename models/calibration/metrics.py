@@ -1,11 +1,9 @@
-"""How good a classifier is: the figures by which real/bogus classifiers are compared.
+"""Measures of a real/bogus classifier: ranking, rates at a threshold, proper scoring rules and calibration errors.
 
 Missed: part of the real examples that a threshold loses (FNR). FPR: part of the bogus examples that it lets through.
-
-How honest probabilities are: proper scoring rules and calibration errors.
-
 Gneiting and Raftery 2007 (J. Am. Stat. Assoc. 102, 359); Guo et al. 2017 (ICML 34, 1321) for the calibration error;
-Nixon et al. 2019 (CVPR workshops) for bins of equal mass.
+Nixon et al. 2019 (CVPR workshops) for bins of equal mass. Labels are 1 real, 0 bogus; a candidate is accepted where its
+score is at or above the threshold.
 """
 
 from __future__ import annotations
@@ -20,60 +18,22 @@ Labels = npt.NDArray[np.integer]
 
 TINY = 1e-7
 """Probabilities nearer to 0 or 1 count as this near, so that one sure error does not cost infinitely much."""
+Scores = npt.NDArray[np.floating]
 
 
 def nll(probability: Probabilities, labels: Labels) -> float:
-    """Mean negative log-likelihood (nat).
-
-    Parameters
-    ----------
-    probability : ndarray, shape (n,)
-        Probabilities to be real.
-    labels : ndarray of int, shape (n,)
-        1 real, 0 bogus.
-
-    Returns
-    -------
-    float
-        The mean; NaN for no examples.
-    """
+    """Return the mean negative log-likelihood (nat) of labels under probabilities to be real; NaN for no examples."""
     return float(losses(probability, labels).mean()) if len(labels) else float("nan")
 
 
 def losses(probability: Probabilities, labels: Labels) -> npt.NDArray[np.float64]:
-    """Negative log-likelihood of each example (nat).
-
-    Parameters
-    ----------
-    probability : ndarray, shape (n,)
-        Probabilities to be real.
-    labels : ndarray of int, shape (n,)
-        1 real, 0 bogus.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        The losses.
-    """
+    """Return the negative log-likelihood (nat) of each label, shape (n,), under probabilities to be real."""
     p = np.clip(np.asarray(probability, dtype=np.float64), TINY, 1.0 - TINY)
     return np.where(np.asarray(labels) == 1, -np.log(p), -np.log1p(-p))
 
 
 def brier(probability: Probabilities, labels: Labels) -> float:
-    """Brier score: mean squared error of the probabilities.
-
-    Parameters
-    ----------
-    probability : ndarray, shape (n,)
-        Probabilities to be real.
-    labels : ndarray of int, shape (n,)
-        1 real, 0 bogus.
-
-    Returns
-    -------
-    float
-        The mean; NaN for no examples.
-    """
+    """Return the Brier score, the mean squared error of probabilities to be real; NaN for no examples."""
     if not len(labels):
         return float("nan")
     return float(np.mean((np.asarray(probability, dtype=np.float64) - np.asarray(labels)) ** 2))
@@ -114,21 +74,10 @@ def ece(probability: Probabilities, labels: Labels, bins: int = 15, *, equal_mas
 def risk_coverage(
     probability: Probabilities, labels: Labels, certainty: npt.NDArray[np.floating] | None = None
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Error rate among the examples that a classifier is surest of, against the part that it decides.
+    """Return coverage and risk, each (n,): part decided, surest examples first, and the part of wrong decisions in it.
 
-    Parameters
-    ----------
-    probability : ndarray, shape (n,)
-        Probabilities to be real; at or above one half counts as real.
-    labels : ndarray of int, shape (n,)
-        1 real, 0 bogus.
-    certainty : ndarray, shape (n,), optional
-        What the examples are ranked by; the distance of the probability from one half when not given.
-
-    Returns
-    -------
-    coverage, risk : ndarray of float64, shape (n,)
-        Part decided, and the part of wrong decisions in it.
+    A probability at or above one half counts as real. Examples are ranked by `certainty`, or by the distance of the
+    probability from one half.
     """
     sure = np.abs(np.asarray(probability) - 0.5) if certainty is None else np.asarray(certainty)
     order = np.argsort(-sure, kind="stable")
@@ -214,9 +163,6 @@ def grouped_bootstrap(
     return float(low), float(high)
 
 
-Scores = npt.NDArray[np.floating]
-
-
 def auc(scores: Scores, labels: Labels) -> float:
     """Area under the ROC curve: the probability that a real example scores above a bogus one; ties count half.
 
@@ -243,39 +189,13 @@ def auc(scores: Scores, labels: Labels) -> float:
 
 
 def threshold_at_missed(scores: Scores, labels: Labels, missed: float) -> float:
-    """Highest threshold that loses at most a given part of the real examples.
-
-    Parameters
-    ----------
-    scores, labels : ndarray, shape (n,)
-        Scores, and 1 real, 0 bogus; a candidate is accepted where its score is at or above the threshold.
-    missed : float
-        Part of the real examples.
-
-    Returns
-    -------
-    float
-        The threshold; NaN where there are no real examples.
-    """
+    """Return the highest threshold that loses at most the part `missed` of the real examples; NaN without real ones."""
     real = np.sort(scores[labels == 1])
     return float(real[int(np.floor(missed * len(real)))]) if len(real) else float("nan")
 
 
 def threshold_at_fpr(scores: Scores, labels: Labels, fpr: float) -> float:
-    """Lowest threshold that lets at most a given part of the bogus examples through.
-
-    Parameters
-    ----------
-    scores, labels : ndarray, shape (n,)
-        Scores, and 1 real, 0 bogus.
-    fpr : float
-        Part of the bogus examples.
-
-    Returns
-    -------
-    float
-        The threshold; NaN where there are no bogus examples.
-    """
+    """Return the lowest threshold that lets at most the part `fpr` of the bogus examples through; NaN without bogus."""
     bogus = np.sort(scores[labels == 0])[::-1]
     if not len(bogus):
         return float("nan")
@@ -283,20 +203,7 @@ def threshold_at_fpr(scores: Scores, labels: Labels, fpr: float) -> float:
 
 
 def missed_and_fpr(scores: Scores, labels: Labels, threshold: float) -> tuple[float, float]:
-    """Part of the real examples lost and part of the bogus ones let through at a threshold.
-
-    Parameters
-    ----------
-    scores, labels : ndarray, shape (n,)
-        Scores, and 1 real, 0 bogus.
-    threshold : float
-        Accepted where the score is at or above it.
-
-    Returns
-    -------
-    missed, fpr : float
-        NaN where a class is absent.
-    """
+    """Return the parts of the real examples lost and of the bogus let through; NaN where a class is absent."""
     real, bogus = scores[labels == 1], scores[labels == 0]
     missed = float((real < threshold).mean()) if len(real) else float("nan")
     return missed, float((bogus >= threshold).mean()) if len(bogus) else float("nan")

@@ -1,1 +1,1 @@
-"""Whether a unit is still the one that its scores were calibrated on."""
+"""Drift: whether a unit is still the one that its scores were calibrated on."""

@@ -2,11 +2,8 @@
 
 Each channel is tested on tonight's value, on the latest two nights as a pair and on the mean of the latest five since
 the reference: grave faults stand out at once, others by lasting, slow ones in the mean. All tests of a unit are
-combined to one p-value a night (`models.drift.alarm.cauchy_combination`), and those of all units of the night are
-adjusted for their number. Under a steady instrument that gives at most `rate` false alarms a unit-night, for one unit
-or for a hundred.
-
-From many p-values to few alarms: combined within one night of one unit, controlled over units.
+combined to one p-value per night, and those of all units of the night are adjusted for their number. Under a steady
+instrument that gives at most `rate` false alarms per unit-night, for one unit or for a hundred.
 
 ==================== =============================================================================================
 Cauchy combination   one p-value of many tests of the same night, dependent in any way (Liu and Xie 2020, J. Am. Stat.
@@ -45,6 +42,16 @@ Values = npt.NDArray[np.floating]
 
 SMALLEST = 1e-15
 """P-values below this count as this: the tangent of the combination must stay finite."""
+RATE = 0.005
+"""False alarms per unit-night that are accepted."""
+WINDOWS = (1, 2, 5)
+"""Latest nights that are tested together: two as a pair, more by their mean."""
+TOGETHER = Channel("together", "all channels together: mean square of their departures (log)", "high", 0.1)
+"""Faults that move many channels a little show here before they show in any."""
+CUT = 5.0
+"""Departures count as this at most when they are taken together: one wild channel is an alarm by itself."""
+NAMED = 0.05
+"""Part of the channels named as reasons of an alarm that may be innocent (Benjamini-Hochberg)."""
 
 
 def cauchy_combination(p: Values) -> float:
@@ -99,21 +106,9 @@ def adjust(p: Values, dependent: bool = True) -> npt.NDArray[np.float64]:
     return out
 
 
-RATE = 0.005
-"""False alarms a unit-night that are accepted."""
-WINDOWS = (1, 2, 5)
-"""Latest nights that are tested together: two as a pair, more by their mean."""
-TOGETHER = Channel("together", "all channels together: mean square of their departures (log)", "high", 0.1)
-"""Faults that move many channels a little show here before they show in any."""
-CUT = 5.0
-"""Departures count as this at most when they are taken together: one wild channel is told by itself."""
-NAMED = 0.05
-"""Part of the channels named as reasons of an alarm that may be innocent (Benjamini-Hochberg)."""
-
-
 @dataclass(frozen=True, slots=True)
 class ChannelVerdict:
-    """What one channel says of a night.
+    """Verdict on one channel of a night.
 
     Attributes
     ----------
@@ -130,7 +125,7 @@ class ChannelVerdict:
     window : int
         Nights in that window.
     p : float
-        Combined p-value of all windows; NaN where the channel was not judged.
+        Combined p-value of all windows; NaN where the channel was not tested.
     named : bool
         Whether the channel is a reason of an alarm.
     """
@@ -148,16 +143,16 @@ class ChannelVerdict:
 
 @dataclass(frozen=True, slots=True)
 class NightVerdict:
-    """What is said of one night of one unit.
+    """Verdict on one night of one unit.
 
     Attributes
     ----------
     unit : str
         The unit.
     channels : tuple of ChannelVerdict
-        One a channel, in their order.
+        One per channel, in their order.
     p : float
-        Combined p-value; NaN where nothing could be judged.
+        Combined p-value; NaN where nothing could be tested.
     q : float
         The same, adjusted for the number of units.
     drifted : bool
@@ -189,7 +184,7 @@ class HasValues(Protocol):
 
 
 def priors(references: Sequence[HasValues]) -> dict[str, Prior]:
-    """What the units tell each other of the scatter from night to night, and of its tails.
+    """Learn from all watched units the scatter of each channel from night to night, and its tails.
 
     Parameters
     ----------
@@ -239,7 +234,7 @@ def judge_unit(
     """
     verdicts, tests = [], []
     history = _with_steady_losses(history)
-    own, nights = taken_together(reference, history)
+    own, nights = _mean_square_departures(reference, history)
     for channel in (*CHANNELS, TOGETHER):
         values = own if channel is TOGETHER else reference.values[channel.name]
         known = baseline(values, (prior or {}).get(channel.name, NO_PRIOR), channel.floor)
@@ -263,22 +258,12 @@ def _with_steady_losses(history: Sequence[Mapping[str, float]]) -> list[dict[str
     return out
 
 
-def taken_together(
+def _mean_square_departures(
     reference: Reference, history: Sequence[Mapping[str, float]]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Mean square departure over the channels, of calibration nights (each against the others) and of later ones.
+    """Log of the mean square departure over the channels: of calibration nights, each against the others, and of later.
 
-    Parameters
-    ----------
-    reference : Reference
-        The calibration set.
-    history : sequence of mapping of str to float
-        Values by channel of later nights.
-
-    Returns
-    -------
-    reference, nights : ndarray of float64, shape (n,), (len(history),)
-        Its logarithm; NaN where fewer than three channels have a value.
+    NaN where fewer than three channels have a value.
     """
     parts: list[npt.NDArray[np.float64]] = []
     for channel in CHANNELS:
@@ -307,7 +292,7 @@ def judge_night(verdicts: Sequence[NightVerdict], rate: float = RATE, dependent:
     Parameters
     ----------
     verdicts : sequence of NightVerdict
-        One a unit, of the same night.
+        One per unit, of the same night.
     rate : float, optional
         Part of the alarms that may be false; with nothing wrong anywhere, the probability of any alarm in the night.
     dependent : bool, optional
@@ -348,10 +333,10 @@ def _judge_channel(
     t = [departure(finite[-w:], known) for w in used]
     p = np.array([_p_of(finite[-w:], one, known, tail=tail) for w, one in zip(used, t, strict=True)])
     best = int(np.argmin(p))
-    told = ChannelVerdict(
+    verdict = ChannelVerdict(
         name, value, known.mean, known.deviation, known.nights, t[best], used[best], cauchy_combination(p)
     )
-    return told, p
+    return verdict, p
 
 
 def _p_of(latest: npt.NDArray[np.float64], t: float, known: Baseline, *, tail: str) -> float:

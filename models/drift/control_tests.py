@@ -1,12 +1,12 @@
 """Is a night like the nights of the calibration set? Tests whose null distribution is the scatter from night to night.
 
 A night gives one value in each *channel* (seeing, noise, distance of its scores from those of the calibration set,
-recovery of injected sources, ...). Nights differ for good reasons: weather, the Moon, other fields. How much they do is
-measured on the calibration nights, and a new night is compared with the prediction from them:
+recovery of injected sources, ...). Nights differ for good reasons: weather, the Moon, other fields. By what they differ
+is measured on the calibration nights, and a new night is compared with the prediction from them:
 
     t = (mean of the last w nights - m) / (s sqrt(1/w + 1/n)),     n calibration nights, mean m, deviation s,
 
-with the quantiles of Student's distribution; two nights in a row are also judged as a pair (`pair_p`). With few
+with the quantiles of Student's distribution; two nights in a row are also tested as a pair (`pair_p`). With few
 calibration nights s is poorly known. Where several units are watched, s borrows strength from the other units by the
 empirical Bayes rule of Smyth (2004, Stat. Appl. Genet. Mol. Biol. 3, 3): s2 = (d0 s0^2 + d s^2) / (d0 + d) with
 d0 + d degrees of freedom.
@@ -25,12 +25,12 @@ from scipy.stats import t as student
 Values = npt.NDArray[np.floating]
 
 LEAST_NIGHTS = 5
-"""Calibration nights below which a channel is not judged."""
+"""Calibration nights below which a channel is not tested."""
 MOST_FREEDOM = 200.0
 """Degrees of freedom of a prior beyond which more make no difference."""
 TAIL = 8.0
-"""Degrees of freedom of a prediction at most, however many nights there are, before the nights of all units have told
-how heavy their tails are (`tail_freedom`)."""
+"""Degrees of freedom of a prediction at most, whatever the number of nights, before the tails are known from the nights
+of all units (`tail_freedom`)."""
 TAILS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 30.0)
 """Degrees of freedom that tails of nights may have: 1 is a Cauchy distribution, 30 is as good as normal."""
 TAIL_FROM = 1.5
@@ -41,7 +41,7 @@ TAIL_PRIOR = 0.7
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """What other units tell of a channel: its variance from night to night (Smyth 2004), and its tails.
+    """What other units say of a channel: its variance from night to night (Smyth 2004), and its tails.
 
     Attributes
     ----------
@@ -84,14 +84,14 @@ class Baseline:
 
 
 def baseline(values: Values, prior: Prior = NO_PRIOR, floor: float = 0.0) -> Baseline | None:
-    """Learn what a channel is like.
+    """Learn mean, deviation and degrees of freedom of a channel from the calibration nights.
 
     Parameters
     ----------
     values : ndarray, shape (n,)
         Values of the calibration nights; NaN for nights without.
     prior : Prior, optional
-        What other units tell of its variance.
+        What other units say of its variance.
     floor : float, optional
         Smallest deviation: changes of this size do not matter, however steady the channel was.
 
@@ -114,19 +114,9 @@ def baseline(values: Values, prior: Prior = NO_PRIOR, floor: float = 0.0) -> Bas
 
 
 def departure(latest: Values, of: Baseline) -> float:
-    """Mean of the latest nights against the prediction from the calibration nights.
+    """Return Student's t of the mean of the latest nights (w,) against the prediction from the calibration nights.
 
-    Parameters
-    ----------
-    latest : ndarray, shape (w,)
-        Values of the latest nights.
-    of : Baseline
-        What the channel is like.
-
-    Returns
-    -------
-    float
-        Student's t; 0 where the channel never changed and has not changed now, infinite where it has.
+    0 where the channel never changed and has not changed now, infinite where it has.
     """
     width = of.deviation * np.sqrt(1.0 / len(latest) + 1.0 / of.nights)
     difference = float(np.mean(latest)) - of.mean
@@ -136,26 +126,9 @@ def departure(latest: Values, of: Baseline) -> float:
 
 
 def departure_p(t: float, freedom: float, tail: str = "both") -> float:
-    """P-value of a departure.
+    """Return the p-value of a departure t; `tail` says which departures count: both, high or low.
 
-    Parameters
-    ----------
-    t : float
-        What `departure` gives.
-    freedom : float
-        Degrees of freedom.
-    tail : {"both", "high", "low"}, optional
-        Which departures count.
-
-    Returns
-    -------
-    float
-        The p-value.
-
-    Raises
-    ------
-    ValueError
-        If the tail is unknown.
+    Raises `ValueError` if the tail is unknown.
     """
     if tail == "both":
         return float(2.0 * student.sf(abs(t), freedom))
@@ -204,7 +177,7 @@ def departures_within(values: Values, prior: Prior = NO_PRIOR, floor: float = 0.
     values : ndarray, shape (n,)
         Values of the calibration nights; NaN for nights without.
     prior : Prior, optional
-        What other units tell of the variance.
+        What other units say of the variance.
     floor : float, optional
         Smallest deviation.
 
@@ -223,7 +196,7 @@ def departures_within(values: Values, prior: Prior = NO_PRIOR, floor: float = 0.
 
 
 def tail_freedom(departures: Values, tail: str = "both") -> float:
-    """Learn how heavy the tails of nights are, from departures of the calibration nights of all units.
+    """Learn the degrees of freedom of the tails of nights from departures of the calibration nights of all units.
 
     The degrees of freedom of Student's distribution of greatest posterior: the likelihood counts departures up to
     `TAIL_FROM` and takes those beyond by their density; the prior is log-normal around `TAIL`.
@@ -245,17 +218,17 @@ def tail_freedom(departures: Values, tail: str = "both") -> float:
     sides = 2.0 if tail == "both" else 1.0
     t = np.abs(t) if tail == "both" else t if tail == "high" else -t
     beyond, within = t[t > TAIL_FROM], int((t <= TAIL_FROM).sum())
-    told = [
+    posterior = [
         within * float(np.log1p(-sides * student.sf(TAIL_FROM, freedom)))
         + float(student.logpdf(beyond, freedom).sum())
         - 0.5 * (np.log(freedom / TAIL) / TAIL_PRIOR) ** 2
         for freedom in TAILS
     ]
-    return TAILS[int(np.argmax(told))]
+    return TAILS[int(np.argmax(posterior))]
 
 
 def variance_prior(variances: Sequence[float], freedoms: Sequence[float]) -> Prior:
-    """Learn how variances scatter from unit to unit (Smyth 2004, section 6.2).
+    """Learn the scatter of variances from unit to unit (Smyth 2004, section 6.2).
 
     Parameters
     ----------
@@ -265,7 +238,7 @@ def variance_prior(variances: Sequence[float], freedoms: Sequence[float]) -> Pri
     Returns
     -------
     Prior
-        Weight by how alike the units are; no prior for fewer than three units.
+        Weight by the likeness of the units; no prior for fewer than three units.
     """
     s2, d = np.asarray(variances, dtype=np.float64), np.asarray(freedoms, dtype=np.float64)
     used = np.isfinite(s2) & (s2 > 0) & (d > 0)
@@ -274,7 +247,7 @@ def variance_prior(variances: Sequence[float], freedoms: Sequence[float]) -> Pri
         return NO_PRIOR
     e = np.log(s2) - digamma(d / 2.0) + np.log(d / 2.0)
     excess = float(e.var(ddof=1) - polygamma(1, d / 2.0).mean())
-    if excess <= 0:  # as alike as if they were one
+    if excess <= 0:  # as alike as one unit
         return Prior(float(np.exp(e.mean())), MOST_FREEDOM)
     half = _inverse_trigamma(excess)
     freedom = min(2.0 * half, MOST_FREEDOM)

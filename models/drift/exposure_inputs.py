@@ -49,6 +49,20 @@ COLUMNS = (
     "area", "n_candidates", "n_unflagged", "n_accepted", "star_residual", "align_residual",
 )  # fmt: skip
 """Ledger columns that are read, beside ``state``, ``verdict``, ``field`` and ``band``."""
+Texts = npt.NDArray[np.str_]
+LEAST_CLOUD = 0.1
+"""Extinction (mag) below which no exposure counts as cloudy."""
+SIGMAS = 5.0
+"""The same in scatters of clear exposures; the greater counts."""
+STEADY = 0.1
+"""Range (mag) of the extinction over all exposures of two nights within which it is no cloud's."""
+LEAST_OF_FIELD = 5
+"""Calibration exposures of a field from which it has a level of its own."""
+Line = tuple[float, float]
+LEAST_RANGE = 0.05
+"""Range of sky or seeing (relative) from which a line is distinguished from a level."""
+MOST_PAIRED = 300
+"""Exposures that a robust line is drawn through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +94,8 @@ class Input:
     clouds: bool = True
 
 
-def log_of(values: npt.NDArray[np.generic]) -> Float64:
-    """Natural logarithm.
-
-    Parameters
-    ----------
-    values : ndarray, shape (n,)
-        Numbers.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        NaN where they are not above zero.
-    """
+def _log(values: npt.NDArray[np.generic]) -> Float64:
+    """Natural logarithm, NaN where a number is not above zero."""
     numbers = np.asarray(values, dtype=np.float64)
     return np.log(np.where(numbers > 0, numbers, np.nan))
 
@@ -105,12 +108,12 @@ def _part(count: npt.NDArray[np.generic], of: npt.NDArray[np.generic]) -> Float6
 
 def _depth(inputs: Inputs) -> Float64:
     columns = {name: np.asarray(inputs[name], dtype=np.float64) for name in ("limiting_mag", "zero_point")}
-    promised = columns["zero_point"] - 2.5 / np.log(10.0) * (log_of(inputs["sky_rms"]) + log_of(inputs["seeing"]))
+    promised = columns["zero_point"] - 2.5 / np.log(10.0) * (_log(inputs["sky_rms"]) + _log(inputs["seeing"]))
     return columns["limiting_mag"] - promised
 
 
 def _density(inputs: Inputs, name: str) -> Float64:
-    return np.log(np.asarray(inputs[name], dtype=np.float64) + 0.5) - log_of(inputs["area"])
+    return np.log(np.asarray(inputs[name], dtype=np.float64) + 0.5) - _log(inputs["area"])
 
 
 def _unflagged(inputs: Inputs) -> Float64:
@@ -123,19 +126,19 @@ def _number(name: str) -> Callable[[Inputs], Float64]:
 
 
 INPUTS: tuple[Input, ...] = (
-    Input("seeing", "seeing (log)", "both", 0.03, lambda one: log_of(one["seeing"]), clouds=False),
+    Input("seeing", "seeing (log)", "both", 0.03, lambda one: _log(one["seeing"]), clouds=False),
     Input(
         "focus", "width of the stars' core against their width (log)", "both", 0.002,
-        lambda one: log_of(one["core_width"]), "seeing", clouds=False,
+        lambda one: _log(one["core_width"]), "seeing", clouds=False,
     ),
     Input("elongation", "ellipticity of stars", "both", 0.005, _number("ellipticity"), "seeing", clouds=False),
     Input(
         "tilt", "change of the width of stars over the field", "both", 0.008, _number("width_gradient"), "seeing",
         clouds=False,
     ),
-    Input("sky", "sky level (log)", "both", 0.05, lambda one: log_of(one["sky"])),
+    Input("sky", "sky level (log)", "both", 0.05, lambda one: _log(one["sky"])),
     Input(
-        "noise", "noise of the sky against its level (log)", "both", 0.02, lambda one: 2.0 * log_of(one["sky_rms"]),
+        "noise", "noise of the sky against its level (log)", "both", 0.02, lambda one: 2.0 * _log(one["sky_rms"]),
         "sky", clouds=False,
     ),
     Input("zero_point", "zero point (mag)", "both", 0.02, _number("zero_point")),
@@ -144,26 +147,14 @@ INPUTS: tuple[Input, ...] = (
     Input("candidates", "density of candidates (log)", "both", 0.1, lambda one: _density(one, "n_candidates")),
     Input("unflagged", "part without a flag", "both", 0.03, _unflagged),
     Input("accepted", "part accepted", "both", 0.03, lambda one: _part(one["n_accepted"], one["n_unflagged"])),
-    Input("residual", "residuals at stars (log)", "both", 0.05, lambda one: log_of(one["star_residual"])),
-    Input("alignment", "residual of the alignment (log)", "both", 0.1, lambda one: log_of(one["align_residual"])),
+    Input("residual", "residuals at stars (log)", "both", 0.05, lambda one: _log(one["star_residual"])),
+    Input("alignment", "residual of the alignment (log)", "both", 0.1, lambda one: _log(one["align_residual"])),
     Input(
         "refused", "part of the exposures refused", "high", 0.1,
         lambda one: _part(np.asarray(one["refused"], dtype=np.float64), np.ones(len(one["refused"]))), clouds=False,
     ),
 )  # fmt: skip
 """All inputs, in the order in which people read them."""
-
-
-Texts = npt.NDArray[np.str_]
-
-LEAST_CLOUD = 0.1
-"""Extinction (mag) below which no exposure counts as cloudy."""
-SIGMAS = 5.0
-"""The same in scatters of clear exposures; the greater counts."""
-STEADY = 0.1
-"""Range (mag) of the extinction over all exposures of two nights within which it is no cloud's."""
-LEAST_OF_FIELD = 5
-"""Calibration exposures of a field from which it has a level of its own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,37 +170,11 @@ class ClearSky:
     levels: Mapping[str, tuple[float, float]]
 
     def extinction(self, zero_point: Float64, fields: Texts) -> Float64:
-        """Light that each exposure lost against the clear sky.
-
-        Parameters
-        ----------
-        zero_point : ndarray, shape (n,)
-            Zero points (mag).
-        fields : ndarray of str, shape (n,)
-            Field of each exposure.
-
-        Returns
-        -------
-        ndarray of float64, shape (n,)
-            Extinction (mag); NaN where the zero point is not known.
-        """
+        """Return the light (mag), shape (n,), that exposures lost against the clear sky of their field, else NaN."""
         return np.asarray(self._of(fields)[:, 0] - zero_point, dtype=np.float64)
 
     def cloudy(self, zero_point: Float64, fields: Texts) -> npt.NDArray[np.bool_]:
-        """Which exposures were taken through clouds.
-
-        Parameters
-        ----------
-        zero_point : ndarray, shape (n,)
-            Zero points (mag).
-        fields : ndarray of str, shape (n,)
-            Field of each exposure.
-
-        Returns
-        -------
-        ndarray of bool, shape (n,)
-            False where the zero point is not known.
-        """
+        """Tell which exposures were taken through clouds, shape (n,); False where the zero point is not known."""
         limit = np.maximum(SIGMAS * self._of(fields)[:, 1], LEAST_CLOUD)
         return np.asarray(self.extinction(zero_point, fields) > limit)
 
@@ -243,17 +208,9 @@ def learn_clear_sky(zero_point: Float64, fields: Texts) -> ClearSky:
 
 
 def shortest_half(values: Float64) -> tuple[float, float]:
-    """Location and scatter of the densest half of a sample.
+    """Return location and scatter of the densest half of a sample of at least one value.
 
-    Parameters
-    ----------
-    values : ndarray, shape (n,)
-        The sample, of one value at least.
-
-    Returns
-    -------
-    location, scatter : float
-        Mean of the shortest half, and the standard deviation of a normal distribution with a half so short.
+    The mean of the shortest half, and the standard deviation of a normal distribution with a half so short.
     """
     ordered = np.sort(values)
     size = len(ordered) // 2 + 1
@@ -263,32 +220,17 @@ def shortest_half(values: Float64) -> tuple[float, float]:
 
 
 def steady_loss(nights: Float64) -> bool:
-    """Whether nights without a clear exposure all lost the same light: an instrument's loss, not that of clouds.
+    """Tell whether nights without a clear exposure all lost the same light: an instrument's loss, not that of clouds.
 
-    Parameters
-    ----------
-    nights : ndarray, shape (n, 2)
-        Least and greatest extinction of each night (mag); NaN for nights with a clear exposure.
-
-    Returns
-    -------
-    bool
-        True for two nights or more within `STEADY` of each other.
+    `nights` (n, 2): least and greatest extinction of each (mag), NaN with a clear exposure. True for two nights or more
+    within `STEADY` of each other.
     """
     return bool(len(nights) > 1 and np.isfinite(nights).all() and np.ptp(nights) <= STEADY)
 
 
-Line = tuple[float, float]
-
-LEAST_RANGE = 0.05
-"""Range of sky or seeing (relative) from which a line is told from a level."""
-MOST_PAIRED = 300
-"""Exposures that a robust line is drawn through."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class InputModel:
-    """What the calibration exposures were like.
+    """Lines, levels and clear sky of the calibration exposures.
 
     Attributes
     ----------
@@ -308,18 +250,18 @@ class InputModel:
     clear: ClearSky
 
     def night(self, inputs: Inputs) -> dict[str, float]:
-        """Values of one night.
+        """Return the values of a night by input, from the ledger columns of its exposures.
 
         Parameters
         ----------
         inputs : mapping of str to ndarray, shape (n_exposures,)
-            Ledger columns of its exposures.
+            Ledger columns.
 
         Returns
         -------
         dict of str to float
-            Median over the exposures by input, less the level of their fields; NaN where none has a value, and where
-            clouds change it and no exposure was clear.
+            Median over the exposures less the level of their fields; NaN where none has a value, and where clouds
+            change it and no exposure was clear.
         """
         fields, cloudy = _fields(inputs), self._cloudy(inputs)
         values = {}
@@ -332,12 +274,12 @@ class InputModel:
         return values
 
     def clouds(self, inputs: Inputs) -> tuple[float, float]:
-        """Extinction of a night without a clear exposure.
+        """Return the extinction of a night without a clear exposure.
 
         Parameters
         ----------
         inputs : mapping of str to ndarray, shape (n_exposures,)
-            Ledger columns of its exposures.
+            Ledger columns.
 
         Returns
         -------
@@ -378,7 +320,7 @@ def learn_inputs(nights: Sequence[Inputs]) -> InputModel:
     fields, noise = _fields(joined), _noise_line(joined)
     clear = learn_clear_sky(_input_number(joined, "zero_point"), fields)
     cloudy = clear.cloudy(_input_number(joined, "zero_point"), fields)
-    width = log_of(joined["seeing"])
+    width = _log(joined["seeing"])
     slopes = {one.name: robust_slope(width, one.of(joined)) for one in INPUTS if one.freed_from == "seeing"}
     levels = {}
     for one in INPUTS:
@@ -413,8 +355,8 @@ def robust_slope(x: Float64, y: Float64) -> float:
         return 0.0
     first, second = np.triu_indices(len(x), 1)
     apart = x[second] - x[first]
-    told = np.abs(apart) > 0.1 * np.ptp(x)  # pairs at one place tell noise only
-    return float(np.median((y[second] - y[first])[told] / apart[told]))
+    distant = np.abs(apart) > 0.1 * np.ptp(x)  # pairs at one place show noise only
+    return float(np.median((y[second] - y[first])[distant] / apart[distant]))
 
 
 def _input_number(inputs: Inputs, name: str) -> Float64:
@@ -429,9 +371,9 @@ def _freed(one: Input, inputs: Inputs, noise: Line, *, slopes: Mapping[str, floa
     """Values of an input less what the lines promise at the sky and the seeing of each exposure."""
     values = one.of(inputs)
     if one.freed_from == "sky":
-        return values - log_of(noise[0] + noise[1] * _input_number(inputs, "sky"))
+        return values - _log(noise[0] + noise[1] * _input_number(inputs, "sky"))
     if one.freed_from == "seeing" and slopes[one.name]:
-        return values - slopes[one.name] * log_of(inputs["seeing"])
+        return values - slopes[one.name] * _log(inputs["seeing"])
     return values
 
 

@@ -1,23 +1,23 @@
-"""What is watched of a night: one value in each channel, from its exposures, its candidates and what was injected.
+"""Values of a night in the channels of the drift test: from its exposures, its candidates and what was injected.
 
-The values of the calibration nights are made the same way, each night against all the others, so that they tell how
-far a night is from its fellows when nothing is wrong.
+The values of the calibration nights are made the same way, each night against all the others, so that they show the
+distance of a night from its fellows when nothing is wrong.
 
-How far apart two samples of candidates are, whatever their shape: three statistics, each free of the sample's size.
+Two samples of candidates are compared by three statistics, each free of the sample's size:
 
 =============== ================================================== ==========================================
-Kolmogorov      largest distance of two distribution functions     of one number a candidate: the score
+Kolmogorov      largest distance of two distribution functions     of one number per candidate: the score
 MMD             distance of mean embeddings in a kernel space      of many: the features of the network's trunk
-classifier      how well a linear classifier tells the samples     of many, and it says in which direction
-                apart that never saw the candidates it judges
+classifier      AUC of a linear classifier between the samples,    of many, and it says in which direction
+                on candidates that it never saw
 =============== ================================================== ==========================================
 
 Gretton et al. 2012 (J. Mach. Learn. Res. 13, 723) for the MMD; Lopez-Paz and Oquab 2017 (ICLR) for the classifier;
 Rabanser et al. 2019 (NeurIPS 32) for which of them see which shift.
 
 Candidates of one exposure share its sky and its faults, and exposures of one night share that night. So p-values from
-permuting candidates are far too small, and none are made here: what a value of a night means is told by the nights of
-the calibration set (`models.drift.control_tests`). The permutations only set the scale.
+permuting candidates are far too small, and none are made here: the null distribution of a value comes from the nights
+of the calibration set (`models.drift.control_tests`). The permutations only set the scale.
 """
 
 from __future__ import annotations
@@ -38,6 +38,13 @@ Groups = npt.NDArray[np.generic]
 
 LEAST = 5
 """Candidates of either sample below which nothing is said."""
+Float64 = npt.NDArray[np.float64]
+COMPONENTS = 12
+"""Principal components of the features that are compared."""
+REACH = 6.0
+"""Features are cut at so many standard deviations: one strange candidate is no drift."""
+CLOUDS = ("cloud_least", "cloud_most")
+"""Beside the channels: least and greatest extinction (mag) of a night without a clear exposure, NaN of others."""
 
 
 def ks_statistic(sample: Array, reference: Array) -> float:
@@ -64,21 +71,9 @@ def ks_statistic(sample: Array, reference: Array) -> float:
 
 
 def median_bandwidth(reference: Array, most: int = 500, seed: int = 0) -> float:
-    """Width of the kernel of the MMD: the median distance of two candidates (Gretton et al. 2012, section 8).
+    """Return the kernel width of the MMD: the median distance of two candidates (Gretton et al. 2012, section 8).
 
-    Parameters
-    ----------
-    reference : ndarray, shape (m, d)
-        Features.
-    most : int, optional
-        Candidates drawn for it.
-    seed : int, optional
-        Seed of the draw.
-
-    Returns
-    -------
-    float
-        The width; 1 where all candidates are the same.
+    Of at most `most` rows of the features (m, d), drawn by the seed; 1 where all candidates are the same.
     """
     rows = np.random.default_rng(seed).permutation(len(reference))[:most]
     distances = cdist(reference[rows], reference[rows])[np.triu_indices(len(rows), 1)]
@@ -136,7 +131,7 @@ def classifier_statistic(
     ridge: float = 1.0,
     seed: int = 0,
 ) -> float:
-    """How well a classifier tells two samples apart, judged on candidates of exposures that it was not trained on.
+    """Return the AUC of a classifier between two samples, on candidates of exposures that it was not trained on.
 
     A linear discriminant with ridge: with some hundred candidates a deeper one learns noise.
 
@@ -197,14 +192,6 @@ def _discriminant(features: Array, is_sample: npt.NDArray[np.bool_], ridge: floa
     return np.asarray(solved, dtype=np.float64)
 
 
-Float64 = npt.NDArray[np.float64]
-
-COMPONENTS = 12
-"""Principal components of the features that are compared."""
-REACH = 6.0
-"""Features are cut at so many standard deviations: one strange candidate is no drift."""
-
-
 @dataclass(frozen=True, slots=True)
 class Channel:
     """One thing that is watched.
@@ -235,8 +222,6 @@ CHANNELS: tuple[Channel, ...] = (
     Channel("recovery", "injected sources found and scored high enough (arcsine of the root)", "low", 0.03),
 )
 """All channels, in the order in which people read them."""
-CLOUDS = ("cloud_least", "cloud_most")
-"""Beside the channels: least and greatest extinction (mag) of a night without a clear exposure, NaN of others."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -338,19 +323,9 @@ def learn_reference(nights: Sequence[NightData]) -> Reference:
 
 
 def night_values(night: NightData, reference: Reference) -> dict[str, float]:
-    """Values of a night in all channels, against the calibration nights.
+    """Return the values of a night by channel, against the calibration nights, and the light lost to clouds (`CLOUDS`).
 
-    Parameters
-    ----------
-    night : NightData
-        The night.
-    reference : Reference
-        The unit's calibration set.
-
-    Returns
-    -------
-    dict of str to float
-        Value by channel, and what clouds took (`CLOUDS`); NaN where the night has too little to tell it.
+    NaN where the night has too little data.
     """
     embedded = _embed(night.features, reference.centre, reference.directions)
     rest = np.concatenate([_embed(one.features, reference.centre, reference.directions) for one in reference.nights])
@@ -366,7 +341,7 @@ def _values(
     inputs: InputModel,
     bandwidth: float,
 ) -> dict[str, float]:
-    seed = sum(night.night.encode())  # told by the night: a second look gives the same values
+    seed = sum(night.night.encode())  # of the night itself, so that computing again gives the same values
     exposures = np.concatenate([one.exposures for one in others])
     recovery = float("nan")
     if night.injected:

@@ -1,4 +1,4 @@
-"""What architectures are put together from: a convolution, stages of blocks, and the usual head on top."""
+"""Parts of architectures: a convolution, stages of blocks, and the usual head on top."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from models.network.contract import HEAD, TRUNK, join
-from models.network.inputs import Recipe, entry
+from models.network.inputs import Recipe, input_layers
 
 if TYPE_CHECKING:
     import keras
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class HeadShape(Protocol):
-    """What the options of an architecture tell about its head."""
+    """Options of an architecture that shape its head."""
 
     @property
     def dense(self) -> int:
@@ -31,7 +31,7 @@ class HeadShape(Protocol):
 
 
 class StageShape(HeadShape, Protocol):
-    """What the options of an architecture of stages tell beside."""
+    """Options of an architecture of stages."""
 
     @property
     def stem(self) -> int:
@@ -47,22 +47,7 @@ class StageShape(HeadShape, Protocol):
 
 
 def convolution(x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
-    """Apply a 3x3 convolution with a ReLU that keeps the width.
-
-    Parameters
-    ----------
-    x : KerasTensor
-        Maps (n, height, width, channels).
-    filters : int
-        Maps that it gives.
-    name : str
-        Name of the layer.
-
-    Returns
-    -------
-    KerasTensor
-        Maps (n, height, width, filters).
-    """
+    """Apply a 3x3 convolution of `filters` maps with a ReLU to maps (n, height, width, channels), keeping the width."""
     from keras import layers
 
     start = "he_normal"
@@ -91,7 +76,7 @@ def staged(options: StageShape, recipe: Recipe, begin: Block, *, block: Block) -
     """
     from keras import layers
 
-    inputs, x = entry(recipe)
+    inputs, x = input_layers(recipe)
     x = convolution(x, options.stem, "stem")
     for stage, (filters, blocks) in enumerate(zip(options.filters, options.blocks, strict=True)):
         x = begin(layers.MaxPooling2D(2, name=f"pool{stage}")(x), filters, str(stage))
@@ -106,7 +91,7 @@ def headed(inputs: list[keras.KerasTensor], maps: keras.KerasTensor, options: He
     Parameters
     ----------
     inputs : list of KerasTensor
-        As `models.network.inputs.entry` gives them.
+        As `models.network.inputs.input_layers` gives them.
     maps : KerasTensor
         Feature maps of the trunk (n, height, width, channels).
     options : HeadShape

@@ -1,4 +1,4 @@
-"""The card of a model as text: how it was made, on what, and what it reaches."""
+"""The card of a model or set as Markdown."""
 
 from __future__ import annotations
 

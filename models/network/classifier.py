@@ -1,9 +1,7 @@
-"""A model that is ready to score, with or without Keras.
+"""A model that is ready to score, with or without Keras: features, sampled logits and scores of stamps.
 
-What a network makes of stamps before it judges them: the features of its trunk.
-
-The trunk is deterministic, so that features are a fixed embedding of stamps: heads of other kinds (ensembles, classes,
-last-layer Laplace), drift tests and transfer all start from them, and none of these needs TensorFlow.
+The trunk is deterministic, so that its features are a fixed embedding of stamps: heads of other kinds (ensembles,
+classes, last-layer Laplace), drift tests and transfer all start from them, and none of these needs TensorFlow.
 """
 
 from __future__ import annotations
@@ -21,6 +19,9 @@ from nightsift.core.frames import Stamps
 
 if TYPE_CHECKING:
     import keras
+
+Features = npt.NDArray[np.float32]
+BATCH = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,18 +59,7 @@ class Classifier:
 
     @property
     def network(self) -> keras.Model:
-        """The network, of a model that was loaded with Keras.
-
-        Returns
-        -------
-        keras.Model
-            The network.
-
-        Raises
-        ------
-        ModelMismatch
-            If the model was loaded for scoring only.
-        """
+        """The network, of a model that was loaded with Keras; `ModelMismatch` of one loaded for scoring only."""
         if self.model is None:
             raise ModelMismatch(model=self.name, what="it was loaded for scoring only; load it with engine='keras'")
         return self.model
@@ -78,35 +68,14 @@ class Classifier:
 def of_network(
     model: keras.Model, recipe: Recipe, name: str = "", *, identity: str = "", card: dict[str, Any] | None = None
 ) -> Classifier:
-    """Make a network ready to score.
-
-    Parameters
-    ----------
-    model : keras.Model
-        The network.
-    recipe : Recipe
-        Its recipe.
-    name, identity : str, optional
-        What it is called.
-    card : dict, optional
-        Its card.
-
-    Returns
-    -------
-    Classifier
-        The network, its sampler and its trunk.
-    """
+    """Make a `Classifier` of a network and its recipe, with sampler and trunk; name, identity and card may be given."""
     return Classifier(
         name, identity, recipe, make_sampler(model), gate_shapes(model), card or {}, make_trunk(model), model
     )
 
 
-Features = npt.NDArray[np.float32]
-BATCH = 1024
-
-
 def trunk_features(stamps: Stamps, sign: npt.ArrayLike, classifier: Classifier) -> Features:
-    """Features of stamps, by Keras or by ONNX Runtime, as the model was loaded.
+    """Return features of stamps, by Keras or by ONNX Runtime, as the model was loaded.
 
     Parameters
     ----------
@@ -139,33 +108,14 @@ def trunk_features(stamps: Stamps, sign: npt.ArrayLike, classifier: Classifier) 
 
 
 def flattened(features: Features) -> Features:
-    """All features in one row a stamp.
-
-    Parameters
-    ----------
-    features : ndarray of float32, shape (n, ...)
-        What `trunk_features` gives.
-
-    Returns
-    -------
-    ndarray of float32, shape (n, k)
-        In the order of memory, as Keras's ``Flatten`` puts them.
-    """
+    """Return features (n, ...) as one row per stamp, shape (n, k), in the order of memory, as Keras's ``Flatten``."""
     return features.reshape(len(features), int(np.prod(features.shape[1:])))
 
 
 def pooled(features: Features) -> Features:
-    """Mean over the places of feature maps: an embedding that does not move with the source.
+    """Return the mean of feature maps (n, ..., channels) over their places, shape (n, channels).
 
-    Parameters
-    ----------
-    features : ndarray of float32, shape (n, ..., channels)
-        What `trunk_features` gives.
-
-    Returns
-    -------
-    ndarray of float32, shape (n, channels)
-        The means.
+    An embedding that does not move with the source.
     """
     places = tuple(range(1, features.ndim - 1))
     return features.mean(axis=places, dtype=np.float32) if places else features

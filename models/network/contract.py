@@ -1,4 +1,4 @@
-"""What an architecture promises, and how architectures are found: one file in `models/network/architectures/` is one.
+"""Contract of an architecture, and where architectures are found: one file in `models/network/architectures/` is one.
 
 An architecture module holds two names:
 
@@ -6,12 +6,12 @@ An architecture module holds two names:
     A frozen dataclass of everything that shapes the network; all fields have defaults and fit into JSON.
 ``build(options, recipe) -> keras.Model``
     A network of two parts: ``trunk`` (deterministic; raw stamps and mask to features) and ``head`` (a
-    `keras.Sequential`; features to one logit a stamp), with all dropout in the head. The trunk starts with
-    `models.network.inputs.entry`, so that the normalisation is part of the saved graph.
+    `keras.Sequential`; features to one logit per stamp), with all dropout in the head. The trunk starts with
+    `models.network.inputs.input_layers`, so that the normalisation is part of the saved graph.
 
-The division is what makes dropout uncertainty cheap: the trunk, which costs 95 % of the work, runs once, and
-only the head is sampled (`models.network.store`). The output is a logit in float32, because probabilities in float32
-saturate at 1 and lose the order of the best candidates.
+The division makes dropout uncertainty cheap: the trunk, which costs 95 % of the work, runs once, and only the head is
+sampled. The output is a logit in float32, because probabilities in float32 saturate at 1 and lose the order of the
+best candidates.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from importlib.resources import files
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from models.network.inputs import Recipe
+from models.network.inputs import Recipe, recipe_inside
 from nightsift.core.errors import ModelMismatch
 
 if TYPE_CHECKING:
@@ -32,34 +32,15 @@ TRUNK, HEAD = "trunk", "head"
 
 
 def list_architectures() -> list[str]:
-    """Names of the architectures that are there.
-
-    Returns
-    -------
-    list of str
-        Names, sorted.
-    """
+    """Return the names of all architectures, sorted."""
     found = (entry.name for entry in files("models.network.architectures").iterdir())
     return sorted(name.removesuffix(".py") for name in found if name.endswith(".py") and not name.startswith("_"))
 
 
 def architecture(name: str) -> ModuleType:
-    """Import one architecture by name.
+    """Import an architecture by the name of its file: a module with `Options` and `build`.
 
-    Parameters
-    ----------
-    name : str
-        Name of a file in `models/network/architectures/`, without its ending.
-
-    Returns
-    -------
-    module
-        A module with `Options` and `build`.
-
-    Raises
-    ------
-    ModelMismatch
-        If there is no such architecture.
+    Raises `ModelMismatch` if there is no such architecture.
     """
     known = list_architectures()
     if name not in known:
@@ -100,20 +81,7 @@ def build(name: str, recipe: Recipe, **options: Any) -> keras.Model:
 
 
 def join(trunk: keras.Model, head: keras.Sequential) -> keras.Model:
-    """Make one network of a trunk and a head.
-
-    Parameters
-    ----------
-    trunk : keras.Model
-        Raw stamps and mask to features, named ``trunk``.
-    head : keras.Sequential
-        Features to logits, named ``head``.
-
-    Returns
-    -------
-    keras.Model
-        The whole network.
-    """
+    """Make one network of a trunk (stamps and mask to features) and a head (features to logits)."""
     import keras
 
     inputs = [keras.Input(one.shape[1:], dtype=one.dtype, name=one.name) for one in trunk.inputs]
@@ -135,12 +103,10 @@ def check(model: keras.Model, recipe: Recipe, name: str) -> None:
     Raises
     ------
     ModelMismatch
-        If a part is absent, dropout stands outside the head, the output is not a float32 logit a stamp, or the
-        recipe inside the graph is another one.
+        If a part is absent, dropout is outside the head, the output is not one float32 logit per stamp, or the recipe
+        inside the graph is another one.
     """
     import keras
-
-    from models.network.inputs import recipe_inside
 
     parts = {layer.name: layer for layer in model.layers}
     if not {TRUNK, HEAD} <= set(parts):
@@ -160,18 +126,7 @@ def check(model: keras.Model, recipe: Recipe, name: str) -> None:
 
 
 def is_dropout(layer: keras.Layer) -> bool:
-    """Tell whether a layer drops units or, as `SpatialDropout2D`, whole channels.
-
-    Parameters
-    ----------
-    layer : keras.Layer
-        A layer.
-
-    Returns
-    -------
-    bool
-        Whether it is a dropout that can be sampled.
-    """
+    """Tell whether a layer drops units or, as `SpatialDropout2D`, whole channels."""
     import keras
 
     return isinstance(layer, keras.layers.Dropout | keras.layers.SpatialDropout2D)

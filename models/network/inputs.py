@@ -2,8 +2,9 @@
 
 The recipe has two halves. Outside the graph, in numpy: the cut-out is cropped about its centre, and a fading
 candidate is turned into a brightening one (`prepare`). Inside the graph, as the first layer of every network
-(`models.network.inputs`): masked pixels are set to zero and told to the network in a channel of their own, the
-local background goes, and all planes are divided by one common scale and compressed.
+(`normalisation_layer`): masked pixels are set to zero and given to the network in a channel of their own, the local
+background goes, and all planes are divided by one common scale and compressed. The layer is saved with the weights as
+``nightsift>StampNormalisation``, so that the two can never be parted.
 
 **The formula.** For the planes X_c (science, template, difference) of one stamp, with good pixels G::
 
@@ -26,11 +27,6 @@ stamp.
 common FWHM: interpolation correlates the noise, blurs the sharpness that gives cosmic rays and hot pixels away,
 and would need a PSF for a stamp of which only the pixels are left. The network is instead trained on
 many random units over the whole range of FWHM and learns what sources look like from the science plane itself.
-
-The normalisation of stamps as a Keras layer: saved with the weights, so that the two can never be parted.
-
-The class is made inside a function, because Keras is imported on use only; it is registered as
-``nightsift>StampNormalisation``. The formula stands in `models.network.inputs`.
 """
 
 from __future__ import annotations
@@ -55,6 +51,8 @@ PLANES = ("science", "template", "difference")
 VERSIONS = (1, 2)
 FloatStamps = npt.NDArray[np.float32]
 BoolStamps = npt.NDArray[np.bool_]
+COMPRESSION = 3.0  # brings asinh of 10^4 sigma to about 3, where networks learn well
+NOISE_FROM = ("difference", "science", "template")  # where the noise is measured: the first plane that is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,22 +115,9 @@ class Recipe:
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> Recipe:
-        """Read a recipe from the content of its JSON.
+        """Read a recipe from the content of its JSON, all fields by name.
 
-        Parameters
-        ----------
-        values : dict
-            All fields by name.
-
-        Returns
-        -------
-        Recipe
-            The checked recipe.
-
-        Raises
-        ------
-        ModelMismatch
-            If a field is unknown or absent, or its value makes no sense.
+        Raises `ModelMismatch` if a field is unknown or absent, or its value makes no sense.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if set(values) != known:
@@ -186,7 +171,7 @@ def prepare(stamps: Stamps, sign: npt.ArrayLike, recipe: Recipe) -> tuple[FloatS
 
 
 def _bad_pixels(data: FloatStamps, mask: BoolStamps, recipe: Recipe) -> BoolStamps:
-    """The mask with what is not finite added; planes that are wholly absent count only where they may not be."""
+    """Add to the mask what is not finite; planes that are wholly absent count only where they may not be."""
     finite = np.isfinite(data)
     if finite.all():
         return mask.copy()
@@ -196,43 +181,31 @@ def _bad_pixels(data: FloatStamps, mask: BoolStamps, recipe: Recipe) -> BoolStam
     return mask | ~finite.all(axis=-1)
 
 
-def entry(recipe: Recipe) -> tuple[list[keras.KerasTensor], keras.KerasTensor]:
-    """First layers of every network: the inputs and the normalised planes.
+def input_layers(recipe: Recipe) -> tuple[list[keras.KerasTensor], keras.KerasTensor]:
+    """Return the first layers of every network: its inputs and the normalised planes.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        How to normalise.
-
-    Returns
-    -------
-    inputs : list of keras.KerasTensor
-        ``stamps`` (n, size, size, 3) float32, raw, and ``mask`` (n, size, size) bool.
-    planes : keras.KerasTensor
-        Shape (n, size, size, channels + 1), the mask last.
+    The inputs are ``stamps`` (n, size, size, 3) float32, raw, and ``mask`` (n, size, size) bool; the planes have the
+    shape (n, size, size, channels + 1), the mask last.
     """
     import keras
 
     stamps = keras.Input((recipe.size, recipe.size, len(PLANES)), dtype="float32", name="stamps")
     mask = keras.Input((recipe.size, recipe.size), dtype="bool", name="mask")
-    return [stamps, mask], layer_class()(**dataclasses.asdict(recipe), name="normalisation")([stamps, mask])
-
-
-COMPRESSION = 3.0  # brings asinh of 10^4 sigma to about 3, where networks learn well
-NOISE_FROM = ("difference", "science", "template")  # where the noise is measured: the first plane that is there
+    return [stamps, mask], normalisation_layer()(**dataclasses.asdict(recipe), name="normalisation")([stamps, mask])
 
 
 @functools.cache
-def layer_class() -> type[keras.Layer]:
-    """The layer class, registered with Keras when first asked for.
+def normalisation_layer() -> type[keras.Layer]:
+    """Return the layer class ``StampNormalisation``, registered with Keras when first asked for.
+
+    Made inside a function, because Keras is imported on use only.
 
     Returns
     -------
     type
-        ``StampNormalisation``; its arguments are the fields of `models.network.inputs.Recipe`. Called with
-        ``[stamps (n, size, size, 3) float32, mask (n, size, size) bool]`` it gives
-        (n, size, size, channels + 1) float32: normalised planes in the order of the recipe, then the mask
-        (1 where bad).
+        Its arguments are the fields of `Recipe`. Called with
+        ``[stamps (n, size, size, 3) float32, mask (n, size, size) bool]`` it gives (n, size, size, channels + 1)
+        float32: normalised planes in the order of the recipe, then the mask (1 where bad).
     """
     import keras
     from keras import ops
@@ -270,24 +243,24 @@ def layer_class() -> type[keras.Layer]:
 
 
 def recipe_inside(model: keras.Model) -> Recipe:
-    """Recipe that stands in the graph of a network.
+    """Return the recipe of the normalisation layer inside a network or trunk.
 
     Parameters
     ----------
     model : keras.Model
-        A network built by an architecture of `models.network.architectures`, or its trunk.
+        A network built by an architecture, or its trunk.
 
     Returns
     -------
     Recipe
-        The recipe of its normalisation layer.
+        The recipe.
 
     Raises
     ------
     ModelMismatch
         If the network has no normalisation layer, or more than one.
     """
-    kind = layer_class()
+    kind = normalisation_layer()
     layers = [inner for layer in model.layers for inner in getattr(layer, "layers", [layer])]
     found = [layer.recipe for layer in layers if isinstance(layer, kind)]
     if len(found) != 1:
@@ -339,7 +312,6 @@ def _noise(plane: Any, good: Any) -> Any:
 
 def _border_level(plane: Any, good: Any, border: int) -> Any:
     """Median of the good pixels of the border of each plane (n,); 0 where there are none."""
-    import numpy as np
     from keras import ops
 
     size = int(plane.shape[1])

@@ -1,7 +1,7 @@
-"""The normalisation of `models.network.inputs` in compiled loops, for scoring without Keras.
+"""The normalisation of `models.network.inputs` in compiled loops, for training and for scoring without Keras.
 
-The same formula (`models.network.inputs`); an export is refused where both differ (`models.network.runtime`). In the
-graph the medians are sorts and cost more than the convolutions; here they are selections.
+An export is refused where the two differ (`models.network.runtime`). In the graph the medians are sorts and cost more
+than the convolutions; here they are selections.
 """
 
 from __future__ import annotations

@@ -1,15 +1,12 @@
-"""How Keras is started: quiet, and with as many threads as this process may use.
+"""The two engines that run a network: Keras, and ONNX Runtime for workers that only score.
 
-Exposures run in parallel processes; a TensorFlow that takes every core in each of them makes all of them slower.
-The numbers of threads must be set before its first use, so every function that needs Keras gets it from here.
+Exposures run in parallel processes; a TensorFlow that takes every core in each of them makes all of them slower. The
+numbers of threads must be set before its first use, so every function that needs Keras gets it from `start_keras`.
 
-Scoring by ONNX Runtime: what a worker that only scores needs, without TensorFlow or Keras.
-
-Export of a network for scoring without TensorFlow: two ONNX graphs, compared with Keras before they are kept.
-
-``trunk.onnx`` takes normalised planes to features, ``head.onnx`` takes features and the gates of its dropout layers to
-logits, all samples in one product (`models.network.sampling`). The normalisation is not in the graphs, because its
-medians would cost more there than all convolutions: `models.network.normalise` does it, and is part of the comparison.
+An export is two ONNX graphs, compared with Keras before they are accepted: ``trunk.onnx`` takes normalised planes to
+features, ``head.onnx`` takes features and the gates of its dropout layers to logits, all samples in one product
+(`models.network.sampling`). The normalisation is not in the graphs, because its medians would cost more there than all
+convolutions: `models.network.normalise` does it, and is part of the comparison.
 """
 
 from __future__ import annotations
@@ -39,10 +36,15 @@ if TYPE_CHECKING:
     import keras
 
     from models.network.classifier import Classifier
-    from models.network.inputs import Recipe
 
 GREETINGS = (b"WARNING: All log messages before absl::InitializeLog()", b"I0000 ")
 """How lines begin that mean nothing to an operator: hints about the build, of the level of information."""
+TRUNK_FILE, HEAD_FILE = "trunk.onnx", "head.onnx"
+BATCH = 64
+"""Stamps that go through at a time: their feature maps stay in the cache."""
+TOLERANCE = 1e-4
+"""Largest difference of a probability from Keras's."""
+OPSET = 17
 
 
 def start_keras(threads: int | None = None) -> ModuleType:
@@ -91,17 +93,9 @@ def _without_greetings() -> Iterator[None]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a model's numbers depend on.
-
-    Returns
-    -------
-    dict of str to str
-        Version by package: nightsift, keras, its backend, numpy and python.
-    """
+    """Return the versions of what a model's numbers depend on: nightsift, keras, its backend, numpy and python."""
     import platform
     from importlib.metadata import packages_distributions, version
-
-    import numpy as np
 
     keras = start_keras()
     backend = keras.backend.backend()
@@ -111,31 +105,15 @@ def versions() -> dict[str, str]:
     return {**found, "python": platform.python_version()}
 
 
-TRUNK_FILE, HEAD_FILE = "trunk.onnx", "head.onnx"
-BATCH = 64
-"""Stamps that go through at a time: their feature maps stay in the cache."""
-
-
-def is_there(folder: Path) -> bool:
-    """Tell whether a model can be scored without Keras here.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the model.
-
-    Returns
-    -------
-    bool
-        Whether it has been exported and ONNX Runtime is installed.
-    """
+def is_exported(folder: Path) -> bool:
+    """Tell whether the model in a folder can be scored without Keras: exported, and ONNX Runtime installed."""
     from importlib.util import find_spec
 
     exported = all((folder / name).is_file() for name in (TRUNK_FILE, HEAD_FILE))
     return exported and find_spec("onnxruntime") is not None
 
 
-def read_parts(
+def read_export(
     folder: Path, digest: str, recipe: Recipe, *, threads: int | None = None
 ) -> tuple[Sampler, tuple[GateShape, ...], Trunk]:
     """Make the sampler and the trunk of an exported model.
@@ -175,12 +153,12 @@ def read_parts(
         for name in (TRUNK_FILE, HEAD_FILE)
     )
     for session in (trunk, head):
-        told = session.get_modelmeta().custom_metadata_map
-        if told.get("sha256") != digest:
+        metadata = session.get_modelmeta().custom_metadata_map
+        if metadata.get("sha256") != digest:
             raise ModelMismatch(model=folder.name, what="its export is not of the network that its card describes")
-        if Recipe.from_mapping(json.loads(told["recipe"])) != recipe:
-            raise ModelMismatch(model=folder.name, what="its export follows another recipe than its card tells")
-    shapes = tuple((place, tuple(shape), rate) for place, shape, rate in json.loads(told["gates"]))
+        if Recipe.from_mapping(json.loads(metadata["recipe"])) != recipe:
+            raise ModelMismatch(model=folder.name, what="its export follows another recipe than its card says")
+    shapes = tuple((place, tuple(shape), rate) for place, shape, rate in json.loads(metadata["gates"]))
     names = [one.name for one in head.get_inputs()]
     entry = trunk.get_inputs()[0].name
 
@@ -222,20 +200,8 @@ def _in_batches(one: Callable[[slice], None], count: int, threads: int) -> None:
     over_rows(rows, count, BATCH, threads=threads)
 
 
-TOLERANCE = 1e-4
-"""Largest difference of a probability from Keras's."""
-
-OPSET = 17
-
-
 def can_export() -> bool:
-    """Tell whether networks can be exported here.
-
-    Returns
-    -------
-    bool
-        Whether the converter and ONNX Runtime are installed and TensorFlow is Keras's backend.
-    """
+    """Tell whether networks can be exported here: converter and ONNX Runtime installed, TensorFlow the backend."""
     from importlib.util import find_spec
 
     import keras
@@ -267,7 +233,7 @@ def export(folder: Path, classifier: Classifier, stamps: Stamps, *, sign: np.nda
     """
     recipe = classifier.recipe
     _write(folder, classifier.network, recipe, digest=digest)
-    sampler, shapes, _ = read_parts(folder, digest, recipe)
+    sampler, shapes, _ = read_export(folder, digest, recipe)
     data, mask = prepare(stamps, sign, recipe)
     gates = draw_gates(shapes, 3, 0)
     one, other = (1.0 / (1.0 + np.exp(-f(data, mask, gates).astype(np.float64))) for f in (classifier.sample, sampler))
@@ -295,12 +261,12 @@ def _write(folder: Path, model: keras.Model, recipe: Recipe, *, digest: str) -> 
     def features_of(planes: Any) -> Any:
         return network(planes, training=False)
 
-    told = {"sha256": digest, "gates": json.dumps(shapes), "recipe": recipe.to_json()}
+    metadata = {"sha256": digest, "gates": json.dumps(shapes), "recipe": recipe.to_json()}
     for name, function, signature in (
         (TRUNK_FILE, tf.function(features_of, input_signature=entry), entry),
         (HEAD_FILE, tf.function(head_function(head), input_signature=[features, *gates]), [features, *gates]),
     ):
         graph, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
-        for key, value in told.items():
+        for key, value in metadata.items():
             graph.metadata_props.add(key=key, value=value)
         (folder / name).write_bytes(graph.SerializeToString())

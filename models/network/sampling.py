@@ -1,12 +1,12 @@
 """Dropout samples of a network at the cost of little more than one pass (Gal & Ghahramani 2016, ICML 48, 1050).
 
-The trunk holds no dropout, so that its features are the same for every sample: they are computed once, and only
-the head is evaluated `samples` times, all samples in one matrix product.
+The trunk holds no dropout, so that its features are the same for every sample: they are computed a single time, and
+only the head is evaluated `samples` times, all samples in one matrix product.
 
-The gates (what is kept and what is dropped) are drawn from the seed alone and shared by all stamps: every stamp is
-judged by the same `samples` thinned networks. So a score depends neither on the batch that its stamp came in nor on
-its place there, and the order of candidates carries no noise of the drawing. Sample k is the same whatever the
-number of samples.
+The gates (which units stay and which are dropped) are drawn from the seed alone and shared by all stamps: every stamp
+is scored by the same `samples` thinned networks. So a score depends neither on the batch that its stamp came in nor on
+its place there, and the order of candidates carries no noise of the drawing. Sample k is the same whatever the number
+of samples.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 Gates = list[npt.NDArray[np.float32]]
 GateShape = tuple[int, tuple[int, ...], float]
-"""Place of a dropout layer in the head, shape of what it keeps or drops in one sample, and its rate."""
+"""Place of a dropout layer in the head, shape of its draw for one sample, and its rate."""
 Sampler = Callable[[FloatStamps, BoolStamps, Gates], npt.NDArray[np.float32]]
 Trunk = Callable[[FloatStamps, BoolStamps], npt.NDArray[np.float32]]
 """Prepared stamps (n, size, size, 3) and mask (n, size, size) to features (n, ...)."""
 
 
 def gate_shapes(model: keras.Model) -> tuple[GateShape, ...]:
-    """What has to be drawn for one sample of a network.
+    """Return place, shape and rate of each dropout layer of a network's head: what one sample has to draw.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def gate_shapes(model: keras.Model) -> tuple[GateShape, ...]:
     Returns
     -------
     tuple of (int, tuple of int, float)
-        Place, shape and rate of each dropout layer of the head, in order.
+        One entry per dropout layer, in order.
     """
     shapes: list[GateShape] = []
     for place, layer in enumerate(model.get_layer(HEAD).layers):
@@ -55,12 +55,12 @@ def gate_shapes(model: keras.Model) -> tuple[GateShape, ...]:
 
 
 def draw_gates(shapes: Sequence[GateShape], samples: int, seed: int) -> Gates:
-    """Draw what the dropout layers of the head keep.
+    """Draw which units the dropout layers of the head leave in.
 
     Parameters
     ----------
     shapes : sequence of (int, tuple of int, float)
-        What `gate_shapes` gives.
+        From `gate_shapes`.
     samples : int
         Number of samples, at least 1.
     seed : int
@@ -69,7 +69,7 @@ def draw_gates(shapes: Sequence[GateShape], samples: int, seed: int) -> Gates:
     Returns
     -------
     list of ndarray of float32
-        One array (samples, ...) a dropout layer: 0 where dropped, 1 / (1 - rate) where kept.
+        One array (samples, ...) per dropout layer: 0 where dropped, 1 / (1 - rate) elsewhere.
 
     Raises
     ------
@@ -80,23 +80,15 @@ def draw_gates(shapes: Sequence[GateShape], samples: int, seed: int) -> Gates:
         raise ValueError(f"at least one dropout sample is needed, got {samples}")
     gates = []
     for place, shape, rate in shapes:
-        kept = np.random.default_rng([seed, place]).random((samples, *shape)) >= rate
-        gates.append((kept / (1.0 - rate)).astype(np.float32))
+        stays = np.random.default_rng([seed, place]).random((samples, *shape)) >= rate
+        gates.append((stays / (1.0 - rate)).astype(np.float32))
     return gates
 
 
 def make_sampler(model: keras.Model) -> Sampler:
     """Compile the function that samples a network.
 
-    Parameters
-    ----------
-    model : keras.Model
-        A network that keeps `models.network.contract`.
-
-    Returns
-    -------
-    callable
-        ``(stamps (n, size, size, 3), mask (n, size, size), gates) -> logits (samples, n) float32``.
+    Returns ``(stamps (n, size, size, 3), mask (n, size, size), gates) -> logits (samples, n) float32``.
     """
     from keras import ops
 
@@ -180,7 +172,7 @@ def head_function(head: keras.Sequential) -> Callable[..., Any]:
 
 
 def _compile(function: Callable[..., Any], model: keras.Model, gates: bool = True) -> Callable[..., Any]:
-    """Compile for the backend in use, once for all batch sizes; run as it is where there is nothing to compile with."""
+    """Compile for the backend in use, one graph for all batch sizes; where it cannot, return the function itself."""
     import keras
 
     if keras.backend.backend() != "tensorflow":

@@ -1,4 +1,4 @@
-"""Models on disk: a folder with the network, its recipe, its card and golden scores; loaded once a process.
+"""Models on disk: saving, loading (a single time per process), and scoring by name.
 
 ::
 
@@ -10,8 +10,6 @@
 
 A name is looked for in the folders of ``$NIGHTSIFT_MODELS`` and then among the models that ship with nightsift; a
 path is taken as it is. On loading, the golden stamps are scored and compared, which also warms the network up.
-
-Scores of candidates: mean, spread and confidence over dropout samples.
 """
 
 from __future__ import annotations
@@ -33,7 +31,8 @@ from models.calibration.calibrate import Calibration
 from models.network import runtime
 from models.network.card import render
 from models.network.classifier import Classifier, of_network, sample_logits, summarise
-from models.network.inputs import Recipe
+from models.network.contract import check
+from models.network.inputs import Recipe, normalisation_layer
 from models.network.runtime import start_keras
 from nightsift.core.errors import ModelMismatch
 from nightsift.core.frames import Stamps
@@ -50,6 +49,7 @@ GOLDEN_TOLERANCE = {"keras": 1e-3, "onnx": 1e-4}  # other CPUs round otherwise: 
 _logger = logging.getLogger("nightsift.models")
 _lock = threading.Lock()
 _loaded: dict[tuple[str, str, str], Classifier] = {}
+BATCH = 1024
 
 
 def find(name_or_path: str | Path) -> Path:
@@ -106,14 +106,14 @@ def model_id(name_or_path: str | Path) -> str:
     try:
         card = json.loads((folder / CARD).read_text())
     except (OSError, ValueError):
-        card = {}  # told when it is loaded
+        card = {}  # an error when it is loaded
     return _identity(folder, card, digest)
 
 
 def load(
     name_or_path: str | Path, recipe: Recipe | None = None, threads: int | None = None, *, engine: str = "auto"
 ) -> Classifier:
-    """Load a model, once a process, and verify it against its golden scores.
+    """Load a model, a single time per process, and verify it against its golden scores.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def load(
         raise ModelMismatch(model=folder.name, what=f"the engine '{engine}' is unknown; known: {', '.join(ENGINES)}")
     may_fall_back = engine == "auto"
     if engine == "auto":
-        engine = "onnx" if runtime.is_there(folder) else "keras"
+        engine = "onnx" if runtime.is_exported(folder) else "keras"
     # one lock around everything: two threads that import TensorFlow at the same time load it twice
     with _lock:
         key = (str(folder), _digest(folder / MODEL), engine)
@@ -175,7 +175,7 @@ def _read(folder: Path, digest: str, threads: int | None, *, engine: str) -> Cla
     recipe = Recipe.from_mapping(json.loads((folder / RECIPE).read_text()))
     identity = _identity(folder, card, digest)
     if engine == "onnx":
-        sample, gates, trunk = runtime.read_parts(folder, digest, recipe, threads=threads)
+        sample, gates, trunk = runtime.read_export(folder, digest, recipe, threads=threads)
         classifier = Classifier(folder.name, identity, recipe, sample, gates, card, trunk)
     else:
         classifier = _read_keras(folder, recipe, identity, card=card, threads=threads)
@@ -192,35 +192,18 @@ def _read(folder: Path, digest: str, threads: int | None, *, engine: str) -> Cla
 def _read_keras(
     folder: Path, recipe: Recipe, identity: str, *, card: dict[str, Any], threads: int | None
 ) -> Classifier:
-    from models.network.contract import check
-    from models.network.inputs import layer_class
-
     keras = start_keras(threads)
-    layer_class()  # registers the layer under its name, which reading needs
+    normalisation_layer()  # registers the layer under its name, which reading needs
     model = keras.saving.load_model(folder / MODEL, compile=False)
     check(model, recipe, folder.name)
     return of_network(model, recipe, folder.name, identity=identity, card=card)
 
 
 def verify(classifier: Classifier, folder: str | Path | None = None) -> float:
-    """Score the golden stamps again.
+    """Score the golden stamps of a model again; `folder` is found by the model's name when not given.
 
-    Parameters
-    ----------
-    classifier : Classifier
-        A model.
-    folder : str or Path, optional
-        Its folder; found by its name when not given.
-
-    Returns
-    -------
-    float
-        Largest deviation from the scores (mean and spread) that were saved with the model; NaN never passes `load`.
-
-    Raises
-    ------
-    ModelMismatch
-        If the folder is not found.
+    Returns the largest deviation from the scores (mean and spread) that were saved with it; NaN never passes `load`.
+    Raises `ModelMismatch` if the folder is not found.
     """
     with np.load((Path(folder) if folder else find(classifier.name)) / GOLDEN) as golden:
         stamps = Stamps(golden["data"].astype(np.float32), golden["mask"])
@@ -260,8 +243,6 @@ def save(
     OSError
         If it cannot be written.
     """
-    from models.network.contract import check
-
     target = Path(folder).resolve()
     check(model, recipe, target.name)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -285,10 +266,8 @@ def save(
             partial / GOLDEN, data=golden.data, mask=golden.mask, sign=np.asarray(sign, dtype=np.int8),
             score=scores["score"], score_std=scores["score_std"],
         )  # fmt: skip
-        from models.network.runtime import can_export, export
-
-        if can_export():
-            export(partial, classifier, golden, sign=sign, digest=digest)
+        if runtime.can_export():
+            runtime.export(partial, classifier, golden, sign=sign, digest=digest)
         (partial / RECIPE).write_text(recipe.to_json() + "\n")
         (partial / CARD).write_text(json.dumps(card, indent=2) + "\n")
         (partial / CARD_TEXT).write_text(render(card))
@@ -311,16 +290,13 @@ def _replace(partial: Path, target: Path) -> None:
 
 
 def _identity(folder: Path, card: dict[str, Any], digest: str) -> str:
-    """A model keeps its name in a copy of its folder, such as the one that an archive keeps."""
+    """Name and digest of a model; the name is that of its card, also in a copy of its folder, as in an archive."""
     name = card.get("name") if card.get("sha256") == digest else None
     return f"{name or folder.name}-{digest[:12]}"
 
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-BATCH = 1024
 
 
 def predict(

@@ -1,4 +1,4 @@
-"""What gives a unit's scores: the model and the calibration that its file names."""
+"""Identity and calibration of what gives a unit's scores: the model and the calibration that its unit file names."""
 
 from __future__ import annotations
 
@@ -45,24 +45,9 @@ def calibration_of(unit: Unit) -> Calibration | None:
 
 
 def scoring_identity(unit: Unit) -> str:
-    """Identity of what gives a unit's scores: the model and the calibration.
+    """Return the identity of the model that scores a unit, with that of its calibration where there is one.
 
-    Parameters
-    ----------
-    unit : Unit
-        The unit.
-
-    Returns
-    -------
-    str
-        Identity of the model, with that of the calibration where there is one.
-
-    Raises
-    ------
-    ModelMismatch
-        If there is no such model.
-    ConfigurationError
-        If the calibration cannot be used.
+    Raises `ModelMismatch` if there is no such model, `ConfigurationError` if the calibration cannot be used.
     """
     identity = model_id(unit.model.name)
     calibration = calibration_of(unit)
@@ -70,20 +55,7 @@ def scoring_identity(unit: Unit) -> str:
 
 
 def wrong_calibration(unit: Unit, what: str) -> ConfigurationError:
-    """The error of a calibration that cannot be used or learnt.
-
-    Parameters
-    ----------
-    unit : Unit
-        The unit.
-    what : str
-        What is wrong.
-
-    Returns
-    -------
-    ConfigurationError
-        To be raised.
-    """
+    """Make the error of a calibration of a unit that cannot be used or learnt; `what` says why."""
     return ConfigurationError(
         file=unit.file, table="model", key="calibration", what=what,
         advice="learn one with nightsift calibrate, or leave it empty",

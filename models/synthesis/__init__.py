@@ -1,1 +1,1 @@
-"""Synthetic transients and the examples made of them."""
+"""Synthetic transients: where they go, how bright they are, and how they are put into frames."""

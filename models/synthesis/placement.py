@@ -1,11 +1,10 @@
-"""Where synthetic transients go and how bright they are: drawn once an exposure, from a seed that names the exposure.
+"""Where synthetic transients go and how bright they are: drawn for each exposure, from a seed that names it.
 
 Habits of earlier factories are avoided here. The generator is seeded with the identity of the exposure, so that no two
 exposures share their offsets. Hosts are drawn by a stated prior, not the brightest near. Brightness is drawn in units
 of the noise at the place, down to below the limit of the survey, so that magnitudes stop nowhere early. Places are
-pixels of the frame, so no right ascension is ever jittered.
-
-How far what is new keeps from what changes already, and from each other.
+pixels of the frame, so no right ascension is ever jittered. What is new is at least a separation from what changes
+already, and from each other.
 """
 
 from __future__ import annotations
@@ -20,28 +19,18 @@ from nightsift.context.galaxies import Galaxies
 from nightsift.core.random import generator
 
 Values = npt.NDArray[np.float64]
+GALAXY_PIXEL = "galaxy_pixel"
+PLACED = "-galaxy-"
+"""In the names of what was placed in a galaxy instead of detected."""
+INJECTED, TRANSPLANTED, FADED, VARIED = "injected", "transplanted", "faded", "varied_star"
 
 
 def busy_galaxies(galaxies: Galaxies, taken: Values, reach: float, *, separation: float) -> npt.NDArray[np.bool_]:
-    """Galaxies in whose reach something changes already.
+    """Tell in the reach of which galaxies something changes already, shape (n,).
 
-    They are no hosts: leaving out only the places too near to what changes would favour large offsets.
-
-    Parameters
-    ----------
-    galaxies : Galaxies
-        The galaxies.
-    taken : ndarray of float64, shape (m, 2)
-        x, y of what changes.
-    reach : float
-        Largest offset from a host (half-light radii).
-    separation : float
-        Least distance from what changes (pixel).
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
-        True where something changes within the separation of the largest ellipse.
+    They are no hosts: leaving out only the places too near to what changes would favour large offsets. `taken` (m, 2)
+    holds x, y of what changes, `reach` is the largest offset from a host (half-light radii), `separation` the least
+    distance from what changes (pixel).
     """
     if not len(taken) or not len(galaxies):
         return np.zeros(len(galaxies), dtype=np.bool_)
@@ -49,7 +38,7 @@ def busy_galaxies(galaxies: Galaxies, taken: Values, reach: float, *, separation
     return np.asarray(distance < reach * galaxies.radius + separation)
 
 
-def apart(
+def separated(
     x: Values, y: Values, candidates: npt.NDArray[np.bool_], *, taken: Values, radius: float
 ) -> npt.NDArray[np.bool_]:
     """Tell which places are no nearer than a radius to one drawn earlier that stays, nor to what is taken.
@@ -82,15 +71,9 @@ def apart(
     return keep
 
 
-GALAXY_PIXEL = "galaxy_pixel"
-PLACED = "-galaxy-"
-"""In the names of what was placed in a galaxy instead of detected."""
-INJECTED, TRANSPLANTED, FADED, VARIED = "injected", "transplanted", "faded", "varied_star"
-
-
 @dataclass(frozen=True, slots=True)
 class PlacementOptions:
-    """How many synthetic transients, where, and how bright.
+    """Number, places and brightness of synthetic transients.
 
     Attributes
     ----------
@@ -201,7 +184,7 @@ def place(
     taken : ndarray of float64, shape (m, 2)
         x, y of what is known to change on the frame.
     options : PlacementOptions
-        How many, where, how bright.
+        Number, places and brightness.
 
     Returns
     -------
@@ -222,7 +205,7 @@ def place(
     drawn = draw_hosts(rng, galaxies, int(hosted.sum()), options=options, free=~busy)
     hosted = np.flatnonzero(hosted)[: len(drawn)]
     host[hosted], offset[hosted] = drawn, rng.uniform(0.0, options.max_offset, len(drawn))
-    x[hosted], y[hosted] = beside(rng, galaxies, drawn, offset=offset[hosted])
+    x[hosted], y[hosted] = positions_beside(rng, galaxies, drawn, offset=offset[hosted])
     keep = (source == INJECTED) | (host >= 0)
     columns, rows = np.floor(x + 0.5).astype(np.int64), np.floor(y + 0.5).astype(np.int64)
     keep &= (columns >= 0) & (rows >= 0) & (columns < shape[1]) & (rows < shape[0])
@@ -230,7 +213,7 @@ def place(
     sigma[keep] = noise[rows[keep], columns[keep]]
     snr = np.exp(rng.uniform(np.log(options.min_snr), np.log(options.max_snr), n))
     keep &= np.isfinite(sigma)
-    keep &= apart(x, y, keep, taken=taken, radius=options.separation * fwhm)
+    keep &= separated(x, y, keep, taken=taken, radius=options.separation * fwhm)
     return Placement(x, y, snr * sigma, source.astype(np.str_), host, offset).take(keep)
 
 
@@ -251,7 +234,7 @@ def draw_hosts(
     galaxies : Galaxies
         Possible hosts; those without a magnitude count as the faintest one known.
     n : int
-        Number of hosts wished.
+        Number of hosts wanted.
     options : PlacementOptions
         Prior and least radius.
     free : ndarray of bool, optional
@@ -272,26 +255,12 @@ def draw_hosts(
     return np.asarray(fit[np.argsort(rng.exponential(size=len(fit)) / weight)][:n], dtype=np.int64)
 
 
-def beside(
+def positions_beside(
     rng: np.random.Generator, galaxies: Galaxies, host: npt.NDArray[np.int64], *, offset: Values
 ) -> tuple[Values, Values]:
-    """Positions at given offsets from hosts, on the ellipse of equal light, uniform in eccentric angle.
+    """Draw positions x, y (n,) (pixel) at offsets (half-light radii) from hosts, rows of the galaxies.
 
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Source of randomness.
-    galaxies : Galaxies
-        The galaxies.
-    host : ndarray of int64, shape (n,)
-        Rows of the hosts.
-    offset : ndarray of float64, shape (n,)
-        Offsets (half-light radii).
-
-    Returns
-    -------
-    x, y : ndarray of float64, shape (n,)
-        Positions (pixel).
+    On the ellipse of equal light, uniform in eccentric angle.
     """
     phi = rng.uniform(0.0, 2.0 * np.pi, len(host))
     along = offset * galaxies.radius[host] * np.cos(phi)
@@ -300,7 +269,7 @@ def beside(
     return galaxies.x[host] + cosine * along - sine * across, galaxies.y[host] + sine * along + cosine * across
 
 
-def settle(
+def nearest_with_phase(
     galaxies: Galaxies,
     host: npt.NDArray[np.int64],
     offset: Values,
@@ -323,7 +292,7 @@ def settle(
     offset : ndarray of float64, shape (n,)
         Offsets drawn (half-light radii).
     at : (ndarray, ndarray) of float64, shape (n,)
-        x, y wished (pixel).
+        x, y wanted (pixel).
     phase : ndarray of float64, shape (2, n)
         x, y of each source from the centre of its nearest pixel (pixel).
     most : float
@@ -332,7 +301,7 @@ def settle(
     Returns
     -------
     x, y : ndarray of float64, shape (n,)
-        Places (pixel) on whole pixels plus the phase, within 1.5 px of those wished along each axis.
+        Places (pixel) on whole pixels plus the phase, within 1.5 px of those wanted along each axis.
     """
     side = np.repeat([-1.0, 0.0, 1.0], 3), np.tile([-1.0, 0.0, 1.0], 3)
     places = [np.floor(one - own + 0.5) + own + step[:, None] for one, own, step in zip(at, phase, side, strict=True)]

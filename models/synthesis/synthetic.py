@@ -1,6 +1,6 @@
-"""Synthetic transients: drawn, put into science frame or template before the subtraction, and told as truth.
+"""Synthetic transients put into science frame or template before the subtraction, and their truth.
 
-What a subtraction leaves on galaxies where nothing changes: bogus examples that look like transients on hosts.
+Also what a subtraction leaves on galaxies where nothing changes: bogus examples that look like transients on hosts.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from models.synthesis.placement import (
     PlacementOptions,
     busy_galaxies,
     draw_hosts,
+    nearest_with_phase,
     place,
-    settle,
 )
 from models.synthesis.template_light import brighten_template, measure_stars, no_stars, vary
 from nightsift.context.galaxies import Galaxies
@@ -53,27 +53,9 @@ def quiet_galaxies(
     options: PlacementOptions,
     rng: np.random.Generator,
 ) -> Galaxies:
-    """Draw galaxies in which nothing changes and nothing was detected, by the prior of the hosts.
+    """Draw at most `n` galaxies in which nothing changes and nothing was detected, by the prior of the hosts.
 
-    Parameters
-    ----------
-    galaxies : Galaxies
-        The galaxies.
-    changing, detected : ndarray of float64, shape (m, 2)
-        x, y of what changes, and of what was detected (pixel).
-    n : int
-        Number wished.
-    clear : float
-        Least distance from either (pixel).
-    options : PlacementOptions
-        Prior and least radius of hosts.
-    rng : numpy.random.Generator
-        Source of randomness.
-
-    Returns
-    -------
-    Galaxies
-        At most so many.
+    `changing` and `detected` (m, 2) hold x, y (pixel), `clear` is the least distance from either (pixel).
     """
     free = ~busy_galaxies(galaxies, changing, 0.0, separation=clear) & ~busy_galaxies(
         galaxies, detected, 0.0, separation=clear
@@ -127,18 +109,7 @@ def residual_rows(difference: Difference, pair: Pair, zero: ZeroPoint, *, galaxi
 
 
 def places(table: pa.Table) -> Values:
-    """Finite positions of a table.
-
-    Parameters
-    ----------
-    table : pyarrow.Table
-        With the columns ``x`` and ``y``.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, 2)
-        x, y (pixel).
-    """
+    """Return the finite positions of a table with columns x and y (pixel), shape (n, 2)."""
     found = np.stack([np.asarray(table[name], dtype=np.float64) for name in ("x", "y")], axis=1)
     return np.asarray(found[np.isfinite(found).all(axis=1)])
 
@@ -215,9 +186,9 @@ def add_transients(
     seed : int
         Seed of the set.
     options : PlacementOptions
-        How many, where, how bright.
+        Number, places and brightness.
     stars : TemplateSources, optional
-        Sources of the template: what may vary, and what tells its flux scale.
+        Sources of the template: what may vary, and what gives its flux scale.
 
     Returns
     -------
@@ -226,11 +197,11 @@ def add_transients(
     truth : pyarrow.Table
         The transients, schema `nightsift.core.tables.TRUTH`.
     asked : dict of str to int
-        How many were put in, by kind.
+        Numbers put in, by kind.
     """
     science = pair.science
     assert science.psf is not None
-    key = (reduction, *key_of(science))
+    key = (reduction, *exposure_key(science))
     taken = places(known)
     plan = place(
         seed, key, science.shape, noise=noise, fwhm=science.psf.fwhm, galaxies=galaxies, taken=taken, options=options
@@ -238,7 +209,7 @@ def add_transients(
     measured = measure_stars(pair, stars) if stars is not None and pair.template.psf is not None else None
     varied = no_stars()
     if measured is not None and np.isfinite(measured.scale):
-        plan = fade_some(plan, options.fading, generator(seed, "fading", *key))
+        plan = _fade_some(plan, options.fading, generator(seed, "fading", *key))
         taken = np.concatenate([taken, np.column_stack([plan.x, plan.y])])
         varied = vary(
             measured, noise, taken, options=options, fwhm=science.psf.fwhm, rng=generator(seed, "varied", *key)
@@ -266,10 +237,10 @@ def add_transients(
             template, x, y, flux=flux / measured.scale, rng=generator(seed, "template noise", *key)
         )
     truth = [
-        synthetic_truth(one, science, galaxies, zero=zero, reduction=reduction) for one in (injected, moved, faded)
+        _synthetic_truth(one, science, galaxies, zero=zero, reduction=reduction) for one in (injected, moved, faded)
     ]
     truth.append(
-        synthetic_truth(varied.placement(), science, galaxies, zero=zero, reduction=reduction, varied=varied.star)
+        _synthetic_truth(varied.placement(), science, galaxies, zero=zero, reduction=reduction, varied=varied.star)
     )
     asked = {INJECTED: len(injected), TRANSPLANTED: len(moved), FADED: len(faded), VARIED: len(varied)}
     return Pair(frame, template, pair.coverage), pa.concat_tables(truth), asked
@@ -285,39 +256,26 @@ def _move(
     options: PlacementOptions,
     rng: np.random.Generator,
 ) -> tuple[Frame, Placement]:
-    """Transplant minor planets, as far as there are brighter ones; where they came to lie."""
+    """Transplant minor planets where brighter ones exist; return the frame and the positions that they got."""
     moved = moved.take(moved.flux < float(cuts.flux.max(initial=0.0)))
     if not len(moved):
         return frame, moved
     which = np.array([rng.choice(np.flatnonzero(cuts.flux >= flux)) for flux in moved.flux], dtype=np.int64)
     phase = np.array([one[which] - np.floor(one[which] + 0.5) for one in (cuts.x, cuts.y)])
-    x, y = settle(galaxies, moved.host, moved.offset, at=(moved.x, moved.y), phase=phase, most=options.max_offset)
+    x, y = nearest_with_phase(
+        galaxies, moved.host, moved.offset, at=(moved.x, moved.y), phase=phase, most=options.max_offset
+    )
     frame, x, y = transplant(frame, psf, cuts, which=which, x=x, y=y, flux=moved.flux, rng=rng)
     return frame, dataclasses.replace(moved, x=x, y=y, offset=galaxies.offsets(moved.host, x, y))
 
 
-def fade_some(plan: Placement, part: float, rng: np.random.Generator) -> Placement:
-    """Let a part of the injected stars fade; places, hosts and brightness stay.
-
-    Parameters
-    ----------
-    plan : Placement
-        The transients.
-    part : float
-        Part of the injected stars, 0 to 1.
-    rng : numpy.random.Generator
-        Source of randomness.
-
-    Returns
-    -------
-    Placement
-        The same with the source ``"faded"`` for some.
-    """
+def _fade_some(plan: Placement, part: float, rng: np.random.Generator) -> Placement:
+    """Let a part of the injected stars fade; places, hosts and brightness stay."""
     fades = (plan.source == INJECTED) & (rng.random(len(plan)) < part)
     return dataclasses.replace(plan, source=np.where(fades, FADED, plan.source).astype(np.str_))
 
 
-def synthetic_truth(
+def _synthetic_truth(
     plan: Placement,
     science: Frame,
     galaxies: Galaxies,
@@ -328,25 +286,7 @@ def synthetic_truth(
 ) -> pa.Table:
     """Truth of synthetic transients; the magnitude is that of the light that came or went.
 
-    Parameters
-    ----------
-    plan : Placement
-        The transients.
-    science : Frame
-        The frame that they were put into.
-    galaxies : Galaxies
-        Their hosts.
-    zero : ZeroPoint
-        Zero point of the frame.
-    reduction : str
-        Part of their identities.
-    varied : (ndarray, ndarray) of float64, shape (n,), optional
-        Fluxes in the science frame and in the template (ADU of the science frame) of stars that vary.
-
-    Returns
-    -------
-    pyarrow.Table
-        Schema `nightsift.core.tables.TRUTH`.
+    `varied` holds the fluxes in the science frame and in the template (ADU of the science frame) of stars that vary.
     """
     n, meta = len(plan), science.meta
     gone = plan.source == FADED
@@ -370,17 +310,6 @@ def synthetic_truth(
     return table(columns, TRUTH)
 
 
-def key_of(frame: Frame) -> tuple[str, str]:
-    """What names an exposure in seeds.
-
-    Parameters
-    ----------
-    frame : Frame
-        The exposure.
-
-    Returns
-    -------
-    unit, exposure_id : str
-        Its unit and its identity.
-    """
+def exposure_key(frame: Frame) -> tuple[str, str]:
+    """Return unit and identity of an exposure, which name it in seeds."""
     return frame.meta.unit, frame.meta.exposure_id

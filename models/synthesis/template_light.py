@@ -1,13 +1,12 @@
-"""Light put into a template: what was there once and is gone from the science frame.
+"""Light put into a template: sources that were there when it was taken and are gone from the science frame.
 
 A supernova, a flare or the bright phase of a variable that happened while the template was taken is as real as one in
 the science frame. The light gets the PSF that the template has on the grid of the science frame, and its photon noise
 by the gain that the template has as a mean of many frames.
 
-Stars of the template that vary: the light of one of the two frames is raised, never lowered.
-
-Light cannot be taken out of a frame without its noise. A star that is brighter tonight gets light in the science frame;
-one that is fainter tonight gets light in the template: it was brighter then. Both ways the photon noise is right.
+Stars of the template vary by light that is added to one of the two frames, because light cannot be taken out of a frame
+without its noise. A star that is brighter tonight gets light in the science frame; one that is fainter tonight gets
+light in the template: it was brighter then. Both ways the photon noise is right.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.spatial import cKDTree
 
-from models.synthesis.placement import FADED, VARIED, Placement, PlacementOptions, apart
+from models.synthesis.placement import FADED, VARIED, Placement, PlacementOptions, separated
 from nightsift.context.template_sources import TemplateSources
 from nightsift.core.frames import Frame, Pair
 from nightsift.images.injection import inject_stars
@@ -30,14 +29,19 @@ from nightsift.images.photometry.psf_photometry import UNUSABLE, psf_fluxes
 from nightsift.images.stars.moments import moments
 
 Values = npt.NDArray[np.float64]
-BRIGHT = 20.0  # standard deviations of the sky from which a pixel tells the gain
+BRIGHT = 20.0  # standard deviations of the sky from which a pixel shows the gain
 ENOUGH = 50  # such pixels
 SEEN = 5.0  # signal-to-noise ratio from which a source stands in the list of a template
 BLENDED = 1.0  # FWHM within which two sources of a template are seen as one
+STAR = 0.5  # score below which a source counts as a star
+LEAST_SNR = 10.0  # of the star in the template
+MOST_SHIFT = 2.5  # px by which the light may lie off the place in the list
+MOST = 1 / 20  # of the stars that may vary: more would spoil what the subtraction is matched by
+CORE = 1.0  # FWHM within which light is weighed
 
 
 def effective_gain(template: Frame) -> float:
-    """Gain of a mean of frames, from its own variance: how fast that grows with the light in a pixel.
+    """Gain of a mean of frames, from the growth of its variance with the light in a pixel.
 
     Parameters
     ----------
@@ -63,23 +67,9 @@ def effective_gain(template: Frame) -> float:
 
 
 def brighten_template(template: Frame, x: Values, y: Values, *, flux: Values, rng: np.random.Generator) -> Frame:
-    """Add stars to a template, with their photon noise.
+    """Return a template with stars added at x, y (pixel), of `flux` (ADU of the template), with their photon noise.
 
-    Parameters
-    ----------
-    template : Frame
-        With its PSF; its light is left as it is elsewhere.
-    x, y : ndarray of float64, shape (n,)
-        Positions (pixel).
-    flux : ndarray of float64, shape (n,)
-        Fluxes (ADU of the template).
-    rng : numpy.random.Generator
-        Draws the photon noise.
-
-    Returns
-    -------
-    Frame
-        A copy with the stars, its variance raised, and what reaches saturation marked.
+    The template needs its PSF. The variance is raised, and what reaches saturation is marked.
     """
     assert template.psf is not None
     meta = dataclasses.replace(template.meta, gain=effective_gain(template))
@@ -129,13 +119,6 @@ def as_built(pair: Pair, truth: pa.Table, sources: TemplateSources) -> tuple[Pai
     return bare, dataclasses.replace(sources, **joined)
 
 
-STAR = 0.5  # score below which a source counts as a star
-LEAST_SNR = 10.0  # of the star in the template
-MOST_SHIFT = 2.5  # px by which the light may lie off the place in the list
-MOST = 1 / 20  # of the stars that may vary: more would spoil what the subtraction is matched by
-CORE = 1.0  # FWHM within which light is weighed
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Stars:
     """Stars seen in both frames of a pair.
@@ -147,7 +130,7 @@ class Stars:
     flux : ndarray of float64, shape (n,)
         PSF fluxes in the template (ADU of the science frame).
     scale : float
-        Factor from the fluxes of the template to those of the science frame; NaN where no star tells it.
+        Factor from the fluxes of the template to those of the science frame; NaN without a star.
     """
 
     x: Values
@@ -165,7 +148,7 @@ class VariedStars:
     x, y : ndarray of float64, shape (n,)
         Where light is added (pixel).
     flux : ndarray of float64, shape (n,)
-        How much (ADU of the science frame).
+        Light added (ADU of the science frame).
     sign : ndarray of int64, shape (n,)
         +1 brighter in the science frame, -1 fainter.
     steady : ndarray of float64, shape (n,)
@@ -199,13 +182,7 @@ class VariedStars:
 
 
 def no_stars() -> VariedStars:
-    """None.
-
-    Returns
-    -------
-    VariedStars
-        Without a row.
-    """
+    """Return no varying stars."""
     nothing = np.empty(0)
     return VariedStars(nothing, nothing, nothing, np.empty(0, dtype=np.int64), nothing)
 
@@ -244,7 +221,7 @@ def vary(
     fwhm: float,
     rng: np.random.Generator,
 ) -> VariedStars:
-    """Draw stars that vary, half of them up and half down, alike by how far.
+    """Draw stars that vary, half of them up and half down, by the same factors.
 
     Parameters
     ----------
@@ -255,7 +232,7 @@ def vary(
     taken : ndarray of float64, shape (m, 2)
         x, y of what changes.
     options : PlacementOptions
-        How many and by how much.
+        Number and range of changes.
     fwhm : float
         Full width at half maximum (pixel).
     rng : numpy.random.Generator
@@ -278,7 +255,7 @@ def vary(
     snr[inside] = flux[inside] / noise[rows[inside], columns[inside]]
     fit = (snr >= options.min_snr) & (snr <= options.max_snr)
     order = rng.permutation(n)
-    free = order[apart(x[order], y[order], fit[order], taken=taken, radius=options.separation * fwhm)]
+    free = order[separated(x[order], y[order], fit[order], taken=taken, radius=options.separation * fwhm)]
     most = min(int(rng.poisson(options.varied * noise.size / 1e6)), int(MOST * n))
     return VariedStars(x, y, flux, np.where(down, -1, 1).astype(np.int64), stars.flux).take(np.sort(free[:most]))
 

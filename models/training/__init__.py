@@ -1,1 +1,1 @@
-"""Training sets and the training of networks."""
+"""Training sets, the training of networks, and what a trained network is worth."""

@@ -1,12 +1,9 @@
-"""What a stamp may look like as well: the changes under which real stays real and bogus stays bogus.
+"""Augmentation: the changes of a stamp under which real stays real and bogus stays bogus.
 
-Validation and test stamps are never augmented.
-
-Small changes of stamps by interpolation and smoothing, in compiled loops: sub-pixel shifts, worse seeing.
-
-Both are separable filters whose taps differ from stamp to stamp. Pixels that are masked or not finite hold no light:
-they are filled with the median of their plane before, and their neighbours are masked after. A plane without any
-good pixel (`models.network.inputs`) is left as it is.
+Validation and test stamps are never augmented. Sub-pixel shifts and worse seeing are separable filters in compiled
+loops, whose taps differ from stamp to stamp. Pixels that are masked or not finite hold no light: they are filled with
+the median of their plane before, and their neighbours are masked after. A plane without any good pixel
+(`models.network.inputs`) is left as it is.
 """
 
 from __future__ import annotations
@@ -22,20 +19,14 @@ from nightsift.core.robust import nan_mad_sigma
 
 REACH = 3  # taps on each side
 Taps = npt.NDArray[np.float32]
+_SCIENCE, _TEMPLATE, _DIFFERENCE = (PLANES.index(name) for name in ("science", "template", "difference"))
 
 
 def shift_taps(shift: npt.NDArray[np.floating]) -> Taps:
-    """Taps of a sub-pixel shift: Lanczos-3, of sum one (Duchon 1979, J. Appl. Meteor. 18, 1016).
+    """Return the taps (n, 7) of sub-pixel shifts: Lanczos-3, of sum one (Duchon 1979, J. Appl. Meteor. 18, 1016).
 
-    Parameters
-    ----------
-    shift : ndarray of float, shape (n,)
-        How far light moves to larger indices, between -1 and 1 (pixel).
-
-    Returns
-    -------
-    ndarray of float32, shape (n, 7)
-        Weight of the pixels at offsets -3 to 3.
+    `shift` (n,), between -1 and 1 pixel, is the move of light to larger indices; taps are weights of the pixels at
+    offsets -3 to 3.
     """
     distance = np.arange(-REACH, REACH + 1)[None] + np.asarray(shift, dtype=np.float64)[:, None]
     taps = np.where(np.abs(distance) < REACH, np.sinc(distance) * np.sinc(distance / REACH), 0.0)
@@ -43,19 +34,9 @@ def shift_taps(shift: npt.NDArray[np.floating]) -> Taps:
 
 
 def smoothing_taps(sigma: npt.NDArray[np.floating]) -> Taps:
-    """Taps of a smoothing of given width, of sum one: three that are not zero, v/2, 1 - v, v/2 of variance v.
+    """Return the taps (n, 7) of a smoothing by `sigma` (n,), at most 0.7 pixel: v/2, 1 - v, v/2 of variance v.
 
     A sampled Gaussian as narrow as this is narrower than its name says.
-
-    Parameters
-    ----------
-    sigma : ndarray of float, shape (n,)
-        Standard deviation of the smoothing, at most 0.7 (pixel).
-
-    Returns
-    -------
-    ndarray of float32, shape (n, 7)
-        Weight of the pixels at offsets -3 to 3.
     """
     variance = np.asarray(sigma, dtype=np.float32) ** 2
     taps = np.zeros((len(variance), 2 * REACH + 1), dtype=np.float32)
@@ -131,9 +112,6 @@ def _grown(mask: BoolStamps) -> BoolStamps:
     return grown
 
 
-_SCIENCE, _TEMPLATE, _DIFFERENCE = (PLANES.index(name) for name in ("science", "template", "difference"))
-
-
 @dataclass(frozen=True, slots=True)
 class AugmentOptions:
     """How much to change.
@@ -202,18 +180,18 @@ def augment(
     if options.turn:
         _turn(data, mask, rng)
     if options.shift:
-        data, mask = _shift(data, mask, options.shift, rng=rng)
-    _move_a_little(data, mask, np.flatnonzero(rng.random(n) < options.subpixel), rng=rng)
+        data, mask = _shift_pixels(data, mask, options.shift, rng=rng)
+    _shift_subpixel(data, mask, np.flatnonzero(rng.random(n) < options.subpixel), rng=rng)
     _worsen_seeing(data, mask, np.flatnonzero(rng.random(n) < options.seeing), blur=options.blur, rng=rng)
-    _cover_a_side(data, mask, np.flatnonzero(rng.random(n) < options.edge), rng=rng)
+    _mask_edge(data, mask, np.flatnonzero(rng.random(n) < options.edge), rng=rng)
     rows = np.flatnonzero(rng.random(n) < options.scale)
     with np.errstate(over="ignore"):  # fill values near the end of the range become infinite, which masks them
         data[rows, ..., _TEMPLATE] *= np.exp2(rng.uniform(-1, 1, len(rows))).astype(np.float32)[:, None, None]
-    _take_planes(data, mask, options, rng=rng)
+    _remove_planes(data, mask, options, rng=rng)
     return data, mask
 
 
-def _move_a_little(
+def _shift_subpixel(
     data: FloatStamps, mask: BoolStamps, rows: npt.NDArray[np.int64], *, rng: np.random.Generator
 ) -> None:
     if len(rows):
@@ -242,7 +220,7 @@ def _worsen_seeing(
     data[rows] = after
 
 
-def _take_planes(data: FloatStamps, mask: BoolStamps, options: AugmentOptions, *, rng: np.random.Generator) -> None:
+def _remove_planes(data: FloatStamps, mask: BoolStamps, options: AugmentOptions, *, rng: np.random.Generator) -> None:
     """Take one plane away in place, never from a stamp that would be left without any."""
     draw, low = rng.random(len(data)), 0.0
     for plane, part in (
@@ -255,9 +233,7 @@ def _take_planes(data: FloatStamps, mask: BoolStamps, options: AugmentOptions, *
         data[rows[left], ..., plane] = np.nan
 
 
-def _cover_a_side(
-    data: FloatStamps, mask: BoolStamps, rows: npt.NDArray[np.int64], *, rng: np.random.Generator
-) -> None:
+def _mask_edge(data: FloatStamps, mask: BoolStamps, rows: npt.NDArray[np.int64], *, rng: np.random.Generator) -> None:
     """Mask one side in place, at most up to the core of the candidate, as the edge of a frame does."""
     size = mask.shape[1]
     for row in rows:
@@ -277,7 +253,7 @@ def _turn(data: FloatStamps, mask: BoolStamps, rng: np.random.Generator) -> None
                 array[rows] = turned[:, ::-1] if number >= 4 else turned
 
 
-def _shift(
+def _shift_pixels(
     data: FloatStamps, mask: BoolStamps, most: int, *, rng: np.random.Generator
 ) -> tuple[FloatStamps, BoolStamps]:
     """Shift by whole pixels, so that the noise stays as it is; interpolation would smooth it."""

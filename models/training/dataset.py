@@ -1,13 +1,10 @@
-"""A labelled set of stamps from reduced nights whose truth is known.
+"""A labelled set of stamps from reduced nights: collected by truth or by people's labels, and split without leaks.
 
-The set is what the pipeline itself found: real examples are its detections of things that changed, bogus ones
-its detections of nothing, with all the faults of its own subtraction. Nothing is pasted into stamps.
+The set is what the pipeline itself detected: real examples are its detections of things that changed, bogus ones its
+detections of nothing, with all the faults of its own subtraction. Nothing is pasted into stamps.
 
-What is not learnt from: examples of some sources taken out of training and validation, never of the test.
-
-For ablations: what is a kind of example worth? The network that learns without it must be judged on the same test.
-
-Labelled candidates of an archive as a stamp set.
+For ablations, examples of some sources are left out of training and validation, never of the test: networks that learn
+with and without them are compared on the same examples.
 """
 
 from __future__ import annotations
@@ -41,6 +38,14 @@ DEALS = 25  # of the groups that are tried until every part has both classes
 # What must never stand on two sides, whatever the choice.
 NEVER_SHARED = ("exposure_id", "object_id", "host_id")
 ASIDE = "aside"
+GROUPS = {"synthetic": SYNTHETIC, "real-but-minor-planets": ("detected", *SYNTHETIC)}
+"""Names for several sources.
+
+``synthetic`` is what the factory puts in. ``real-but-minor-planets`` leaves minor planets as the only real examples, as
+in the set without synthetic transients of Killestein et al. (2021): the transients of a simulated sky go as well,
+because they have labels that no survey has before somebody labels them.
+"""
+LEARNT = ("train", "validation")
 
 
 def collect(
@@ -72,7 +77,7 @@ def collect(
     size : int, optional
         Width to which stamps are cropped (pixel).
     max_real, max_bogus : int, optional
-        Examples kept of one exposure, drawn at random, so that one rich or bad frame does not fill the set.
+        Most examples of one exposure, drawn at random, so that one rich or bad frame does not fill the set.
     seed : int, optional
         Seed of that draw.
 
@@ -127,7 +132,7 @@ def assign_splits(examples: TrainingSet, seed: int = 0) -> TrainingSet:
     Returns
     -------
     TrainingSet
-        The same examples with their split; the card tells by which keys they were split and what each part holds.
+        The same examples with their split; the card names the keys they were split by and what each part holds.
 
     Raises
     ------
@@ -150,35 +155,20 @@ def assign_splits(examples: TrainingSet, seed: int = 0) -> TrainingSet:
             break
     else:
         counts = {name: np.bincount(examples.labels[part == name], minlength=2) for name in SPLITS}
-        told = ", ".join(f"{name} {real} real and {bogus} bogus" for name, (bogus, real) in counts.items())
-        raise OneClassOnly(deals=DEALS, keys="/".join(used), parts=told)
+        counted = ", ".join(f"{name} {real} real and {bogus} bogus" for name, (bogus, real) in counts.items())
+        raise OneClassOnly(deals=DEALS, keys="/".join(used), parts=counted)
     card = {**examples.card, "split_by": list(used), "split_seed": seed}
-    return in_parts(TrainingSet(examples.stamps, examples.table, card), part)
+    return _with_parts(TrainingSet(examples.stamps, examples.table, card), part)
 
 
-def to_learn_from(examples: TrainingSet, seed: int = 0) -> TrainingSet:
-    """Deal a set out to training and validation alone: what it is tested on lies elsewhere.
+def split_without_test(examples: TrainingSet, seed: int = 0) -> TrainingSet:
+    """Split a set into training and validation alone, as `assign_splits` does: what it is tested on is elsewhere.
 
-    Parameters
-    ----------
-    examples : TrainingSet
-        Examples of one survey or more.
-    seed : int, optional
-        Seed.
-
-    Returns
-    -------
-    TrainingSet
-        The same examples with their split, as `assign_splits` makes it; what would be tested on is learnt from.
-
-    Raises
-    ------
-    TooFewGroups, OneClassOnly
-        As `assign_splits`.
+    Examples of what would be the test part are learnt from. Raises `TooFewGroups` and `OneClassOnly`.
     """
     dealt = assign_splits(examples, seed)
     part = np.asarray(dealt.table["split"]).astype(str)
-    return in_parts(dealt, np.where(part == "test", "train", part))
+    return _with_parts(dealt, np.where(part == "test", "train", part))
 
 
 def with_test_set(examples: TrainingSet, test: TrainingSet, seed: int = 0) -> TrainingSet:
@@ -209,27 +199,14 @@ def with_test_set(examples: TrainingSet, test: TrainingSet, seed: int = 0) -> Tr
         both = set(examples.table[name].to_pylist()) & set(test.table[name].to_pylist()) - {None}
         if both:
             raise SharedWithTest(what=name, count=len(both), example=str(sorted(both)[0]))
-    dealt = to_learn_from(examples, seed)
+    dealt = split_without_test(examples, seed)
     part = np.concatenate([np.asarray(dealt.table["split"]).astype(str), np.full(len(test), "test")])
     whole = join([dealt, test])
-    return in_parts(TrainingSet(whole.stamps, whole.table, {**dealt.card, **whole.card}), part)
+    return _with_parts(TrainingSet(whole.stamps, whole.table, {**dealt.card, **whole.card}), part)
 
 
-def in_parts(examples: TrainingSet, part: npt.NDArray[np.str_]) -> TrainingSet:
-    """Give each example its part.
-
-    Parameters
-    ----------
-    examples : TrainingSet
-        A set.
-    part : ndarray of str, shape (n,)
-        Its parts: those of `models.training.split.SPLITS`, or ``"aside"``.
-
-    Returns
-    -------
-    TrainingSet
-        The same examples; the card tells what each part holds.
-    """
+def _with_parts(examples: TrainingSet, part: npt.NDArray[np.str_]) -> TrainingSet:
+    """Give each example its part, of `models.training.split.SPLITS` or ``aside``; the card counts what each holds."""
     place = examples.table.schema.get_field_index("split")
     field = examples.table.schema.field(place)
     labelled = examples.table.set_column(place, field, pa.array(part.tolist(), pa.string()))
@@ -263,37 +240,27 @@ def set_aside(part: npt.NDArray[np.str_], shared: Mapping[str, npt.NDArray[np.ob
     ndarray of str, shape (n,)
         ``"aside"`` for examples of a value that has more examples in another part.
     """
-    kept = part.copy()
+    out = part.copy()
     for values in shared.values():
         sides: dict[str, Counter[str]] = {}
-        for value, side in zip(values, kept, strict=True):
+        for value, side in zip(values, out, strict=True):
             if value is not None and side != ASIDE:
                 sides.setdefault(value, Counter())[str(side)] += 1
         home = {value: count.most_common(1)[0][0] for value, count in sides.items() if len(count) > 1}
         for row, value in enumerate(values):
-            if value in home and kept[row] != home[value]:
-                kept[row] = ASIDE
-    return kept
+            if value in home and out[row] != home[value]:
+                out[row] = ASIDE
+    return out
 
 
 def _thin(wanted: npt.NDArray[np.bool_], exposures: npt.NDArray[Any], most: int, *, seed: int) -> npt.NDArray[np.int64]:
-    """Rows that are wanted, at most so many of an exposure, drawn at random."""
+    """Return the wanted rows, at most `most` per exposure, drawn at random."""
     order = np.random.default_rng(seed).permutation(len(wanted))
     order = order[wanted[order]]
     _, code = np.unique(exposures[order], return_inverse=True)
     by_exposure = np.argsort(code, kind="stable")
     rank = np.arange(len(order)) - np.searchsorted(code[by_exposure], code[by_exposure])
     return order[by_exposure][rank < most]
-
-
-GROUPS = {"synthetic": SYNTHETIC, "real-but-minor-planets": ("detected", *SYNTHETIC)}
-"""Names for several sources.
-
-``synthetic`` is what the factory puts in. ``real-but-minor-planets`` leaves minor planets as the only real examples, as
-in the set without synthetic transients of Killestein et al. (2021): the transients of a simulated sky go as well,
-because they have labels that no survey has before somebody labels them.
-"""
-LEARNT = ("train", "validation")
 
 
 def leave_out(examples: TrainingSet, names: Iterable[str]) -> TrainingSet:
@@ -309,7 +276,7 @@ def leave_out(examples: TrainingSet, names: Iterable[str]) -> TrainingSet:
     Returns
     -------
     TrainingSet
-        All examples; those left out are in the part ``"aside"``. The card tells how many, by source.
+        All examples; those left out are in the part ``"aside"``. The card counts them by source.
 
     Raises
     ------
@@ -333,14 +300,14 @@ def leave_out(examples: TrainingSet, names: Iterable[str]) -> TrainingSet:
             raise UnknownSource(name=name, sources=", ".join(sorted(present)) or "no sources", groups=", ".join(groups))
         out |= meant
     left = learnt & np.isin(source, sorted(out))
-    kept = in_parts(examples, np.where(left, ASIDE, part))
+    dealt = _with_parts(examples, np.where(left, ASIDE, part))
     for one in LEARNT:
         labels = examples.labels[(part == one) & ~left]
-        absent = [told for told, label in (("real", REAL), ("bogus", BOGUS)) if not np.any(labels == label)]
+        absent = [kind for kind, label in (("real", REAL), ("bogus", BOGUS)) if not np.any(labels == label)]
         if absent and np.any(part == one):
             raise NothingLeft(names=", ".join(asked), part=one, absent=" and ".join(absent))
-    kept.card["not_learnt_from"] = dict(sorted(Counter(source[left].tolist()).items()))
-    return kept
+    dealt.card["not_learnt_from"] = dict(sorted(Counter(source[left].tolist()).items()))
+    return dealt
 
 
 def labelled_candidates(
@@ -364,7 +331,7 @@ def labelled_candidates(
     Returns
     -------
     TrainingSet
-        One example a label, all of the part ``"train"``; the object of a candidate is not known and stays null.
+        One example per label, all of the part ``"train"``; the object of a candidate is not known and stays null.
 
     Raises
     ------

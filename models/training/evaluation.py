@@ -1,10 +1,7 @@
-"""Everything that is to be known of a model on a labelled set, as plain numbers: what `nightsift evaluate` draws.
+"""Everything that is measured of a model on a labelled set, as plain numbers: what `nightsift evaluate` draws.
 
-What is judged must not have been learnt from: the part ``test`` of a set, or a set of units that training never saw.
-
-Curves of an evaluation: rates against the threshold, recovery, reliability, risk against coverage.
-
-What more data bring: the same network trained on growing parts of a set, judged on the same test part.
+What is measured on must not have been learnt from: the part ``test`` of a set, or a set of units that training never
+saw. `card_figures` are those that a model's card holds.
 """
 
 from __future__ import annotations
@@ -40,6 +37,11 @@ Rows = npt.NDArray[np.int64]
 
 DRAWS = 200
 """Draws of the bootstrap over fields and nights."""
+SNR_BINS = (0.0, 6.0, 8.0, 12.0, 20.0, 50.0, np.inf)
+SNR_EDGES = (3.0, 5.0, 6.0, 8.0, 10.0, 15.0, 25.0, 50.0, 100.0)
+OFFSET_EDGES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0)
+MAG_WIDTH = 0.5
+LEAST_IN_BIN = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,31 +101,29 @@ def evaluate(
         The scores and what is known of the examples.
     """
     logits = sample_logits(examples.stamps, examples.sign, classifier, samples=samples, seed=seed)
-    told = summarise(logits)
+    summary = summarise(logits)
     labels = examples.labels.astype(np.int64)
     columns = {name: np.array(examples.table[name].to_pylist(), dtype=object) for name in examples.table.column_names}
     groups = np.array([f"{f}/{n}" for f, n in zip(columns["field"], columns["night"], strict=True)], dtype=np.str_)
     given = float(classifier.card.get("threshold", 0.5)) if threshold is None else threshold
     return Evaluated(
-        classifier.name, classifier.model_id, given, labels, told["score"].astype(np.float64),
-        told["score_std"].astype(np.float64), told["confidence"].astype(np.float64),
-        calibrated_elsewhere(logits, labels, groups, seed=seed), columns, groups,
+        classifier.name, classifier.model_id, given, labels, summary["score"].astype(np.float64),
+        summary["score_std"].astype(np.float64), summary["confidence"].astype(np.float64),
+        cross_calibrated(logits, labels, groups, seed=seed), columns, groups,
     )  # fmt: skip
 
 
-def calibrated_elsewhere(
+def cross_calibrated(
     logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int64], groups: npt.NDArray[np.str_], *, seed: int = 0
 ) -> Float64:
-    """Scores after calibration, each half of the fields and nights by a map that was learnt on the other half.
+    """Return scores after calibration, each half of the fields and nights by a map learnt on the other half.
 
     Parameters
     ----------
     logits : ndarray, shape (samples, n)
         Sampled logits.
-    labels : ndarray of int, shape (n,)
-        1 real, 0 bogus.
-    groups : ndarray of str, shape (n,)
-        Field and night of each example.
+    labels, groups : ndarray of int, of str, shape (n,)
+        1 real, 0 bogus; field and night of each example.
     seed : int, optional
         Seed of the halves.
 
@@ -156,7 +156,7 @@ def headline(one: Evaluated, draws: int = DRAWS) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``name``, ``value``, ``low``, ``high`` (95 %) and ``note``: a rate that the set cannot tell is noted.
+        ``name``, ``value``, ``low``, ``high`` (95 %) and ``note``: a rate for which the set is too small is noted.
     """
 
     def at_missed(rows: Rows) -> float:
@@ -229,7 +229,7 @@ def by_unit(one: Evaluated) -> list[dict[str, Any]]:
     list of dict
         ``unit``, ``real``, ``bogus``, ``auc``, ``missed``, ``fpr``, ``fpr_1`` (at 1 % missed) and ``ece``.
     """
-    units = texts(one.columns.get("unit"), len(one.labels))
+    units = _texts(one.columns.get("unit"), len(one.labels))
     rows = []
     for unit in np.unique(units):
         s, y = one.scores[units == unit], one.labels[units == unit]
@@ -241,19 +241,9 @@ def by_unit(one: Evaluated) -> list[dict[str, Any]]:
 
 
 def worst(one: Evaluated, most: int = 24) -> dict[str, Rows]:
-    """Rows of the surest errors.
+    """Return the rows of the surest errors, at most `most` of each kind.
 
-    Parameters
-    ----------
-    one : Evaluated
-        Scores.
-    most : int, optional
-        Rows of each kind.
-
-    Returns
-    -------
-    dict of str to ndarray of int64
-        ``missed``: real below the threshold, lowest score first. ``accepted``: bogus above, highest first.
+    ``missed``: real below the threshold, lowest score first. ``accepted``: bogus at or above it, highest first.
     """
     order = np.argsort(one.scores, kind="stable")
     below, above = one.scores[order] < one.threshold, one.scores[order] >= one.threshold
@@ -261,33 +251,13 @@ def worst(one: Evaluated, most: int = 24) -> dict[str, Rows]:
     return {"missed": order[below & real][:most], "accepted": order[above & ~real][::-1][:most]}
 
 
-def texts(column: npt.NDArray[Any] | None, n: int) -> npt.NDArray[np.str_]:
-    """A column as text, empty where it is null or absent.
-
-    Parameters
-    ----------
-    column : ndarray of object or None
-        The column.
-    n : int
-        Its length where it is absent.
-
-    Returns
-    -------
-    ndarray of str, shape (n,)
-        The texts.
-    """
+def _texts(column: npt.NDArray[Any] | None, n: int) -> npt.NDArray[np.str_]:
+    """Return a column as text, shape (n,), empty where it is null or absent."""
     return np.full(n, "") if column is None else np.array(["" if v is None else str(v) for v in column], dtype=np.str_)
 
 
 def _too_few(bogus: int, rate: float) -> str:
     return "" if bogus * rate >= 10 else f"{bogus} bogus examples: {bogus * rate:.2g} expected above the threshold"
-
-
-SNR_BINS = (0.0, 6.0, 8.0, 12.0, 20.0, 50.0, np.inf)
-SNR_EDGES = (3.0, 5.0, 6.0, 8.0, 10.0, 15.0, 25.0, 50.0, 100.0)
-OFFSET_EDGES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0)
-MAG_WIDTH = 0.5
-LEAST_IN_BIN = 5
 
 
 def threshold_curves(one: Evaluated, points: int = 161) -> dict[str, Any]:
@@ -348,7 +318,7 @@ def recovery(one: Evaluated, column: str, edges: Sequence[float] | None = None) 
     if edges is None:
         low, high = np.floor(values[real].min() / MAG_WIDTH), np.ceil(values[real].max() / MAG_WIDTH)
         edges = tuple(np.arange(low, high + 1) * MAG_WIDTH)
-    synthetic = np.isin(texts(one.columns.get("source"), len(one.labels)), SYNTHETIC)
+    synthetic = np.isin(_texts(one.columns.get("source"), len(one.labels)), SYNTHETIC)
     subsets = {"all": real}
     if synthetic[real].any():
         subsets = {"all": real, "without synthetic": real & ~synthetic, "synthetic only": real & synthetic}

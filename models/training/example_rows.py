@@ -24,7 +24,7 @@ SOURCE_OF_KIND = {TRANSPLANTED: "transplanted", ASTEROID: "minor_planet"} | dict
 )
 CLASS_OF_KIND = {ASTEROID: "mover", VARIABLE: "variable", VARIED: "variable"}
 IN_GALAXY = 1.5  # half-light radii within which a false detection counts as the residual of a galaxy
-UNDER = 5.0  # half-light radii within which a galaxy counts as lying under an example
+UNDER = 5.0  # half-light radii within which a galaxy counts as the host under an example
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +73,7 @@ def rows_of(
     reduction : str
         How the night was reduced.
     around : Surroundings, optional
-        Galaxies and sources of the template; without them their columns hold what the truth tells, or null.
+        Galaxies and sources of the template; without them their columns hold the values of the truth, or null.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def rows_of(
 def _of_truth(
     truth: pa.Table, real: npt.NDArray[np.bool_], matches: npt.NDArray[np.int64], *, survey: str
 ) -> Mapping[str, Any]:
-    """Columns that the truth tells of real examples."""
+    """Columns of real examples that come from the truth."""
 
     def taken(name: str) -> list[Any]:
         values = truth[name].to_pylist()
@@ -141,7 +141,7 @@ def _of_surroundings(
     x, y = (np.asarray(candidates[name], dtype=np.float64) for name in ("x", "y"))
     galaxy, offset = nearest_galaxy(around.galaxies, x, y, most=UNDER)
     found = galaxy >= 0
-    inside = residuals_of_galaxies(around, x, y) & (source == "random")
+    inside = _in_galaxies(around, x, y) & (source == "random")
     source[inside] = "galaxy_residual"
     hosts, offsets = list(rows["host_id"]), list(rows["host_offset"])
     for k in np.flatnonzero(found):
@@ -154,23 +154,8 @@ def _of_surroundings(
     return columns
 
 
-def residuals_of_galaxies(
-    around: Surroundings, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
-) -> npt.NDArray[np.bool_]:
-    """Positions in the light of a galaxy: within 1.5 half-light radii, or within its seeing-blurred core.
-
-    Parameters
-    ----------
-    around : Surroundings
-        With the galaxies.
-    x, y : ndarray of float64, shape (n,)
-        Positions (pixel).
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
-        True in a galaxy.
-    """
+def _in_galaxies(around: Surroundings, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Tell which positions (pixel) are within 1.5 half-light radii of a galaxy, or within its seeing-blurred core."""
     galaxy, offset = nearest_galaxy(around.galaxies, x, y, most=np.inf)
     if not len(around.galaxies):
         return np.zeros(len(x), dtype=np.bool_)

@@ -1,7 +1,4 @@
-"""Labelled stamps: in memory, on disk, and weighed.
-
-Stamps of candidates, from an archive.
-"""
+"""Labelled stamps: in memory, on disk, weighed, and read from the stamps of an archive's candidates."""
 
 from __future__ import annotations
 
@@ -66,6 +63,8 @@ EXAMPLES = schema(
     ),
     "examples",
 )
+OF_ONE_SET = ("set_id", "examples", "exposures", "counts", "parts", "label_noise")
+"""Entries of a card about the very examples of a set, which do not hold where it is joined with others."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +74,7 @@ class TrainingSet:
     Attributes
     ----------
     stamps : Stamps
-        Raw stamps, one an example.
+        Raw stamps, one per example.
     table : pyarrow.Table
         Schema `EXAMPLES`, in the order of the stamps.
     card : dict
@@ -109,10 +108,6 @@ class TrainingSet:
         return TrainingSet(stamps, self.table.take(pa.array(rows)), self.card)
 
 
-OF_ONE_SET = ("set_id", "examples", "exposures", "counts", "parts", "label_noise")
-"""What a card tells of the very examples of a set, and what does not hold once it is joined with others."""
-
-
 def join(parts: Sequence[TrainingSet]) -> TrainingSet:
     """Join the sets of several surveys.
 
@@ -136,41 +131,30 @@ def join(parts: Sequence[TrainingSet]) -> TrainingSet:
         for part in parts:
             total.update(part.card.get(name, {}))
         counts[name] = dict(total)
-    shared = {name: told for name, told in parts[0].card.items() if name not in OF_ONE_SET}
+    shared = {name: entry for name, entry in parts[0].card.items() if name not in OF_ONE_SET}
     return TrainingSet(stamps, table, {**shared, "surveys": len(table["survey"].unique()), **counts})
 
 
 def empty(size: int) -> TrainingSet:
-    """A set without examples.
-
-    Parameters
-    ----------
-    size : int
-        Width of its stamps (pixel).
-
-    Returns
-    -------
-    TrainingSet
-        No rows.
-    """
+    """Return a set without examples, of stamps `size` pixels wide."""
     stamps = Stamps(np.zeros((0, size, size, 3), np.float32), np.zeros((0, size, size), np.bool_))
     return TrainingSet(stamps, EXAMPLES.empty_table(), {"surveys": 0, "left_out": {}})
 
 
 def weights(labels: npt.NDArray[np.int8], prevalence: float = 0.5) -> npt.NDArray[np.float32]:
-    """Weights that give real examples a stated part of the total weight.
+    """Return weights (n,) of mean one, with the part `prevalence` on real examples: the prior that the scores mean.
 
     Parameters
     ----------
     labels : ndarray of int8, shape (n,)
         1 real, 0 bogus; both must be there.
     prevalence : float, optional
-        Part of the weight that real examples get. It is the prior that the scores then mean.
+        Part of the weight that real examples get.
 
     Returns
     -------
     ndarray of float32, shape (n,)
-        Weights with a mean of one.
+        The weights.
 
     Raises
     ------
@@ -231,7 +215,7 @@ def read(folder: Path) -> TrainingSet:
     BadTable
         If stamps are missing or do not belong to the table.
     """
-    found = pixels_apart(read_table(folder / TABLE, EXAMPLES))
+    found = mark_galaxy_pixels(read_table(folder / TABLE, EXAMPLES))
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     if (folder / "stamps.npy").is_file():
         return TrainingSet(Stamps(np.load(folder / "stamps.npy"), np.load(folder / "mask.npy")), found, card)
@@ -251,18 +235,10 @@ def read(folder: Path) -> TrainingSet:
     return TrainingSet(stamps, found, card)
 
 
-def pixels_apart(table: pa.Table) -> pa.Table:
-    """Call pixels of galaxies in which nothing was detected by the source of their own, whatever they were called.
+def mark_galaxy_pixels(table: pa.Table) -> pa.Table:
+    """Return a table of `EXAMPLES` in which pixels of galaxies without a detection have the source ``galaxy_pixel``.
 
-    Parameters
-    ----------
-    table : pyarrow.Table
-        Schema `EXAMPLES`.
-
-    Returns
-    -------
-    pyarrow.Table
-        The same with ``galaxy_pixel`` as the source of what was placed.
+    Sets of older versions call them ``galaxy_residual``.
     """
     placed = pc.match_substring(table["example_id"], PLACED)
     source = pc.if_else(placed, GALAXY_PIXEL, table["source"]).cast(pa.string())
@@ -338,19 +314,9 @@ def read_rows(archive: Archive, candidates: pa.Table, rows: npt.NDArray[np.int64
 
 
 def detected(table: pa.Table) -> npt.NDArray[np.bool_]:
-    """Tell which examples of a set the pipeline detected.
+    """Tell which rows of a table of `EXAMPLES` the pipeline detected, shape (n,).
 
-    The others stand at the highest pixel of a galaxy in which it detected nothing; they are easy, and no survey would
-    ask about them.
-
-    Parameters
-    ----------
-    table : pyarrow.Table
-        Schema `models.training.examples.EXAMPLES`.
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
-        Whether it was detected.
+    The others are the highest pixel of a galaxy in which it detected nothing; they are easy, and no survey would ask
+    about them.
     """
     return np.array([one != GALAXY_PIXEL for one in table["source"].to_pylist()], dtype=np.bool_)

@@ -27,7 +27,7 @@ class LabelOptions:
     min_change : float
         A match is real only if the true change of flux has the sign of the detection and at least this fraction of
         its measured flux; else what was detected is something else at the same place, and ambiguous. Where the truth
-        tells no flux (a predicted minor planet), the detection must be brighter than the template.
+        has no flux (a predicted minor planet), the detection must be brighter than the template.
     """
 
     radius: float = 2.5

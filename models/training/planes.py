@@ -25,18 +25,7 @@ T = TypeVar("T")
 
 
 def from_planes(model: keras.Model) -> keras.Model:
-    """The network without its normalisation; the layers and weights are those of the network itself.
-
-    Parameters
-    ----------
-    model : keras.Model
-        A network that keeps `models.network.contract`.
-
-    Returns
-    -------
-    keras.Model
-        Normalised planes (n, size, size, channels + 1) to logits (n, 1).
-    """
+    """Return the network without its normalisation, planes (n, size, size, channels + 1) to logits; shared weights."""
     import keras
 
     trunk, head = model.get_layer(TRUNK), model.get_layer(HEAD)
@@ -44,23 +33,9 @@ def from_planes(model: keras.Model) -> keras.Model:
 
 
 def planes_of(data: FloatStamps, mask: BoolStamps, recipe: Recipe, batch: int = 1024) -> Planes:
-    """Normalise prepared stamps, a batch at a time.
+    """Normalise prepared stamps (n, size, size, 3) and mask (True where bad), `batch` stamps at a time.
 
-    Parameters
-    ----------
-    data : ndarray of float32, shape (n, size, size, 3)
-        Science, template, difference.
-    mask : ndarray of bool, shape (n, size, size)
-        True where bad.
-    recipe : Recipe
-        The formula's numbers.
-    batch : int, optional
-        Stamps at a time.
-
-    Returns
-    -------
-    ndarray of float32, shape (n, size, size, channels + 1)
-        Planes and mask.
+    Returns planes and mask, float32, shape (n, size, size, channels + 1).
     """
     out = np.empty((*mask.shape, len(recipe.channels) + 1), dtype=np.float32)
     for start in range(0, len(mask), batch):
@@ -69,7 +44,7 @@ def planes_of(data: FloatStamps, mask: BoolStamps, recipe: Recipe, batch: int = 
     return out
 
 
-def ahead(make: Callable[[int], T], count: int) -> Iterator[T]:
+def prefetch(make: Callable[[int], T], count: int) -> Iterator[T]:
     """Make things in order, the next one in a thread while the present one is used.
 
     Parameters
@@ -77,7 +52,7 @@ def ahead(make: Callable[[int], T], count: int) -> Iterator[T]:
     make : callable
         Makes the thing of a number; called for one number after the other.
     count : int
-        How many.
+        Number of things.
 
     Yields
     ------

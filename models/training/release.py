@@ -50,7 +50,7 @@ def release(
     model = of_network(trained.model, trained.options.recipe)
     validation, test = examples.part("validation"), examples.part("test")
     known, new = (np.asarray(predict(part.stamps, part.sign, model)["score"]) for part in (validation, test))
-    rows, which = _to_choose_by(validation)
+    rows, which = _threshold_rows(validation)
     units = np.asarray(validation.table["unit"])[rows]
     threshold, where = threshold_for_units(known[rows], validation.labels[rows], units, missed=missed)
     card = {
@@ -101,10 +101,10 @@ def threshold_for_units(
     return float(np.quantile(own, 1.0 - MOST_UNITS)), f"in five of six of {len(own)} units"
 
 
-def _to_choose_by(validation: TrainingSet) -> tuple[npt.NDArray[np.bool_], str]:
-    """Examples that the threshold is chosen by, and how they are called.
+def _threshold_rows(validation: TrainingSet) -> tuple[npt.NDArray[np.bool_], str]:
+    """Examples that the threshold is chosen by, and their description.
 
-    Only what has no flag can be accepted, and a survey does not reduce carelessly; but a threshold needs real examples.
+    Only what has no flag can be accepted, and a survey does not lower its guards; but a threshold needs real examples.
     """
     sound = np.asarray(validation.table["reduction"]) == "standard"
     rows = sound & (np.asarray(validation.table["flags"]) == 0) & detected(validation.table)
@@ -132,18 +132,7 @@ def _all_figures(test: TrainingSet, scores: npt.NDArray[np.floating], threshold:
 
 
 def golden_of(test: TrainingSet) -> TrainingSet:
-    """Pick golden stamps: a few spread over a set, half of them real where there are enough.
-
-    Parameters
-    ----------
-    test : TrainingSet
-        The set.
-
-    Returns
-    -------
-    TrainingSet
-        At most `GOLDEN` of its examples.
-    """
+    """Pick golden stamps: at most `GOLDEN` examples spread over a set, half of them real where there are enough."""
     rows = [np.flatnonzero(test.labels == label) for label in (1, 0)]
     picked = [one[np.linspace(0, len(one) - 1, min(GOLDEN // 2, len(one))).astype(int)] for one in rows]
     return test.take(np.concatenate(picked))

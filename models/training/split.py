@@ -1,15 +1,8 @@
-"""Splits that leak nothing: what shares a unit, a field or an object never stands on both sides.
+"""Splits that leak nothing: what shares a unit, a field or an object never is on both sides.
 
 Stamps split at random put the same galaxy, the same frame and the same optics on both sides, and the test then
 measures memory. Here examples that share any of the named keys are joined into one group (connected components of the
 graph of examples and keys), and groups are dealt out whole.
-
-Labels that may be wrong: found by networks that have not seen them, told, and never dropped.
-
-Confident learning (Northcutt, Jiang & Chuang 2021, JAIR 70, 1373): a network scores examples of groups that it was not
-trained on; an example that is as much at home in the other class as the members of that class are on average is
-doubtful. The networks are trained for this purpose from scratch; no earlier classifier has a say in what is learnt
-from.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What networks trained on parts of a set tell: what more data bring, and which labels may be wrong.
+"""Networks trained on parts of a set: the learning curve, and labels that may be wrong.
 
 The learning curve trains on growing parts and compares on the same test part.
 
@@ -33,7 +33,7 @@ FRACTIONS = (0.125, 0.25, 0.5, 1.0)
 SMALLEST = 1e-5
 """Errors drawn on a logarithmic axis are not smaller."""
 LONGER = 0.5
-"""Epochs grow by this power of how much smaller a part is: 0 as many epochs for all, 1 as many steps for all."""
+"""Power of the growth of epochs as a part shrinks: 0 as many epochs for all, 1 as many steps for all."""
 DOUBTFUL = 0.5
 FOLDS, EPOCHS = 4, 5
 KEYS = ("unit", "field", "exposure_id", "object_id", "host_id")
@@ -41,43 +41,13 @@ _LOOSER = ("field", "exposure_id", "object_id", "host_id"), ("exposure_id", "obj
 
 
 def first_units(units: npt.ArrayLike, fraction: float, seed: int) -> npt.NDArray[np.str_]:
-    """Part of the units, in an order drawn by the seed, so that each part holds the smaller ones.
-
-    Parameters
-    ----------
-    units : array_like of str
-        Unit of each example, or units.
-    fraction : float
-        Part of the units; at least one is taken.
-    seed : int
-        Seed of the order.
-
-    Returns
-    -------
-    ndarray of str
-        The units.
-    """
+    """Return a part of the units (at least one), in an order drawn by the seed: each part holds the smaller ones."""
     order = np.random.default_rng(seed).permutation(np.unique(np.asarray(units, dtype=np.str_)))
     return order[: max(1, round(fraction * len(order)))]
 
 
-def longer(options: TrainOptions, fraction: float, power: float = LONGER) -> TrainOptions:
-    """Options of a training on part of a set: a small part is gone through more often.
-
-    Parameters
-    ----------
-    options : TrainOptions
-        For the whole set.
-    fraction : float
-        How large the part is.
-    power : float, optional
-        See `LONGER`.
-
-    Returns
-    -------
-    TrainOptions
-        With more epochs, and as much more patience.
-    """
+def more_epochs(options: TrainOptions, fraction: float, power: float = LONGER) -> TrainOptions:
+    """Return options to train on a part of the set: epochs and patience times ``fraction**-power`` (`LONGER`)."""
     factor = float(1.0 / max(fraction, 1e-3) ** power)
     epochs, patience = (max(1, round(one * factor)) for one in (options.epochs, options.patience))
     return dataclasses.replace(options, epochs=epochs, patience=patience)
@@ -115,7 +85,7 @@ def learning_curve(
     for done, fraction in enumerate(fractions):
         chosen = first_units(units[parts == "train"], fraction, options.seed)
         rows = np.flatnonzero((parts != "train") | np.isin(units, chosen))
-        trained = train(examples.take(rows), longer(options, fraction), None)
+        trained = train(examples.take(rows), more_epochs(options, fraction), None)
         model = of_network(trained.model, trained.options.recipe)
         scores = np.asarray(predict(test.stamps, test.sign, model)["score"])
         fpr = missed_and_fpr(scores, test.labels, threshold_at_missed(scores, test.labels, 0.01))[1]
@@ -127,26 +97,8 @@ def learning_curve(
     return points
 
 
-def class_confidence(real: Probabilities, labels: npt.NDArray[np.int8]) -> tuple[float, float]:
-    """Mean probability of their own class over the examples of each label: the thresholds (eq. 2).
-
-    Parameters
-    ----------
-    real : ndarray of float64, shape (n,)
-        Probability to be real, by networks that have not seen the example.
-    labels : ndarray of int8, shape (n,)
-        1 real, 0 bogus.
-
-    Returns
-    -------
-    bogus, real : float
-        Thresholds.
-
-    Raises
-    ------
-    ValueError
-        If a class is absent.
-    """
+def _class_confidence(real: Probabilities, labels: npt.NDArray[np.int8]) -> tuple[float, float]:
+    """Mean probability of their own class over the bogus and over the real examples: the thresholds (eq. 2)."""
     if not bool((labels == REAL).any()) or not bool((labels == BOGUS).any()):
         raise ValueError("both classes are needed to doubt a label")
     return float(np.mean(1.0 - real[labels == BOGUS])), float(np.mean(real[labels == REAL]))
@@ -173,7 +125,7 @@ def doubt(real: Probabilities, labels: npt.NDArray[np.int8]) -> npt.NDArray[np.f
     """
     if real.ndim == 2:
         return np.asarray(np.mean([doubt(one, labels) for one in real], axis=0), dtype=np.float32)
-    t_bogus, t_real = class_confidence(real, labels)
+    t_bogus, t_real = _class_confidence(real, labels)
     at_home = np.stack([(1.0 - real) / t_bogus, real / t_real])
     given = np.where(labels == REAL, at_home[1], at_home[0])
     other = np.where(labels == REAL, at_home[0], at_home[1])
@@ -195,7 +147,7 @@ def confident_joint(real: Probabilities, labels: npt.NDArray[np.int8]) -> npt.ND
     ndarray of float64, shape (2, 2)
         Part of all examples with given label i (row) and true label j (column), bogus first; sums to one.
     """
-    t_bogus, t_real = class_confidence(real, labels)
+    t_bogus, t_real = _class_confidence(real, labels)
     is_bogus, is_real = 1.0 - real >= t_bogus, real >= t_real
     true = np.where(is_real & (~is_bogus | (real >= 0.5)), REAL, BOGUS)
     counted = is_bogus | is_real
@@ -256,28 +208,28 @@ def measure_doubt(
     fit : callable, optional
         See `out_of_fold`; a small network trained for a few epochs by default.
     folds, rounds : int, optional
-        Folds, and how often folds are dealt anew: more rounds are an ensemble and cost as much more.
+        Folds, and the number of times folds are dealt: more rounds are an ensemble and cost as much more.
     seed : int, optional
         Seed.
 
     Returns
     -------
     TrainingSet
-        The same examples, all of them; the card tells how many labels are doubtful and how many are estimated wrong.
+        The same examples, all of them; the card has the numbers of doubtful labels and the estimated parts of wrong.
     """
     fit = fit or network_fit(TrainOptions(epochs=EPOCHS, patience=2, seed=seed))
     real = np.array([out_of_fold(examples, fit, folds, seed=seed + k) for k in range(rounds)])
     found = doubt(real, examples.labels)
     joint = confident_joint(real.mean(axis=0), examples.labels)
-    told: dict[str, Any] = {
+    noise: dict[str, Any] = {
         "method": "confident learning on scores out of fold", "folds": folds, "rounds": rounds,
         "doubtful": {name: int((found[examples.labels == one] > DOUBTFUL).sum())
                      for name, one in (("real", REAL), ("bogus", BOGUS))},
         "estimated_wrong": {"real": float(joint[REAL, BOGUS] / joint[REAL].sum()),
                             "bogus": float(joint[BOGUS, REAL] / joint[BOGUS].sum())},
     }  # fmt: skip
-    told_of = TrainingSet(examples.stamps, examples.table, {**examples.card, "label_noise": told})
-    return _with_column(told_of, "label_doubt", pa.array(found, pa.float32()))
+    noted = TrainingSet(examples.stamps, examples.table, {**examples.card, "label_noise": noise})
+    return _with_column(noted, "label_doubt", pa.array(found, pa.float32()))
 
 
 def network_fit(options: TrainOptions) -> Fit:

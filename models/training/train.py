@@ -1,6 +1,7 @@
 """Training of a network on a labelled set: augmented batches, early stopping on units that it is not trained on.
 
-Training that goes on where it was stopped: weights, state of the optimizer and history after each epoch.
+After each epoch the weights, the state of the optimizer and the history can go to a checkpoint, from which a stopped
+training goes on.
 """
 
 from __future__ import annotations
@@ -23,76 +24,38 @@ from models.network.normalise import normalise
 from models.network.runtime import start_keras
 from models.training.augment import AugmentOptions, augment
 from models.training.examples import TrainingSet, weights
-from models.training.planes import Planes, ahead, from_planes, planes_of
+from models.training.planes import Planes, from_planes, planes_of, prefetch
 from nightsift.io.atomic import atomic
 
 if TYPE_CHECKING:
     import keras
 
 Weights = list[np.ndarray]
+Progress = Callable[[int, int, dict[str, float]], None]
 
 
-def purpose(examples: TrainingSet, options: dict[str, Any]) -> str:
-    """Identity of a training: what is learnt from what, and how.
-
-    Parameters
-    ----------
-    examples : TrainingSet
-        The set.
-    options : dict
-        All options of the training as plain values.
-
-    Returns
-    -------
-    str
-        SHA-256 of the names, labels and parts of the examples and of the options.
-    """
+def _identity_of(examples: TrainingSet, options: dict[str, Any]) -> str:
+    """SHA-256 of the names, labels and parts of the examples and of the options: the identity of a training."""
     digest = hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode())
     for name in ("example_id", "label", "split"):
         digest.update("\n".join(map(str, examples.table[name].to_pylist())).encode())
     return digest.hexdigest()
 
 
-def write(path: Path, network: keras.Model, best: Weights, *, history: list[dict[str, float]], identity: str) -> None:
-    """Write the state of a training after an epoch.
-
-    Parameters
-    ----------
-    path : Path
-        File to write; it replaces that of the epoch before.
-    network : keras.Model
-        The compiled network.
-    best : list of ndarray
-        Weights of the best epoch.
-    history : list of dict
-        Losses by epoch.
-    identity : str
-        What `purpose` gives.
-    """
+def _write_checkpoint(
+    path: Path, network: keras.Model, best: Weights, *, history: list[dict[str, float]], identity: str
+) -> None:
+    """Write the state of a training after an epoch: network, optimizer, weights of the best epoch, losses."""
     arrays = {f"state{i}": np.asarray(one) for i, one in enumerate(_state(network))}
     arrays |= {f"best{i}": one for i, one in enumerate(best)}
     with atomic(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, history=json.dumps(history), identity=identity, **arrays)  # type: ignore[arg-type]
 
 
-def read(path: Path, network: keras.Model, identity: str) -> tuple[Weights, list[dict[str, float]]] | None:
-    """Put a network back into the state of its last epoch.
+def _read_checkpoint(path: Path, network: keras.Model, identity: str) -> tuple[Weights, list[dict[str, float]]] | None:
+    """Put a network back into the state of its last epoch; return the best weights and the losses by epoch.
 
-    Parameters
-    ----------
-    path : Path
-        File that `write` wrote.
-    network : keras.Model
-        The compiled network, of the same architecture; its state is replaced.
-    identity : str
-        What `purpose` gives; the state of another training is left alone.
-
-    Returns
-    -------
-    best : list of ndarray
-        Weights of the best epoch.
-    history : list of dict
-        Losses by epoch. None instead of both where there is no state of this training.
+    None where there is no state of this training; that of another training is left alone.
     """
     if not path.is_file():
         return None
@@ -117,9 +80,6 @@ def _state(network: keras.Model) -> list[Any]:
     return list(seen.values())
 
 
-Progress = Callable[[int, int, dict[str, float]], None]
-
-
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
     """How to train.
@@ -137,12 +97,12 @@ class TrainOptions:
     epochs, patience : int
         Most epochs, and epochs without a better validation loss after which training ends.
     batch : int
-        Stamps a step.
+        Stamps per step.
     learning_rate : float
         Of Adam at the start; it falls to zero along a cosine.
     averaging : float
-        What is kept, a step, of the running mean of the weights (Polyak and Juditsky 1992, SIAM J. Control Optim. 30,
-        838), by which epochs are compared and which is what is kept in the end; 0 for the weights themselves.
+        Part of the running mean of the weights that stays at each step (Polyak and Juditsky 1992, SIAM J. Control
+        Optim. 30, 838); epochs are compared by this mean, and it is the result; 0 for the weights themselves.
     prevalence : float
         Weight of real examples in the loss, see `models.training.examples.weights`.
     seed : int
@@ -182,7 +142,7 @@ class TrainedModel:
     history : list of dict
         Losses by epoch.
     best_epoch : int
-        Epoch whose weights were kept, counted from 1.
+        Epoch of the weights, counted from 1.
     """
 
     model: keras.Model
@@ -231,8 +191,8 @@ def train(
     model = build(options.architecture, options.recipe, **options.network)
     network = _compiled(model, options, -(-len(learn.labels) // options.batch))
     planes = planes_of(check.data, check.mask, options.recipe)
-    identity = purpose(examples, options.to_mapping()) if checkpoint else ""
-    best_weights, history = (read(checkpoint, network, identity) if checkpoint else None) or (
+    identity = _identity_of(examples, options.to_mapping()) if checkpoint else ""
+    best_weights, history = (_read_checkpoint(checkpoint, network, identity) if checkpoint else None) or (
         network.get_weights(), [],
     )  # fmt: skip
     for epoch in range(len(history), options.epochs):
@@ -245,7 +205,7 @@ def train(
         if _best(history) == epoch:
             best_weights = average
         if checkpoint:
-            write(checkpoint, network, best_weights, history=history, identity=identity)
+            _write_checkpoint(checkpoint, network, best_weights, history=history, identity=identity)
         if progress is not None:
             progress(epoch + 1, options.epochs, losses)
     network.set_weights(best_weights)
@@ -270,7 +230,7 @@ def _compiled(model: keras.Model, options: TrainOptions, steps: int) -> keras.Mo
 
 @contextmanager
 def _averaged(network: keras.Model) -> Iterator[list[npt.NDArray[np.float32]]]:
-    """The network with the running mean of its weights, which it gives; afterwards it has its own again."""
+    """Give the network the running mean of its weights, which is yielded; afterwards it has its own again."""
     own = network.get_weights()
     if network.optimizer.use_ema:
         network.optimizer.finalize_variable_values(network.trainable_variables)
@@ -280,7 +240,7 @@ def _averaged(network: keras.Model) -> Iterator[list[npt.NDArray[np.float32]]]:
 
 
 def _best(history: list[dict[str, float]]) -> int:
-    """Number of the best epoch, the first one where there is none yet."""
+    """Number of the best epoch, the first one where none has ended."""
     return int(np.argmin([one["validation_loss"] for one in history])) if history else 0
 
 
@@ -298,7 +258,7 @@ def _tensors(examples: TrainingSet, options: TrainOptions) -> _Tensors:
 
 
 def _epoch(network: keras.Model, learn: _Tensors, options: TrainOptions, *, epoch: int) -> float:
-    """One pass over the training part in random order; its mean loss. What is drawn depends on the epoch alone."""
+    """Run one pass over the training part in random order; return its mean loss. Draws depend on the epoch alone."""
     rng = np.random.default_rng([options.seed, epoch])
     order = rng.permutation(len(learn.labels))
     starts = range(0, len(order), options.batch)
@@ -308,7 +268,7 @@ def _epoch(network: keras.Model, learn: _Tensors, options: TrainOptions, *, epoc
         rows = order[starts[number] : starts[number] + options.batch]
         return rows, normalise(*augment(learn.data[rows], learn.mask[rows], options.augment, rng=rng), options.recipe)
 
-    for rows, planes in ahead(batch, len(starts)):
+    for rows, planes in prefetch(batch, len(starts)):
         loss = network.train_on_batch(planes, learn.labels[rows, None], sample_weight=learn.weights[rows])
         network.reset_metrics()
         total += float(loss) * len(rows)

@@ -1,1 +1,1 @@
-"""A model carried over to a new unit, and the labels worth asking for."""
+"""A model adapted to a new unit: fine-tuning, calibration and thresholds, and the labels worth asking for."""

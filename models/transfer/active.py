@@ -1,4 +1,4 @@
-"""Which candidates are worth a person's label: by what the model would learn, and by how new they are to it.
+"""Active learning: the candidates that are worth a person's label, by their information and their novelty.
 
 ``bald``     mutual information of label and network, H[E p] - E H[p], in bits (Houlsby et al. 2011, arXiv:1112.5745,
              eq. 2; Gal et al. 2017, ICML 70, 1183). Candidates alike have it alike: its top is full of duplicates.
@@ -9,9 +9,7 @@
 ``entropy``  H[E p], bits: what the model is unsure of, for whatever reason.
 ``random``   a fair draw, the only rule after which the labels still represent the pool.
 
-What is asked for differs from the pool, and a model or a rate measured on it inherits that: `bias_report` says how.
-
-Candidates of an archive that are worth a person's label, and how they differ from all of the unit's.
+What is asked for differs from the pool, and a model or a rate measured on it inherits that: `bias_report` says by what.
 """
 
 from __future__ import annotations
@@ -39,39 +37,38 @@ from nightsift.unit.units import Unit
 
 Logits = npt.NDArray[np.floating]
 RULES = ("bald", "batch", "entropy", "random")
-LOOKED_AT = 20
+MOST_RANKED = 20
 """The batch rule looks at this many times the wanted number, those of the largest BALD: enough room for spread, and
 little enough that nothing is asked for about which the model has no doubt."""
+MOST = 20_000
+"""Candidates that are looked at; of more, so many are drawn at random."""
+_ME = "models.transfer.active"
+QUESTIONS = schema(
+    (
+        Column("candidate_id", pa.string(), "", "candidate to be labelled", _ME),
+        Column("label", pa.string(), "", "to be filled in: real or bogus", _ME, True),
+        Column("night", pa.string(), "", "local date of the evening", _ME),
+        Column("exposure_id", pa.string(), "", "identity of the exposure", _ME),
+        Column("x", pa.float64(), "pixel", "column", _ME),
+        Column("y", pa.float64(), "pixel", "row", _ME),
+        Column("snr", pa.float32(), "", "peak of the signal-to-noise map", _ME),
+        Column("score", pa.float32(), "", "real/bogus score", _ME),
+        Column("information", pa.float32(), "", "mutual information of label and network (bit)", _ME),
+        Column("rule", pa.string(), "", "rule by which it was chosen; all but random are no fair draw", _ME),
+    ),
+    "questions",
+)
 
 
 def predictive_entropy(logits: Logits) -> npt.NDArray[np.float64]:
-    """Entropy of the mean probability.
-
-    Parameters
-    ----------
-    logits : ndarray, shape (samples, n)
-        Sampled logits.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        Bits, 0 to 1.
-    """
+    """Return the entropy (bit), shape (n,), of the mean probability over sampled logits (samples, n)."""
     return _entropy(_probability(logits).mean(axis=0))
 
 
 def bald(logits: Logits) -> npt.NDArray[np.float64]:
-    """Mutual information of a candidate's label and the network.
+    """Return the mutual information (bit), shape (n,), of a candidate's label and the network.
 
-    Parameters
-    ----------
-    logits : ndarray, shape (samples, n)
-        Sampled logits; all samples of one network over all candidates in one row.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        Bits, 0 where all samples agree.
+    0 where all samples agree. `logits` (samples, n): each row one sampled network over all candidates.
     """
     p = _probability(logits)
     return np.asarray(np.maximum(_entropy(p.mean(axis=0)) - _entropy(p).mean(axis=0), 0.0))
@@ -92,11 +89,11 @@ def choose(
     embedding : ndarray, shape (n, k)
         Features of the pool (`models.network.classifier.pooled`); only ``"batch"`` looks at them.
     count : int
-        How many; the whole rest of the pool where it is smaller.
+        Number wanted; the whole rest of the pool where it is smaller.
     seed : int, optional
         Seed of ``"random"`` and of ties.
     known : ndarray of int64, optional
-        Rows that have a label already: not chosen again, and kept away from by ``"batch"``.
+        Rows that have a label already: not chosen again, and avoided by ``"batch"``.
 
     Returns
     -------
@@ -125,14 +122,14 @@ def choose(
     if rule != "batch":
         return ranked[:count]
     return _spread(
-        ranked[: LOOKED_AT * max(count, 1)], worth, _whitened(embedding), count=count, known=np.flatnonzero(taken)
+        ranked[: MOST_RANKED * max(count, 1)], worth, _whitened(embedding), count=count, known=np.flatnonzero(taken)
     )
 
 
 def bias_report(
     pool: Mapping[str, npt.NDArray[Any]], asked: npt.NDArray[np.int64], parts: int = 5
 ) -> list[dict[str, Any]]:
-    """How what was asked for differs from the pool.
+    """Compare the properties of the candidates asked for with those of the pool.
 
     Parameters
     ----------
@@ -146,9 +143,9 @@ def bias_report(
     Returns
     -------
     list of dict
-        For each property: ``name``, ``p`` (probability of such a difference by chance: Kolmogorov-Smirnov for
-        numbers, chi squared for text), ``statistic`` (KS distance, or Cramer's V), and ``shares``: rows with ``part``,
-        ``pool``, ``asked`` and ``ratio``, the factor by which that part is asked for more often than in a fair draw.
+        For each property: ``name``, ``p`` (probability of such a difference by chance: Kolmogorov-Smirnov for numbers,
+        chi squared for text), ``statistic`` (KS distance, or Cramer's V), and ``shares``: rows with ``part``, ``pool``,
+        ``asked`` and ``ratio``, the factor by which that part is asked for more often than in a fair draw.
     """
     rows = []
     for name, values in pool.items():
@@ -166,13 +163,13 @@ def _numbers(values: npt.NDArray[np.float64], asked: npt.NDArray[np.int64], part
     if len(there) < 2 or not len(picked):
         return {"p": float("nan"), "statistic": float("nan"), "shares": []}
     edges = np.unique(np.quantile(there, np.linspace(0, 1, parts + 1)))
-    told = ks_2samp(picked, there)
+    test = ks_2samp(picked, there)
     inner = edges[1:-1]
     counts = [
         np.bincount(np.searchsorted(inner, one, side="right"), minlength=len(inner) + 1) for one in (there, picked)
     ]
     names = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
-    return {"p": float(told.pvalue), "statistic": float(told.statistic), "shares": _shares(names or ["all"], *counts)}
+    return {"p": float(test.pvalue), "statistic": float(test.statistic), "shares": _shares(names or ["all"], *counts)}
 
 
 def _names(values: npt.NDArray[np.str_], asked: npt.NDArray[np.int64]) -> dict[str, Any]:
@@ -181,9 +178,9 @@ def _names(values: npt.NDArray[np.str_], asked: npt.NDArray[np.int64]) -> dict[s
     picked = np.bincount(code[asked], minlength=len(names))
     if len(names) < 2 or not len(asked) or len(asked) == len(values):
         return {"p": float("nan"), "statistic": float("nan"), "shares": _shares(names.tolist(), everything, picked)}
-    told = chi2_contingency(np.stack([picked, everything - picked]))
-    size = float(np.sqrt(told.statistic / len(values)))
-    return {"p": float(told.pvalue), "statistic": size, "shares": _shares(names.tolist(), everything, picked)}
+    test = chi2_contingency(np.stack([picked, everything - picked]))
+    size = float(np.sqrt(test.statistic / len(values)))
+    return {"p": float(test.pvalue), "statistic": size, "shares": _shares(names.tolist(), everything, picked)}
 
 
 def _shares(names: list[str], pool: npt.NDArray[Any], asked: npt.NDArray[Any]) -> list[dict[str, Any]]:
@@ -231,27 +228,6 @@ def _entropy(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray(-(p * np.log2(p) + (1 - p) * np.log2(1 - p)))
 
 
-MOST = 20_000
-"""Candidates that are looked at; of more, so many are drawn at random."""
-
-_ME = "models.transfer.active"
-QUESTIONS = schema(
-    (
-        Column("candidate_id", pa.string(), "", "candidate to be labelled", _ME),
-        Column("label", pa.string(), "", "to be filled in: real or bogus", _ME, True),
-        Column("night", pa.string(), "", "local date of the evening", _ME),
-        Column("exposure_id", pa.string(), "", "identity of the exposure", _ME),
-        Column("x", pa.float64(), "pixel", "column", _ME),
-        Column("y", pa.float64(), "pixel", "row", _ME),
-        Column("snr", pa.float32(), "", "peak of the signal-to-noise map", _ME),
-        Column("score", pa.float32(), "", "real/bogus score", _ME),
-        Column("information", pa.float32(), "", "mutual information of label and network (bit)", _ME),
-        Column("rule", pa.string(), "", "rule by which it was chosen; all but random are no fair draw", _ME),
-    ),
-    "questions",
-)
-
-
 def questions(
     archive: Archive, unit: Unit, count: int, *, rule: str = "batch", known: Collection[str] = (), seed: int = 0
 ) -> tuple[pa.Table, list[dict[str, Any]], Stamps]:
@@ -262,7 +238,7 @@ def questions(
     archive : Archive
         Where candidates and stamps are stored.
     unit : Unit
-        The unit; its model and, if it has one, its calibration tell what is unsure.
+        The unit; its model and, if it has one, its calibration decide what is unsure.
     count : int
         How many.
     rule : str, optional
@@ -279,7 +255,7 @@ def questions(
     bias : list of dict
         See `models.transfer.active.bias_report`.
     stamps : Stamps
-        What is to be looked at, one a question.
+        What is to be looked at, one per question.
 
     Raises
     ------
@@ -308,8 +284,14 @@ def questions(
         rule, logits, pooled(trunk_features(stamps, sign, classifier)), count=count, seed=seed, known=labelled
     )
     chosen = pool.take(pa.array(asked))
-    told = {name: chosen[name].to_pylist() for name in ("candidate_id", "night", "exposure_id", "x", "y", "snr")}
-    told |= {"score": mean_probability(logits)[asked], "information": bald(logits)[asked], "rule": [rule] * len(asked)}
+    columns: dict[str, Any] = {
+        name: chosen[name].to_pylist() for name in ("candidate_id", "night", "exposure_id", "x", "y", "snr")
+    }
+    columns |= {
+        "score": mean_probability(logits)[asked],
+        "information": bald(logits)[asked],
+        "rule": [rule] * len(asked),
+    }
     properties = {
         "mag": np.array([np.nan if one is None else one for one in pool["mag"].to_pylist()], dtype=np.float64),
         "snr": pool["snr"].to_numpy(),
@@ -318,7 +300,7 @@ def questions(
         "field": np.array(pool["field"].to_pylist()),
     }
     shown = Stamps(stamps.data[asked], stamps.mask[asked])
-    return table(told, QUESTIONS), bias_report(properties, asked), shown
+    return table(columns, QUESTIONS), bias_report(properties, asked), shown
 
 
 def _wrong(unit: Unit, key: str, what: str, *, advice: str) -> ConfigurationError:

@@ -1,15 +1,13 @@
-"""From a base model to one for a new unit, with as few labels as there are.
+"""From a base model to one for a new unit, with as few labels as there are; and its card, calibration and threshold.
 
-How many rounds of fine-tuning are good, and whether any is, is told by cross-validation over groups (fields, exposures
+The number of rounds of fine-tuning, and whether any is good, comes from cross-validation over groups (fields, exposures
 or objects, the strictest that there are enough of): each label is scored by networks that did not learn from it. None
-is set aside for good: the network that is kept learns from all of them, for as many rounds as were best. The held-out
-logits of that round are then what the calibration is learnt from, so that it corrects the overconfidence of the tuning
-and not that of the memory. Round 0, the base as it is, is always among the choices.
+is set aside for good: the final network learns from all of them, for as many rounds as were best. The held-out logits
+of that round are then what the calibration is learnt from, so that it corrects the overconfidence of the tuning and not
+that of the memory. Round 0, the base as it is, is always among the choices.
 
 Where the strategy is left open (``"auto"``), the simplest one within one standard error of the best is taken; with a
 handful of labels, where that error is itself not known, nothing is tuned.
-
-From a transferred network to a model on disk: card, calibration with the identity of the new model, threshold.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ from models.network.store import save
 from models.training.examples import TrainingSet
 from models.training.release import golden_of
 from models.training.split import groups_of
-from models.transfer.tuner import Seen, TuneOptions, Tuner
+from models.transfer.tuner import Prepared, TuneOptions, Tuner
 from models.transfer.unit_calibration import Threshold, resolve
 from nightsift.core.errors import TooFewLabels
 
@@ -149,12 +147,12 @@ def transfer(
     names = CHOICES[:1] if few else CHOICES if options.strategy == AUTO else (options.strategy,)
     tuners = {name: Tuner(base, name, options.tune) for name in names}
     tries = {
-        name: cross_fit(tuner, tuner.see(examples), fold, told=_telling(progress, name))
+        name: cross_fit(tuner, tuner.prepare(examples), fold, progress=_progress_of(progress, name))
         for name, tuner in tuners.items()
     }
     name = simplest(tries, examples.labels)
     found, tuner = tries[name], tuners[name]
-    fit(tuner, tuner.see(examples), found.best)
+    fit(tuner, tuner.prepare(examples), found.best)
     groups = groups_of(_columns(examples, keys))
     made = fit_calibration(
         found.logits[found.best], examples.labels, groups, options.prevalence, seed=options.tune.seed
@@ -193,7 +191,7 @@ class CrossFit:
 
 
 def cross_fit(
-    tuner: Tuner, seen: Seen, fold: npt.NDArray[np.int64], *, told: Callable[[int, int], None] | None = None
+    tuner: Tuner, seen: Prepared, fold: npt.NDArray[np.int64], *, progress: Callable[[int, int], None] | None = None
 ) -> CrossFit:
     """Score each label by networks that did not learn from it, after each round.
 
@@ -201,11 +199,11 @@ def cross_fit(
     ----------
     tuner : Tuner
         What is tuned.
-    seen : Seen
+    seen : Prepared
         Its view of the labelled stamps.
     fold : ndarray of int64, shape (n,)
         Fold of each.
-    told : callable, optional
+    progress : callable, optional
         Called with the number of fits done and of all, that on all labels included.
 
     Returns
@@ -223,24 +221,14 @@ def cross_fit(
             if number:
                 tuner.round(seen, learn, number)
             logits[number][:, out] = tuner.logits(seen.planes[out]) if still is None else tuner.logits_of(still)
-        if told is not None:
-            told(done + 1, len(folds) + 1)
+        if progress is not None:
+            progress(done + 1, len(folds) + 1)
     curve = [float(_balanced(one, seen.labels).mean()) for one in logits]
     return CrossFit(logits, curve, int(np.argmin(curve)))
 
 
-def fit(tuner: Tuner, seen: Seen, rounds: int) -> None:
-    """Tune on all labels for a number of rounds; the network is then `Tuner.model`.
-
-    Parameters
-    ----------
-    tuner : Tuner
-        What is tuned.
-    seen : Seen
-        Its view of the labelled stamps.
-    rounds : int
-        How many rounds.
-    """
+def fit(tuner: Tuner, seen: Prepared, rounds: int) -> None:
+    """Tune on all labels for a number of rounds, from the start; the network is then `Tuner.model`."""
     tuner.restart()
     for number in range(1, rounds + 1):
         tuner.round(seen, np.arange(len(seen.labels)), number)
@@ -320,7 +308,7 @@ def simplest(tries: dict[str, CrossFit], labels: npt.NDArray[np.integer]) -> str
     return best
 
 
-def _telling(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
+def _progress_of(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
     return None if progress is None else lambda done, of: progress(name, done, of)
 
 
@@ -363,7 +351,7 @@ def write_transferred(
     calibration : Calibration
         Its calibration, which belongs to the unit and not into the folder of the model.
     threshold : Threshold or TooFewLabels
-        Threshold on calibrated scores, resolved on held-out scores, or why the labels cannot tell it.
+        Threshold on calibrated scores, resolved on held-out scores, or why the labels cannot decide it.
 
     Raises
     ------
@@ -379,12 +367,12 @@ def write_transferred(
         threshold = resolve(rule, scores, labels)
     except TooFewLabels as error:
         threshold = error
-    told = isinstance(threshold, Threshold)
+    resolved = isinstance(threshold, Threshold)
     card = {
         "purpose": f"real/bogus score of candidates of {unit or 'one unit'}, transferred from {base.model_id}",
         "made_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "threshold": round(threshold.value, 4) if isinstance(threshold, Threshold) else base.card.get("threshold"),
-        "threshold_rule": f"{rule}, on calibrated held-out scores" if told else f"that of the base: {threshold}",
+        "threshold_rule": f"{rule}, on calibrated held-out scores" if resolved else f"that of the base: {threshold}",
         "score_means": base.card.get("score_means", ""),
         "parameters": int(found.classifier.network.count_params()),
         "base": {"model_id": base.model_id, "made": base.card.get("made", {}), "data": base.card.get("data", {})},

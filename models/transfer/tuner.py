@@ -2,7 +2,7 @@
 
 =========  =====================================================================================
 frozen     nothing is learnt: the base network as it is (only its calibration is)
-head       the head; the features of the trunk are computed once
+head       the head; the features of the trunk are computed a single time
 partial    the head and the last third of the trunk's layers
 full       all weights
 scratch    all weights, from a fresh start: what the labels alone can do
@@ -17,9 +17,7 @@ array::
 so that few labels can move them little, and what they move is what most labels agree on.
 
 **Rounds.** Training goes in rounds of some steps; each step draws a batch of as many real as bogus labels, augmented
-anew. Normalisations over the batch, if an architecture has any, keep the statistics of the base.
-
-Which part of a network learns in fine-tuning, and what draws its weights back to where they started.
+anew. Normalisations over the batch, if an architecture has any, stay at the statistics of the base.
 """
 
 from __future__ import annotations
@@ -47,23 +45,12 @@ if TYPE_CHECKING:
 STRATEGIES = ("frozen", "head", "partial", "full", "scratch")
 LEAST_SCALE = 0.03
 """Weight arrays that are smaller than this (such as biases of zero) are drawn back as if they had this size."""
+VIEWS = 12
+"""Augmented views of each stamp whose features are learnt from where the trunk is frozen."""
 
 
-def frozen_layers(model: keras.Model, strategy: str) -> list[keras.Layer]:
-    """Layers that do not learn: all, the trunk, its first two thirds, or normalisations over the batch only.
-
-    Parameters
-    ----------
-    model : keras.Model
-        A network that keeps `models.network.contract`.
-    strategy : str
-        One of `STRATEGIES`.
-
-    Returns
-    -------
-    list of keras.Layer
-        Layers of trunk and head.
-    """
+def _frozen_layers(model: keras.Model, strategy: str) -> list[keras.Layer]:
+    """Layers that do not learn: all, the trunk, its first two thirds, or normalisations over the batch only."""
     import keras
 
     trunk = model.get_layer(TRUNK)
@@ -77,24 +64,11 @@ def frozen_layers(model: keras.Model, strategy: str) -> list[keras.Layer]:
     return [*holding[:first], *(statistics if strategy != "scratch" else [])]
 
 
-def draw_back(variable: Any, prior: float) -> Any:
-    """Penalty for leaving the weights of the base, see `models.transfer.tuner`.
-
-    Parameters
-    ----------
-    variable : keras.Variable
-        A weight array as it is in the base.
-    prior : float
-        Strength.
-
-    Returns
-    -------
-    callable
-        ``weights -> penalty`` (nat), a Keras regularizer.
-    """
+def _draw_back(variable: Any, prior: float) -> Any:
+    """Penalty (nat), a Keras regularizer, for leaving the weights of the base; `prior` is its strength."""
     from keras import ops
 
-    start = array_of(variable)
+    start = _array_of(variable)
     scale = max(float(np.sqrt(np.mean(start**2))), LEAST_SCALE)
 
     def penalty(weights: Any) -> Any:
@@ -103,26 +77,10 @@ def draw_back(variable: Any, prior: float) -> Any:
     return penalty
 
 
-def array_of(variable: Any) -> npt.NDArray[Any]:
-    """Copy the present value of a variable.
-
-    Parameters
-    ----------
-    variable : keras.Variable
-        A variable.
-
-    Returns
-    -------
-    ndarray
-        Its value.
-    """
+def _array_of(variable: Any) -> npt.NDArray[Any]:
     from keras import ops
 
     return np.array(ops.convert_to_numpy(variable))
-
-
-VIEWS = 12
-"""Augmented views of each stamp whose features are learnt from where the trunk is frozen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,17 +90,17 @@ class TuneOptions:
     Attributes
     ----------
     rounds : int
-        Most rounds; how many are used is told by held-out labels (`models.transfer.transfer`).
+        Most rounds; held-out labels decide the number used (`models.transfer.transfer`).
     steps : int
-        Steps a round at least; more where one pass over the labels needs more.
+        Steps per round at least; more where one pass over the labels needs more.
     batch : int
-        Stamps a step.
+        Stamps per step.
     learning_rate : float
         Of Adam, for all strategies but ``scratch``.
     prior : float
         Strength of the draw back to the base, see above.
     scratch_rate, scratch_rounds : float, int
-        Learning rate from scratch, and how many times as many rounds.
+        Learning rate from scratch, and the factor of its number of rounds.
     augment : AugmentOptions
         How stamps are changed.
     samples, sample_seed : int
@@ -200,7 +158,7 @@ class Tuner:
         self._network = self._compiled()
         # with the seeds of dropout, so that each fit draws the same
         self._state = [*self.model.variables, *self._network.optimizer.variables]
-        self._start = [array_of(one) for one in self._state]
+        self._start = [_array_of(one) for one in self._state]
 
     @property
     def rounds(self) -> int:
@@ -211,13 +169,13 @@ class Tuner:
     def _compiled(self) -> keras.Model:
         import keras
 
-        for layer in frozen_layers(self.model, self.strategy):
+        for layer in _frozen_layers(self.model, self.strategy):
             layer.trainable = False
         whole = self.strategy in ("partial", "full", "scratch")
         network = from_planes(self.model) if whole else self.model.get_layer(HEAD)
         if self.strategy != "scratch":
             for variable in network.trainable_variables:
-                variable.regularizer = draw_back(variable, self.options.prior)
+                variable.regularizer = _draw_back(variable, self.options.prior)
         rate = self.options.scratch_rate if self.strategy == "scratch" else self.options.learning_rate
         network.compile(
             optimizer=keras.optimizers.Adam(rate),
@@ -227,7 +185,7 @@ class Tuner:
         network.optimizer.build(network.trainable_variables)
         return network
 
-    def see(self, examples: TrainingSet) -> Seen:
+    def prepare(self, examples: TrainingSet) -> Prepared:
         """Prepare labelled stamps for any number of fits.
 
         Parameters
@@ -237,7 +195,7 @@ class Tuner:
 
         Returns
         -------
-        Seen
+        Prepared
             Stamps, planes, and the features of views where the trunk is frozen.
         """
         data, mask = prepare(examples.stamps, examples.sign, self.recipe)
@@ -250,21 +208,10 @@ class Tuner:
                     for _ in range(VIEWS)
                 ]
             )
-        return Seen(data, mask, examples.labels.astype(np.int64), planes, views)
+        return Prepared(data, mask, examples.labels.astype(np.int64), planes, views)
 
-    def see_planes(self, examples: TrainingSet) -> Planes:
-        """Prepare stamps that are only scored.
-
-        Parameters
-        ----------
-        examples : TrainingSet
-            Stamps.
-
-        Returns
-        -------
-        ndarray of float32, shape (n, size, size, channels + 1)
-            Normalised planes, for `logits`.
-        """
+    def planes(self, examples: TrainingSet) -> Planes:
+        """Return the normalised planes (n, size, size, channels + 1) of stamps that are only scored, for `logits`."""
         return planes_of(*prepare(examples.stamps, examples.sign, self.recipe), self.recipe)
 
     def restart(self) -> None:
@@ -272,22 +219,22 @@ class Tuner:
         for variable, value in zip(self._state, self._start, strict=True):
             variable.assign(value)
 
-    def round(self, seen: Seen, rows: npt.NDArray[np.int64], number: int) -> float:
+    def round(self, seen: Prepared, rows: npt.NDArray[np.int64], number: int) -> float:
         """Train for one round.
 
         Parameters
         ----------
-        seen : Seen
-            What `see` gave.
+        seen : Prepared
+            What `prepare` gave.
         rows : ndarray of int64
             Rows to learn from; both classes must be there.
         number : int
-            Number of the round; with the seed it tells what is drawn.
+            Number of the round; with the seed it decides what is drawn.
 
         Returns
         -------
         float
-            Mean loss a label (nat), prior included.
+            Mean loss per label (nat), prior included.
         """
         rng = np.random.default_rng([self.options.seed, number])
         real, bogus = rows[seen.labels[rows] == 1], rows[seen.labels[rows] == 0]
@@ -302,61 +249,22 @@ class Tuner:
             self._network.reset_metrics()
         return total / steps / len(rows)
 
-    def _inputs(self, seen: Seen, drawn: npt.NDArray[np.int64], rng: np.random.Generator) -> Planes:
+    def _inputs(self, seen: Prepared, drawn: npt.NDArray[np.int64], rng: np.random.Generator) -> Planes:
         if seen.views is not None:
             return np.asarray(seen.views[rng.integers(len(seen.views), size=len(drawn)), drawn])
         return normalise(*augment(seen.data[drawn], seen.mask[drawn], self.options.augment, rng=rng), self.recipe)
 
     def features(self, planes: Planes, batch: int = 256) -> npt.NDArray[np.float32]:
-        """Features of the trunk as it is now.
-
-        Parameters
-        ----------
-        planes : ndarray of float32, shape (n, size, size, channels + 1)
-            Normalised planes.
-        batch : int, optional
-            Stamps at a time.
-
-        Returns
-        -------
-        ndarray of float32, shape (n, ...)
-            Features.
-        """
+        """Return the features (n, ...) of planes (n, size, size, channels + 1) by the trunk as it is now."""
         parts = [self._trunk.predict_on_batch(planes[at : at + batch]) for at in range(0, len(planes), batch)]
         return np.concatenate(parts) if parts else np.empty((0, *self._trunk.output.shape[1:]), np.float32)
 
     def logits(self, planes: Planes, batch: int = 256) -> npt.NDArray[np.float32]:
-        """Sampled logits under the weights as they are now.
-
-        Parameters
-        ----------
-        planes : ndarray of float32, shape (n, size, size, channels + 1)
-            Normalised planes.
-        batch : int, optional
-            Stamps at a time.
-
-        Returns
-        -------
-        ndarray of float32, shape (samples, n)
-            Logits.
-        """
+        """Return the sampled logits (samples, n) of planes (n, size, size, channels + 1) by the present weights."""
         return self.logits_of(self.features(planes, batch), batch)
 
     def logits_of(self, features: npt.NDArray[np.float32], batch: int = 256) -> npt.NDArray[np.float32]:
-        """Sampled logits of features under the head as it is now.
-
-        Parameters
-        ----------
-        features : ndarray of float32, shape (n, ...)
-            Features of the trunk.
-        batch : int, optional
-            Stamps at a time.
-
-        Returns
-        -------
-        ndarray of float32, shape (samples, n)
-            Logits.
-        """
+        """Return the sampled logits (samples, n) of features (n, ...) by the head as it is now."""
         from keras import ops
 
         out = np.empty((self.options.samples, len(features)), dtype=np.float32)
@@ -370,7 +278,7 @@ class Tuner:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
+class Prepared:
     """Labelled stamps as a `Tuner` sees them.
 
     Attributes

@@ -1,4 +1,4 @@
-"""The calibration of a unit from its own labelled candidates, and thresholds stated as what they cost.
+"""The calibration of a unit from its own labelled candidates, and thresholds stated by their cost.
 
 ``"FPR 1e-3"`` or ``"miss 1%"`` are resolved on a unit's own labels. A rule is refused where the labels cannot decide
 it: a rate of 1e-3 is not seen in 500 bogus candidates.
@@ -35,6 +35,8 @@ DRAWS = 500
 
 
 _RULE = re.compile(r"^\s*(fpr|miss)\s+([0-9.]+(?:e-?[0-9]+)?)\s*(%?)\s*$", re.IGNORECASE)
+SEED = 0
+"""Seed of the dropout samples, the same as in service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +63,12 @@ class Threshold:
 
 
 def parse_rule(rule: str, where: str = "unit") -> tuple[str, float]:
-    """Read a rule.
+    """Read a rule for a threshold.
 
     Parameters
     ----------
-    rule : str
-        ``"FPR 1e-3"``, ``"miss 1%"``.
-    where : str, optional
-        Where it stands, for errors.
+    rule, where : str
+        ``"FPR 1e-3"`` or ``"miss 1%"``, and where it was given, for errors.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def resolve(rule: str, scores: npt.NDArray[np.floating], labels: npt.ArrayLike, 
     ConfigurationError
         If it is no rule.
     TooFewLabels
-        If the labels are too few to tell the rate.
+        If the labels are too few to measure the rate.
     """
     kind, rate = parse_rule(rule)
     scores, y = np.asarray(scores, dtype=np.float64), np.asarray(labels)
@@ -134,26 +134,12 @@ def resolve(rule: str, scores: npt.NDArray[np.floating], labels: npt.ArrayLike, 
 
 
 def carry_over(value: float, calibration: Calibration) -> float:
-    """A threshold on uncalibrated scores as one on calibrated scores, until labels tell a better one.
+    """Return a threshold on uncalibrated scores as one on calibrated scores, until labels give a better one.
 
-    Parameters
-    ----------
-    value : float
-        Threshold before.
-    calibration : Calibration
-        The map; it is monotone, so that nearly the same candidates are accepted (exactly so for one sample).
-
-    Returns
-    -------
-    float
-        Threshold after.
+    The map is monotone, so that nearly the same candidates are accepted (exactly so for one sample).
     """
     inside = float(np.clip(value, 1e-12, 1.0 - 1e-12))
     return float(expit(calibration(np.array([logit(inside)]))[0]))
-
-
-SEED = 0
-"""Seed of the dropout samples, the same as in service."""
 
 
 def learn_calibration(
@@ -179,7 +165,7 @@ def learn_calibration(
     calibration : Calibration
         The calibration, ``"none"`` with its reasons where the labels are too few.
     threshold : Threshold, TooFewLabels or None
-        The threshold that follows the rule on these labels, or why they cannot tell it.
+        The threshold that follows the rule on these labels, or why they cannot decide it.
 
     Raises
     ------

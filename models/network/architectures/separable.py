@@ -54,20 +54,7 @@ class Options:
 
 
 def build(options: Options, recipe: Recipe) -> keras.Model:
-    """Build the network with fresh weights.
-
-    Parameters
-    ----------
-    options : Options
-        Shape of the network.
-    recipe : Recipe
-        How stamps become tensors.
-
-    Returns
-    -------
-    keras.Model
-        Raw stamps and mask to logits, see `models.network.contract`.
-    """
+    """Build the network with fresh weights: raw stamps and mask to logits, see `models.network.contract`."""
     return staged(options, recipe, _widened, block=partial(_block, options))
 
 

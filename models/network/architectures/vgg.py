@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from models.network.blocks import convolution, headed
-from models.network.inputs import Recipe, entry
+from models.network.inputs import Recipe, input_layers
 
 if TYPE_CHECKING:
     import keras
@@ -56,7 +56,7 @@ def build(options: Options, recipe: Recipe) -> keras.Model:
     """
     from keras import layers
 
-    inputs, x = entry(recipe)
+    inputs, x = input_layers(recipe)
     for block, filters in enumerate(options.filters):
         for half in "ab":
             x = convolution(x, filters, f"conv{block}{half}")

@@ -40,9 +40,9 @@ def test_dropout_outside_the_head_is_refused() -> None:
     import keras
 
     from models.network.contract import join
-    from models.network.inputs import entry
+    from models.network.inputs import input_layers
 
-    inputs, x = entry(Recipe())
+    inputs, x = input_layers(Recipe())
     trunk = keras.Model(inputs, keras.layers.Dropout(0.5)(keras.layers.Flatten()(x)), name=TRUNK)
     head = keras.Sequential([keras.Input(trunk.output.shape[1:]), keras.layers.Dense(1)], name=HEAD)
     with pytest.raises(ModelMismatch, match="dropout must stand in the head"):

@@ -15,7 +15,7 @@ from models.network.classifier import Classifier
 from models.network.contract import build, list_architectures
 from models.network.inputs import Recipe, prepare
 from models.network.normalise import normalise
-from models.network.runtime import TRUNK_FILE, export, read_parts
+from models.network.runtime import TRUNK_FILE, export, read_export
 from models.network.store import load, predict
 from models.training.examples import TrainingSet
 from nightsift.core.errors import ModelMismatch
@@ -59,9 +59,9 @@ def test_a_worker_that_only_scores_has_no_tensorflow(untrained: Saved) -> None:
 def test_export_of_another_network_is_refused(untrained: Saved, few: TrainingSet, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(untrained[0], tmp_path / "copy"))
     with pytest.raises(ModelMismatch, match="not of the network"):
-        read_parts(copy, "0" * 64, Recipe())
+        read_export(copy, "0" * 64, Recipe())
     with pytest.raises(ModelMismatch, match="another recipe"):
-        read_parts(copy, untrained[1].card["sha256"], Recipe(softening=9.0))
+        read_export(copy, untrained[1].card["sha256"], Recipe(softening=9.0))
     with pytest.raises(ModelMismatch, match="engine 'tpu' is unknown"):
         load(copy, engine="tpu")
     (copy / TRUNK_FILE).unlink()

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from models.network.inputs import PLANES, Recipe, entry, prepare
+from models.network.inputs import PLANES, Recipe, input_layers, prepare
 from models.network.normalise import normalise as loops
 from models.training.examples import TrainingSet
 from nightsift.core.errors import ModelMismatch
@@ -16,7 +16,7 @@ from nightsift.core.frames import Stamps
 def normalise(data: np.ndarray, mask: np.ndarray, recipe: Recipe) -> np.ndarray:
     import keras
 
-    inputs, planes = entry(recipe)
+    inputs, planes = input_layers(recipe)
     return np.asarray(keras.Model(inputs, planes)([data.astype(np.float32), mask]))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from models.synthesis.placement import PlacementOptions, beside, draw_hosts, place, settle
+from models.synthesis.placement import PlacementOptions, draw_hosts, nearest_with_phase, place, positions_beside
 from nightsift.context.galaxies import Galaxies
 
 SHAPE = (1500, 1500)
@@ -65,8 +65,8 @@ def test_offsets_stay_uniform_where_sources_keep_their_phase(rng: np.random.Gene
     """Pixels of a minor planet cannot be moved by parts of a pixel, and most galaxies are a few pixels large."""
     n, hosts = 4000, galaxies(4000, spread=1.0)
     host, offset = np.arange(n), rng.uniform(0.0, 5.0, n)
-    wished, phase = beside(rng, hosts, host, offset=offset), rng.uniform(-0.5, 0.5, (2, n))
-    x, y = settle(hosts, host, offset, at=wished, phase=phase, most=5.0)
+    wished, phase = positions_beside(rng, hosts, host, offset=offset), rng.uniform(-0.5, 0.5, (2, n))
+    x, y = nearest_with_phase(hosts, host, offset, at=wished, phase=phase, most=5.0)
     for got, want, own in zip((x, y), wished, phase, strict=True):
         assert np.abs(got - want).max() <= 1.5
         np.testing.assert_allclose(got - own, np.round(got - own), atol=1e-9)

@@ -16,9 +16,9 @@ from models.training import examples
 from models.training.evaluation import (
     Evaluated,
     by_unit,
-    calibrated_elsewhere,
     card_figures,
     confusion,
+    cross_calibrated,
     evaluate,
     headline,
     recovery,
@@ -95,7 +95,7 @@ def test_calibration_of_the_other_half_mends_overconfidence() -> None:
     one = scored()
     logits = 6.0 * np.log(one.scores / (1 - one.scores))[None]
     before = 1 / (1 + np.exp(-logits[0]))
-    after = calibrated_elsewhere(logits, one.labels, one.groups)
+    after = cross_calibrated(logits, one.labels, one.groups)
     assert nll(after, one.labels) < 0.7 * nll(before, one.labels)
     bins = reliability_bins(before, one.labels)
     assert len(bins["score"]) == 16

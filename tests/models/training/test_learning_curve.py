@@ -7,9 +7,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from models.training.dataset import to_learn_from
+from models.training.dataset import split_without_test
 from models.training.examples import TrainingSet
-from models.training.subsets import first_units, learning_curve, longer
+from models.training.subsets import first_units, learning_curve, more_epochs
 from models.training.train import TrainOptions
 
 NETWORK = {"filters": (4, 6), "dense": 8}
@@ -26,9 +26,9 @@ def test_each_part_holds_the_smaller_ones() -> None:
 
 @pytest.mark.parametrize(("power", "epochs"), [(0.0, 10), (0.5, 20), (1.0, 40)])
 def test_a_quarter_is_gone_through_more_often(power: float, epochs: int) -> None:
-    options = longer(TrainOptions(epochs=10, patience=5), 0.25, power)
+    options = more_epochs(TrainOptions(epochs=10, patience=5), 0.25, power)
     assert (options.epochs, options.patience) == (epochs, epochs // 2)
-    assert longer(TrainOptions(epochs=10), 1.0, power) == TrainOptions(epochs=10)
+    assert more_epochs(TrainOptions(epochs=10), 1.0, power) == TrainOptions(epochs=10)
 
 
 def test_the_curve_tells_what_each_network_learnt_from(separable: TrainingSet) -> None:
@@ -42,7 +42,7 @@ def test_the_curve_tells_what_each_network_learnt_from(separable: TrainingSet) -
 
 
 def test_what_is_tested_elsewhere_leaves_no_test_part(separable: TrainingSet) -> None:
-    dealt = to_learn_from(separable, seed=1)
+    dealt = split_without_test(separable, seed=1)
     unit, part = (np.asarray(dealt.table[name]).astype(str) for name in ("unit", "split"))
     assert set(part) == {"train", "validation"}
     assert not set(unit[part == "train"]) & set(unit[part == "validation"])

@@ -58,7 +58,7 @@ def test_strategies_move_what_they_say_and_never_the_base(base: Path, separable:
     labelled = separable.part("test").take(np.arange(40))
     for name in STRATEGIES:
         tuner = Tuner(source, name, QUICK)
-        seen = tuner.see(labelled)
+        seen = tuner.prepare(labelled)
         tuner.restart()
         start = tuner.model.get_weights()
         if name != "frozen":
@@ -76,7 +76,7 @@ def test_strategies_move_what_they_say_and_never_the_base(base: Path, separable:
 def test_a_fit_can_be_repeated_and_its_logits_are_those_of_service(base: Path, separable: TrainingSet) -> None:
     tuner = Tuner(load(base, engine="keras"), "head", dataclasses.replace(QUICK, samples=20))
     labelled = separable.part("test").take(np.arange(60))
-    seen = tuner.see(labelled)
+    seen = tuner.prepare(labelled)
     found = []
     for _ in range(2):
         fit(tuner, seen, 2)
@@ -93,7 +93,7 @@ def test_strong_prior_keeps_the_base_and_no_prior_lets_it_go(base: Path, separab
         tuner = Tuner(load(base, engine="keras"), "full", dataclasses.replace(QUICK, prior=prior))
         tuner.restart()
         start = np.concatenate([one.ravel() for one in tuner.model.get_weights()])
-        seen = tuner.see(labelled)
+        seen = tuner.prepare(labelled)
         for number in range(1, 4):
             tuner.round(seen, np.arange(60), number)
         moved.append(np.abs(np.concatenate([one.ravel() for one in tuner.model.get_weights()]) - start).mean())
@@ -117,7 +117,7 @@ def test_held_out_labels_do_not_teach(base: Path, separable: TrainingSet) -> Non
     labelled = separable.part("test").take(np.arange(48))
     fold, _ = folds_of(labelled, 3, seed=0)
     tuner = Tuner(load(base, engine="keras"), "head", QUICK)
-    seen = tuner.see(labelled)
+    seen = tuner.prepare(labelled)
     flipped = dataclasses.replace(seen, labels=np.where(fold == 0, 1 - seen.labels, seen.labels))
     one, other = (cross_fit(tuner, each, fold).logits[-1].mean(axis=0) for each in (seen, flipped))
     change = np.abs(one - other)

@@ -163,7 +163,10 @@ PIXELS = {"reduction", "photometry", "injection", "training"}
         (["tasks.retry", "tasks.classify:rescore", "tasks.steps:Stopwatch"], set()),
         (["nightsift.core.provenance", "nightsift.core.import_closure"], set()),
         (["models.training.train", "models.transfer.tuner", "models.network.architectures.vgg"], {"training"}),
-        (["models.network.store:predict", "models.network.runtime:read_parts"], {"scoring", "injection", "monitoring"}),
+        (
+            ["models.network.store:predict", "models.network.runtime:read_export"],
+            {"scoring", "injection", "monitoring"},
+        ),
         (["subtraction.methods.zogy"], PIXELS),
         (["subtraction.methods.hotpants"], PIXELS),
         (["subtraction.methods.sfft"], PIXELS),
