@@ -47,7 +47,7 @@ def calibrated_scores(logits: np.ndarray, labels: np.ndarray, fields: np.ndarray
     for here in (0, 1):
         rows = np.random.default_rng([seed, here]).permutation(np.flatnonzero(side == here))[:LABELS]
         out = np.flatnonzero(side != here)
-        found = fit_calibration(logits[:, rows], labels[rows], None, float(labels[out].mean()), seed=seed)
+        found = fit_calibration(logits[:, rows], labels[rows], prevalence=float(labels[out].mean()), seed=seed)
         scores[out] = mean_probability(logits[:, out], found)
         made.append({"labels": len(rows), "map": found.method})
     return scores, made

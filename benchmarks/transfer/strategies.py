@@ -80,7 +80,7 @@ def one_fit(tuner: Tuner, learn: TrainingSet, test: TrainingSet, seed: int) -> d
     names = keys if keys in KEYS else ("example_id",)
     groups = groups_of({name: np.array(learn.table[name].to_pylist(), dtype=object) for name in names})
     balance = float((test.labels == 1).mean())  # as a survey knows how many of its candidates are real
-    made = fit_calibration(crossed.logits[crossed.best], learn.labels, groups, balance, seed=seed)
+    made = fit_calibration(crossed.logits[crossed.best], learn.labels, groups, prevalence=balance, seed=seed)
     logits = tuner.logits(tuner.planes(test))
     after = figures_of_merit.figures(mean_probability(logits, made), test.labels)
     raw = figures_of_merit.figures(mean_probability(logits), test.labels)

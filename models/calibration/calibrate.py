@@ -127,6 +127,7 @@ def fit_calibration(
     logits: Logits,
     labels: npt.ArrayLike,
     groups: npt.ArrayLike | None = None,
+    *,
     prevalence: float | None = None,
     model_id: str = "",
     unit: str = "",
@@ -183,9 +184,9 @@ def fit_calibration(
     figures = {f"nll_{name}": float(loss.mean()) for name, loss in seen.items() if len(loss)}
     if len(y):
         figures |= {"ece_before": ece(held["none"], y), "ece_after": ece(held[method], y)}
-    now = real / len(y) if tried else stated
-    target = now if prevalence is None else prevalence
-    method, parameters = _shifted(method, parameters, float(logit(target) - logit(now)))
+    present = real / len(y) if tried else stated
+    target = present if prevalence is None else prevalence
+    method, parameters = _shifted(method, parameters, float(logit(target) - logit(present)))
     return Calibration(
         method, tuple(map(float, parameters)), model_id, unit, real, bogus, float(target), figures, reasons
     )

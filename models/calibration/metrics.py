@@ -150,13 +150,13 @@ def grouped_bootstrap(
     order = np.argsort(index, kind="stable")
     members = np.split(order, np.cumsum(np.bincount(index))[:-1]) if len(order) else []
     rng = np.random.default_rng(seed)
-    found = []
+    drawn = []
     for _ in range(draws):
         rows = order
         if members:
             rows = np.concatenate([members[k] for k in rng.integers(0, len(members), len(members))])
-        found.append(figure(rows))
-    values = np.array([one for one in found if np.isfinite(one)])
+        drawn.append(figure(rows))
+    values = np.array([one for one in drawn if np.isfinite(one)])
     if not len(values):
         return float("nan"), float("nan")
     low, high = np.quantile(values, ((1 - level) / 2, (1 + level) / 2))

@@ -196,15 +196,15 @@ def priors(references: Sequence[HasValues]) -> dict[str, Prior]:
     dict of str to Prior
         By channel.
     """
-    found = {}
+    by_channel = {}
     for channel in CHANNELS:
         known = [one.values[channel.name][np.isfinite(one.values[channel.name])] for one in references]
         known = [values for values in known if len(values) > 1]
         variances = [max(float(values.var(ddof=1)), channel.floor**2) for values in known]
         prior = variance_prior(variances, [len(values) - 1.0 for values in known])
         apart = [departures_within(values, prior, channel.floor) for values in known]
-        found[channel.name] = replace(prior, tail=tail_freedom(np.concatenate([*apart, []]), channel.tail))
-    return found
+        by_channel[channel.name] = replace(prior, tail=tail_freedom(np.concatenate([*apart, []]), channel.tail))
+    return by_channel
 
 
 def judge_unit(

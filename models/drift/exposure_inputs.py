@@ -126,32 +126,32 @@ def _number(name: str) -> Callable[[Inputs], Float64]:
 
 
 INPUTS: tuple[Input, ...] = (
-    Input("seeing", "seeing (log)", "both", 0.03, lambda one: _log(one["seeing"]), clouds=False),
+    Input("seeing", "seeing (log)", "both", 0.03, lambda rows: _log(rows["seeing"]), clouds=False),
     Input(
         "focus", "width of the stars' core against their width (log)", "both", 0.002,
-        lambda one: _log(one["core_width"]), "seeing", clouds=False,
+        lambda rows: _log(rows["core_width"]), "seeing", clouds=False,
     ),
     Input("elongation", "ellipticity of stars", "both", 0.005, _number("ellipticity"), "seeing", clouds=False),
     Input(
         "tilt", "change of the width of stars over the field", "both", 0.008, _number("width_gradient"), "seeing",
         clouds=False,
     ),
-    Input("sky", "sky level (log)", "both", 0.05, lambda one: _log(one["sky"])),
+    Input("sky", "sky level (log)", "both", 0.05, lambda rows: _log(rows["sky"])),
     Input(
-        "noise", "noise of the sky against its level (log)", "both", 0.02, lambda one: 2.0 * _log(one["sky_rms"]),
+        "noise", "noise of the sky against its level (log)", "both", 0.02, lambda rows: 2.0 * _log(rows["sky_rms"]),
         "sky", clouds=False,
     ),
     Input("zero_point", "zero point (mag)", "both", 0.02, _number("zero_point")),
     Input("depth", "depth against its promise (mag)", "both", 0.03, _depth),
-    Input("stars", "density of stars (log)", "both", 0.05, lambda one: _density(one, "n_stars")),
-    Input("candidates", "density of candidates (log)", "both", 0.1, lambda one: _density(one, "n_candidates")),
+    Input("stars", "density of stars (log)", "both", 0.05, lambda rows: _density(rows, "n_stars")),
+    Input("candidates", "density of candidates (log)", "both", 0.1, lambda rows: _density(rows, "n_candidates")),
     Input("unflagged", "part without a flag", "both", 0.03, _unflagged),
-    Input("accepted", "part accepted", "both", 0.03, lambda one: _part(one["n_accepted"], one["n_unflagged"])),
-    Input("residual", "residuals at stars (log)", "both", 0.05, lambda one: _log(one["star_residual"])),
-    Input("alignment", "residual of the alignment (log)", "both", 0.1, lambda one: _log(one["align_residual"])),
+    Input("accepted", "part accepted", "both", 0.03, lambda rows: _part(rows["n_accepted"], rows["n_unflagged"])),
+    Input("residual", "residuals at stars (log)", "both", 0.05, lambda rows: _log(rows["star_residual"])),
+    Input("alignment", "residual of the alignment (log)", "both", 0.1, lambda rows: _log(rows["align_residual"])),
     Input(
         "refused", "part of the exposures refused", "high", 0.1,
-        lambda one: _part(np.asarray(one["refused"], dtype=np.float64), np.ones(len(one["refused"]))), clouds=False,
+        lambda rows: _part(np.asarray(rows["refused"], dtype=np.float64), np.ones(len(rows["refused"]))), clouds=False,
     ),
 )  # fmt: skip
 """All inputs, in the order in which people read them."""
@@ -296,8 +296,8 @@ class InputModel:
     def _cloudy(self, inputs: Inputs) -> npt.NDArray[np.bool_]:
         return self.clear.cloudy(_input_number(inputs, "zero_point"), _fields(inputs))
 
-    def _freed(self, one: Input, inputs: Inputs) -> Float64:
-        return _freed(one, inputs, self.noise, slopes=self.slopes)
+    def _freed(self, which: Input, inputs: Inputs) -> Float64:
+        return _freed(which, inputs, self.noise, slopes=self.slopes)
 
 
 def learn_inputs(nights: Sequence[Inputs]) -> InputModel:
@@ -367,13 +367,13 @@ def _fields(inputs: Inputs) -> npt.NDArray[np.str_]:
     return np.asarray(inputs["field"]).astype(np.str_)
 
 
-def _freed(one: Input, inputs: Inputs, noise: Line, *, slopes: Mapping[str, float]) -> Float64:
+def _freed(which: Input, inputs: Inputs, noise: Line, *, slopes: Mapping[str, float]) -> Float64:
     """Values of an input less what the lines promise at the sky and the seeing of each exposure."""
-    values = one.of(inputs)
-    if one.freed_from == "sky":
+    values = which.of(inputs)
+    if which.freed_from == "sky":
         return values - _log(noise[0] + noise[1] * _input_number(inputs, "sky"))
-    if one.freed_from == "seeing" and slopes[one.name]:
-        return values - slopes[one.name] * _log(inputs["seeing"])
+    if which.freed_from == "seeing" and slopes[which.name]:
+        return values - slopes[which.name] * _log(inputs["seeing"])
     return values
 
 

@@ -33,8 +33,8 @@ TRUNK, HEAD = "trunk", "head"
 
 def list_architectures() -> list[str]:
     """Return the names of all architectures, sorted."""
-    found = (entry.name for entry in files("models.network.architectures").iterdir())
-    return sorted(name.removesuffix(".py") for name in found if name.endswith(".py") and not name.startswith("_"))
+    names = (entry.name for entry in files("models.network.architectures").iterdir())
+    return sorted(name.removesuffix(".py") for name in names if name.endswith(".py") and not name.startswith("_"))
 
 
 def architecture(name: str) -> ModuleType:

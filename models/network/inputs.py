@@ -262,10 +262,12 @@ def recipe_inside(model: keras.Model) -> Recipe:
     """
     kind = normalisation_layer()
     layers = [inner for layer in model.layers for inner in getattr(layer, "layers", [layer])]
-    found = [layer.recipe for layer in layers if isinstance(layer, kind)]
-    if len(found) != 1:
-        raise ModelMismatch(model=model.name, what=f"it holds {len(found)} normalisation layers, exactly one is needed")
-    return found[0]
+    recipes = [layer.recipe for layer in layers if isinstance(layer, kind)]
+    if len(recipes) != 1:
+        raise ModelMismatch(
+            model=model.name, what=f"it holds {len(recipes)} normalisation layers, exactly one is needed"
+        )
+    return recipes[0]
 
 
 def _good(stamps: Any, mask: Any, recipe: Recipe) -> tuple[Any, Any]:
@@ -291,9 +293,9 @@ def _scale(planes: dict[str, Any], good: Any, there: Any) -> Any:
     waiting = ops.logical_not(there[:, PLANES.index("difference")])
     for name in NOISE_FROM[1:]:
         if name in planes:
-            found = there[:, PLANES.index(name)]
-            scale = ops.where(ops.logical_and(waiting, found), _noise(planes[name], good), scale)
-            waiting = ops.logical_and(waiting, ops.logical_not(found))
+            present = there[:, PLANES.index(name)]
+            scale = ops.where(ops.logical_and(waiting, present), _noise(planes[name], good), scale)
+            waiting = ops.logical_and(waiting, ops.logical_not(present))
     return scale
 
 

@@ -99,10 +99,10 @@ def versions() -> dict[str, str]:
 
     keras = start_keras()
     backend = keras.backend.backend()
-    found = {"nightsift": version("nightsift"), "keras": keras.__version__, "numpy": np.__version__}
+    numbers = {"nightsift": version("nightsift"), "keras": keras.__version__, "numpy": np.__version__}
     for distribution in packages_distributions().get(backend, [])[:1]:
-        found[distribution] = version(distribution)
-    return {**found, "python": platform.python_version()}
+        numbers[distribution] = version(distribution)
+    return {**numbers, "python": platform.python_version()}
 
 
 def is_exported(folder: Path) -> bool:
@@ -171,31 +171,31 @@ def read_export(
     def sample(data: FloatStamps, mask: BoolStamps, gates: Gates) -> npt.NDArray[np.float32]:
         out = np.empty((len(gates[0]), len(data)), dtype=np.float32)
 
-        def one(part: slice) -> None:
+        def sample_part(part: slice) -> None:
             inputs = [features(data[part], mask[part]), *gates]
             out[:, part] = head.run(None, dict(zip(names, inputs, strict=True)))[0]
 
-        _in_batches(one, len(data), threads)
+        _in_batches(sample_part, len(data), threads)
         return out
 
     def of_stamps(data: FloatStamps, mask: BoolStamps) -> npt.NDArray[np.float32]:
         out = np.empty((len(data), *trunk.get_outputs()[0].shape[1:]), dtype=np.float32)
 
-        def one(part: slice) -> None:
+        def features_of_part(part: slice) -> None:
             out[part] = features(data[part], mask[part])
 
-        _in_batches(one, len(data), threads)
+        _in_batches(features_of_part, len(data), threads)
         return out
 
     return sample, shapes, of_stamps
 
 
-def _in_batches(one: Callable[[slice], None], count: int, threads: int) -> None:
+def _in_batches(function: Callable[[slice], None], count: int, threads: int) -> None:
     """Call a function for every batch, batches side by side over the cores."""
 
     def rows(first: int, last: int) -> None:
         for start in range(first, last, BATCH):
-            one(slice(start, min(start + BATCH, last)))
+            function(slice(start, min(start + BATCH, last)))
 
     over_rows(rows, count, BATCH, threads=threads)
 

@@ -33,15 +33,15 @@ def calibration_of(unit: Unit) -> Calibration | None:
         return None
     path = Path(unit.file).parent / unit.model.calibration
     try:
-        found = _read(path, path.stat().st_mtime_ns)
+        calibration = _read(path, path.stat().st_mtime_ns)
     except (OSError, ModelMismatch) as error:
         raise wrong_calibration(unit, f"{path} cannot be used: {error}") from error
     current = model_id(unit.model.name)
-    if found.model_id != current:
+    if calibration.model_id != current:
         raise wrong_calibration(
-            unit, f"{path} was learnt for the model {found.model_id}, and the unit scores with {current}"
+            unit, f"{path} was learnt for the model {calibration.model_id}, and the unit scores with {current}"
         )
-    return found
+    return calibration
 
 
 def scoring_identity(unit: Unit) -> str:

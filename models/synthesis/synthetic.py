@@ -110,8 +110,8 @@ def residual_rows(difference: Difference, pair: Pair, zero: ZeroPoint, *, galaxi
 
 def places(table: pa.Table) -> Values:
     """Return the finite positions of a table with columns x and y (pixel), shape (n, 2)."""
-    found = np.stack([np.asarray(table[name], dtype=np.float64) for name in ("x", "y")], axis=1)
-    return np.asarray(found[np.isfinite(found).all(axis=1)])
+    positions = np.stack([np.asarray(table[name], dtype=np.float64) for name in ("x", "y")], axis=1)
+    return np.asarray(positions[np.isfinite(positions).all(axis=1)])
 
 
 def _highest(

@@ -138,17 +138,17 @@ def cross_calibrated(
     for held in (0, 1):
         learnt, judged = half != held, half == held
         if judged.any() and len(set(labels[learnt].tolist())) == 2:
-            found = fit_calibration(logits[:, learnt], labels[learnt], groups[learnt], seed=seed)
-            out[judged] = mean_probability(logits[:, judged], found)
+            fitted = fit_calibration(logits[:, learnt], labels[learnt], groups[learnt], seed=seed)
+            out[judged] = mean_probability(logits[:, judged], fitted)
     return out
 
 
-def headline(one: Evaluated, draws: int = DRAWS) -> list[dict[str, Any]]:
+def headline(scored: Evaluated, draws: int = DRAWS) -> list[dict[str, Any]]:
     """The figures by which models are compared, with their ranges when fields and nights are drawn again.
 
     Parameters
     ----------
-    one : Evaluated
+    scored : Evaluated
         Scores.
     draws : int, optional
         Draws of the bootstrap.
@@ -160,46 +160,50 @@ def headline(one: Evaluated, draws: int = DRAWS) -> list[dict[str, Any]]:
     """
 
     def at_missed(rows: Rows) -> float:
-        s, y = one.scores[rows], one.labels[rows]
+        s, y = scored.scores[rows], scored.labels[rows]
         return missed_and_fpr(s, y, threshold_at_missed(s, y, 0.01))[1]
 
     def at_fpr(rate: float) -> Any:
-        def found(rows: Rows) -> float:
-            s, y = one.scores[rows], one.labels[rows]
+        def recovered(rows: Rows) -> float:
+            s, y = scored.scores[rows], scored.labels[rows]
             return 1.0 - missed_and_fpr(s, y, threshold_at_fpr(s, y, rate))[0]
 
-        return found
+        return recovered
 
-    bogus = int((one.labels == 0).sum())
+    bogus = int((scored.labels == 0).sum())
     figures: list[tuple[str, Any, str]] = [
-        ("AUC", lambda rows: auc(one.scores[rows], one.labels[rows]), ""),
+        ("AUC", lambda rows: auc(scored.scores[rows], scored.labels[rows]), ""),
         (
             "missed at the threshold",
-            lambda rows: missed_and_fpr(one.scores[rows], one.labels[rows], one.threshold)[0],
+            lambda rows: missed_and_fpr(scored.scores[rows], scored.labels[rows], scored.threshold)[0],
             "",
         ),
-        ("FPR at the threshold", lambda rows: missed_and_fpr(one.scores[rows], one.labels[rows], one.threshold)[1], ""),
+        (
+            "FPR at the threshold",
+            lambda rows: missed_and_fpr(scored.scores[rows], scored.labels[rows], scored.threshold)[1],
+            "",
+        ),
         ("FPR at 1 % missed", at_missed, ""),
         *((f"TPR at FPR {rate:g}", at_fpr(rate), _too_few(bogus, rate)) for rate in (1e-2, 1e-3, 1e-4)),
-        ("NLL", lambda rows: nll(one.scores[rows], one.labels[rows]), ""),
-        ("Brier", lambda rows: brier(one.scores[rows], one.labels[rows]), ""),
-        ("ECE, equal mass", lambda rows: ece(one.scores[rows], one.labels[rows], equal_mass=True), ""),
-        ("ECE after calibration", lambda rows: ece(one.calibrated[rows], one.labels[rows], equal_mass=True), ""),
-        ("NLL after calibration", lambda rows: nll(one.calibrated[rows], one.labels[rows]), ""),
+        ("NLL", lambda rows: nll(scored.scores[rows], scored.labels[rows]), ""),
+        ("Brier", lambda rows: brier(scored.scores[rows], scored.labels[rows]), ""),
+        ("ECE, equal mass", lambda rows: ece(scored.scores[rows], scored.labels[rows], equal_mass=True), ""),
+        ("ECE after calibration", lambda rows: ece(scored.calibrated[rows], scored.labels[rows], equal_mass=True), ""),
+        ("NLL after calibration", lambda rows: nll(scored.calibrated[rows], scored.labels[rows]), ""),
     ]
     out = []
     for name, of, note in figures:
-        low, high = grouped_bootstrap(of, one.groups, draws)
-        out.append({"name": name, "value": of(np.arange(len(one.labels))), "low": low, "high": high, "note": note})
+        low, high = grouped_bootstrap(of, scored.groups, draws)
+        out.append({"name": name, "value": of(np.arange(len(scored.labels))), "low": low, "high": high, "note": note})
     return out
 
 
-def confusion(one: Evaluated) -> dict[str, int]:
+def confusion(scored: Evaluated) -> dict[str, int]:
     """Real and bogus examples, accepted and rejected at the threshold.
 
     Parameters
     ----------
-    one : Evaluated
+    scored : Evaluated
         Scores.
 
     Returns
@@ -207,7 +211,7 @@ def confusion(one: Evaluated) -> dict[str, int]:
     dict of str to int
         ``real_accepted``, ``real_rejected``, ``bogus_accepted``, ``bogus_rejected``.
     """
-    accepted, real = one.scores >= one.threshold, one.labels == 1
+    accepted, real = scored.scores >= scored.threshold, scored.labels == 1
     return {
         "real_accepted": int(np.count_nonzero(real & accepted)),
         "real_rejected": int(np.count_nonzero(real & ~accepted)),
@@ -216,12 +220,12 @@ def confusion(one: Evaluated) -> dict[str, int]:
     }
 
 
-def by_unit(one: Evaluated) -> list[dict[str, Any]]:
+def by_unit(scored: Evaluated) -> list[dict[str, Any]]:
     """Figures of each unit at the model's threshold, the worst first.
 
     Parameters
     ----------
-    one : Evaluated
+    scored : Evaluated
         Scores.
 
     Returns
@@ -229,25 +233,25 @@ def by_unit(one: Evaluated) -> list[dict[str, Any]]:
     list of dict
         ``unit``, ``real``, ``bogus``, ``auc``, ``missed``, ``fpr``, ``fpr_1`` (at 1 % missed) and ``ece``.
     """
-    units = _texts(one.columns.get("unit"), len(one.labels))
+    units = _texts(scored.columns.get("unit"), len(scored.labels))
     rows = []
     for unit in np.unique(units):
-        s, y = one.scores[units == unit], one.labels[units == unit]
-        missed, fpr = missed_and_fpr(s, y, one.threshold)
+        s, y = scored.scores[units == unit], scored.labels[units == unit]
+        missed, fpr = missed_and_fpr(s, y, scored.threshold)
         fpr_1 = missed_and_fpr(s, y, threshold_at_missed(s, y, 0.01))[1]
         counts = {"unit": str(unit), "real": int((y == 1).sum()), "bogus": int((y == 0).sum())}
         rows.append({**counts, "auc": auc(s, y), "missed": missed, "fpr": fpr, "fpr_1": fpr_1, "ece": ece(s, y)})
     return sorted(rows, key=lambda row: (np.isnan(row["auc"]), row["auc"]))
 
 
-def worst(one: Evaluated, most: int = 24) -> dict[str, Rows]:
+def worst(scored: Evaluated, most: int = 24) -> dict[str, Rows]:
     """Return the rows of the surest errors, at most `most` of each kind.
 
     ``missed``: real below the threshold, lowest score first. ``accepted``: bogus at or above it, highest first.
     """
-    order = np.argsort(one.scores, kind="stable")
-    below, above = one.scores[order] < one.threshold, one.scores[order] >= one.threshold
-    real = one.labels[order] == 1
+    order = np.argsort(scored.scores, kind="stable")
+    below, above = scored.scores[order] < scored.threshold, scored.scores[order] >= scored.threshold
+    real = scored.labels[order] == 1
     return {"missed": order[below & real][:most], "accepted": order[above & ~real][::-1][:most]}
 
 
@@ -260,12 +264,12 @@ def _too_few(bogus: int, rate: float) -> str:
     return "" if bogus * rate >= 10 else f"{bogus} bogus examples: {bogus * rate:.2g} expected above the threshold"
 
 
-def threshold_curves(one: Evaluated, points: int = 161) -> dict[str, Any]:
+def threshold_curves(scored: Evaluated, points: int = 161) -> dict[str, Any]:
     """FNR by kind of real example, and FPR, against the threshold.
 
     Parameters
     ----------
-    one : Evaluated
+    scored : Evaluated
         Scores.
     points : int, optional
         Thresholds, even in the logit.
@@ -277,8 +281,8 @@ def threshold_curves(one: Evaluated, points: int = 161) -> dict[str, Any]:
     """
     logits = np.linspace(-9.0, 9.0, points)
     thresholds = 1.0 / (1.0 + np.exp(-logits))
-    real, bogus = one.labels == 1, one.scores[one.labels == 0]
-    kinds, source = one.columns["kind"], one.columns.get("source")
+    real, bogus = scored.labels == 1, scored.scores[scored.labels == 0]
+    kinds, source = scored.columns["kind"], scored.columns.get("source")
     subsets = {"all real": real, "minor planets": real & np.isin(kinds.astype(str), ("asteroid", "minor_planet"))}
     if source is not None:
         subsets["minor planets"] |= real & (source == "minor_planet")
@@ -287,19 +291,19 @@ def threshold_curves(one: Evaluated, points: int = 161) -> dict[str, Any]:
         [rows for name, rows in subsets.items() if name != "all real"], axis=0
     )
     missed = {
-        f"{name} ({int(rows.sum())})": _below(one.scores[rows], thresholds)
+        f"{name} ({int(rows.sum())})": _below(scored.scores[rows], thresholds)
         for name, rows in subsets.items()
         if rows.sum() >= LEAST_IN_BIN
     }
     return {"logit": logits, "missed": missed, "fpr": 1.0 - _below(bogus, thresholds), "bogus": len(bogus)}
 
 
-def recovery(one: Evaluated, column: str, edges: Sequence[float] | None = None) -> dict[str, dict[str, Any]]:
+def recovery(scored: Evaluated, column: str, edges: Sequence[float] | None = None) -> dict[str, dict[str, Any]]:
     """Part of the real examples above the threshold, by a column, observed and synthetic ones apart.
 
     Parameters
     ----------
-    one : Evaluated
+    scored : Evaluated
         Scores.
     column : str
         ``snr``, ``mag`` or ``host_offset``.
@@ -311,18 +315,20 @@ def recovery(one: Evaluated, column: str, edges: Sequence[float] | None = None) 
     dict of str to dict
         By subset ``middle``, ``part``, ``error`` and ``n`` of each bin; empty where the set lacks the column.
     """
-    values = _numbers(one.columns.get(column), len(one.labels))
-    real = (one.labels == 1) & np.isfinite(values)
+    values = _numbers(scored.columns.get(column), len(scored.labels))
+    real = (scored.labels == 1) & np.isfinite(values)
     if real.sum() < LEAST_IN_BIN:
         return {}
     if edges is None:
         low, high = np.floor(values[real].min() / MAG_WIDTH), np.ceil(values[real].max() / MAG_WIDTH)
         edges = tuple(np.arange(low, high + 1) * MAG_WIDTH)
-    synthetic = np.isin(_texts(one.columns.get("source"), len(one.labels)), SYNTHETIC)
+    synthetic = np.isin(_texts(scored.columns.get("source"), len(scored.labels)), SYNTHETIC)
     subsets = {"all": real}
     if synthetic[real].any():
         subsets = {"all": real, "without synthetic": real & ~synthetic, "synthetic only": real & synthetic}
-    return {name: _binned(one.scores >= one.threshold, values, rows, edges=edges) for name, rows in subsets.items()}
+    return {
+        name: _binned(scored.scores >= scored.threshold, values, rows, edges=edges) for name, rows in subsets.items()
+    }
 
 
 def reliability_bins(scores: Float64, labels: npt.NDArray[np.int64], bins: int = 16) -> dict[str, Any]:
@@ -348,12 +354,12 @@ def reliability_bins(scores: Float64, labels: npt.NDArray[np.int64], bins: int =
     return {"score": score, "real": real, "error": np.sqrt((real * (1 - real) + 0.25 / n) / n)}
 
 
-def risk_curves(one: Evaluated) -> dict[str, dict[str, Float64]]:
+def risk_curves(scored: Evaluated) -> dict[str, dict[str, Float64]]:
     """Part of wrong decisions among the examples that the model is surest of, by two orders of sureness.
 
     Parameters
     ----------
-    one : Evaluated
+    scored : Evaluated
         Scores.
 
     Returns
@@ -361,12 +367,12 @@ def risk_curves(one: Evaluated) -> dict[str, dict[str, Float64]]:
     dict of str to dict
         ``coverage`` and ``risk`` by order.
     """
-    orders = {"by score": None, "by confidence of the samples": one.confidence, "by spread": -one.spread}
-    found = {}
+    orders = {"by score": None, "by confidence of the samples": scored.confidence, "by spread": -scored.spread}
+    curves = {}
     for name, certainty in orders.items():
-        coverage, risk = risk_coverage(one.scores, one.labels, certainty)
-        found[name] = {"coverage": coverage, "risk": risk}
-    return found
+        coverage, risk = risk_coverage(scored.scores, scored.labels, certainty)
+        curves[name] = {"coverage": coverage, "risk": risk}
+    return curves
 
 
 def _below(scores: Float64, thresholds: Float64) -> Float64:
@@ -375,17 +381,17 @@ def _below(scores: Float64, thresholds: Float64) -> Float64:
 
 def _binned(good: npt.NDArray[np.bool_], values: Float64, rows: Any, *, edges: Sequence[float]) -> dict[str, Any]:
     place = np.digitize(values, edges) - 1
-    found: dict[str, list[float]] = {"middle": [], "part": [], "error": [], "n": []}
-    for one in range(len(edges) - 1):
-        inside = rows & (place == one)
+    bins: dict[str, list[float]] = {"middle": [], "part": [], "error": [], "n": []}
+    for k in range(len(edges) - 1):
+        inside = rows & (place == k)
         n = int(inside.sum())
         if n < LEAST_IN_BIN:
             continue
         part = float(good[inside].mean())
         error = float(np.sqrt((part * (1 - part) + 0.25 / n) / n))
-        for name, value in zip(found, (0.5 * (edges[one] + edges[one + 1]), part, error, n), strict=True):
-            found[name].append(float(value))
-    return found
+        for name, value in zip(bins, (0.5 * (edges[k] + edges[k + 1]), part, error, n), strict=True):
+            bins[name].append(float(value))
+    return bins
 
 
 def _numbers(column: npt.NDArray[Any] | None, n: int) -> Float64:

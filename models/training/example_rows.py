@@ -140,11 +140,11 @@ def _of_surroundings(
     """Galaxy under each example and next source of the template; false detections in galaxies change their source."""
     x, y = (np.asarray(candidates[name], dtype=np.float64) for name in ("x", "y"))
     galaxy, offset = nearest_galaxy(around.galaxies, x, y, most=UNDER)
-    found = galaxy >= 0
+    hosted = galaxy >= 0
     inside = _in_galaxies(around, x, y) & (source == "random")
     source[inside] = "galaxy_residual"
     hosts, offsets = list(rows["host_id"]), list(rows["host_offset"])
-    for k in np.flatnonzero(found):
+    for k in np.flatnonzero(hosted):
         if hosts[k] is None:
             hosts[k], offsets[k] = f"{survey}/{around.galaxies.host_id[galaxy[k]]}", float(offset[k])
     columns: dict[str, Any] = {"host_id": hosts, "host_offset": offsets}

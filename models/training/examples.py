@@ -215,11 +215,11 @@ def read(folder: Path) -> TrainingSet:
     BadTable
         If stamps are missing or do not belong to the table.
     """
-    found = mark_galaxy_pixels(read_table(folder / TABLE, EXAMPLES))
+    table = mark_galaxy_pixels(read_table(folder / TABLE, EXAMPLES))
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     if (folder / "stamps.npy").is_file():
-        return TrainingSet(Stamps(np.load(folder / "stamps.npy"), np.load(folder / "mask.npy")), found, card)
-    stamps, names = empty(int(card.get("size", 1))).stamps, found["example_id"].to_pylist()
+        return TrainingSet(Stamps(np.load(folder / "stamps.npy"), np.load(folder / "mask.npy")), table, card)
+    stamps, names = empty(int(card.get("size", 1))).stamps, table["example_id"].to_pylist()
     row = 0
     for path in sorted(folder.glob("stamps-*.parquet")):
         ids, part = read_stamps(path)
@@ -232,7 +232,7 @@ def read(folder: Path) -> TrainingSet:
         row += len(part)
     if row != len(names):
         raise BadTable(path=str(folder), what=f"it holds stamps of {row} of {len(names)} examples")
-    return TrainingSet(stamps, found, card)
+    return TrainingSet(stamps, table, card)
 
 
 def mark_galaxy_pixels(table: pa.Table) -> pa.Table:

@@ -32,7 +32,7 @@ def from_planes(model: keras.Model) -> keras.Model:
     return keras.Model(trunk.get_layer("normalisation").output, head(trunk.output))
 
 
-def planes_of(data: FloatStamps, mask: BoolStamps, recipe: Recipe, batch: int = 1024) -> Planes:
+def planes_of(data: FloatStamps, mask: BoolStamps, recipe: Recipe, *, batch: int = 1024) -> Planes:
     """Normalise prepared stamps (n, size, size, 3) and mask (True where bad), `batch` stamps at a time.
 
     Returns planes and mask, float32, shape (n, size, size, channels + 1).

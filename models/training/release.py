@@ -115,15 +115,15 @@ def _threshold_rows(validation: TrainingSet) -> tuple[npt.NDArray[np.bool_], str
 
 def _all_figures(test: TrainingSet, scores: npt.NDArray[np.floating], threshold: float) -> dict[str, Any]:
     """Figures of the test part: of all of it, of what was detected, by the standard reduction, and without flags."""
-    found = detected(test.table)
-    standard = found & (np.asarray(test.table["reduction"]) == "standard")
+    was_detected = detected(test.table)
+    standard = was_detected & (np.asarray(test.table["reduction"]) == "standard")
     unflagged = standard & (np.asarray(test.table["flags"]) == 0)
     snr, kinds = np.asarray(test.table["snr"]), np.asarray(test.table["kind"])
     return {
         name: card_figures(scores[rows], test.labels[rows], snr[rows], kinds=kinds[rows], threshold=threshold)
         for name, rows in {
             "all": np.full(len(test), True),
-            "detected": found,
+            "detected": was_detected,
             "standard": standard,
             "unflagged": unflagged,
         }.items()

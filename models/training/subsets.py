@@ -219,17 +219,17 @@ def measure_doubt(
     """
     fit = fit or network_fit(TrainOptions(epochs=EPOCHS, patience=2, seed=seed))
     real = np.array([out_of_fold(examples, fit, folds, seed=seed + k) for k in range(rounds)])
-    found = doubt(real, examples.labels)
+    doubts = doubt(real, examples.labels)
     joint = confident_joint(real.mean(axis=0), examples.labels)
     noise: dict[str, Any] = {
         "method": "confident learning on scores out of fold", "folds": folds, "rounds": rounds,
-        "doubtful": {name: int((found[examples.labels == one] > DOUBTFUL).sum())
+        "doubtful": {name: int((doubts[examples.labels == one] > DOUBTFUL).sum())
                      for name, one in (("real", REAL), ("bogus", BOGUS))},
         "estimated_wrong": {"real": float(joint[REAL, BOGUS] / joint[REAL].sum()),
                             "bogus": float(joint[BOGUS, REAL] / joint[BOGUS].sum())},
     }  # fmt: skip
     noted = TrainingSet(examples.stamps, examples.table, {**examples.card, "label_noise": noise})
-    return _with_column(noted, "label_doubt", pa.array(found, pa.float32()))
+    return _with_column(noted, "label_doubt", pa.array(doubts, pa.float32()))
 
 
 def network_fit(options: TrainOptions) -> Fit:

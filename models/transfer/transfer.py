@@ -151,20 +151,20 @@ def transfer(
         for name, tuner in tuners.items()
     }
     name = simplest(tries, examples.labels)
-    found, tuner = tries[name], tuners[name]
-    fit(tuner, tuner.prepare(examples), found.best)
+    crossed, tuner = tries[name], tuners[name]
+    fit(tuner, tuner.prepare(examples), crossed.best)
     groups = groups_of(_columns(examples, keys))
     made = fit_calibration(
-        found.logits[found.best], examples.labels, groups, options.prevalence, seed=options.tune.seed
+        crossed.logits[crossed.best], examples.labels, groups, prevalence=options.prevalence, seed=options.tune.seed
     )
     notes: tuple[str, ...] = (f"held out by {' and '.join(keys)}",) if keys != KEYS[0] else ()
     notes += (f"auto tunes nothing with fewer than {FEW} labels, got {len(examples)}: label more",) if few else ()
     return Transferred(
         classifier=of_network(tuner.model, base.recipe, base.name),
         strategy=name,
-        rounds=found.best,
+        rounds=crossed.best,
         calibration=made,
-        held_out=found.logits[found.best],
+        held_out=crossed.logits[crossed.best],
         curves={one: tried.curve for one, tried in tries.items()},
         keys=keys,
         notes=notes,
@@ -314,7 +314,7 @@ def _progress_of(progress: Progress | None, name: str) -> Callable[[int, int], N
 
 def write_transferred(
     folder: str | Path,
-    found: Transferred,
+    transferred: Transferred,
     base: Classifier,
     *,
     examples: TrainingSet,
@@ -329,7 +329,7 @@ def write_transferred(
     ----------
     folder : str or Path
         Where to; its last part is the name of the model.
-    found : Transferred
+    transferred : Transferred
         What `models.transfer.transfer.transfer` gave.
     base : Classifier
         The model that it comes from.
@@ -360,8 +360,8 @@ def write_transferred(
     OSError
         If it cannot be written.
     """
-    held_out, labels = mean_probability(found.held_out), examples.labels
-    scores = mean_probability(found.held_out, found.calibration)
+    held_out, labels = mean_probability(transferred.held_out), examples.labels
+    scores = mean_probability(transferred.held_out, transferred.calibration)
     threshold: Threshold | TooFewLabels
     try:
         threshold = resolve(rule, scores, labels)
@@ -374,20 +374,20 @@ def write_transferred(
         "threshold": round(threshold.value, 4) if isinstance(threshold, Threshold) else base.card.get("threshold"),
         "threshold_rule": f"{rule}, on calibrated held-out scores" if resolved else f"that of the base: {threshold}",
         "score_means": base.card.get("score_means", ""),
-        "parameters": int(found.classifier.network.count_params()),
+        "parameters": int(transferred.classifier.network.count_params()),
         "base": {"model_id": base.model_id, "made": base.card.get("made", {}), "data": base.card.get("data", {})},
         "made": made,
         "versions": versions(),
         "data": _counts(examples),
         "transfer": {
-            "strategy": found.strategy,
-            "rounds": found.rounds,
-            "held_out_by": list(found.keys),
-            "notes": list(found.notes),
+            "strategy": transferred.strategy,
+            "rounds": transferred.rounds,
+            "held_out_by": list(transferred.keys),
+            "notes": list(transferred.notes),
             "options": dataclasses.asdict(options or TransferOptions()),
             "curves": [
                 {"strategy": name, "best": min(curve), "rounds": int(np.argmin(curve)), "base": curve[0]}
-                for name, curve in found.curves.items()
+                for name, curve in transferred.curves.items()
             ],
         },
         "figures_held_out": {
@@ -395,13 +395,13 @@ def write_transferred(
             "nll": nll(held_out, labels),
             "brier": brier(held_out, labels),
             "ece_before_calibration": ece(held_out, labels),
-            "ece": found.calibration.figures["ece_after"],  # of labels that the map did not learn from
-            "calibration": found.calibration.method,
+            "ece": transferred.calibration.figures["ece_after"],  # of labels that the map did not learn from
+            "calibration": transferred.calibration.method,
         },
     }
     golden = golden_of(examples)
-    model = save(folder, found.classifier.network, base.recipe, card=card, golden=golden.stamps, sign=golden.sign)
-    calibration = dataclasses.replace(found.calibration, model_id=model.model_id, unit=unit)
+    model = save(folder, transferred.classifier.network, base.recipe, card=card, golden=golden.stamps, sign=golden.sign)
+    calibration = dataclasses.replace(transferred.calibration, model_id=model.model_id, unit=unit)
     return model, calibration, threshold
 
 

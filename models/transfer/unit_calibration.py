@@ -82,14 +82,14 @@ def parse_rule(rule: str, where: str = "unit") -> tuple[str, float]:
     ConfigurationError
         If it is no rule.
     """
-    found = _RULE.match(rule)
-    rate = float(found[2]) / (100.0 if found[3] else 1.0) if found else np.nan
-    if found is None or not 0.0 < rate < 1.0:
+    match = _RULE.match(rule)
+    rate = float(match[2]) / (100.0 if match[3] else 1.0) if match else np.nan
+    if match is None or not 0.0 < rate < 1.0:
         raise ConfigurationError(
             file=where, table="model", key="threshold", what=f"{rule!r} is no rule",
             advice='give a score such as 0.4, "FPR 1e-3" or "miss 1%"',
         )  # fmt: skip
-    return found[1].lower(), rate
+    return match[1].lower(), rate
 
 
 def resolve(rule: str, scores: npt.NDArray[np.floating], labels: npt.ArrayLike, *, seed: int = 0) -> Threshold:
@@ -192,10 +192,12 @@ def learn_calibration(
     if len(set(groups)) < 2:
         groups = chosen["exposure_id"].to_pylist()
     stated = float(classifier.card.get("training", {}).get("prevalence", 0.5))
-    found = fit_calibration(logits, truth, groups, prevalence, classifier.model_id, unit.name, stated=stated)
+    calibration = fit_calibration(
+        logits, truth, groups, prevalence=prevalence, model_id=classifier.model_id, unit=unit.name, stated=stated
+    )
     if not rule:
-        return found, None
+        return calibration, None
     try:
-        return found, resolve(rule, mean_probability(logits, found), truth)
+        return calibration, resolve(rule, mean_probability(logits, calibration), truth)
     except TooFewLabels as error:
-        return found, error
+        return calibration, error
