@@ -1,1 +1,1 @@
-"""What scores mean: measures of quality, and maps from logits to probabilities."""
+"""Measures of quality, and maps from logits to calibrated probabilities."""

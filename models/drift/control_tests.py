@@ -41,7 +41,7 @@ TAIL_PRIOR = 0.7
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """What other units say of a channel: its variance from night to night (Smyth 2004), and its tails.
+    """Knowledge of a channel from other units: its variance from night to night (Smyth 2004), and its tails.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ NO_PRIOR = Prior()
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What a channel was like on the calibration nights.
+    """Mean and scatter of a channel on the calibration nights.
 
     Attributes
     ----------

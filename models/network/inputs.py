@@ -57,7 +57,7 @@ NOISE_FROM = ("difference", "science", "template")  # where the noise is measure
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How stamps become tensors.
+    """Recipe from stamps to tensors.
 
     Attributes
     ----------

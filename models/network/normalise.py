@@ -14,7 +14,7 @@ from models.network.inputs import COMPRESSION, NOISE_FROM, PLANES, BoolStamps, F
 from nightsift.core.robust import MAD_TO_SIGMA
 
 BAD = np.float32(np.sinh(COMPRESSION))
-"""What becomes 1 by the compression."""
+"""Value that the compression makes 1."""
 
 
 def normalise(data: FloatStamps, mask: BoolStamps, recipe: Recipe) -> npt.NDArray[np.float32]:

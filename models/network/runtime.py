@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from models.network.classifier import Classifier
 
 GREETINGS = (b"WARNING: All log messages before absl::InitializeLog()", b"I0000 ")
-"""How lines begin that mean nothing to an operator: hints about the build, of the level of information."""
+"""First bytes of lines without meaning to an operator: hints about the build, of the level of information."""
 TRUNK_FILE, HEAD_FILE = "trunk.onnx", "head.onnx"
 BATCH = 64
 """Stamps that go through at a time: their feature maps stay in the cache."""

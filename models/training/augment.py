@@ -114,7 +114,7 @@ def _grown(mask: BoolStamps) -> BoolStamps:
 
 @dataclass(frozen=True, slots=True)
 class AugmentOptions:
-    """How much to change.
+    """Options of augmentation: the size and the frequency of each change.
 
     Attributes
     ----------
@@ -166,7 +166,7 @@ def augment(
     mask : ndarray of bool, shape (n, size, size)
         True where bad.
     options : AugmentOptions
-        How much to change.
+        Size and frequency of each change.
     rng : numpy.random.Generator
         Source of chance.
 

@@ -1,4 +1,4 @@
-"""Everything that is measured of a model on a labelled set, as plain numbers: what `nightsift evaluate` draws.
+"""Evaluation of a model on a labelled set, as plain numbers, which `nightsift evaluate` draws.
 
 What is measured on must not have been learnt from: the part ``test`` of a set, or a set of units that training never
 saw. `card_figures` are those that a model's card holds.

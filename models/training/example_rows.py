@@ -29,7 +29,7 @@ UNDER = 5.0  # half-light radii within which a galaxy counts as the host under a
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Surroundings:
-    """What lies around the candidates of one exposure.
+    """Galaxies and sources of the template around the candidates of one exposure.
 
     Attributes
     ----------

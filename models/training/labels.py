@@ -15,7 +15,7 @@ REAL, BOGUS, AMBIGUOUS = 1, 0, -1
 
 @dataclass(frozen=True, slots=True)
 class LabelOptions:
-    """What counts as a match.
+    """Options of matching detections with the truth.
 
     Attributes
     ----------

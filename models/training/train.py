@@ -82,7 +82,7 @@ def _state(network: keras.Model) -> list[Any]:
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """How to train.
+    """Options of a training.
 
     Attributes
     ----------
@@ -131,7 +131,7 @@ class TrainOptions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedModel:
-    """What training gives.
+    """A trained network and its history.
 
     Attributes
     ----------

@@ -37,7 +37,7 @@ from nightsift.core.errors import TooFewLabels
 
 AUTO = "auto"
 CHOICES = ("frozen", "head", "partial", "full")
-"""What ``"auto"`` chooses among, the simplest first."""
+"""Strategies that ``"auto"`` chooses among, the simplest first."""
 LEAST = 4
 """Labels of each class without which nothing is tuned."""
 FEW = 50
@@ -49,7 +49,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class TransferOptions:
-    """How a model is carried over to a new unit.
+    """Options of a transfer to a new unit.
 
     Attributes
     ----------

@@ -85,7 +85,7 @@ def _array_of(variable: Any) -> npt.NDArray[Any]:
 
 @dataclass(frozen=True, slots=True)
 class TuneOptions:
-    """How to fine-tune.
+    """Options of fine-tuning.
 
     Attributes
     ----------

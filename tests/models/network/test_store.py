@@ -35,7 +35,7 @@ def test_loaded_model_scores_as_the_saved_one(few: TrainingSet, untrained: Saved
     assert not [entry for entry in folder.parent.iterdir() if entry.name.startswith(".")], "nothing half-written stays"
 
 
-def test_loaded_once_a_process_by_all_threads(copy: Path) -> None:
+def test_loaded_a_single_time_per_process_by_all_threads(copy: Path) -> None:
     found: list[Classifier] = []
     threads = [threading.Thread(target=lambda: found.append(load(copy))) for _ in range(6)]
     for thread in threads:

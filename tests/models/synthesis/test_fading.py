@@ -100,7 +100,7 @@ def test_the_gain_of_a_template_is_that_of_all_its_frames(pair: Pair) -> None:
     assert effective_gain(dark) == GAIN, "nothing tells it"
 
 
-def test_light_in_a_template_has_the_noise_that_is_told(pair: Pair) -> None:
+def test_light_in_a_template_has_the_noise_of_its_variance(pair: Pair) -> None:
     at, flux = np.array([250.0]), np.array([30000.0])
     gained = [
         float(
@@ -112,9 +112,9 @@ def test_light_in_a_template_has_the_noise_that_is_told(pair: Pair) -> None:
         for k in range(60)
     ]
     lit = brighten_template(pair.template, at, at, flux=flux, rng=np.random.default_rng(0))
-    told = float((lit.variance - pair.template.variance).sum(dtype=np.float64))
-    assert told == pytest.approx(30000.0 / (GAIN * DEPTH), rel=0.1)
-    assert np.var(gained) == pytest.approx(told, rel=0.6)
+    expected = float((lit.variance - pair.template.variance).sum(dtype=np.float64))
+    assert expected == pytest.approx(30000.0 / (GAIN * DEPTH), rel=0.1)
+    assert np.var(gained) == pytest.approx(expected, rel=0.6)
     assert np.mean(gained) == pytest.approx(30000.0, rel=0.005)
     assert lit.meta == pair.template.meta
 

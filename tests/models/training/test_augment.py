@@ -112,7 +112,7 @@ def test_worse_seeing_widens_science_and_difference_but_leaves_the_noise(rng: np
     np.testing.assert_array_equal(star[..., 1], stars(60)[..., 1])
 
 
-def test_planes_are_taken_as_often_as_told_and_never_the_last(rng: np.random.Generator) -> None:
+def test_planes_are_removed_at_the_stated_rate_and_never_the_last(rng: np.random.Generator) -> None:
     options = replace(NOTHING, no_difference=0.2, no_template=0.3, no_science=0.1)
     data, mask = stamps(rng, 3000)
     data[:500, ..., :2] = np.nan

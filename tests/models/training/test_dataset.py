@@ -77,7 +77,7 @@ def test_columns_tell_what_an_example_is(harvested: TrainingSet) -> None:
     assert (sign[np.asarray(table["kind"]) == "injected"] == 1).all()
 
 
-def test_pixels_of_galaxies_are_told_apart_from_detections(harvested: TrainingSet) -> None:
+def test_pixels_of_galaxies_differ_from_detections(harvested: TrainingSet) -> None:
     source = np.asarray(harvested.table["source"].to_pylist())
     placed = source == "galaxy_pixel"
     assert placed.sum() >= 3

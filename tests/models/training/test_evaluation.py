@@ -51,7 +51,7 @@ def scored(seed: int = 0, **columns: object) -> Evaluated:
     )
 
 
-def test_headline_tells_ranges_and_what_cannot_be_told() -> None:
+def test_headline_gives_ranges_and_notes_what_the_set_is_too_small_for() -> None:
     rows = {row["name"]: row for row in headline(scored(), draws=40)}
     assert 0.9 < rows["AUC"]["low"] <= rows["AUC"]["value"] <= rows["AUC"]["high"] <= 1.0
     assert rows["TPR at FPR 0.01"]["value"] >= rows["TPR at FPR 0.0001"]["value"]

@@ -34,7 +34,7 @@ def linear(examples: TrainingSet):
     return lambda some: 1.0 / (1.0 + np.exp(-12.0 * (feature(some) - middle)))
 
 
-def test_wrong_labels_are_found_told_and_kept(separable: TrainingSet) -> None:
+def test_wrong_labels_are_found_and_stay_in_the_set(separable: TrainingSet) -> None:
     noisy, wrong = flipped(separable, 0.08)
     found = measure_doubt(noisy, linear, folds=4)
     assert len(found) == len(noisy)

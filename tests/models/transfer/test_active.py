@@ -49,7 +49,7 @@ def test_nonsense_is_refused(rng: np.random.Generator) -> None:
         choose("bald", logits, embedding[:5], count=3)
 
 
-def test_bias_is_told_and_a_fair_draw_has_none(rng: np.random.Generator) -> None:
+def test_bias_is_reported_and_a_fair_draw_has_none(rng: np.random.Generator) -> None:
     pool = {
         "mag": np.where(rng.random(4000) < 0.1, np.nan, rng.uniform(15, 20, 4000)),
         "unit": np.array(["a", "b"])[rng.integers(0, 2, 4000)],

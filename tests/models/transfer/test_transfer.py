@@ -166,7 +166,7 @@ def test_too_few_labels_and_unknown_strategies_are_refused(base: Path, separable
         Tuner(source, "hea", QUICK)
 
 
-def test_a_handful_of_labels_tunes_nothing_unless_told_to(base: Path, separable: TrainingSet) -> None:
+def test_a_handful_of_labels_tunes_nothing_unless_asked_to(base: Path, separable: TrainingSet) -> None:
     source: Classifier = load(base, engine="keras")
     few = upside_down(separable).take(np.arange(0, 1200, 30))
     found = transfer(source, few, TransferOptions(tune=QUICK))

@@ -129,7 +129,7 @@ def test_calibration_of_another_model_is_refused(survey: Path) -> None:
         calibration_of(unit_with(survey, calibration=path.name))
 
 
-def test_wrong_labels_are_told(survey: Path) -> None:
+def test_wrong_labels_are_refused(survey: Path) -> None:
     (survey.parent / "words.csv").write_text("candidate_id,label\ne0-1,perhaps\n")
     with pytest.raises(ConfigurationError, match="'perhaps' of e0-1 is no label"):
         calibrate(survey, labels="words.csv")
