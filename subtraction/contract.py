@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nightsift.core.errors import SubtractionFailed
+from nightsift.core.flags import HARD
 from nightsift.core.frames import Difference, Pair
 from nightsift.core.parallel import over_rows
-from subtraction.masks.union import HARD
 
 METRICS = ("noise_scale", "sky_pull", "usable_fraction", "coverage", "anchors_used", "star_residual")
 """Figures of merit that every method must give where it could measure them."""

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nightsift.core.flags import HARD
 from nightsift.core.frames import Difference, FloatImage, Frame, MaskImage, Pair
 from nightsift.core.psf import Psf
 from nightsift.core.robust import mad_sigma
 from subtraction.convolution.convolve import matched_filter
 from subtraction.convolution.sweep import difference
+from subtraction.fields import ImageField, sample_grid
 from subtraction.kernel.anchors import Anchors
-from subtraction.kernel.spatial import ImageField, sample_grid
-from subtraction.masks.union import HARD, grow_by_kernel, unite
+from subtraction.masks.growth import grow_by_kernel, unite
 from subtraction.masks.wings import subtract_halos, subtract_wings
 from subtraction.noise.background import fit_background, is_sky, sky_blocks, subtract_polynomial
 from subtraction.noise.noise import Filters, sky_statistics

@@ -30,6 +30,13 @@ class Mask(IntFlag):
         return member
 
 
+HARD = int(0xFFFF & ~Mask.BRIGHT_STAR.value)
+"""Bits of pixels that hold no usable value. The halo of a bright star is doubtful but usable."""
+
+OBSCURED = int(Mask.SATURATED.value | Mask.BLEED.value | Mask.STREAK.value)
+"""Bits of areas of the sky that are masked but hold its light; a hit or a defect holds none."""
+
+
 class Flag(IntFlag):
     """Flags of a candidate (int32)."""
 

@@ -15,8 +15,7 @@ from nightsift.core.frames import FloatImage, MaskImage
 from nightsift.core.parallel import over_rows
 from nightsift.core.psf import polynomial_terms
 from subtraction.convolution.tiles import BUFFER, EDGE, SIDE, fill, kernel_at, pad_kernel, sum_tile
-from subtraction.kernel.spatial import ImageField
-from subtraction.masks.union import widest_radius
+from subtraction.fields import ImageField, widest_radius
 
 NOISE_TAIL = 1e-3
 """Part of a squared PSF's sum that its footprint may leave out: variance maps are smooth, and the sum is kept."""

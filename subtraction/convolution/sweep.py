@@ -14,6 +14,7 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from nightsift.core.flags import HARD
 from nightsift.core.frames import FloatImage, Frame, MaskImage
 from nightsift.core.parallel import over_rows
 from subtraction.convolution.convolve import mirrored, tile_size, tile_slopes, tile_weights
@@ -32,8 +33,7 @@ from subtraction.convolution.tiles import (
     sum_sloping,
     sum_tile,
 )
-from subtraction.kernel.spatial import ImageField
-from subtraction.masks.union import HARD, widest_radius
+from subtraction.fields import ImageField, widest_radius
 from subtraction.noise.noise import Filters
 
 BEND = 0.02

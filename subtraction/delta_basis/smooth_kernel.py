@@ -36,7 +36,7 @@ from subtraction.delta_basis.modes import (
     solve_penalised,
     sum_folds,
 )
-from subtraction.kernel.spatial import ImageField, n_terms
+from subtraction.fields import ImageField, n_terms
 
 Int64 = npt.NDArray[np.int64]
 

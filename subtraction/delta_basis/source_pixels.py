@@ -15,10 +15,10 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from nightsift.core.flags import Mask
+from nightsift.core.flags import HARD, Mask
 from nightsift.core.frames import FloatImage, Frame, MaskImage
 from nightsift.core.parallel import over_rows
-from subtraction.masks.union import HARD, grow
+from subtraction.masks.growth import grow
 
 Int64 = npt.NDArray[np.int64]
 Levels = npt.NDArray[np.uint8]

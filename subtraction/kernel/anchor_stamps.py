@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from nightsift.core.flags import HARD
 from nightsift.core.frames import Frame
 from nightsift.core.parallel import over_rows, thread_count
 from subtraction.kernel.basis import Basis
-from subtraction.masks.union import HARD
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from nightsift.core.errors import TooFewStars
+from nightsift.core.flags import HARD
 from nightsift.core.frames import Frame, Pair, StarTable
 from nightsift.core.parallel import over_rows
 from nightsift.core.robust import nan_mad_sigma
 from nightsift.images.stars.shapes import widths
 from nightsift.images.stars.stars import clean_stars, find_stars, typical_fwhm
-from subtraction.masks.union import HARD
 
 Float64 = npt.NDArray[np.float64]
 

@@ -18,36 +18,32 @@ from scipy.linalg import LinAlgError
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from nightsift.core.errors import SubtractionFailed, TooFewStars
+from subtraction.fields import ImageField, affordable_order, n_terms
 from subtraction.kernel.anchor_stamps import Stamps
 from subtraction.kernel.basis import Basis
-from subtraction.kernel.spatial import (
-    ImageField,
+from subtraction.kernel.equations import (
+    Cleared,
     Smooth,
     Smoothing,
-    affordable_order,
-    asked_degree,
-    degree_variation,
-    first_smoothing,
-    frame_equations,
-    n_terms,
-    orthogonal_terms,
-    solve_smooth,
-    to_powers,
-)
-from subtraction.kernel.star_equations import (
-    Cleared,
     StarEquations,
     alike,
+    asked_degree,
     clear_of_noise,
+    degree_variation,
+    first_smoothing,
     flux_scale,
+    frame_equations,
     model_floor,
     noise_correlation,
+    orthogonal_terms,
     predict,
     residual_noise,
+    solve_smooth,
     star_equations,
     star_misfits,
     star_residuals,
     steady_stars,
+    to_powers,
 )
 
 Float64 = npt.NDArray[np.float64]
@@ -222,9 +218,9 @@ def fit_kernel(
     """Fit a kernel that varies over the frame to the anchors' stamps.
 
     Each star's normal equations are built once a round for the basis and its own constant background, which is
-    eliminated, and cleared of the noise of the frame that is convolved (`star_equations`); the equations of the frame
+    eliminated, and cleared of the noise of the frame that is convolved (`clear_of_noise`); the equations of the frame
     are their sums weighted with products of polynomial terms (Alard 2000, A&AS 144, 363, eq. 3-7). How much each
-    degree of the polynomials may vary is chosen from the data (`evidence`); orders are lowered where the stars are too
+    degree of the polynomials may vary is chosen from the data (`solve_smooth`); orders are lowered where the stars are too
     few.
 
     Parameters

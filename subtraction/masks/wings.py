@@ -13,13 +13,12 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from nightsift.core.flags import Mask
+from nightsift.core.flags import HARD, Mask
 from nightsift.core.frames import FloatImage, MaskImage
 from nightsift.core.psf import polynomial_terms
 from nightsift.core.robust import MAD_TO_SIGMA, MEDIAN_ERROR
-from subtraction.kernel.spatial import n_terms
+from subtraction.fields import n_terms
 from subtraction.masks.saturated_stars import find_blobs, find_cores, gather_ring
-from subtraction.masks.union import HARD
 
 Float64 = npt.NDArray[np.float64]
 

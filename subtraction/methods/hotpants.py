@@ -17,7 +17,7 @@ from subtraction.kernel.anchor_stamps import cut_stamps
 from subtraction.kernel.anchors import Anchors, choose_anchors
 from subtraction.kernel.basis import WINGED, gauss_hermite, wing_half
 from subtraction.kernel.solve import KernelFit, fit_kernel
-from subtraction.masks.union import grow_saturated
+from subtraction.masks.growth import grow_saturated
 from subtraction.noise.noise import make_filters
 from subtraction.psf.fit import fit_psf
 

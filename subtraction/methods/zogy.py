@@ -20,15 +20,16 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from nightsift.core.errors import SubtractionFailed
+from nightsift.core.flags import HARD
 from nightsift.core.frames import Difference, Frame, Pair, StarTable
 from nightsift.core.parallel import thread_count
 from nightsift.core.psf import Psf
 from nightsift.images.stars.stars import find_stars
+from subtraction.fields import sample_grid
 from subtraction.finish import UnfinishedDifference, finish
 from subtraction.kernel.anchors import Anchors, choose_anchors
 from subtraction.kernel.basis import FWHM_PER_SIGMA
-from subtraction.kernel.spatial import sample_grid
-from subtraction.masks.union import HARD, grow_by_kernel, grow_saturated
+from subtraction.masks.growth import grow_by_kernel, grow_saturated
 from subtraction.psf.fit import fit_psf
 from subtraction.quality.residuals import flux_scale_metrics
 from subtraction.zogy.correction import Correction, fit_correction

@@ -15,7 +15,7 @@ from nightsift.core.frames import FloatImage, MaskImage
 from nightsift.core.parallel import over_rows
 from nightsift.core.psf import polynomial_terms
 from nightsift.core.robust import mad_sigma
-from subtraction.kernel.spatial import affordable_order, n_terms
+from subtraction.fields import affordable_order, n_terms
 from subtraction.noise.pixels import gather_sky
 
 BINS = 512

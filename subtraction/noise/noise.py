@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.fft import irfft2, rfft2
 
+from nightsift.core.flags import HARD
 from nightsift.core.frames import FloatImage, Frame
 from nightsift.core.psf import Psf
-from subtraction.kernel.spatial import ImageField, nodes, sample_field
-from subtraction.masks.union import HARD, effective_radius
+from subtraction.fields import ImageField, effective_radius, nodes, sample_field
 from subtraction.psf.moffat import half_width
 
 Float64 = npt.NDArray[np.float64]

@@ -9,10 +9,9 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from nightsift.core.flags import Mask
+from nightsift.core.flags import HARD, Mask
 from nightsift.core.frames import FloatImage, MaskImage
 from nightsift.core.parallel import over_rows
-from subtraction.masks.union import HARD
 
 Float32 = npt.NDArray[np.float32]
 

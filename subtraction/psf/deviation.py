@@ -18,7 +18,7 @@ import numpy.typing as npt
 from nightsift.core.parallel import over_rows
 from nightsift.core.psf import polynomial_terms
 from nightsift.core.robust import MAD_TO_SIGMA, mad
-from subtraction.kernel.spatial import n_terms
+from subtraction.fields import n_terms
 from subtraction.psf.moffat import NODES, WEIGHTS, bounded, moffat_pixel
 from subtraction.psf.profile import LEVEL, MISFIT, OUTLIER, OWN, assemble, eliminate
 from subtraction.psf.stars import Cutouts

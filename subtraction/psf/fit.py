@@ -20,7 +20,7 @@ from nightsift.core.frames import Frame, StarTable
 from nightsift.core.psf import Psf, polynomial_terms
 from nightsift.core.robust import mad_sigma
 from nightsift.images.stars.stars import typical_fwhm
-from subtraction.kernel.spatial import ImageField, affordable_order, n_terms, nodes
+from subtraction.fields import ImageField, affordable_order, n_terms, nodes
 from subtraction.psf.deviation import (
     Basis,
     deviation_equations,

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
+from nightsift.core.flags import HARD
 from nightsift.core.frames import Frame, StarTable
 from nightsift.core.parallel import over_rows
 from nightsift.core.psf import Psf
 from nightsift.images.photometry.psf_grid import LANCZOS, psf_grid, shift_psf
-from subtraction.masks.union import HARD
 from subtraction.psf.stars import Cutouts, copy_stamps
 
 Float64 = npt.NDArray[np.float64]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from nightsift.core.parallel import over_rows
 from nightsift.core.psf import polynomial_terms
-from subtraction.kernel.spatial import n_terms
+from subtraction.fields import n_terms
 from subtraction.psf.moffat import NODES, SHAPES, WEIGHTS, bounded, moffat_pixel
 from subtraction.psf.stars import Cutouts
 

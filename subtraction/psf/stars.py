@@ -13,9 +13,9 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from nightsift.core.errors import TooFewStars
+from nightsift.core.flags import HARD
 from nightsift.core.frames import Frame, StarTable
 from nightsift.images.stars.stars import clean_stars
-from subtraction.masks.union import HARD
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]

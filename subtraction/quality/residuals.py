@@ -15,12 +15,12 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from nightsift.core.flags import HARD
 from nightsift.core.frames import FloatImage, MaskImage
 from nightsift.core.parallel import over_rows
 from nightsift.core.psf import Psf, polynomial_terms
 from nightsift.core.robust import SIGMA_TO_MAD
-from subtraction.kernel.spatial import ImageField, nodes
-from subtraction.masks.union import HARD
+from subtraction.fields import ImageField, nodes
 from subtraction.quality.star_faults import StarFaults
 
 Float64 = npt.NDArray[np.float64]

@@ -11,9 +11,9 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from nightsift.core.flags import HARD
 from nightsift.core.frames import FloatImage, MaskImage
 from nightsift.core.psf import Psf, polynomial_terms
-from subtraction.masks.union import HARD
 from subtraction.psf.moffat import shift_image
 
 Float64 = npt.NDArray[np.float64]

@@ -15,9 +15,9 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from nightsift.core.errors import SubtractionFailed, TooFewStars
 from nightsift.core.psf import polynomial_terms
 from nightsift.core.robust import mad_sigma
+from subtraction.fields import ImageField, affordable_order, n_terms
 from subtraction.kernel.anchor_stamps import Stamps
 from subtraction.kernel.basis import Basis
-from subtraction.kernel.spatial import ImageField, affordable_order, n_terms
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

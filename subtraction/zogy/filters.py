@@ -22,14 +22,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft, ndimage
 
-from nightsift.core.flags import Mask
+from nightsift.core.flags import HARD, Mask
 from nightsift.core.frames import Frame
 from nightsift.core.parallel import over_rows
 from nightsift.core.psf import Psf
+from subtraction.fields import ImageField, effective_radius, sample_field
 from subtraction.kernel.anchor_stamps import Stamps, cut_stamps
 from subtraction.kernel.basis import Basis, gauss_hermite
-from subtraction.kernel.spatial import ImageField, sample_field
-from subtraction.masks.union import HARD, effective_radius
 from subtraction.psf.moffat import half_width
 
 Float64 = npt.NDArray[np.float64]

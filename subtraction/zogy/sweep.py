@@ -13,13 +13,12 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from nightsift.core.flags import Mask
+from nightsift.core.flags import HARD, OBSCURED, Mask
 from nightsift.core.frames import FloatImage, Frame, MaskImage
 from nightsift.core.parallel import over_rows
 from subtraction.convolution.convolve import mirrored, tile_size, tile_slopes, tile_weights
 from subtraction.convolution.tiles import BUFFER, EDGE, SIDE, STRIDE, fill, kernel_at, pad_kernel, rounded, sum_tile
-from subtraction.kernel.spatial import ImageField
-from subtraction.masks.union import HARD, OBSCURED
+from subtraction.fields import ImageField
 
 DARK = int(HARD & ~Mask.SATURATED.value)
 """Bits of pixels that hold no light of their own: a saturated star's wings, to which its bit is grown, are light."""

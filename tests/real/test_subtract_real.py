@@ -9,7 +9,7 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from nightsift.core.flags import Mask
+from nightsift.core.flags import HARD, Mask
 from nightsift.core.frames import Frame, Meta, Pair
 from nightsift.images.artefacts.artefacts import mask_artefacts
 from nightsift.images.background.background import subtract_background
@@ -20,7 +20,6 @@ from nightsift.images.stars.stars import find_stars
 from nightsift.io.exposures import load_exposure
 from nightsift.unit.units import load_unit
 from subtraction import subtract
-from subtraction.masks.union import HARD
 from subtraction.psf.fit import fit_psf
 
 RA, DEC = 318.10822, -66.01571

@@ -12,9 +12,8 @@ import pytest
 from scipy import ndimage
 
 import subtraction
-from nightsift.core.flags import Mask
+from nightsift.core.flags import HARD, Mask
 from nightsift.core.frames import Difference, Frame, Meta, Pair
-from subtraction.masks.union import HARD
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 import subtraction
-from nightsift.core.flags import Mask
+from nightsift.core.flags import HARD, Mask
 from nightsift.core.frames import Pair
-from subtraction.masks.union import HARD
 from subtraction.masks.wings import subtract_halos
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import subtraction
-from subtraction.masks.union import HARD
+from nightsift.core.flags import HARD
 
 TILES = (16, 32, 48, 64, 96, 128, 192, 256)
 

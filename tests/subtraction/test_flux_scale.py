@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from subtraction.kernel.spatial import ImageField
+from subtraction.fields import ImageField
 from subtraction.quality.residuals import flux_scale_error, flux_scale_metrics
 from subtraction.quality.star_faults import StarFaults
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from nightsift.core.errors import TooFewStars
+from nightsift.core.flags import HARD
 from nightsift.core.frames import Pair
 from subtraction import subtract
-from subtraction.masks.union import HARD
 
 SHAPE = (480, 480)
 

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from scipy import ndimage, signal
 
+from nightsift.core.flags import HARD
 from nightsift.core.psf import Psf
 from nightsift.images.stars.stars import find_stars
 from subtraction.convolution.convolve import convolve, correlate, matched_filter
+from subtraction.fields import ImageField, affordable_order, effective_radius, fit_field, nodes, sample_field
 from subtraction.kernel.basis import gauss_hermite
-from subtraction.kernel.spatial import ImageField, affordable_order, fit_field, nodes, sample_field
-from subtraction.masks.union import HARD, effective_radius, grow, grow_saturated
+from subtraction.masks.growth import grow, grow_saturated
 from subtraction.noise.background import fit_background, subtract_polynomial
 from subtraction.psf.fit import fit_psf
 from subtraction.psf.moffat import half_width

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from scipy import ndimage, signal
 
-from nightsift.core.flags import Mask
+from nightsift.core.flags import HARD, Mask
 from nightsift.core.frames import Frame, Meta
 from subtraction.convolution.convolve import convolve, matched_filter
 from subtraction.convolution.sweep import difference
 from subtraction.convolution.tiles import LARGEST_HALF, SIDE, pad_kernel
-from subtraction.kernel.spatial import ImageField
+from subtraction.fields import ImageField
+from subtraction.masks.growth import grow_by_kernel, grow_by_share, grow_saturated, unite
 from subtraction.masks.saturated_stars import find_blobs
-from subtraction.masks.union import HARD, grow_by_kernel, grow_by_share, grow_saturated, unite
 from subtraction.noise.pixels import give_variance, sample_score, settle
 
 META = Meta("u", "f", "V", "2026-11-20", "x", 61000.0, 60.0, 1.0, 5.0, 60_000.0, 1.0)

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from nightsift.core.errors import TooFewStars
-from nightsift.core.flags import Mask
+from nightsift.core.flags import HARD, Mask
 from nightsift.core.frames import Pair
 from subtraction import subtract
 from subtraction.delta_basis.basis import make_support, roughness
@@ -15,7 +15,6 @@ from subtraction.delta_basis.cell_equations import Planes, sum_cells
 from subtraction.delta_basis.modes import SmearedNoise, cell_normal
 from subtraction.delta_basis.smooth_kernel import Choice, fit_smooth, legendre_terms
 from subtraction.delta_basis.source_pixels import Clip, SourcePixels, list_pixels
-from subtraction.masks.union import HARD
 
 SHAPE = (480, 480)
 NO_CHANGE = Choice(0, 0, 1e-3, 1.0)

@@ -7,14 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from nightsift.core.flags import Mask
+from nightsift.core.flags import HARD, Mask
 from nightsift.core.frames import Frame, Pair
 from nightsift.core.psf import Psf
 from subtraction import subtract
 from subtraction.convolution.convolve import convolve
+from subtraction.fields import ImageField
 from subtraction.kernel.basis import gauss_hermite
-from subtraction.kernel.spatial import ImageField
-from subtraction.masks.union import HARD
 from subtraction.methods.zogy import flux_ratio
 from subtraction.zogy.correction import fit_correction
 from subtraction.zogy.filters import (

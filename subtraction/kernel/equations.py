@@ -1,10 +1,7 @@
-"""Normal equations of single anchor stars, cleared of the noise of the frame that is convolved.
+"""Normal equations of the anchor stars and of the frame, their solution under a prior, and the residuals that are left.
 
-See docs/algorithms.md, section 4.
-
-Residuals of single anchor stars under a kernel, and which of them may carry its fit.
-
-See docs/algorithms.md, section 4.
+How much a kernel varies over the frame is chosen from the data: its polynomial coefficients have a prior for each
+degree. See docs/algorithms.md, sections 3 and 4.
 """
 
 from __future__ import annotations
@@ -13,10 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cholesky, solve_triangular
+from numpy.polynomial import legendre
+from scipy.linalg import cholesky, lapack, solve_triangular
 
 from nightsift.core.parallel import over_rows
+from nightsift.core.psf import polynomial_terms
 from nightsift.core.robust import mad_sigma
+from subtraction.fields import nodes
 from subtraction.kernel.anchor_stamps import Stamps
 from subtraction.kernel.basis import Basis
 
@@ -25,6 +25,30 @@ Float64 = npt.NDArray[np.float64]
 
 CHUNK = 16
 """Stars worked on at a time, so that their stamps stay in the cache."""
+
+FLOORS = (0.0005, 0.02)
+"""Bounds of the error of the model as a part of the flux of a pixel."""
+
+SMALL_CHANGE = 0.03
+"""Change of a star's flux, as a part of it, up to which it is not clipped."""
+
+LARGE_MISFIT = 0.2
+"""Residual, as a part of a star's light, up to which its shape does not matter."""
+
+LEAST, MOST = 1e-8, 4.0
+"""Bounds of a prior variance, in units of the squared sum of the kernel."""
+
+SLOPE = 0.02
+"""Prior variance of each degree in units of that of the degree below it, to start with."""
+
+FLUX_SLOPE = 0.001
+"""Prior variance of the slopes of the flux scale, to start with."""
+
+NOTHING = 3e-4
+"""Variation of the kernel, as a part of its norm, below which a degree counts as not asked for."""
+
+NEVER = 1e10
+"""Inverse variance of what must not vary, in units of the inverse squared sum of the kernel."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +110,30 @@ def star_equations(stamps: Stamps, weight: Float32, threads: int = 0) -> StarEqu
     return StarEquations(normal, right, noise)
 
 
+def frame_equations(terms: Float64, normal: Float64, right: Float64) -> tuple[Float64, Float64]:
+    """Normal equations of a frame from those of its stars (Alard 2000, A&AS 144, 363, eq. 3-7).
+
+    Parameters
+    ----------
+    terms : ndarray, shape (n, n_terms)
+        Polynomial terms at the stars.
+    normal, right : ndarray, shapes (n, n_basis, n_basis) and (n, n_basis)
+        Their equations.
+
+    Returns
+    -------
+    matrix, vector : ndarray of float64
+        Shapes (n_terms * n_basis,) * 2 and (n_terms * n_basis,).
+    """
+    n, count = terms.shape
+    n_basis = normal.shape[1]
+    first, second = np.triu_indices(count)
+    sums = (terms[:, first] * terms[:, second]).T @ normal.reshape(n, -1)
+    blocks = np.empty((count, count, n_basis, n_basis))
+    blocks[first, second] = blocks[second, first] = sums.reshape(-1, n_basis, n_basis)
+    return blocks.transpose(0, 2, 1, 3).reshape(count * n_basis, count * n_basis), (terms.T @ right).ravel()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Cleared:
     """Normal equations of a frame without the bias of the noise in its columns.
@@ -143,6 +191,246 @@ def clear_of_noise(matrix: Float64, vector: Float64, noise: Float64) -> Cleared:
     return Cleared(half.T @ half, half.T @ right, half, root)
 
 
+def degrees(order: int) -> npt.NDArray[np.int64]:
+    """Total degree of each polynomial term.
+
+    Parameters
+    ----------
+    order : int
+        Order of the polynomial.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_terms,)
+        0, 1, 1, 2, 2, 2, ...
+    """
+    return np.repeat(np.arange(order + 1), np.arange(1, order + 2))
+
+
+def orthogonal_terms(x: Float64, y: Float64, shape: tuple[int, int], *, order: int) -> Float64:
+    """Products of Legendre polynomials, orthonormal over the frame.
+
+    Parameters
+    ----------
+    x, y : ndarray, shape (n,)
+        Positions (pixel).
+    shape : tuple of int
+        ``(ny, nx)`` of the frame.
+    order : int
+        Highest total degree.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, n_terms)
+        Terms in the order of `nightsift.core.psf.polynomial_terms`, of unit mean square over the frame.
+    """
+    norm = np.sqrt(2.0 * np.arange(order + 1) + 1.0)
+    lines = [
+        legendre.legvander(2.0 * np.asarray(t, dtype=np.float64) / max(n - 1, 1) - 1.0, order) * norm
+        for t, n in ((x, shape[1]), (y, shape[0]))
+    ]
+    columns = [lines[0][:, d - j] * lines[1][:, j] for d in range(order + 1) for j in range(d + 1)]
+    return np.stack(columns, axis=1)
+
+
+def to_powers(coefficients: Float64, shape: tuple[int, int], order: int) -> Float64:
+    """Coefficients of `nightsift.core.psf.polynomial_terms` from those of `orthogonal_terms`.
+
+    Parameters
+    ----------
+    coefficients : ndarray, shape (n_terms, n)
+        Coefficients of orthogonal terms.
+    shape : tuple of int
+        ``(ny, nx)`` of the frame.
+    order : int
+        Order of the polynomial.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_terms, n)
+        The same polynomials.
+    """
+    x, y = nodes(shape, order)
+    change = np.linalg.lstsq(
+        polynomial_terms(x, y, shape, order), orthogonal_terms(x, y, shape, order=order), rcond=None
+    )[0]
+    return np.asarray(change @ coefficients)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Smoothing:
+    """Prior variances of the coefficients, one a degree of the polynomial.
+
+    Attributes
+    ----------
+    shape, flux : ndarray of float64, shape (order + 1,)
+        Variances for the functions without flux, in units of their strength, and for the one that carries it; the
+        first of `flux` is infinite.
+    """
+
+    shape: Float64
+    flux: Float64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Smooth:
+    """Coefficients that the data and the prior agree on.
+
+    Attributes
+    ----------
+    coefficients : ndarray of float64, shape (n_terms, n_basis)
+        Coefficients of `orthogonal_terms`.
+    covariance : ndarray of float64, shape (n_terms * n_basis, n_terms * n_basis)
+        Their posterior covariance.
+    smoothing : Smoothing
+        The prior that was found.
+    parameters : float
+        Parameters that the data determine, for each function of the basis.
+    """
+
+    coefficients: Float64
+    covariance: Float64
+    smoothing: Smoothing
+    parameters: float
+
+
+def first_smoothing(order: int, scale: float) -> Smoothing:
+    """A prior to start from.
+
+    Parameters
+    ----------
+    order : int
+        Order of the polynomial.
+    scale : float
+        Sum of the kernel to expect.
+
+    Returns
+    -------
+    Smoothing
+        Shapes as strong as the kernel itself, slopes weaker by `SLOPE` a degree.
+    """
+    power = SLOPE ** np.arange(order + 1, dtype=np.float64)
+    flux = FLUX_SLOPE * power / SLOPE
+    flux[0] = np.inf
+    return Smoothing(scale**2 * power, scale**2 * flux)
+
+
+def solve_smooth(
+    matrix: Float64,
+    vector: Float64,
+    strength: Float64,
+    *,
+    order: int,
+    flux_order: int,
+    smoothing: Smoothing,
+    scale: float,
+    rounds: int,
+) -> Smooth:
+    """Solve for coefficients and for the prior under which the data are most probable.
+
+    The prior variance of each degree is the fixed point of ``sigma^2 = sum(c^2 / strength) / gamma``, where gamma
+    is the number of coefficients of that degree that the data determine (MacKay 1992, Neural Computation 4, 415,
+    sec. 4.2): a degree that the stars do not ask for is smoothed away, whatever order was allowed.
+
+    Parameters
+    ----------
+    matrix, vector : ndarray
+        Normal equations of the frame, cleared of noise (`clear_of_noise`).
+    strength : ndarray, shape (n_basis,)
+        Expected variance of each function's coefficients, relative to each other.
+    order, flux_order : int
+        Orders of the polynomials of the functions without flux and of the one that carries it.
+    smoothing : Smoothing
+        Prior to start from.
+    scale : float
+        Sum of the kernel to expect.
+    rounds : int
+        Rounds of improvement.
+
+    Returns
+    -------
+    Smooth
+        The solution.
+
+    Raises
+    ------
+    LinAlgError
+        If the matrix is singular.
+    """
+    n_basis = len(strength)
+    degree = degrees(len(smoothing.shape) - 1)
+    shape, flux = smoothing.shape.copy(), smoothing.flux.copy()
+    for turn in range(rounds + 1):
+        prior = 1.0 / (shape[degree][:, None] * strength[None, :])
+        prior[:, 0] = 1.0 / flux[degree]
+        prior[degree > order, 1:] = prior[degree > flux_order, :1] = NEVER / scale**2
+        root = _inverse_root(matrix, prior.ravel())
+        values = (root.T @ (root @ vector)).reshape(len(degree), n_basis)
+        spread = np.einsum("ij,ij->j", root, root).reshape(values.shape)
+        known = 1.0 - np.minimum(spread * prior, 1.0)
+        if turn == rounds:
+            break
+        for d in range(len(shape)):
+            rows = degree == d
+            if d <= order:
+                power = float((values[rows, 1:] ** 2 / strength[1:]).sum())
+                shape[d] = np.clip(power / max(float(known[rows, 1:].sum()), 1e-3), LEAST * scale**2, MOST * scale**2)
+            if 0 < d <= flux_order:
+                power = float((values[rows, 0] ** 2).sum())
+                flux[d] = np.clip(power / max(float(known[rows, 0].sum()), 1e-3), LEAST * scale**2, MOST * scale**2)
+    return Smooth(values, root.T @ root, Smoothing(shape, flux), float(known[:, 1:].sum()) / max(n_basis - 1, 1))
+
+
+def _inverse_root(matrix: Float64, prior: Float64) -> Float64:
+    """Triangle R with ``R^T R`` the inverse of a matrix with a prior on its diagonal: all that each round needs."""
+    whole = matrix.copy()
+    whole[np.diag_indices_from(whole)] += prior
+    scaling = 1.0 / np.sqrt(np.maximum(np.diag(whole), 1e-300))
+    whole *= scaling[:, None]
+    whole *= scaling[None, :]
+    whole[np.diag_indices_from(whole)] += 1e-12
+    # Of the transpose, which is the same matrix, in the order of memory that LAPACK works on in place.
+    root, _ = lapack.dtrtri(cholesky(whole.T, lower=True, overwrite_a=True), lower=1, overwrite_c=1)
+    root *= scaling[None, :]
+    return np.asarray(root)
+
+
+def degree_variation(coefficients: Float64, gram: Float64) -> Float64:
+    """Rms variation of a kernel over the frame by each degree.
+
+    Parameters
+    ----------
+    coefficients : ndarray of float64, shape (n_terms, n_basis)
+        Coefficients of `orthogonal_terms`.
+    gram : ndarray of float64, shape (n_basis, n_basis)
+        Products of the functions of the basis.
+
+    Returns
+    -------
+    ndarray of float64, shape (order + 1,)
+        As a part of the norm of the mean kernel; the terms being orthonormal, squares of coefficients are mean squares.
+    """
+    power = np.maximum(np.einsum("ti,ij,tj->t", coefficients, gram, coefficients), 0.0)
+    order = int(np.sqrt(2 * len(power))) - 1
+    return np.asarray(np.sqrt(np.bincount(degrees(order), weights=power) / max(float(power[0]), 1e-30)))
+
+
+def asked_degree(coefficients: Float64, gram: Float64) -> int:
+    """Highest degree by which a kernel varies over the frame.
+
+    Parameters
+    ----------
+    coefficients, gram : ndarray
+        As in `degree_variation`.
+
+    Returns
+    -------
+    int
+        The degree.
+    """
+    return int(np.flatnonzero(degree_variation(coefficients, gram) > NOTHING).max(initial=0))
+
+
 def predict(stamps: Stamps, local: Float64, threads: int = 0) -> Float32:
     """The convolved frame at each star, for given kernels.
 
@@ -170,16 +458,6 @@ def predict(stamps: Stamps, local: Float64, threads: int = 0) -> Float32:
 
     over_rows(some, n, CHUNK, threads=threads)
     return out.reshape(stamps.target.shape)
-
-
-FLOORS = (0.0005, 0.02)
-"""Bounds of the error of the model as a part of the flux of a pixel."""
-
-SMALL_CHANGE = 0.03
-"""Change of a star's flux, as a part of it, up to which it is not clipped."""
-
-LARGE_MISFIT = 0.2
-"""Residual, as a part of a star's light, up to which its shape does not matter."""
 
 
 def flux_scale(stamps: Stamps, used: npt.NDArray[np.bool_]) -> float:
