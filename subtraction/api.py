@@ -1,11 +1,8 @@
 """Difference imaging: a Pair in, a Difference out.
 
 Methods are the modules of `subtraction.methods`; their file names are their names. What each of them promises stands
-in `subtraction.contract`.
-
-Which method suits a pair: the choice that ``method = "auto"`` makes, and why.
-
-See docs/algorithms.md, section 15. The rules stand in `choose`, in their order.
+in `subtraction.contract`. The choice that ``method = "auto"`` makes follows the rules in `choose`, in their order; see
+docs/algorithms.md, section 15.
 """
 
 from __future__ import annotations
@@ -48,6 +45,8 @@ ELONGATED = 1.15
 
 SHARPER = 1.03
 """Ratio of the seeings, template to science, above which the science frame is the sharper one."""
+
+__all__ = ["make_options", "method_names", "subtract"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,17 +154,8 @@ def choose(pair: Pair) -> Choice:
     return Choice("hotpants", "nothing speaks against the quickest method")
 
 
-__all__ = ["make_options", "method_names", "subtract"]
-
-
 def method_names() -> tuple[str, ...]:
-    """Names of all methods found.
-
-    Returns
-    -------
-    tuple of str
-        Sorted names.
-    """
+    """Return the names of all methods, sorted."""
     return tuple(sorted(found.name for found in pkgutil.iter_modules(_methods.__path__) if found.name[0] != "_"))
 
 

@@ -27,25 +27,7 @@ METRICS = ("noise_scale", "sky_pull", "usable_fraction", "coverage", "anchors_us
 
 
 def check(difference: Difference, pair: Pair) -> Difference:
-    """Check what can be checked on every difference.
-
-    Parameters
-    ----------
-    difference : Difference
-        What a method returned.
-    pair : Pair
-        What it was given.
-
-    Returns
-    -------
-    Difference
-        The same difference.
-
-    Raises
-    ------
-    SubtractionFailed
-        If a promise is broken; the message names it.
-    """
+    """Return a difference of `pair` if it holds all promises; SubtractionFailed names one that it breaks."""
     for promise, kept in _promises(difference, pair):
         if not kept:
             path = pair.science.meta.path or pair.science.meta.exposure_id

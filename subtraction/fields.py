@@ -47,71 +47,23 @@ class ImageField:
         return int(self.terms.shape[1]) // 2
 
     def at(self, x: float, y: float) -> Float64:
-        """The image at a position.
-
-        Parameters
-        ----------
-        x, y : float
-            Position on the frame (pixel).
-
-        Returns
-        -------
-        ndarray of float64, shape (size, size)
-            The image, not normalised.
-        """
+        """Return the image at a position (pixel), float64 of shape (size, size), not normalised."""
         weights = polynomial_terms(np.array([x]), np.array([y]), self.shape, self.order)[0]
         return np.asarray(np.tensordot(weights, self.terms.astype(np.float64), axes=1))
 
     def total(self, x: Float64, y: Float64) -> Float64:
-        """Sum over the image at many positions.
-
-        Parameters
-        ----------
-        x, y : ndarray, shape (n,)
-            Positions (pixel).
-
-        Returns
-        -------
-        ndarray of float64, shape (n,)
-            The sums.
-        """
+        """Return the sums over the image at positions x, y (pixel), float64 of shape (n,)."""
         sums = self.terms.sum(axis=(1, 2), dtype=np.float64)
         return np.asarray(polynomial_terms(x, y, self.shape, self.order) @ sums)
 
 
 def n_terms(order: int) -> int:
-    """Number of terms of a polynomial in two variables.
-
-    Parameters
-    ----------
-    order : int
-        Highest total power.
-
-    Returns
-    -------
-    int
-        ``(order + 1) (order + 2) / 2``.
-    """
+    """Return the number of terms of a polynomial in two variables: ``(order + 1) (order + 2) / 2``."""
     return (order + 1) * (order + 2) // 2
 
 
 def affordable_order(n_stars: int, wanted: int, per_term: float = ANCHORS_PER_TERM) -> int:
-    """Highest order that a number of stars can carry, at most the wanted one.
-
-    Parameters
-    ----------
-    n_stars : int
-        Stars at hand.
-    wanted : int
-        Order asked for.
-    per_term : float, optional
-        Stars needed for each polynomial term but the constant.
-
-    Returns
-    -------
-    int
-        The order, 0 at least.
-    """
+    """Return the highest order, 0 at least and `wanted` at most, that stars can carry with `per_term` for each term."""
     order = wanted
     while order > 0 and n_stars < per_term * (n_terms(order) - 1):
         order -= 1
@@ -119,20 +71,7 @@ def affordable_order(n_stars: int, wanted: int, per_term: float = ANCHORS_PER_TE
 
 
 def nodes(shape: tuple[int, int], order: int) -> tuple[Float64, Float64]:
-    """Positions that sample a polynomial of an order with some to spare, from edge to edge.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        ``(ny, nx)`` of the frame.
-    order : int
-        Order of the polynomial.
-
-    Returns
-    -------
-    x, y : ndarray of float64, shape ((order + 2)**2,)
-        Positions (pixel).
-    """
+    """Return positions x, y (pixel) that sample a polynomial from edge to edge, shape ((order + 2)**2,) each."""
     # Chebyshev nodes: interpolation between them does not oscillate towards the edges.
     count = order + 2
     unit = -np.cos((np.arange(count) + 0.5) * np.pi / count)
@@ -143,21 +82,9 @@ def nodes(shape: tuple[int, int], order: int) -> tuple[Float64, Float64]:
 def sample_field(
     image_at: Callable[[float, float], npt.NDArray[np.floating]], shape: tuple[int, int], order: int
 ) -> ImageField:
-    """Polynomial field through images computed at nodes of the frame.
+    """Return the polynomial field through images ``image_at(x, y)``, of a common odd size, at nodes of the frame.
 
-    Parameters
-    ----------
-    image_at : callable
-        ``image_at(x, y)`` returns the image at a position, always of the same odd size.
-    shape : tuple of int
-        ``(ny, nx)`` of the frame.
-    order : int
-        Order of the polynomial.
-
-    Returns
-    -------
-    ImageField
-        Least-squares fit; a sum common to all images is kept exactly.
+    A sum common to all images is preserved exactly.
     """
     x, y = nodes(shape, order)
     images = np.stack([np.asarray(image_at(float(a), float(b)), dtype=np.float64) for a, b in zip(x, y, strict=True)])
@@ -165,24 +92,7 @@ def sample_field(
 
 
 def fit_field(images: Float64, x: Float64, y: Float64, *, shape: tuple[int, int], order: int) -> ImageField:
-    """Least-squares polynomial field of images known at positions.
-
-    Parameters
-    ----------
-    images : ndarray, shape (n, size, size)
-        The images.
-    x, y : ndarray, shape (n,)
-        Their positions (pixel).
-    shape : tuple of int
-        ``(ny, nx)`` of the frame.
-    order : int
-        Order of the polynomial.
-
-    Returns
-    -------
-    ImageField
-        The field.
-    """
+    """Return the least-squares polynomial field of images (n, size, size) at positions x, y (pixel)."""
     design = polynomial_terms(x, y, shape, order)
     flat = images.reshape(len(images), -1)
     terms = np.linalg.lstsq(design, flat, rcond=None)[0].reshape(-1, *images.shape[1:])
@@ -190,20 +100,7 @@ def fit_field(images: Float64, x: Float64, y: Float64, *, shape: tuple[int, int]
 
 
 def sample_grid(field: ImageField, count: int = 5) -> Float32:
-    """Sample a field at the centres of an even grid of cells, to look at it.
-
-    Parameters
-    ----------
-    field : ImageField
-        The field.
-    count : int, optional
-        Cells along each side.
-
-    Returns
-    -------
-    ndarray of float32, shape (count, count, size, size)
-        The images, rows from low y.
-    """
+    """Sample a field at the centres of an even grid of cells, rows from low y: (count, count, size, size)."""
     ny, nx = field.shape
     places = (np.arange(count) + 0.5) / count
     return np.array([[field.at(u * nx, v * ny) for u in places] for v in places], dtype=np.float32)
@@ -236,22 +133,7 @@ def effective_radius(kernel: npt.NDArray[np.floating], tail: float = KERNEL_TAIL
 
 
 def widest_radius(field: ImageField, tail: float = KERNEL_TAIL, power: int = 1) -> int:
-    """Largest effective radius of a kernel over centre and corners of the frame.
-
-    Parameters
-    ----------
-    field : ImageField
-        The kernel.
-    tail : float, optional
-        As in `effective_radius`.
-    power : int, optional
-        Power to which the kernel is raised first.
-
-    Returns
-    -------
-    int
-        Radius (pixel).
-    """
+    """Return the largest effective radius (pixel) of a kernel, raised to `power`, over centre and rim of the frame."""
     return max(effective_radius(field.at(x, y) ** power, tail) for x, y in reference_points(field.shape))
 
 

@@ -1,10 +1,7 @@
-"""From a residual to a Difference: background, variance, score, figures of merit. Common to all methods.
+"""From a matched frame to a Difference: subtraction, background, variance, score, figures of merit.
 
-See docs/algorithms.md, section 11.
-
-Difference against a matched frame, for the methods that convolve one frame by a kernel to match the other.
-
-See docs/algorithms.md, section 5.
+`finish` is common to all methods, `subtract_matched` to those that convolve a frame with a kernel to match the other.
+See docs/algorithms.md, sections 5 and 11.
 """
 
 from __future__ import annotations
@@ -204,19 +201,9 @@ def _unevenness(data: FloatImage, variance: FloatImage, model: FloatImage, *, ma
 
 
 def template_is_convolved(anchors: Anchors, wanted: str) -> bool:
-    """Whether to convolve the template: the sharper frame, the template where both are alike.
+    """Whether to convolve the template: as `wanted` ("template", "science"), or with "auto" the sharper frame.
 
-    Parameters
-    ----------
-    anchors : Anchors
-        Stars that tell both seeings.
-    wanted : str
-        ``"template"``, ``"science"``, or ``"auto"``.
-
-    Returns
-    -------
-    bool
-        True for the template.
+    The template is preferred where both are alike.
     """
     if wanted != "auto":
         return wanted == "template"

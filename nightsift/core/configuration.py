@@ -92,20 +92,7 @@ def validate(model: type[Model], content: Mapping[str, Any], path: Path) -> Mode
 
 
 def closest(word: str, known: typing.Iterable[str]) -> str:
-    """Advice that names the known word nearest to a misspelt one.
-
-    Parameters
-    ----------
-    word : str
-        The word as it was given.
-    known : iterable of str
-        The words that exist.
-
-    Returns
-    -------
-    str
-        ``"did you mean 'x'?"``, or the list of what exists.
-    """
+    """Return advice that names the known word nearest to a misspelt one, or lists all words that exist."""
     words = sorted(known)
     near = difflib.get_close_matches(word.lower(), [w.lower() for w in words], n=1, cutoff=0.6)
     if near:

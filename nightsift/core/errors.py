@@ -1,11 +1,8 @@
 """Errors as data: what is wrong, what was received, and what to do about it.
 
-Every error that nightsift raises on purpose derives from `NightsiftError`, carries its facts as keyword
-arguments and survives pickling, so that the ledger can store them and a process pool can hand them over.
-
-Errors of making a model.
-
-What can be wrong with a notice, a sky map, a tile grid or a running alert.
+Every error that nightsift raises on purpose derives from `NightsiftError`, carries its facts as keyword arguments and
+survives pickling, so that the ledger can store them and a process pool can hand them over. They stand in sections:
+configuration and frames, files and processes, making models, alerts.
 """
 
 from __future__ import annotations

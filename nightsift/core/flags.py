@@ -64,18 +64,5 @@ class Flag(IntFlag):
 
 
 def names(value: int, kind: type[IntFlag] = Flag) -> list[str]:
-    """Names of the bits set in `value`, in order of their bits.
-
-    Parameters
-    ----------
-    value : int
-        Value of a flag column or of a mask pixel.
-    kind : type, optional
-        `Flag` (default) or `Mask`.
-
-    Returns
-    -------
-    list of str
-        Names, empty when nothing is set.
-    """
+    """Return the names of the bits set in `value`, in order of their bits; `kind` is `Flag` or `Mask`."""
     return [str(bit.name) for bit in kind if value & bit.value]

@@ -18,12 +18,15 @@ import numpy.typing as npt
 from nightsift.core.flags import Mask
 from nightsift.core.psf import Psf
 
-if TYPE_CHECKING:  # slow to import, and subtraction does without
-    from astropy.wcs import WCS
-
 FloatImage = npt.NDArray[np.float32]
 MaskImage = npt.NDArray[np.uint16]
+StarTable = npt.NDArray[Any]
+
 _BLOCK = 1 << 17  # pixels checked at a time
+
+
+if TYPE_CHECKING:  # slow to import, and subtraction does without
+    from astropy.wcs import WCS
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,26 +254,8 @@ def _require(condition: bool, message: str) -> None:
 
 
 def with_bit(mask: MaskImage, bit: Mask, where: npt.NDArray[np.bool_]) -> MaskImage:
-    """Return a copy of a mask with one bit set where a boolean image is true.
-
-    Parameters
-    ----------
-    mask : ndarray of uint16, shape (ny, nx)
-        The mask to start from.
-    bit : Mask
-        The bit to set.
-    where : ndarray of bool, shape (ny, nx)
-        Pixels to set it on.
-
-    Returns
-    -------
-    ndarray of uint16, shape (ny, nx)
-        The new mask.
-    """
+    """Return a copy of a mask (uint16) with one bit set where a boolean image of the same shape is true."""
     return np.where(where, mask | np.uint16(bit.value), mask)
-
-
-StarTable = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

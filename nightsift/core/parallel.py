@@ -1,16 +1,12 @@
-"""Row bands of an image over threads.
+"""Threads over the rows of an image, the identity of a process, and the memory that it keeps.
 
-The compiled loops release the interpreter lock, so plain threads are enough. A thread pool of one's own is
-used rather than numba's parallel loops, because those abort the process when two exposures are reduced by
-two threads of one worker, and hang after a fork.
-
-Which process this is, and whether another one still lives: told apart from a later one with the same number.
-
-Memory of a process that reduces one exposure after another: kept from one to the next, given back in between nights.
+The compiled loops release the interpreter lock, so plain threads are enough. A thread pool of our own is used rather
+than numba's parallel loops, because those abort the process when two threads of a worker reduce two exposures, and
+hang after a fork.
 
 A plane of pixels is as large as some hundred thousand pages, and the C library gives each back to the system when it
 is freed; the next plane is then a new one, every page of which the system has to find and to clear. In a process that
-reduces all night that is a quarter of its time.
+reduces all night that is a quarter of its time, so freed memory stays from exposure to exposure.
 """
 
 from __future__ import annotations
@@ -25,20 +21,12 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of <malloc.h>
+_NEVER = 2**31 - 1
+
 
 def thread_count(threads: int = 0) -> int:
-    """Threads to use.
-
-    Parameters
-    ----------
-    threads : int, optional
-        Wanted number; 0 means all cores that this process may use, at most 8.
-
-    Returns
-    -------
-    int
-        At least 1.
-    """
+    """Return the number of threads to use, at least 1; 0 means all cores that this process may use, at most 8."""
     if threads > 0:
         return threads
     affinity = getattr(os, "sched_getaffinity", None)
@@ -108,13 +96,7 @@ class Holder:
 
 
 def this_process() -> Holder:
-    """Tell which process this is.
-
-    Returns
-    -------
-    Holder
-        This process.
-    """
+    """Return the process that this code runs in."""
     return Holder(platform.node() or "localhost", _machine(), os.getpid(), _started(os.getpid()))
 
 
@@ -136,30 +118,17 @@ def _started(pid: int) -> str:
     return "" if fields[0] in ("Z", "X") else fields[19]
 
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of <malloc.h>
-_NEVER = 2**31 - 1
-
-
 def keep_freed_memory() -> bool:
-    """Let this process keep what it frees, for the planes of the next exposure; it stays as large as it once was.
+    """Let this process keep what it frees, for the planes of the next exposure; it stays as large as it ever was.
 
-    Returns
-    -------
-    bool
-        Whether it does: with the C library of GNU only, elsewhere nothing changes.
+    Returns whether it does: with the C library of GNU only, elsewhere nothing changes.
     """
     library = _glibc()
     return library is not None and bool(library.mallopt(_MMAP_MAX, 0) and library.mallopt(_TRIM_THRESHOLD, _NEVER))
 
 
 def give_back_memory() -> bool:
-    """Give freed memory back to the system now; what was asked of `keep_freed_memory` stays.
-
-    Returns
-    -------
-    bool
-        Whether any was given back.
-    """
+    """Give freed memory back to the system, and return whether any was; `keep_freed_memory` stays in force."""
     library = _glibc()
     return library is not None and bool(library.malloc_trim(0))
 

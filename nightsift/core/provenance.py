@@ -87,71 +87,32 @@ def key(inputs: Mapping[str, Any], options: Mapping[str, Any], code: str = "") -
 
 
 def reduction_code() -> str:
-    """Version of nightsift with a digest of the code that makes pixels and candidates.
-
-    Returns
-    -------
-    str
-        Such as ``"0.1.0+3f9a0c12"``: an edited method is a new version, also before it is released.
-    """
+    """Return the version and code digest of what makes pixels and candidates, such as ``"0.1.0+3f9a0c12"``."""
     return code_of("reduction")
 
 
 def scoring_code() -> str:
-    """Version of nightsift with a digest of the code that scores candidates.
-
-    Returns
-    -------
-    str
-        As `reduction_code`.
-    """
+    """Return the version and code digest of what scores candidates."""
     return code_of("scoring")
 
 
 def code_version() -> str:
-    """Version of nightsift with a digest of all code that makes products, training sets and networks among them.
-
-    Returns
-    -------
-    str
-        As `reduction_code`.
-    """
+    """Return the version and code digest of all that makes products, training sets and networks among them."""
     return code_of(*MAKERS)
 
 
 @lru_cache(maxsize=16)
 def code_of(*products: str) -> str:
-    """Version of nightsift with a digest of the code that makes products; worked out once a process.
+    """Return the version of nightsift with a digest of the code that makes `products`, keys of `MAKERS`.
 
-    Parameters
-    ----------
-    *products : str
-        Keys of `MAKERS`.
-
-    Returns
-    -------
-    str
-        As `reduction_code`.
+    It is computed only one time per process; an edited method is a new version, also before it is released.
     """
     digest = hashlib.sha256(json.dumps([closure_of(product) for product in products], sort_keys=True).encode())
     return f"{nightsift.__version__}+{digest.hexdigest()[:8]}"
 
 
 def closure_of(product: str, root: Path | None = None) -> dict[str, str]:
-    """All definitions that make a product.
-
-    Parameters
-    ----------
-    product : str
-        Key of `MAKERS`.
-    root : Path, optional
-        Folder of our packages; that of this installation if not given.
-
-    Returns
-    -------
-    dict of str to str
-        Digests by ``"module.definition"`` (see `nightsift.core.import_closure.import_closure`).
-    """
+    """Return the digests of all definitions that make a product (key of `MAKERS`), by ``"module.definition"``."""
     root = Path(str(nightsift.__file__)).resolve().parent.parent if root is None else root
     return import_closure(root, MAKERS[product], (*WITHOUT_EFFECT, *APART.get(product, ())))
 

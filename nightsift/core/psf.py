@@ -63,18 +63,7 @@ class Psf:
         return 1 if self.fine is None else max(1, (int(self.fine.shape[1]) - 1) // max(self.size - 1, 1))
 
     def at(self, x: float, y: float) -> npt.NDArray[np.float32]:
-        """PSF at a position, normalised to a sum of one over the whole plane.
-
-        Parameters
-        ----------
-        x, y : float
-            Position (pixel).
-
-        Returns
-        -------
-        ndarray of float32, shape (size, size)
-            The PSF centred on its middle pixel; its sum is ``1 - wings``.
-        """
+        """Return the PSF centred at a position (pixel), float32 of shape (size, size); its sum is ``1 - wings``."""
         weights = polynomial_terms(np.array([x]), np.array([y]), self.shape, self.order)[0]
         image = np.tensordot(weights.astype(np.float32), self.terms, axes=1)
         return np.asarray(image * ((1.0 - self.wings) / image.sum()), dtype=np.float32)

@@ -8,22 +8,10 @@ import numpy as np
 
 
 def generator(seed: int, *key: str | int) -> np.random.Generator:
-    """Random generator of one aspect of one thing.
+    """Return the random generator of an aspect of a thing: PCG64 on a SeedSequence of seed and key.
 
-    The same seed and key give the same numbers whatever else was drawn before, in this process or another
-    one, so that frames can be made in any order and in parallel.
-
-    Parameters
-    ----------
-    seed : int
-        Seed of the survey, not negative.
-    *key : str or int
-        What is drawn, from coarse to fine: unit, field, exposure, aspect.
-
-    Returns
-    -------
-    numpy.random.Generator
-        A PCG64 generator on a SeedSequence of seed and key.
+    The same seed (not negative) and key (from coarse to fine: unit, field, exposure, aspect) give the same numbers
+    whatever was drawn before, in any process, so that frames can be made in any order and in parallel.
     """
     words = [zlib.crc32(str(part).encode()) for part in key]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=words)))

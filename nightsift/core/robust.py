@@ -21,60 +21,24 @@ MEDIAN_ERROR = 1.2533
 
 
 def mad(values: npt.NDArray[np.floating], centre: float | npt.NDArray[np.floating] | None = None) -> float:
-    """Median absolute deviation.
+    """Return the median absolute deviation from `centre`, the median if None; NaN (with a warning) of an empty sample.
 
-    Parameters
-    ----------
-    values : ndarray of float, any shape
-        The sample; NaN and infinities are not looked for.
-    centre : float or ndarray, optional
-        What deviations are from; the median of the sample when not given.
-
-    Returns
-    -------
-    float
-        Median of the absolute deviations; NaN (with the warning of numpy) for an empty sample.
+    NaN and infinities among the values are not looked for.
     """
     return float(np.median(np.abs(values - (np.median(values) if centre is None else centre))))
 
 
 def mad_sigma(values: npt.NDArray[np.floating], centre: float | npt.NDArray[np.floating] | None = None) -> float:
-    """Standard deviation of the Gaussian whose median absolute deviation a sample has.
-
-    Parameters
-    ----------
-    values : ndarray of float, any shape
-        The sample; NaN and infinities are not looked for.
-    centre : float or ndarray, optional
-        What deviations are from; the median of the sample when not given.
-
-    Returns
-    -------
-    float
-        1.4826 times the median absolute deviation; NaN (with the warning of numpy) for an empty sample.
-    """
+    """Return the standard deviation of the Gaussian with this `mad`: 1.4826 times the median absolute deviation."""
     return MAD_TO_SIGMA * mad(values, centre)
 
 
 def nan_mad_sigma(
     values: npt.NDArray[np.floating], centre: float | npt.NDArray[np.floating] | None = None, axis: int | None = None
 ) -> Any:
-    """The same of the values that are not NaN, of all or along an axis.
+    """Return `mad_sigma` of the values that are not NaN: a float of all, or an array along an axis.
 
-    Parameters
-    ----------
-    values : ndarray of float, any shape
-        The sample; NaN is passed over.
-    centre : float or ndarray, optional
-        What deviations are from; the median, with its axis left in, when not given.
-    axis : int, optional
-        Axis to measure along; all values when not given.
-
-    Returns
-    -------
-    float or ndarray
-        A float of all; along an axis an array in the precision of `values`. NaN (with the warning of numpy) where all
-        values are NaN.
+    A `centre` keeps the axis that is measured along; NaN (with the warning of numpy) where all values are NaN.
     """
     if centre is None:
         centre = np.nanmedian(values, axis=axis, keepdims=True)

@@ -41,20 +41,7 @@ class Column:
 
 
 def schema(columns: Iterable[Column], name: str) -> pa.Schema:
-    """Arrow schema of a list of columns, units and descriptions in the field metadata.
-
-    Parameters
-    ----------
-    columns : iterable of Column
-        The columns, in order.
-    name : str
-        Name of the table, kept in the schema metadata.
-
-    Returns
-    -------
-    pyarrow.Schema
-        The schema.
-    """
+    """Return the Arrow schema of columns in their order; units and descriptions go into the field metadata."""
     fields = [
         pa.field(c.name, c.type, nullable=c.nullable, metadata={"unit": c.unit, "description": c.description})
         for c in columns

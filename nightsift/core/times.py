@@ -45,42 +45,16 @@ def read_time(raw: Any, form: str = "", *, scale: str = "utc", offset_hours: flo
 
 
 def moment_of(text: str, zone: tzinfo = UTC) -> datetime:
-    """Read a moment of ISO 8601, or with the ``DD/MM/YY`` of FITS before 2000.
+    """Read a moment of ISO 8601, or with the ``DD/MM/YY`` of FITS before 2000; ValueError if it is no time.
 
-    Parameters
-    ----------
-    text : str
-        The text; seconds may have any number of digits.
-    zone : tzinfo, optional
-        The clock it is of, where it tells no offset.
-
-    Returns
-    -------
-    datetime
-        With its time zone.
-
-    Raises
-    ------
-    ValueError
-        If it is no time.
+    The result has a time zone: `zone` where the text has no offset. Seconds may have any number of digits.
     """
     moment = _iso(text)
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)
 
 
 def mjd_of(moment: datetime) -> float:
-    """Modified Julian date of a moment.
-
-    Parameters
-    ----------
-    moment : datetime
-        The moment, with its time zone.
-
-    Returns
-    -------
-    float
-        MJD UTC (d).
-    """
+    """Return the Modified Julian Date (d, UTC) of a moment with its time zone."""
     return (moment - MJD_ZERO) / timedelta(days=1)
 
 
@@ -122,35 +96,14 @@ def to_utc(mjd: float, scale: str) -> float:
 
 
 def to_tt(mjd: npt.NDArray[np.float64] | float) -> npt.NDArray[np.float64]:
-    """Turn UTC into terrestrial time, in which the ephemerides are.
-
-    Parameters
-    ----------
-    mjd : ndarray or float
-        MJD UTC (d).
-
-    Returns
-    -------
-    ndarray of float64
-        MJD TT (d), by the leap seconds of each date.
-    """
+    """Turn MJD UTC (d) into MJD TT (d), the time of the ephemerides, by the leap seconds of each date."""
     return np.asarray(mjd + (_leap_seconds(mjd) + TT_AHEAD_OF_TAI) / 86400.0)
 
 
 def night_of(mjd: float, longitude: float) -> str:
-    """Night that a moment belongs to: the local date of its evening, from noon to noon of mean solar time.
+    """Return the night (``YYYY-MM-DD``) of a time MJD UTC (d) at a longitude (deg, east positive).
 
-    Parameters
-    ----------
-    mjd : float
-        MJD UTC (d).
-    longitude : float
-        Longitude of the site (deg, east positive).
-
-    Returns
-    -------
-    str
-        ``YYYY-MM-DD``.
+    It is the local date of its evening, from noon to noon of mean solar time.
     """
     east = (longitude + 180.0) % 360.0 - 180.0
     day = math.floor(mjd + east / 360.0 - 0.5)

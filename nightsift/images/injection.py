@@ -77,27 +77,11 @@ def inject_stars(
     if rng is not None:
         added, lit = light.copy(), light > 0
         added[lit] = (rng.poisson(light[lit].astype(np.float64) * gain) / gain).astype(np.float32)
-    return saturate(frame, added, light)
+    return _saturate(frame, added, light)
 
 
-def saturate(frame: Frame, added: FloatImage, light: FloatImage) -> Frame:
-    """Add light with its noise to a frame.
-
-    Parameters
-    ----------
-    frame : Frame
-        The frame; with its sky, or background-subtracted with `Frame.sky` known.
-    added : ndarray of float32, shape (ny, nx)
-        What is added, noise included (ADU).
-    light : ndarray of float32, shape (ny, nx)
-        The same without noise (ADU), not negative.
-
-    Returns
-    -------
-    Frame
-        Variance raised by the photon noise ``light / gain``, and lit pixels that reach saturation clipped to it and
-        marked SATURATED.
-    """
+def _saturate(frame: Frame, added: FloatImage, light: FloatImage) -> Frame:
+    """Add light with its noise to a frame."""
     data, variance = frame.data + added, frame.variance + light / np.float32(frame.meta.gain)
     level = np.float32(frame.meta.saturation - (frame.sky if np.isfinite(frame.sky) else 0.0))
     full = (light > 0) & (data >= level)
@@ -274,7 +258,7 @@ def transplant(
         added, light, grid.images, grid.size, grid.step, grid.total, nodes, phase_x, phase_y, to_column, to_row,
         movers.residual[which], movers.flux[which], movers.sky_variance[which], scale, 1.0 / frame.meta.gain, noise,
     )  # fmt: skip
-    return saturate(frame, added, light), to_column + phase_x, to_row + phase_y
+    return _saturate(frame, added, light), to_column + phase_x, to_row + phase_y
 
 
 def _residual(
@@ -348,16 +332,5 @@ def _add(
 
 
 def free_of(mask: MaskImage) -> npt.NDArray[np.bool_]:
-    """Pixels that may carry a synthetic source: none of the bits that keep a pixel out of a fit.
-
-    Parameters
-    ----------
-    mask : ndarray of uint16, shape (ny, nx)
-        Mask bits.
-
-    Returns
-    -------
-    ndarray of bool, shape (ny, nx)
-        True where free.
-    """
+    """Return True where a pixel may carry a synthetic source: it has none of the bits that exclude it from a fit."""
     return np.asarray((mask & UNUSABLE) == 0)

@@ -1,7 +1,4 @@
-"""Templates: the best frames of a field, aligned, scaled and averaged without what was there only once.
-
-Which frames go into a template: the best of them, registered and scaled to the very best.
-"""
+"""Templates: the best frames of a field, registered, scaled and averaged without what was there only in one of them."""
 
 from __future__ import annotations
 
@@ -24,6 +21,11 @@ from nightsift.unit.units import Unit
 
 _FEWEST_SCALE_STARS = 3
 _WORTH_CHANGING = 1.1  # a frame this much better than the reference takes its place
+
+OPTIONS = ("facts", "image", "calibration", "background", "artefacts", "detection", "alignment", "template")
+"""Tables of a unit that change its templates: how frames are read and prepared, aligned and combined."""
+
+_MOST_PADDING = 0.5  # of the width of the best frame, on each side
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +75,8 @@ class Member:
     sky_variance: float
 
 
-def quality_of(frame: Frame, stars: StarTable) -> Quality:
-    """Measure the quality of a frame.
-
-    Parameters
-    ----------
-    frame : Frame
-        Background-subtracted frame.
-    stars : StarTable
-        Its stars.
-
-    Returns
-    -------
-    Quality
-        Its quality.
-    """
+def _quality_of(frame: Frame, stars: StarTable) -> Quality:
+    """Measure the quality of a frame."""
     step = max(1, int(np.sqrt(frame.data.size / 1e6)))
     good = frame.mask[::step, ::step] == 0
     spread = frame.variance[::step, ::step][good]
@@ -100,29 +89,10 @@ def quality_of(frame: Frame, stars: StarTable) -> Quality:
     )
 
 
-def rank(qualities: Sequence[Quality], unit: Unit) -> tuple[list[int], list[tuple[str, str]]]:
+def _rank(qualities: Sequence[Quality], unit: Unit) -> tuple[list[int], list[tuple[str, str]]]:
     """Sort out usable frames, best first.
 
     The number of clean stars stands for transparency, which is only known after frames were compared.
-
-    Parameters
-    ----------
-    qualities : sequence of Quality
-        Quality of each frame.
-    unit : Unit
-        The telescope unit.
-
-    Returns
-    -------
-    order : list of int
-        Indices of usable frames, best first.
-    refused : list of (str, str)
-        Exposure ids of the others, and why.
-
-    Raises
-    ------
-    TooFewStars
-        If no frame is usable.
     """
     refused: list[tuple[str, str]] = []
     usable = []
@@ -147,33 +117,13 @@ def rank(qualities: Sequence[Quality], unit: Unit) -> tuple[list[int], list[tupl
     return sorted(usable, key=worth, reverse=True), refused
 
 
-def gather(
+def _gather(
     frames: Sequence[Frame], stars: Sequence[StarTable], qualities: Sequence[Quality], *, order: list[int], unit: Unit
 ) -> tuple[list[Member], list[tuple[str, str]]]:
     """Register the frames to the best one.
 
     Another one takes its place where fewer than half fit it (it may be of another field), or where the fluxes,
     known only then, show that it was taken through clouds.
-
-    Parameters
-    ----------
-    frames : sequence of Frame
-        The frames.
-    stars : sequence of StarTable
-        Their stars.
-    qualities : sequence of Quality
-        Their quality.
-    order : list of int
-        Usable frames, best first.
-    unit : Unit
-        The telescope unit.
-
-    Returns
-    -------
-    members : list of Member
-        The frames to average, the reference first.
-    refused : list of (str, str)
-        Exposure ids of those that do not fit, and why.
     """
     chosen: tuple[list[Member], list[tuple[str, str]]] = ([], [])
     waiting = list(order)
@@ -260,11 +210,6 @@ def _flux_scale(
     return float(np.exp(np.average(ratio[keep], weights=weight[keep])))
 
 
-OPTIONS = ("facts", "image", "calibration", "background", "artefacts", "detection", "alignment", "template")
-"""Tables of a unit that change its templates: how frames are read and prepared, aligned and combined."""
-_MOST_PADDING = 0.5  # of the width of the best frame, on each side
-
-
 def build_template(
     frames: Sequence[Frame], stars: Sequence[StarTable], unit: Unit, *, zero_points: Sequence[float] | None = None
 ) -> Template:
@@ -306,9 +251,9 @@ def build_template(
             f"one star table and zero point a frame are needed, got {len(frames)} frames, {len(stars)} star tables "
             f"and {len(zero_points)} zero points"
         )
-    qualities = [quality_of(frames[k], stars[k]) for k in range(len(frames))]
-    order, refused = rank(qualities, unit)
-    members, left_out = gather(frames, stars, qualities, order=order, unit=unit)
+    qualities = [_quality_of(frames[k], stars[k]) for k in range(len(frames))]
+    order, refused = _rank(qualities, unit)
+    members, left_out = _gather(frames, stars, qualities, order=order, unit=unit)
     best = members[0].index
     reference = frames[best]
     origin, shape = _canvas(reference.shape, [(m.registration, qualities[m.index].shape) for m in members])
@@ -389,19 +334,9 @@ def _shifted(wcs: WCS | None, origin: tuple[int, int]) -> WCS | None:
 
 
 def template_identity(unit: Unit, sources: Sequence[str]) -> str:
-    """Identity of the template that these frames make with the options of a unit.
+    """Return the identity of the template that frames (exposure ids, best first) make with the options of a unit.
 
-    Parameters
-    ----------
-    unit : Unit
-        The telescope unit.
-    sources : sequence of str
-        Exposure ids of the frames, best first.
-
-    Returns
-    -------
-    str
-        The identity; it changes with frames, options and code.
+    It changes with frames, options and code.
     """
     options = {name: getattr(unit, name) for name in OPTIONS}
     return f"{unit.name}-{provenance.key({'sources': list(sources)}, options, provenance.code_of('template'))[:16]}"

@@ -22,17 +22,9 @@ NOISE_TAIL = 1e-3
 
 
 def tile_size(shape: tuple[int, int]) -> int:
-    """Side of the tiles over which a kernel is held constant.
+    """Return the side of the tiles over which a kernel is constant: 16 to 64 pixels.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        ``(ny, nx)`` of the frame.
-
-    Returns
-    -------
-    int
-        16 to 64 pixels: small frames get smaller tiles, so that the kernel never jumps by much.
+    Small frames get smaller tiles, so that the kernel never jumps by much.
     """
     return int(min(max(min(shape) // 128 * 8, 16), SIDE))
 
@@ -40,42 +32,15 @@ def tile_size(shape: tuple[int, int]) -> int:
 def convolve(
     data: FloatImage, mask: MaskImage, kernel: ImageField, *, bad: int = 0xFFFF, threads: int = 0
 ) -> FloatImage:
-    """Convolve an image with a kernel that varies over the frame.
+    """Convolve an image with a kernel that varies over the frame, pixels with `bad` bits of the mask counted as zero.
 
-    Parameters
-    ----------
-    data : ndarray of float32, shape (ny, nx)
-        The image.
-    mask : ndarray of uint16, shape (ny, nx)
-        Pixels with a bit of `bad` count as zero; so does everything outside the image.
-    kernel : ImageField
-        The kernel, of odd size.
-    bad : int, optional
-        Bits that make a pixel bad.
-    threads : int, optional
-        Number of threads, 0 for all cores.
-
-    Returns
-    -------
-    ndarray of float32, shape (ny, nx)
-        ``out[y, x] = sum_ij kernel[j, i] data[y - j, x - i]`` with j, i counted from the kernel's centre.
+    ``out[y, x] = sum_ij kernel[j, i] data[y - j, x - i]`` with j, i counted from the kernel's centre; zero outside.
     """
     return correlate(data, mask, mirrored(kernel), bad=bad, threads=threads)
 
 
 def mirrored(kernel: ImageField) -> ImageField:
-    """The kernel whose correlation is the convolution with the given one.
-
-    Parameters
-    ----------
-    kernel : ImageField
-        A kernel.
-
-    Returns
-    -------
-    ImageField
-        The same, turned by half a turn.
-    """
+    """Return a kernel turned by half a turn: correlation with it is convolution with the given kernel."""
     return ImageField(np.ascontiguousarray(kernel.terms[:, ::-1, ::-1]), kernel.order, kernel.shape)
 
 
@@ -158,40 +123,14 @@ def matched_filter(
 
 
 def tile_weights(kernel: ImageField, tile: int) -> npt.NDArray[np.float32]:
-    """Polynomial terms at the centres of all tiles.
-
-    Parameters
-    ----------
-    kernel : ImageField
-        The kernel.
-    tile : int
-        Side of a tile (pixel).
-
-    Returns
-    -------
-    ndarray of float32, shape (tiles_y, tiles_x, n_terms)
-        The terms.
-    """
+    """Return the polynomial terms at the centres of tiles, float32 of shape (tiles_y, tiles_x, n_terms)."""
     ny, nx = kernel.shape
-    terms = polynomial_terms(*tile_centres(kernel.shape, tile), kernel.shape, kernel.order)
+    terms = polynomial_terms(*_tile_centres(kernel.shape, tile), kernel.shape, kernel.order)
     return np.ascontiguousarray(terms.reshape(-(-ny // tile), -(-nx // tile), -1), dtype=np.float32)
 
 
-def tile_centres(shape: tuple[int, int], tile: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Centres of all tiles of a frame.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        ``(ny, nx)`` of the frame.
-    tile : int
-        Side of a tile (pixel).
-
-    Returns
-    -------
-    x, y : ndarray of float64, shape (tiles_y * tiles_x,)
-        Positions (pixel), row by row of tiles.
-    """
+def _tile_centres(shape: tuple[int, int], tile: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Centres of all tiles of a frame."""
     starts = [np.arange(0, n, tile) for n in shape]
     middles = [start + (np.minimum(tile, n - start) - 1) / 2 for start, n in zip(starts, shape, strict=True)]
     x, y = np.meshgrid(middles[1], middles[0])
@@ -214,7 +153,7 @@ def tile_slopes(kernel: ImageField, tile: int) -> npt.NDArray[np.float32]:
         Change of each term by a pixel along x, then along y.
     """
     ny, nx = kernel.shape
-    x, y = tile_centres(kernel.shape, tile)
+    x, y = _tile_centres(kernel.shape, tile)
     steps = ((0.5, 0.0), (0.0, 0.5))
     slopes = [
         polynomial_terms(x + dx, y + dy, (ny, nx), kernel.order)

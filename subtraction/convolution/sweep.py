@@ -1,11 +1,8 @@
-"""One sweep over the frame: subtract, whiten, and propagate the variance, band by band of rows that stay in the cache.
+"""Sweep over the frame: subtract, whiten and propagate the variance, band by band of rows that stay in the cache.
 
-See docs/algorithms.md, sections 5 and 8.
-
-Sums over a tile with a kernel that follows the frame inside it.
-
-Along y the kernel is renewed every few rows, which costs next to nothing; along x its change is added, and only for the
-pixels whose light is bright enough to show it. See docs/algorithms.md, section 5.
+The kernel follows the frame inside a tile. Along y it is renewed every few rows, which costs next to nothing; along x
+its change is added, and only for the pixels whose light is bright enough to show it. See docs/algorithms.md, sections 5
+and 8.
 """
 
 from __future__ import annotations
@@ -45,40 +42,15 @@ BRIGHT = 0.2
 FEW = 150
 """Bright pixels in a tile up to which the change of the kernel is added pixel by pixel."""
 
+VARIANCE_TAIL = 1e-3
+"""Part of the sum of a kernel of variances that its footprint may leave out; the sum is kept."""
+
 
 @nb.njit(cache=True, nogil=True)
-def sum_bent(  # type: ignore[no-untyped-def]
+def _sum_bent(  # type: ignore[no-untyped-def]
     target, bad, terms, slopes, kernel, bent, tile, start, x0, height, width, buffer, total, more, space
 ):
-    """Correlate a tile; where it holds light enough to show it, the kernel changes across it, to first order.
-
-    Parameters
-    ----------
-    target : tuple of ndarray, shape (ny, nx)
-        Data, variance and mask of the frame that is matched.
-    bad : uint16
-        Bits that make a pixel bad.
-    terms : ndarray of float32, shape (n_terms, size + 2 EDGE, width)
-        Padded terms of the kernel (`subtraction.convolution.tiles.pad_kernel`).
-    slopes : ndarray of float32, shape (2, tiles_y, tiles_x, n_terms)
-        Slopes of the terms (`subtraction.convolution.convolve.tile_slopes`).
-    kernel : ndarray of float32
-        The kernel at the middle of the tile, padded.
-    bent : tuple of two ndarray of float32
-        Space for two more of them.
-    tile : int
-        Side of a tile.
-    start, x0 : int
-        First row and column; the row may lie inside the tile.
-    height, width : int
-        Size of the part of the tile.
-    buffer : ndarray of float32, shape (BUFFER,)
-        The tile with its surroundings (`subtraction.convolution.tiles.fill`).
-    total, more : ndarray of float32, shape (SIDE * SIDE,)
-        The sums, in rows of SIDE, and space for others.
-    space : tuple of two ndarray of float32
-        Space for `subtraction.convolution.tiles.spread_bright`.
-    """
+    """Correlate a tile; where it holds light enough to show it, the kernel changes across it, to first order."""
     ny = target[0].shape[0]
     half = (terms.shape[1] - 2 * EDGE) // 2
     peak = _brightest(buffer, height + 2 * half, width + 2 * half)
@@ -141,10 +113,6 @@ def _least(variance, mask, bad, y0, x0, height, width):  # type: ignore[no-untyp
             if (mask[y, x] & bad) == 0:
                 least = min(least, variance[y, x])
     return least if least < np.inf else np.float32(0)
-
-
-VARIANCE_TAIL = 1e-3
-"""Part of the sum of a kernel of variances that its footprint may leave out; the sum is kept."""
 
 
 def difference(
@@ -266,7 +234,7 @@ def _residual_row(  # type: ignore[no-untyped-def]
         width = min(tile, nx - x0)
         kernel_at(terms, weights[start // tile, x0 // tile], kernel)
         fill(reference[0], reference[2], bad, start, x0, half, height, width, buffer)
-        sum_bent(target, bad, terms, slopes, kernel, bent, tile, start, x0, height, width, buffer, total, more, space)
+        _sum_bent(target, bad, terms, slopes, kernel, bent, tile, start, x0, height, width, buffer, total, more, space)
         for y in range(start, stop):
             wanted = target[0][y, x0 : x0 + width]
             flags = spoilt[y, x0 : x0 + width]

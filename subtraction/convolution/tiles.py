@@ -37,17 +37,10 @@ BUFFER = (SIDE + 2 * LARGEST_HALF + ROWS) * STRIDE
 
 
 def pad_kernel(terms: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Surround kernels with the zeros that the compiled loops need.
+    """Surround kernels (n_terms, size, size) with the zeros that the compiled loops need.
 
-    Parameters
-    ----------
-    terms : ndarray of float32, shape (n_terms, size, size)
-        Kernels; ``size`` is odd and at most ``2 LARGEST_HALF + 1``.
-
-    Returns
-    -------
-    ndarray of float32, shape (n_terms, size + 2 EDGE, width)
-        Padded kernels; ``width`` is a multiple of four.
+    ``size`` is odd and at most ``2 LARGEST_HALF + 1``. The result, float32 of shape (n_terms, size + 2 EDGE, width),
+    has rows whose width is a multiple of four.
     """
     size = terms.shape[2]
     if size > 2 * LARGEST_HALF + 1:
@@ -119,35 +112,15 @@ def fill(data, mask, bad, y0, x0, half, height, width, buffer):  # type: ignore[
 
 @nb.njit(cache=True, nogil=True)
 def rounded(height):  # type: ignore[no-untyped-def]
-    """Height of a tile in whole groups of ROWS.
-
-    Parameters
-    ----------
-    height : int
-        Rows of the tile.
-
-    Returns
-    -------
-    int
-        The next multiple of ROWS.
-    """
+    """Return the height of a tile in whole groups of ROWS."""
     return (height + ROWS - 1) // ROWS * ROWS
 
 
 @nb.njit(cache=True, nogil=True, fastmath=True)
 def sum_tile(buffer, kernel, height, out):  # type: ignore[no-untyped-def]
-    """Correlate one filled tile with one kernel.
+    """Correlate a filled tile (`fill`) of `height` rows with a padded kernel (`pad_kernel`), into rows of SIDE.
 
-    Parameters
-    ----------
-    buffer : ndarray of float32, shape (BUFFER,)
-        The tile with its surroundings (`fill`).
-    kernel : ndarray of float32, shape (size + 2 EDGE, width)
-        Padded kernel (`pad_kernel`).
-    height : int
-        Rows of the tile.
-    out : ndarray of float32, shape (SIDE * SIDE,)
-        Sums, in rows of SIDE; up to three rows more than `height` are written.
+    Up to three rows of `out` (float32, SIDE * SIDE) beyond `height` are written.
     """
     for y in range(0, height, ROWS):
         _sum_rows(buffer, kernel, y, out[y * SIDE : (y + ROWS) * SIDE])

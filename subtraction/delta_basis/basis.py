@@ -103,18 +103,7 @@ class Support:
 
 
 def core_radius(fwhm_sharp: float, fwhm_wide: float) -> int:
-    """Radius of the core for a pair of seeings.
-
-    Parameters
-    ----------
-    fwhm_sharp, fwhm_wide : float
-        Seeing of the frame to convolve and of the frame to match (pixel).
-
-    Returns
-    -------
-    int
-        Between 5 pixels and `LARGEST`.
-    """
+    """Return the radius of the core for a pair of seeings (FWHM, pixel): from 5 pixels to `LARGEST`."""
     wide = max(4.0 * matching_width(fwhm_sharp, fwhm_wide), 3.5 * max(fwhm_wide / FWHM_PER_SIGMA, MIN_WIDTH))
     return int(np.clip(np.ceil(wide), 5, LARGEST))
 

@@ -1,10 +1,6 @@
 """Normal equations of a delta kernel, from all source pixels of each cell of the frame.
 
 See docs/algorithms.md, section 14.
-
-The reference under a kernel at scattered pixels: convolved there, or as rows of a design matrix.
-
-See docs/algorithms.md, section 14.
 """
 
 from __future__ import annotations
@@ -21,24 +17,19 @@ from nightsift.core.parallel import over_rows
 from subtraction.delta_basis.basis import Support
 from subtraction.delta_basis.source_pixels import Clip, SourcePixels, drop_pixels
 
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+FLUX_FLOOR = 0.005
+"""Error of the model as a part of the flux of a pixel: keeps the few brightest stars from ruling the fit."""
+
+CHUNK = 8192
+"""Pixels whose design matrix is held at a time."""
+
 
 @nb.njit(cache=True, nogil=True, fastmath=True)
-def convolve_at(flat, index, offsets, kernel, out):  # type: ignore[no-untyped-def]
-    """Add a convolution at some pixels.
-
-    Parameters
-    ----------
-    flat : ndarray of float32, shape (n_all,)
-        The image, row after row.
-    index : ndarray of int64, shape (n,)
-        Flat indices of the pixels.
-    offsets : ndarray of int64, shape (k,)
-        Flat offsets of the pixels that the kernel's pixels multiply.
-    kernel : ndarray of float32, shape (k,)
-        The kernel.
-    out : ndarray of float32, shape (n,)
-        Added to.
-    """
+def _convolve_at(flat, index, offsets, kernel, out):  # type: ignore[no-untyped-def]
+    """Add a convolution at some pixels."""
     for p in range(index.shape[0]):
         total = np.float32(0)
         base = index[p]
@@ -48,22 +39,8 @@ def convolve_at(flat, index, offsets, kernel, out):  # type: ignore[no-untyped-d
 
 
 @nb.njit(cache=True, nogil=True)
-def gather(flat, index, offsets, root, design):  # type: ignore[no-untyped-def]
-    """Rows of the design matrix: the reference under the kernel, over the standard deviation of the pixel.
-
-    Parameters
-    ----------
-    flat : ndarray of float32, shape (n_all,)
-        The image, row after row.
-    index : ndarray of int64, shape (n,)
-        Flat indices of the pixels.
-    offsets : ndarray of int64, shape (k,)
-        Flat offsets of the pixels under the kernel.
-    root : ndarray of float32, shape (n,)
-        One over the standard deviation of each pixel.
-    design : ndarray of float32, shape (n, k)
-        Written.
-    """
+def _gather(flat, index, offsets, root, design):  # type: ignore[no-untyped-def]
+    """Rows of the design matrix: the reference under the kernel, over the standard deviation of the pixel."""
     n = offsets.shape[0]
     start = 0
     # Offsets come in runs of neighbours; each run is one slice of memory.
@@ -79,16 +56,6 @@ def gather(flat, index, offsets, root, design):  # type: ignore[no-untyped-def]
             for k in range(stop - start):
                 line[k] = r * source[k]
         start = stop
-
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-
-FLUX_FLOOR = 0.005
-"""Error of the model as a part of the flux of a pixel: keeps the few brightest stars from ruling the fit."""
-
-CHUNK = 8192
-"""Pixels whose design matrix is held at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -281,8 +248,8 @@ def _model(
     n_core = len(support.core_dx)
     wing = support.wings @ kernel[n_core:]
     core_offsets = _offsets(support.core_dx, support.core_dy, nx)
-    convolve_at(flat, index, core_offsets, kernel[:n_core].astype(np.float32), model)
-    convolve_at(flat, index, _offsets(support.wing_dx, support.wing_dy, nx), wing.astype(np.float32), model)
+    _convolve_at(flat, index, core_offsets, kernel[:n_core].astype(np.float32), model)
+    _convolve_at(flat, index, _offsets(support.wing_dx, support.wing_dy, nx), wing.astype(np.float32), model)
     power = np.float32((kernel[:n_core] ** 2).sum() + (wing**2).sum())
     floor = np.float32(FLUX_FLOOR) * model
     variance = planes.target_variance.ravel()[index] + power * planes.reference_variance.ravel()[index] + floor * floor
@@ -376,10 +343,10 @@ def _add(
     for start in range(0, len(index), CHUNK):
         part = slice(start, start + CHUNK)
         design = np.empty((len(index[part]), len(support)), dtype=np.float32)
-        gather(flat, index[part], core, root[part], design)
+        _gather(flat, index[part], core, root[part], design)
         if len(around):
             outer = np.empty((len(design), len(around)), dtype=np.float32)
-            gather(flat, index[part], around, root[part], outer)
+            _gather(flat, index[part], around, root[part], outer)
             design[:, n_core:] = outer @ wings
         sums.normal[cell] += sign * (design.T @ design)
         sums.right[cell] += sign * (design.T @ (root[part] * residual[part]))

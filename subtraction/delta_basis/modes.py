@@ -51,18 +51,7 @@ class SmearedNoise:
     offset: float = 0.0
 
     def of(self, solution: Float64) -> Float64:
-        """Weighted sums of the squared noise in each fold.
-
-        Parameters
-        ----------
-        solution : ndarray, shape (m,)
-            The unknowns.
-
-        Returns
-        -------
-        ndarray of float64, shape (n_folds,)
-            The sums.
-        """
+        """Return the weighted sums of the squared noise in each fold, shape (n_folds,), for a solution (m,)."""
         kernels = np.zeros((self.weight.shape[1], len(self.products)))
         kernels.ravel()[self.index] = solution
         kernels[0, 0] += self.offset
@@ -147,27 +136,12 @@ def cell_normal(cells: CellEquations, cell: int, share: float = 1.0) -> tuple[Fl
 
 
 def doubtful_noise(cells: CellEquations, fold: Int64, n_folds: int, *, share: float = 1.0) -> Float64:
-    """Part of the noise taken off that may not be there, in some direction, by chance.
+    """Return the noise taken off that by chance may not be there in some direction, shape (n_cells,).
 
-    The smallest eigenvalue of the sum of N squares of white noise in n unknowns is lower than its expectation by the
-    factor ``(1 - sqrt(n / N))**2`` (Marchenko and Pastur 1967, Math. USSR Sb. 1, 457). Half of that lack is told: all
-    of it would be met only by a kernel made for the one direction.
-
-    Parameters
-    ----------
-    cells : CellEquations
-        Sums of all cells.
-    fold : ndarray of int64, shape (n_cells,)
-        Fold of each cell, negative for cells that are left out.
-    n_folds : int
-        Number of folds.
-    share : float, optional
-        Part of the reference's noise that was taken off.
-
-    Returns
-    -------
-    ndarray of float64, shape (n_cells,)
-        In units of `CellEquations.noise`; 0 for cells left out.
+    It is in units of `CellEquations.noise`, 0 for cells without a fold. The smallest eigenvalue of the sum of N squares
+    of white noise in n unknowns is lower than its expectation by the factor ``(1 - sqrt(n / N))**2`` (Marchenko and
+    Pastur 1967, Math. USSR Sb. 1, 457). Half of that lack is allowed for: all of it is met only by a kernel made for
+    that direction.
     """
     used = fold >= 0
     pixels = np.bincount(fold[used], weights=cells.count[used], minlength=n_folds)

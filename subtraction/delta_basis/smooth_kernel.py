@@ -1,14 +1,7 @@
 """Kernel that varies over the frame from the normal equations of cells: penalty and orders chosen from the data.
 
-See docs/algorithms.md, section 14.
-
-Blocks of the frame that are held out in turn, to choose how freely a kernel may vary.
-
-See docs/algorithms.md, section 14.
-
-Legendre polynomials over the frame: terms that hardly know of each other, for the variation of a kernel.
-
-See docs/algorithms.md, section 14.
+Blocks of the frame are held out in turn to choose them, and the variation is in Legendre terms, which hardly depend on
+each other. See docs/algorithms.md, section 14.
 """
 
 from __future__ import annotations
@@ -39,6 +32,7 @@ from subtraction.delta_basis.modes import (
 from subtraction.fields import ImageField, n_terms
 
 Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
 
 FOLDS = 4
 """Parts of the frame that are held out in turn."""
@@ -48,108 +42,6 @@ BLOCKS = 8
 
 FEWEST_PIXELS = 30
 """Fewest pixels of a cell that count."""
-
-
-def fold_numbers(cells: CellEquations, shape: tuple[int, int]) -> tuple[Int64, int]:
-    """Spread blocks of the frame over folds, the well-lit ones evenly.
-
-    Parameters
-    ----------
-    cells : CellEquations
-        Sums of all cells.
-    shape : tuple of int
-        ``(ny, nx)`` of the frame.
-
-    Returns
-    -------
-    fold : ndarray of int64, shape (n_cells,)
-        Fold of each cell, -1 for those without enough pixels.
-    count : int
-        Number of folds, 1 to `FOLDS`.
-    """
-    side = max(shape) / BLOCKS
-    block = (cells.y // side).astype(np.int64) * (BLOCKS + 1) + (cells.x // side).astype(np.int64)
-    light = np.einsum("bii->b", cells.normal) - cells.noise * cells.normal.shape[1]
-    lit = np.bincount(block, weights=light, minlength=(BLOCKS + 1) ** 2)
-    rank = np.empty(len(lit), dtype=np.int64)
-    rank[np.argsort(-lit, kind="stable")] = np.arange(len(lit))
-    count = max(1, min(FOLDS, int((lit > 0).sum())))
-    return np.where(cells.count >= FEWEST_PIXELS, rank[block] % count, -1), count
-
-
-def affordable_order(cells: CellEquations, fold: Int64, shape: tuple[int, int], *, wanted: int) -> int:
-    """Highest order for which lit blocks of the frame are enough.
-
-    Parameters
-    ----------
-    cells : CellEquations
-        Sums of all cells.
-    fold : ndarray of int64, shape (n_cells,)
-        Fold of each cell, as `fold_numbers` gives it.
-    shape : tuple of int
-        ``(ny, nx)`` of the frame.
-    wanted : int
-        Highest order to allow.
-
-    Returns
-    -------
-    int
-        An order with at least two blocks a term.
-    """
-    side = max(shape) / BLOCKS
-    used = fold >= 0
-    block = (cells.y[used] // side).astype(np.int64) * (BLOCKS + 1) + (cells.x[used] // side).astype(np.int64)
-    blocks = len(np.unique(block))
-    while wanted > 0 and blocks < 2 * n_terms(wanted):
-        wanted -= 1
-    return wanted
-
-
-Float64 = npt.NDArray[np.float64]
-
-
-def legendre_terms(x: Float64, y: Float64, shape: tuple[int, int], *, order: int) -> Float64:
-    """Products of Legendre polynomials, normalised to a mean square of one over the frame.
-
-    Parameters
-    ----------
-    x, y : ndarray, shape (n,)
-        Positions (pixel).
-    shape : tuple of int
-        ``(ny, nx)`` of the frame.
-    order : int
-        Highest total degree.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, n_terms)
-        In the order of `nightsift.core.psf.polynomial_terms`.
-    """
-    return np.asarray(polynomial_terms(x, y, shape, order) @ monomials(order).T)
-
-
-def monomials(order: int) -> Float64:
-    """Legendre terms as combinations of the terms ``u**i v**j``.
-
-    Parameters
-    ----------
-    order : int
-        Highest total degree.
-
-    Returns
-    -------
-    ndarray of float64, shape (n_terms, n_terms)
-        A row a Legendre term.
-    """
-    place = {(total - j, j): k for k, (total, j) in enumerate((t, j) for t in range(order + 1) for j in range(t + 1))}
-    out = np.zeros((len(place), len(place)))
-    for (i, j), row in place.items():
-        in_u, in_v = (legendre.leg2poly([0.0] * n + [np.sqrt(2.0 * n + 1.0)]) for n in (i, j))
-        for a, left in enumerate(in_u):
-            for b, right in enumerate(in_v):
-                out[row, place[a, b]] += left * right
-    return out
-
 
 VARIATION = (1.0, 10.0, 100.0, 1000.0)
 """Strengths of the penalty on the kernel's variation over the frame, relative to that on its mean."""
@@ -162,6 +54,49 @@ NOISE_SHARES = (1.0, 0.5, 0.0)
 
 SLOPE = 0.1
 """Standard deviation, relative to the flux scale, of the terms of its variation over the frame."""
+
+
+def _fold_numbers(cells: CellEquations, shape: tuple[int, int]) -> tuple[Int64, int]:
+    """Spread blocks of the frame over folds, the well-lit ones evenly."""
+    side = max(shape) / BLOCKS
+    block = (cells.y // side).astype(np.int64) * (BLOCKS + 1) + (cells.x // side).astype(np.int64)
+    light = np.einsum("bii->b", cells.normal) - cells.noise * cells.normal.shape[1]
+    lit = np.bincount(block, weights=light, minlength=(BLOCKS + 1) ** 2)
+    rank = np.empty(len(lit), dtype=np.int64)
+    rank[np.argsort(-lit, kind="stable")] = np.arange(len(lit))
+    count = max(1, min(FOLDS, int((lit > 0).sum())))
+    return np.where(cells.count >= FEWEST_PIXELS, rank[block] % count, -1), count
+
+
+def _affordable_order(cells: CellEquations, fold: Int64, shape: tuple[int, int], *, wanted: int) -> int:
+    """Highest order for which lit blocks of the frame are enough."""
+    side = max(shape) / BLOCKS
+    used = fold >= 0
+    block = (cells.y[used] // side).astype(np.int64) * (BLOCKS + 1) + (cells.x[used] // side).astype(np.int64)
+    blocks = len(np.unique(block))
+    while wanted > 0 and blocks < 2 * n_terms(wanted):
+        wanted -= 1
+    return wanted
+
+
+def legendre_terms(x: Float64, y: Float64, shape: tuple[int, int], *, order: int) -> Float64:
+    """Return products of Legendre polynomials of unit mean square over the frame, shape (n, n_terms).
+
+    Their order is that of `nightsift.core.psf.polynomial_terms`.
+    """
+    return np.asarray(polynomial_terms(x, y, shape, order) @ _monomials(order).T)
+
+
+def _monomials(order: int) -> Float64:
+    """Legendre terms as combinations of the terms ``u**i v**j``."""
+    place = {(total - j, j): k for k, (total, j) in enumerate((t, j) for t in range(order + 1) for j in range(t + 1))}
+    out = np.zeros((len(place), len(place)))
+    for (i, j), row in place.items():
+        in_u, in_v = (legendre.leg2poly([0.0] * n + [np.sqrt(2.0 * n + 1.0)]) for n in (i, j))
+        for a, left in enumerate(in_u):
+            for b, right in enumerate(in_v):
+                out[row, place[a, b]] += left * right
+    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +190,7 @@ def fit_smooth(
         If no kernel with a positive sum fits.
     """
     with threadpool_limits(limits=1, user_api="blas"):
-        fold, n_folds = fold_numbers(cells, shape)
+        fold, n_folds = _fold_numbers(cells, shape)
         for share in NOISE_SHARES:
             kernel = _fit(
                 cells,
@@ -295,7 +230,7 @@ def _fit(
     modes = find_modes(sums, roughness(support), support.totals, scale=scale, strength=strength)
     if modes is None:
         return None
-    affordable = affordable_order(cells, fold, shape, wanted=most[0])
+    affordable = _affordable_order(cells, fold, shape, wanted=most[0])
     if first is not None:
         order = min(first.order, affordable, most[0])
         choice = Choice(order, min(first.flux_order, order, most[1]), modes.strength, first.variation)
@@ -339,7 +274,7 @@ def _assemble(
     coefficients.ravel()[index] = solution
     coefficients[0, 0] += modes.scale
     kernels = coefficients @ modes.images
-    images = support.image(monomials(order).T @ kernels)
+    images = support.image(_monomials(order).T @ kernels)
     field = ImageField(np.ascontiguousarray(images, dtype=np.float32), order, shape)
     at_cells = legendre_terms(cells.x, cells.y, shape, order=order) @ kernels
     return SmoothKernel(field, at_cells, choice, float(np.clip(freedom, 1.0, 3.0)), len(modes.images) - 1)

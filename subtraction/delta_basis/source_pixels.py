@@ -1,10 +1,6 @@
-"""Pixels that carry the fit of a delta kernel: all sky that is lit by sources of the template, cell by cell.
+"""Pixels that carry the fit of a delta kernel: sky lit by sources of the template, less what changed, cell by cell.
 
-See docs/algorithms.md, section 14.
-
-Pixels of the fit whose light changed between the two frames: variable stars, transients, hits.
-
-See docs/algorithms.md, section 14.
+What changed are variable stars, transients and hits. See docs/algorithms.md, section 14.
 """
 
 from __future__ import annotations
@@ -22,6 +18,7 @@ from subtraction.masks.growth import grow
 
 Int64 = npt.NDArray[np.int64]
 Levels = npt.NDArray[np.uint8]
+Float32 = npt.NDArray[np.float32]
 
 HOLES = int(Mask.COSMIC_RAY.value | Mask.DEFECT.value | Mask.NONFINITE.value)
 """Bits of small holes, which are filled from their surroundings where the kernel's outer parts reach them."""
@@ -65,37 +62,14 @@ class SourcePixels:
 
 
 def cell_side(shape: tuple[int, int]) -> int:
-    """Side of the cells over which a kernel counts as constant in the fit.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        ``(ny, nx)`` of the frame.
-
-    Returns
-    -------
-    int
-        Pixels.
-    """
+    """Return the side (pixel) of the cells over which a kernel counts as constant in the fit."""
     return int(max(SMALLEST, -(-max(shape) // CELLS)))
 
 
 def fill_holes(frame: Frame, threads: int = 0) -> FloatImage:
-    """Copy of an image with small holes filled by the mean of the good pixels around and empty pixels at zero.
+    """Copy an image, small holes filled by the mean of the good pixels around, empty pixels by zero: finite everywhere.
 
-    Saturated areas, trails and streaks keep their values: they are closer to the sky's light than a zero.
-
-    Parameters
-    ----------
-    frame : Frame
-        The frame.
-    threads : int, optional
-        Number of threads, 0 for all cores.
-
-    Returns
-    -------
-    ndarray of float32, shape (ny, nx)
-        Finite everywhere.
+    Saturated areas, trails and streaks stay as they are: they are closer to the sky's light than a zero.
     """
     out = np.empty_like(frame.data)
 
@@ -312,9 +286,6 @@ def _list_cells(levels, good, lowest, side, across, position, index):  # type: i
                 cell = row + x // side
                 index[position[cell]] = y * nx + x
                 position[cell] += 1
-
-
-Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,4 @@
-"""Anchor stars: the stars that carry the fit of the kernel, spread over the frame.
-
-See docs/algorithms.md, section 1.
-
-Light and masks around candidates for anchor stars, in compiled loops over the stars.
+"""Anchor stars: the stars that carry the fit of the kernel, unmasked, unblended, and spread over the frame.
 
 See docs/algorithms.md, section 1.
 """
@@ -28,30 +24,17 @@ Float64 = npt.NDArray[np.float64]
 CHUNK = 64
 """Fewest stars that a thread works on at a time."""
 
+WIDTH_RANGE = 0.3
+"""Largest relative difference of an anchor's width from the usual one; the PSF may vary that much over a frame."""
 
-def whole_stars(
+MAX_MASKED = 0.35
+"""Largest part of an anchor's stamp that may be masked or outside the frame."""
+
+
+def _whole_stars(
     pair: Pair, x: Float64, y: Float64, *, half: int, masked: float, threads: int = 0
 ) -> npt.NDArray[np.bool_]:
-    """Tell the stars whose core and most of whose surroundings are good on both frames.
-
-    Parameters
-    ----------
-    pair : Pair
-        Science and template.
-    x, y : ndarray of float64, shape (n,)
-        Positions (pixel).
-    half : int
-        Half width of the surroundings (pixel).
-    masked : float
-        Largest part of them that may be masked or outside the frame.
-    threads : int, optional
-        Number of threads, 0 for all cores.
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
-        False for stars within two pixels of the edge or with a masked pixel within two pixels, too.
-    """
+    """Tell the stars whose core and most of whose surroundings are good on both frames."""
     keep = np.zeros(len(x), dtype=np.bool_)
     columns, rows = np.rint(x).astype(np.int64), np.rint(y).astype(np.int64)
     masks = (pair.science.mask, pair.template.mask)
@@ -85,25 +68,8 @@ def _whole(science, template, bad, columns, rows, half, needed, first, last, kee
         keep[k] = good >= needed
 
 
-def circle_light(frame: Frame, x: Float64, y: Float64, radius: float, threads: int = 0) -> tuple[Float64, Float64]:
-    """Flux and its error in a circle around the nearest pixel; masked pixels are left out.
-
-    Parameters
-    ----------
-    frame : Frame
-        Background-subtracted frame.
-    x, y : ndarray of float64, shape (n,)
-        Positions (pixel).
-    radius : float
-        Radius of the circle (pixel), 1 at least; NaN for 6.
-    threads : int, optional
-        Number of threads, 0 for all cores.
-
-    Returns
-    -------
-    flux, error : ndarray of float64, shape (n,)
-        Sums and their standard errors (ADU).
-    """
+def _circle_light(frame: Frame, x: Float64, y: Float64, radius: float, threads: int = 0) -> tuple[Float64, Float64]:
+    """Flux and its error in a circle around the nearest pixel; masked pixels are left out."""
     radius = max(radius, 1.0) if np.isfinite(radius) else 6.0
     out = np.zeros((2, len(x)))
     columns, rows = np.rint(x).astype(np.int64), np.rint(y).astype(np.int64)
@@ -130,25 +96,8 @@ def _circle(data, variance, mask, bad, columns, rows, radius, first, last, out):
         out[0, k], out[1, k] = flux, noise
 
 
-def median_fwhm(frame: Frame, x: Float64, y: Float64, *, guess: float, threads: int = 0) -> float:
-    """Median full width at half maximum of a frame at positions of stars.
-
-    Parameters
-    ----------
-    frame : Frame
-        Background-subtracted frame; masked pixels count as dark.
-    x, y : ndarray of float64, shape (n,)
-        Positions (pixel).
-    guess : float
-        Width to expect (pixel): that of the window.
-    threads : int, optional
-        Number of threads, 0 for all cores.
-
-    Returns
-    -------
-    float
-        The width (pixel), or the guess where no star tells it.
-    """
+def _median_fwhm(frame: Frame, x: Float64, y: Float64, *, guess: float, threads: int = 0) -> float:
+    """Median full width at half maximum of a frame at positions of stars."""
     columns, rows = np.floor(x + 0.5).astype(np.int64), np.floor(y + 0.5).astype(np.int64)
     half = int(np.ceil(2.0 * max(guess, 1.5))) if np.isfinite(guess) else 8
     size = 2 * half + 1
@@ -185,13 +134,6 @@ def _strip(data, mask, bad, columns, rows, half, strip):  # type: ignore[no-unty
                 x = columns[k] - half + i
                 if (mask[y, x] & bad) == 0:
                     strip[k * size + j, i] = data[y, x]
-
-
-WIDTH_RANGE = 0.3
-"""Largest relative difference of an anchor's width from the usual one; the PSF may vary that much over a frame."""
-
-MAX_MASKED = 0.35
-"""Largest part of an anchor's stamp that may be masked or outside the frame."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -258,9 +200,9 @@ def choose_anchors(
     # Neighbours do no harm to the fit of a kernel (both frames show them), so the isolation asked for is mild.
     stars = stars[clean_stars(stars, pair.template.shape, isolation=1.5, snr=0.5 * snr)]
     half = int(np.ceil(2.0 * guess)) if np.isfinite(guess) else 8
-    stars = stars[whole_stars(pair, stars["x"].copy(), stars["y"].copy(), half=half, masked=MAX_MASKED)]
+    stars = stars[_whole_stars(pair, stars["x"].copy(), stars["y"].copy(), half=half, masked=MAX_MASKED)]
     places = (stars["x"].copy(), stars["y"].copy())
-    fluxes = [circle_light(frame, *places, 1.5 * guess) for frame in (pair.science, pair.template)]
+    fluxes = [_circle_light(frame, *places, 1.5 * guess) for frame in (pair.science, pair.template)]
     lowest = np.minimum(fluxes[0][0] / fluxes[0][1], fluxes[1][0] / fluxes[1][1]) if len(stars) else np.zeros(0)
     keep = lowest >= snr
     if int(keep.sum()) < max(3 * minimum, 10):
@@ -272,7 +214,7 @@ def choose_anchors(
         raise TooFewStars(found=len(stars), needed=minimum, where=f"{where} and its template (anchors)")
     order = _spread(stars, lowest, pair.science.shape, limit=limit)
     x, y = stars["x"][order].astype(np.float64), stars["y"][order].astype(np.float64)
-    fwhms = [median_fwhm(frame, x, y, guess=guess) for frame in (pair.science, pair.template)]
+    fwhms = [_median_fwhm(frame, x, y, guess=guess) for frame in (pair.science, pair.template)]
     return Anchors(x, y, np.asarray(lowest[order], dtype=np.float64), fwhms[0], fwhms[1])
 
 

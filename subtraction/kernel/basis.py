@@ -50,53 +50,23 @@ class Basis:
 
 
 def matching_width(fwhm_sharp: float, fwhm_wide: float) -> float:
-    """Width of the Gaussian that turns one seeing into another.
+    """Return the sigma (pixel) of the Gaussian that turns the sharper FWHM into the wider one.
 
-    Parameters
-    ----------
-    fwhm_sharp, fwhm_wide : float
-        Full widths at half maximum of the frame that is convolved and of the one that is matched (pixel).
-
-    Returns
-    -------
-    float
-        Sigma (pixel); where both are nearly equal a third of the PSF's own width, because shifts and
-        differences of shape still have to be matched.
+    Where both are nearly equal it is a third of the PSF's own width, because shifts and differences of shape remain.
     """
     difference = max(fwhm_wide**2 - fwhm_sharp**2, 0.0) ** 0.5 / FWHM_PER_SIGMA
     return float(max(difference, 0.35 * fwhm_wide / FWHM_PER_SIGMA, MIN_WIDTH))
 
 
-def kernel_half(width: float, fwhm_wide: float) -> int:
-    """Half width of the kernel image.
-
-    Parameters
-    ----------
-    width : float
-        Matching width (sigma, pixel).
-    fwhm_wide : float
-        Seeing of the wider frame (pixel).
-
-    Returns
-    -------
-    int
-        Pixels from the centre to the edge, between 5 and 16.
-    """
+def _kernel_half(width: float, fwhm_wide: float) -> int:
+    """Half width of the kernel image."""
     return int(np.clip(np.ceil(max(5.0 * width, 1.5 * fwhm_wide)), 5, 16))
 
 
 def wing_half(fwhm_wide: float) -> int:
-    """Half width of a kernel that reaches the wings of bright stars, where seeings differ by more than noise.
+    """Return the half width (5 to 16 pixels) of a kernel that reaches the wings of bright stars.
 
-    Parameters
-    ----------
-    fwhm_wide : float
-        Seeing of the wider frame (pixel).
-
-    Returns
-    -------
-    int
-        Pixels from the centre to the edge, between 5 and 16.
+    There seeings differ by more than the noise; `fwhm_wide` is the seeing of the wider frame (pixel).
     """
     return int(np.clip(np.ceil(2.5 * fwhm_wide), 5, 16))
 
@@ -128,7 +98,7 @@ def gauss_hermite(
         The orthonormalised basis.
     """
     width = matching_width(fwhm_sharp, fwhm_wide)
-    half = half or kernel_half(width, fwhm_wide)
+    half = half or _kernel_half(width, fwhm_wide)
     widths = tuple(max(scale * width, MIN_WIDTH * (1 + 0.6 * k)) for k, scale in enumerate(SCALES[: len(degrees)]))
     axis = np.arange(-half, half + 1, dtype=np.float64)
     window = _taper(half)

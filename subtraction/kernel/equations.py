@@ -191,19 +191,8 @@ def clear_of_noise(matrix: Float64, vector: Float64, noise: Float64) -> Cleared:
     return Cleared(half.T @ half, half.T @ right, half, root)
 
 
-def degrees(order: int) -> npt.NDArray[np.int64]:
-    """Total degree of each polynomial term.
-
-    Parameters
-    ----------
-    order : int
-        Order of the polynomial.
-
-    Returns
-    -------
-    ndarray of int64, shape (n_terms,)
-        0, 1, 1, 2, 2, 2, ...
-    """
+def _degrees(order: int) -> npt.NDArray[np.int64]:
+    """Total degree of each polynomial term."""
     return np.repeat(np.arange(order + 1), np.arange(1, order + 2))
 
 
@@ -234,22 +223,7 @@ def orthogonal_terms(x: Float64, y: Float64, shape: tuple[int, int], *, order: i
 
 
 def to_powers(coefficients: Float64, shape: tuple[int, int], order: int) -> Float64:
-    """Coefficients of `nightsift.core.psf.polynomial_terms` from those of `orthogonal_terms`.
-
-    Parameters
-    ----------
-    coefficients : ndarray, shape (n_terms, n)
-        Coefficients of orthogonal terms.
-    shape : tuple of int
-        ``(ny, nx)`` of the frame.
-    order : int
-        Order of the polynomial.
-
-    Returns
-    -------
-    ndarray of float64, shape (n_terms, n)
-        The same polynomials.
-    """
+    """Turn coefficients of `orthogonal_terms` (n_terms, n) into those of `nightsift.core.psf.polynomial_terms`."""
     x, y = nodes(shape, order)
     change = np.linalg.lstsq(
         polynomial_terms(x, y, shape, order), orthogonal_terms(x, y, shape, order=order), rcond=None
@@ -295,20 +269,7 @@ class Smooth:
 
 
 def first_smoothing(order: int, scale: float) -> Smoothing:
-    """A prior to start from.
-
-    Parameters
-    ----------
-    order : int
-        Order of the polynomial.
-    scale : float
-        Sum of the kernel to expect.
-
-    Returns
-    -------
-    Smoothing
-        Shapes as strong as the kernel itself, slopes weaker by `SLOPE` a degree.
-    """
+    """Return a prior to start from, for a kernel of sum `scale`: slopes are weaker by `SLOPE` per degree."""
     power = SLOPE ** np.arange(order + 1, dtype=np.float64)
     flux = FLUX_SLOPE * power / SLOPE
     flux[0] = np.inf
@@ -358,7 +319,7 @@ def solve_smooth(
         If the matrix is singular.
     """
     n_basis = len(strength)
-    degree = degrees(len(smoothing.shape) - 1)
+    degree = _degrees(len(smoothing.shape) - 1)
     shape, flux = smoothing.shape.copy(), smoothing.flux.copy()
     for turn in range(rounds + 1):
         prior = 1.0 / (shape[degree][:, None] * strength[None, :])
@@ -396,38 +357,18 @@ def _inverse_root(matrix: Float64, prior: Float64) -> Float64:
 
 
 def degree_variation(coefficients: Float64, gram: Float64) -> Float64:
-    """Rms variation of a kernel over the frame by each degree.
+    """Return the rms variation of a kernel over the frame by each degree, shape (order + 1,).
 
-    Parameters
-    ----------
-    coefficients : ndarray of float64, shape (n_terms, n_basis)
-        Coefficients of `orthogonal_terms`.
-    gram : ndarray of float64, shape (n_basis, n_basis)
-        Products of the functions of the basis.
-
-    Returns
-    -------
-    ndarray of float64, shape (order + 1,)
-        As a part of the norm of the mean kernel; the terms being orthonormal, squares of coefficients are mean squares.
+    It is a part of the norm of the mean kernel; `gram` holds the products of the basis functions. The terms
+    (`orthogonal_terms`) being orthonormal, squares of coefficients are mean squares.
     """
     power = np.maximum(np.einsum("ti,ij,tj->t", coefficients, gram, coefficients), 0.0)
     order = int(np.sqrt(2 * len(power))) - 1
-    return np.asarray(np.sqrt(np.bincount(degrees(order), weights=power) / max(float(power[0]), 1e-30)))
+    return np.asarray(np.sqrt(np.bincount(_degrees(order), weights=power) / max(float(power[0]), 1e-30)))
 
 
 def asked_degree(coefficients: Float64, gram: Float64) -> int:
-    """Highest degree by which a kernel varies over the frame.
-
-    Parameters
-    ----------
-    coefficients, gram : ndarray
-        As in `degree_variation`.
-
-    Returns
-    -------
-    int
-        The degree.
-    """
+    """Return the highest degree by which a kernel varies over the frame (`degree_variation`)."""
     return int(np.flatnonzero(degree_variation(coefficients, gram) > NOTHING).max(initial=0))
 
 
@@ -461,20 +402,7 @@ def predict(stamps: Stamps, local: Float64, threads: int = 0) -> Float32:
 
 
 def flux_scale(stamps: Stamps, used: npt.NDArray[np.bool_]) -> float:
-    """Median over stars of the flux ratio target to reference.
-
-    Parameters
-    ----------
-    stamps : Stamps
-        The stars; their first column is the plain reference.
-    used : ndarray of bool, shape (n,)
-        Stars that count.
-
-    Returns
-    -------
-    float
-        1 where no star counts.
-    """
+    """Return the median flux ratio, target to reference, of the stars `used`; 1 where there is none."""
     w = stamps.weight / stamps.variance
     top = (w * stamps.columns[:, 0] * stamps.target).sum(axis=(1, 2), dtype=np.float64)
     bottom = (w * stamps.columns[:, 0] ** 2).sum(axis=(1, 2), dtype=np.float64)
@@ -483,21 +411,9 @@ def flux_scale(stamps: Stamps, used: npt.NDArray[np.bool_]) -> float:
 
 
 def residual_noise(stamps: Stamps, local: Float64, gram: Float64) -> Float32:
-    """Variance of the residual pixels: the target's and, through the kernel at each star, the other frame's.
+    """Return the variance (ADU^2) of the residual pixels, shape (n, size, size).
 
-    Parameters
-    ----------
-    stamps : Stamps
-        The stars.
-    local : ndarray of float64, shape (n, n_basis)
-        Coefficients of the kernel at each star.
-    gram : ndarray of float64, shape (n_basis, n_basis)
-        Products of the functions of the basis.
-
-    Returns
-    -------
-    ndarray of float32, shape (n, size, size)
-        Variance (ADU^2).
+    It is the target's and, through the kernel at each star (`local`; `gram` of its basis), the other frame's.
     """
     power = np.einsum("si,ij,sj->s", local, gram, local)
     return np.asarray(stamps.variance + power[:, None, None] * stamps.reference_variance, dtype=np.float32)
@@ -569,21 +485,10 @@ def star_residuals(stamps: Stamps, model: Float32, weight: Float32, *, variance:
 def star_misfits(
     residual: Float32, model: Float32, weight: Float32, *, noise: Float32
 ) -> tuple[Float64, Float64, Float64]:
-    """Residual beyond the noise as a part of the star's light, signed change of flux, and power of the star's light.
+    """Return each star's residual beyond the noise, its signed change of flux, and the power of its light, shape (n,).
 
-    Parameters
-    ----------
-    residual, model, weight, noise : ndarray of float32, shape (n, size, size)
-        Residual and model (ADU), 1 where a pixel counts, and the variance of the residual (ADU^2).
-
-    Returns
-    -------
-    misfit : ndarray of float64, shape (n,)
-        Root of the ratio of powers, negative where there is less than the noise.
-    change : ndarray of float64, shape (n,)
-        Flux in the residual as a part of the model's.
-    power : ndarray of float64, shape (n,)
-        Sum of the squared model (ADU^2).
+    The first is the root of a ratio of powers, negative where there is less than the noise; the second a part of the
+    model's flux; the third the sum of the squared model (ADU^2). `weight` is 1 where a pixel counts.
     """
     excess = (weight * (residual**2 - noise)).sum(axis=(1, 2), dtype=np.float64)
     power = np.maximum((weight * model**2).sum(axis=(1, 2), dtype=np.float64), 1e-30)
@@ -627,21 +532,9 @@ def alike(
 
 
 def model_floor(misfit: Float64, power: Float64, used: npt.NDArray[np.bool_], *, floor: float) -> float:
-    """Error of the model at the brightest quarter of the stars, by their median.
+    """Return the median error of the model at the brightest quarter of the stars, as a part of a pixel's flux.
 
-    Parameters
-    ----------
-    misfit, power : ndarray of float64, shape (n,)
-        As `star_misfits` gives them.
-    used : ndarray of bool, shape (n,)
-        Stars that count.
-    floor : float
-        The error to keep with fewer than eight stars.
-
-    Returns
-    -------
-    float
-        As a part of the flux of a pixel, within `FLOORS`.
+    It lies within `FLOORS`; with fewer than eight stars it stays at `floor`. `star_misfits` gives misfit and power.
     """
     if int(used.sum()) < 8:
         return floor

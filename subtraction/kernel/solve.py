@@ -1,10 +1,6 @@
 """Least-squares fit of the kernel to stamps of anchor stars, with clipping of stars and pixels.
 
-See docs/algorithms.md, section 4.
-
-How well a kernel predicts a star that was held out of its fit, without fitting again.
-
-See docs/algorithms.md, section 4.
+The prediction for stars held out of the fit needs no second fit. See docs/algorithms.md, section 4.
 """
 
 from __future__ import annotations
@@ -47,12 +43,28 @@ from subtraction.kernel.equations import (
 )
 
 Float64 = npt.NDArray[np.float64]
+Float32 = npt.NDArray[np.float32]
 
 MOST_STARS = 300
 """Stars that are held out: the brightest, which see the kernel's faults first."""
 
+FIRST_FLOOR = 0.005
+"""Error of the model as a part of the flux of a pixel, before it is measured on the bright stars."""
 
-def held_out_change(
+FLUX_PER_TERM = 8.0
+"""Stars for each polynomial term of the flux scale but the constant: there is seldom a real slope."""
+
+ROUNDS = 5
+"""Most rounds of clipping."""
+
+SMOOTHINGS = (2, 4, 4, 3, 3)
+"""Improvements of the prior in each round."""
+
+FIRST_ORDER = 1
+"""Highest order in the first round, before anything is clipped."""
+
+
+def _held_out_change(
     equations: StarEquations,
     column_noise: Float64,
     transfer: Float64,
@@ -67,26 +79,6 @@ def held_out_change(
     noise, g its gradient ``b - N a`` and S what a change of the right side does to the coefficients there (the
     leave-one-out formula of linear least squares; Cook and Weisberg 1982, Residuals and Influence in Regression,
     sec. 2.2).
-
-    Parameters
-    ----------
-    equations : StarEquations
-        Equations of the stars.
-    column_noise : ndarray of float64, shape (n_basis, n_basis)
-        Covariance of the columns' noise where the convolved frame has unit variance.
-    transfer : ndarray of float64, shape (n_terms * n_basis, n_terms * n_basis)
-        What a change of the right side of the frame's equations does to the coefficients.
-    coefficients : ndarray of float64, shape (n_terms, n_basis)
-        The coefficients.
-    terms : ndarray of float64, shape (n, n_terms)
-        Polynomial terms at the stars.
-    chosen : ndarray of int64, shape (m,)
-        Stars to hold out, one at a time; all of them took part in the fit.
-
-    Returns
-    -------
-    ndarray of float64, shape (m,)
-        What is to be added to the star's weighted sum of squared residuals.
     """
     count, n_basis = coefficients.shape
     blocks = transfer.reshape(count, n_basis, count, n_basis).transpose(0, 2, 1, 3).reshape(count * count, -1)
@@ -104,7 +96,7 @@ def held_out_change(
     return np.asarray((change * (curved - 2.0 * gradient)).sum(axis=1))
 
 
-def held_out_residual(
+def _held_out_residual(
     equations: StarEquations,
     column_noise: Float64,
     transfer: Float64,
@@ -115,56 +107,15 @@ def held_out_residual(
     chi2: Float64,
     freedom: Float64,
 ) -> float:
-    """Root of the median reduced chi-square of the brighter stars, each predicted by the others.
-
-    Parameters
-    ----------
-    equations : StarEquations
-        As for `held_out_change`, like the next four.
-    column_noise : ndarray of float64
-        Covariance of the columns' noise.
-    transfer : ndarray of float64
-        Inverse of the penalised normal matrix.
-    coefficients : ndarray of float64
-        Solution of the fit.
-    terms : ndarray of float64
-        Spatial terms of each star.
-    used : ndarray of bool, shape (n,)
-        Stars that carried the fit.
-    chi2, freedom : ndarray of float64, shape (n,)
-        Reduced chi-square of each star in the fit and its degrees of freedom.
-
-    Returns
-    -------
-    float
-        NaN with fewer than ten stars.
-    """
+    """Root of the median reduced chi-square of the brighter stars, each predicted by the others."""
     stars = np.flatnonzero(used)
     if len(stars) < 10:
         return float("nan")
     brightness = np.einsum("sii->s", equations.normal[stars])
     chosen = stars[np.argsort(-brightness, kind="stable")][: min(MOST_STARS, (len(stars) + 1) // 2)]
-    rise = held_out_change(equations, column_noise, transfer, coefficients=coefficients, terms=terms, chosen=chosen)
+    rise = _held_out_change(equations, column_noise, transfer, coefficients=coefficients, terms=terms, chosen=chosen)
     values = chi2[chosen] + np.maximum(rise, 0.0) / np.maximum(freedom[chosen], 1.0)
     return float(np.sqrt(np.median(values)))
-
-
-Float32 = npt.NDArray[np.float32]
-
-FIRST_FLOOR = 0.005
-"""Error of the model as a part of the flux of a pixel, before it is measured on the bright stars."""
-
-FLUX_PER_TERM = 8.0
-"""Stars for each polynomial term of the flux scale but the constant: there is seldom a real slope."""
-
-ROUNDS = 5
-"""Most rounds of clipping."""
-
-SMOOTHINGS = (2, 4, 4, 3, 3)
-"""Improvements of the prior in each round."""
-
-FIRST_ORDER = 1
-"""Highest order in the first round, before anything is clipped."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -219,8 +170,8 @@ def fit_kernel(
 
     Each star's normal equations are built once a round for the basis and its own constant background, which is
     eliminated, and cleared of the noise of the frame that is convolved (`clear_of_noise`); the equations of the frame
-    are their sums weighted with products of polynomial terms (Alard 2000, A&AS 144, 363, eq. 3-7). How much each
-    degree of the polynomials may vary is chosen from the data (`solve_smooth`); orders are lowered where the stars are too
+    are their sums weighted with products of polynomial terms (Alard 2000, A&AS 144, 363, eq. 3-7). How much each degree
+    of the polynomials may vary is chosen from the data (`solve_smooth`); orders are lowered where the stars are too
     few.
 
     Parameters
@@ -293,7 +244,7 @@ def fit_kernel(
         freedom = weight.sum(axis=(1, 2), dtype=np.float64) - 1.0
         transfer = fitted.cleared.transfer(fitted.smooth.covariance / fitted.correlation)
         equations, coefficients = fitted.equations, fitted.smooth.coefficients
-        held = held_out_residual(
+        held = _held_out_residual(
             equations,
             covariance,
             transfer,

@@ -49,7 +49,7 @@ def grow(mask: MaskImage, radius: int, bits: int = HARD, *, edge: bool = True, t
     reach = _disc(radius)
 
     def band(first: int, last: int) -> None:
-        grow_disc(mask, np.uint16(bits), reach, first, last, out)
+        _grow_disc(mask, np.uint16(bits), reach, first, last, out)
 
     over_rows(band, mask.shape[0], 64, threads=threads)
     if edge:
@@ -73,22 +73,8 @@ def _mark_edge(mask: MaskImage, radius: int) -> None:
 
 
 @nb.njit(cache=True, nogil=True)
-def grow_disc(mask, bits, reach, first, last, out):  # type: ignore[no-untyped-def]
-    """Stamp the disc of every pixel on the rim of a masked region; its interior is covered already.
-
-    Parameters
-    ----------
-    mask : ndarray of uint16, shape (ny, nx)
-        The mask.
-    bits : uint16
-        Bits that grow.
-    reach : ndarray of int64, shape (size,)
-        Half width of the disc in each of its rows.
-    first, last : int
-        Rows of `out` to write to.
-    out : ndarray of uint16, shape (ny, nx)
-        Copy of the mask, grown in place.
-    """
+def _grow_disc(mask, bits, reach, first, last, out):  # type: ignore[no-untyped-def]
+    """Stamp the disc of every pixel on the rim of a masked region; its interior is covered already."""
     ny, nx = mask.shape
     radius = reach.shape[0] // 2
     for y in range(max(0, first - radius), min(ny, last + radius)):

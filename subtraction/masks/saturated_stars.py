@@ -16,21 +16,10 @@ STAR_LIGHT = np.float32(10.0)
 
 
 def find_blobs(mask: npt.NDArray[np.uint16], bit: int) -> tuple[Int64, Int64]:
-    """Connected regions of pixels with a bit, as runs along rows.
+    """Find the connected regions of pixels with a bit, as runs along rows.
 
-    Parameters
-    ----------
-    mask : ndarray of uint16, shape (ny, nx)
-        The mask.
-    bit : int
-        The bit.
-
-    Returns
-    -------
-    runs : ndarray of int64, shape (n, 3)
-        Row, first column and column after the last of each run, sorted by blob.
-    starts : ndarray of int64, shape (n_blobs + 1,)
-        Where the runs of each blob begin; runs that touch along a side belong together.
+    `runs`, int64 of shape (n, 3), holds row, first column and column after the last of each run, sorted by blob;
+    `starts`, shape (n_blobs + 1,), where the runs of each blob begin. Runs that touch along a side belong together.
     """
     runs = _runs(mask, np.uint16(bit))
     blob = _join(runs)
@@ -141,17 +130,9 @@ def measure_reach(  # type: ignore[no-untyped-def]
 
 @nb.njit(cache=True, nogil=True)
 def find_cores(runs, starts):  # type: ignore[no-untyped-def]
-    """Find the star in each blob.
+    """Find the star in each blob (`find_blobs`): row and column of its widest part, distance to the outside (pixel).
 
-    Parameters
-    ----------
-    runs, starts : ndarray
-        Blobs (`find_blobs`).
-
-    Returns
-    -------
-    ndarray of float64, shape (n_blobs, 3)
-        Row and column of the widest part of each blob, and its distance to the outside (pixel).
+    The result has the shape (n_blobs, 3).
     """
     out = np.empty((len(starts) - 1, 3))
     for b in range(len(out)):

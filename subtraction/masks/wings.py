@@ -1,8 +1,4 @@
-"""What a kernel leaves of the wings of bright stars, measured on all of them together and taken off.
-
-See docs/algorithms.md, section 6.
-
-What the wings of saturated stars leave in a difference, taken off ring by ring.
+"""What a kernel leaves of the wings of bright and saturated stars, measured and taken off ring by ring.
 
 See docs/algorithms.md, section 6.
 """
@@ -39,6 +35,12 @@ CLIP = 4.0
 
 HARMONICS = 5
 """Round part, and two parts each of twofold and fourfold symmetry."""
+
+PROVEN = 2.5
+"""Least median of a ring that is a halo, in units of its error."""
+
+FEWEST = 24
+"""Fewest usable pixels of a ring."""
 
 
 def subtract_wings(
@@ -233,13 +235,6 @@ def _take_off(data, mask, bad, x, y, first, amounts):  # type: ignore[no-untyped
                         value += share * (one[0] + one[1] * cosine + one[2] * sine)
                         value += share * (one[3] * (cosine * cosine - sine * sine) + one[4] * 2.0 * cosine * sine)
                 data[j, i] -= np.float32(value)
-
-
-PROVEN = 2.5
-"""Least median of a ring that is a halo, in units of its error."""
-
-FEWEST = 24
-"""Fewest usable pixels of a ring."""
 
 
 def subtract_halos(

@@ -3,12 +3,8 @@
 The model of SFFT (Hu et al. 2022, ApJ 936, 157; Bramich 2008, MNRAS 386, L77; Miller et al. 2008, PASP 120, 449): a
 kernel of single pixels that varies as a polynomial over the frame, with a flux scale of its own order, fitted to pixels
 of the whole frame rather than to stamps of stars. Unlike SFFT the pixels are weighed by their variance, changed
-sources are left out, the noise of the convolved frame is allowed for, and a penalty on second derivatives (Becker et
-al. 2012, MNRAS 425, 1341) holds what the data leave open. See docs/algorithms.md, section 14.
-
-Fit of a delta kernel to all source pixels of a pair, in rounds that leave out what changed.
-
-See docs/algorithms.md, section 14.
+sources are left out in rounds, the noise of the convolved frame is allowed for, and a penalty on second derivatives
+(Becker et al. 2012, MNRAS 425, 1341) holds what the data leave open. See docs/algorithms.md, section 14.
 """
 
 from __future__ import annotations
@@ -100,40 +96,16 @@ class DeltaFit:
     changed: float
 
 
-def fit_delta_kernel(
+def _fit_delta_kernel(
     target: Frame, reference: Frame, anchors: Anchors, *, template_convolved: bool, limits: Limits, threads: int = 0
 ) -> DeltaFit:
-    """Fit a delta kernel that varies over the frame.
-
-    Parameters
-    ----------
-    target, reference : Frame
-        The frame that is matched and the frame that is convolved.
-    anchors : Anchors
-        Steady stars, which give the first kernel.
-    template_convolved : bool
-        Whether the reference is the template.
-    limits : Limits
-        Bounds of the fit.
-    threads : int, optional
-        Number of threads, 0 for all cores.
-
-    Returns
-    -------
-    DeltaFit
-        The fit.
-
-    Raises
-    ------
-    SubtractionFailed
-        If no kernel with a positive sum fits.
-    """
+    """Fit a delta kernel that varies over the frame."""
     where = target.meta.path or target.meta.exposure_id
     shape = target.shape
     fwhms = (anchors.fwhm_template, anchors.fwhm_science)
     sharp, wide = fwhms if template_convolved else fwhms[::-1]
     planes = Planes(target.data, target.variance, fill_holes(reference, threads), reference.variance)
-    offset, scale = first_match(planes, anchors, int(np.ceil(1.2 * wide)))
+    offset, scale = _first_match(planes, anchors, int(np.ceil(1.2 * wide)))
     if not scale > 0:
         what = f"the stars of the two frames have the flux ratio {scale:.3g}"
         raise SubtractionFailed(where=where, method="penalised least squares", what=what)
@@ -153,7 +125,7 @@ def fit_delta_kernel(
     )
     most = (limits.order, limits.flux_order)
     start = np.zeros((len(pixels.first) - 1, len(support)))
-    keep = near_stars(pixels, anchors.x, anchors.y, half=int(np.ceil(1.5 * wide)))
+    keep = _near_stars(pixels, anchors.x, anchors.y, half=int(np.ceil(1.5 * wide)))
     sums = sum_cells(planes, pixels, support, kernels=start, clip=None, keep=keep, threads=threads)
     kernel = fit_smooth(sums, support, shape, scale=scale, most=most, first=FIRST_CHOICE, where=where, threads=threads)
     del sums
@@ -194,25 +166,8 @@ def _choose_pixels(
     return list_pixels(levels, good, limits.pixels, threshold=limits.level)
 
 
-def first_match(planes: Planes, anchors: Anchors, half: int) -> tuple[tuple[int, int], float]:
-    """Whole-pixel offset and flux ratio between two frames, from windows around stars.
-
-    Parameters
-    ----------
-    planes : Planes
-        The pair.
-    anchors : Anchors
-        The stars.
-    half : int
-        Half width of the windows (pixel).
-
-    Returns
-    -------
-    offset : tuple of int
-        ``(x, y)`` by which stars on the target lie farther than on the reference.
-    ratio : float
-        Median flux of target over reference.
-    """
+def _first_match(planes: Planes, anchors: Anchors, half: int) -> tuple[tuple[int, int], float]:
+    """Whole-pixel offset and flux ratio between two frames, from windows around stars."""
     ny, nx = planes.target.shape
     dy, dx = (plane.ravel() for plane in np.mgrid[-half : half + 1, -half : half + 1])
     rows, columns = np.rint(anchors.y).astype(np.int64)[:, None], np.rint(anchors.x).astype(np.int64)[:, None]
@@ -234,25 +189,10 @@ def first_match(planes: Planes, anchors: Anchors, half: int) -> tuple[tuple[int,
     return offset, float(np.median(light))
 
 
-def near_stars(
+def _near_stars(
     pixels: SourcePixels, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], *, half: int
 ) -> npt.NDArray[np.bool_]:
-    """Tell the pixels in squares around stars.
-
-    Parameters
-    ----------
-    pixels : SourcePixels
-        Pixels of the fit.
-    x, y : ndarray, shape (n,)
-        Positions of the stars (pixel).
-    half : int
-        Half width of the squares (pixel).
-
-    Returns
-    -------
-    ndarray of bool, shape (n_pixels,)
-        True near a star.
-    """
+    """Tell the pixels in squares around stars."""
     marked = np.zeros(pixels.shape, dtype=np.bool_)
     for column, row in zip(np.rint(x).astype(np.int64), np.rint(y).astype(np.int64), strict=True):
         marked[max(0, row - half) : row + half + 1, max(0, column - half) : column + half + 1] = True
@@ -319,7 +259,7 @@ def subtract(pair: Pair, options: Options) -> Difference:
     target, reference = (science, template) if template_convolved else (template, science)
     radius = (options.kernel_order, options.flux_order, options.kernel_radius)
     limits = Limits(*radius, options.max_pixels, options.source_level)
-    fit = fit_delta_kernel(
+    fit = _fit_delta_kernel(
         target, reference, anchors, template_convolved=template_convolved, limits=limits, threads=options.threads
     )
     kernel = fit.kernel.field

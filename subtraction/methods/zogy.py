@@ -2,10 +2,6 @@
 
 Zackay, Ofek and Gal-Yam 2016 (ApJ 830, 27) with PSFs that vary over the frame, as filters on the pixels instead of
 transforms of the frame, and with what the PSF models leave at stars fitted away. See docs/algorithms.md, section 13.
-
-Flux ratio of two frames and variances of their skies: what proper subtraction has to know beside the PSFs.
-
-See docs/algorithms.md, section 13.1.
 """
 
 from __future__ import annotations
@@ -45,6 +41,21 @@ from subtraction.zogy.filters import (
 from subtraction.zogy.sweep import cross_difference
 
 Float64 = npt.NDArray[np.float64]
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+SMOOTHING = 0.5
+"""Width of the Gaussian that smooths the stamps of the fit, in units of that of the stars on them."""
+
+BRIGHT = 10.0
+"""Signal-to-noise ratio from which stars are looked for first; fainter ones only where these are not `PLENTY`."""
+
+PLENTY = 2000
+"""Stars that carry a PSF and its variation, whatever is left of them after the choice of clean ones."""
+
+PSF_REACH = 4.5
+"""Half width of the PSFs that are fitted here, in units of the wider seeing."""
 
 
 def flux_ratio(science: Frame, template: Frame, psfs: tuple[Psf, Psf], *, x: Float64, y: Float64) -> float:
@@ -98,21 +109,8 @@ def _psf_flux(frame: Frame, psf: Psf, x: Float64, *, y: Float64) -> Float64:
     return flux
 
 
-def sky_levels(science: Frame, template: Frame, box: int) -> Callable[[float, float], tuple[float, float]]:
-    """Median variances of both frames around positions.
-
-    Parameters
-    ----------
-    science, template : Frame
-        Both frames.
-    box : int
-        Half width of the surroundings (pixel).
-
-    Returns
-    -------
-    callable
-        ``levels(x, y)``; where little is unmasked around a position, the medians of the whole frames.
-    """
+def _sky_levels(science: Frame, template: Frame, box: int) -> Callable[[float, float], tuple[float, float]]:
+    """Median variances of both frames around positions."""
 
     def whole(frame: Frame) -> float:
         step = max(1, max(frame.shape) // 500)
@@ -130,22 +128,6 @@ def sky_levels(science: Frame, template: Frame, box: int) -> Callable[[float, fl
         return float(np.median(science.variance[window][good])), float(np.median(template.variance[window][good]))
 
     return around
-
-
-Given = TypeVar("Given")
-Made = TypeVar("Made")
-
-SMOOTHING = 0.5
-"""Width of the Gaussian that smooths the stamps of the fit, in units of that of the stars on them."""
-
-BRIGHT = 10.0
-"""Signal-to-noise ratio from which stars are looked for first; fainter ones only where these are not `PLENTY`."""
-
-PLENTY = 2000
-"""Stars that carry a PSF and its variation, whatever is left of them after the choice of clean ones."""
-
-PSF_REACH = 4.5
-"""Half width of the PSFs that are fitted here, in units of the wider seeing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +188,7 @@ def subtract(pair: Pair, options: Options) -> Difference:
     )
     ratio = flux_ratio(science, template, psfs, x=anchors.x, y=anchors.y)
     order = max(psfs[0].order, psfs[1].order)
-    levels = sky_levels(science, template, max(pair.science.shape) // (order + 2) // 2 + 32)
+    levels = _sky_levels(science, template, max(pair.science.shape) // (order + 2) // 2 + 32)
     with threadpool_limits(limits=1, user_api="blas"):
         filters = make_cross_filters(*psfs, ratio, levels, order)
         fit = _fit_correction(science, template, filters, anchors=anchors, options=options)

@@ -1,8 +1,6 @@
-"""Differential background: what is left of the sky in a difference, as a polynomial.
+"""Differential background: what is left of the sky in a difference, as a polynomial through exact quantiles of blocks.
 
-See docs/algorithms.md, section 10.
-
-Exact quantiles of a sample in compiled loops: a histogram tells where they lie, only their bins are sorted.
+A histogram says where quantiles lie, and only its bins there are sorted. See docs/algorithms.md, section 10.
 """
 
 from __future__ import annotations
@@ -18,28 +16,30 @@ from nightsift.core.robust import mad_sigma
 from subtraction.fields import affordable_order, n_terms
 from subtraction.noise.pixels import gather_sky
 
+Float64 = npt.NDArray[np.float64]
+
 BINS = 512
 """Bins of the histogram, those of the values beyond both ends not counted."""
 
 FEW = 128
 """Values, about, that tell where the histogram lies."""
 
+MIN_SKY = 0.2
+"""Least part of a block that must be sky for its median to count."""
+
+CLIP = 4.0
+"""Pixels farther than this from the median of their block (sigma) do not count in its mean."""
+
+SHARED = 8
+"""Distance of the pixels (pixel) whose differences tell how the noise of the template goes into a difference."""
+
+FAINT = 3.0
+"""Nor do pixels whose surroundings stand out by this much (sigma): there is a faint transient."""
+
 
 @nb.njit(cache=True, nogil=True)
-def quantiles(values, parts, bins, out):  # type: ignore[no-untyped-def]
-    """Quantiles of finite values, linear between two of them.
-
-    Parameters
-    ----------
-    values : ndarray of float32, shape (n,)
-        The values, one at least.
-    parts : ndarray of float64, shape (m,)
-        Part of the values below each quantile.
-    bins : ndarray of uint16, shape (>= n,)
-        Space to work in.
-    out : ndarray of float64, shape (m,)
-        Receives the quantiles.
-    """
+def _quantiles(values, parts, bins, out):  # type: ignore[no-untyped-def]
+    """Quantiles of finite values, linear between two of them."""
     n = len(values)
     few = np.sort(values[:: max(1, n // FEW)])
     low, high = few[len(few) // 20], few[len(few) - 1 - len(few) // 20]
@@ -68,21 +68,6 @@ def quantiles(values, parts, bins, out):  # type: ignore[no-untyped-def]
         own.sort()
         lower, upper = own[before - below], own[min(before + 1, n - 1) - below]
         out[k] = lower + (rank - before) * (upper - lower)
-
-
-Float64 = npt.NDArray[np.float64]
-
-MIN_SKY = 0.2
-"""Least part of a block that must be sky for its median to count."""
-
-CLIP = 4.0
-"""Pixels farther than this from the median of their block (sigma) do not count in its mean."""
-
-SHARED = 8
-"""Distance of the pixels (pixel) whose differences tell how the noise of the template goes into a difference."""
-
-FAINT = 3.0
-"""Nor do pixels whose surroundings stand out by this much (sigma): there is a faint transient."""
 
 
 def sky_blocks(
@@ -141,7 +126,7 @@ def _block_rows(data, variance, model, mask, share, size, step, first, last, tab
 def _level(values, around, bins):  # type: ignore[no-untyped-def]
     """Clipped mean of pixels around which nothing stands out, and its standard error; `values` are reordered."""
     parts, found = np.array([0.158655, 0.5, 0.841345]), np.empty(3)
-    quantiles(around, parts, bins, found)
+    _quantiles(around, parts, bins, found)
     limit, near = FAINT * (found[2] - found[0]) / 2.0, 0
     for value in around:
         near += abs(value - found[1]) <= limit
@@ -152,7 +137,7 @@ def _level(values, around, bins):  # type: ignore[no-untyped-def]
                 values[near] = values[i]
                 near += 1
         values = values[:near]
-    quantiles(values, parts, bins, found)
+    _quantiles(values, parts, bins, found)
     # The clipped mean: photon noise is skewed, its median lies low, and a matched filter adds that up.
     limit, total, kept = CLIP * (found[2] - found[0]) / 2.0, 0.0, 0
     for value in values:
@@ -201,20 +186,7 @@ def noise_share(data: FloatImage, variance: FloatImage, model: FloatImage, mask:
 
 
 def is_sky(model: FloatImage, variance: FloatImage, mask: MaskImage) -> npt.NDArray[np.bool_]:
-    """Tell pixels on which no source of the template is seen.
-
-    Parameters
-    ----------
-    model, variance : ndarray of float32
-        Matched template and variance of the difference.
-    mask : ndarray of uint16
-        Mask of the difference.
-
-    Returns
-    -------
-    ndarray of bool
-        True on sky.
-    """
+    """Return True on pixels of a difference, masked ones aside, on which no source of the template is seen."""
     return np.asarray((mask == 0) & (np.abs(model) < 2.0 * np.sqrt(variance)))
 
 

@@ -207,20 +207,7 @@ def _squared(transform: Float64) -> Float64:
 
 
 def sky_statistics(score: FloatImage, sky: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """Median and robust standard deviation of the score on sky without sources.
-
-    Parameters
-    ----------
-    score : ndarray of float32
-        Signal-to-noise map, or a sample of it.
-    sky : ndarray of bool
-        True on sky, same shape.
-
-    Returns
-    -------
-    median, sigma : float
-        NaN, NaN where fewer than 100 pixels are sky.
-    """
+    """Return median and robust standard deviation of the score where `sky` is true; NaN with fewer than 100 pixels."""
     values = score[sky]
     if len(values) < 100:
         return float("nan"), float("nan")

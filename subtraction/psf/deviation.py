@@ -1,10 +1,6 @@
 """What a PSF is beyond its Moffat profile: Gauss-Hermite functions and a wide wing, held back by a prior.
 
 See docs/algorithms.md, section 7.
-
-Gauss-Hermite functions and a wide wing, integrated over pixels: what a PSF may be beyond its profile.
-
-See docs/algorithms.md, section 7.
 """
 
 from __future__ import annotations
@@ -33,6 +29,14 @@ SCALE = 0.37
 
 WING_WIDTH, WING_BETA = 3.0, 2.0
 """FWHM of the wing over that of the PSF, and its exponent."""
+
+STRENGTHS = (0.003, 0.01, 0.03, 0.1)
+"""Widths of the prior that are tried: amplitude of a function as a part of the PSF's own."""
+
+SLOPES = 0.5
+"""Width of the prior of slopes and curvatures over that of the constant terms."""
+
+FOLDS = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,18 +67,7 @@ class Basis:
 
 
 def make_basis(shape: Float64) -> Basis:
-    """Functions that suit a profile.
-
-    Parameters
-    ----------
-    shape : ndarray of float64, shape (4,)
-        Shape parameters of the usual profile (`subtraction.psf.moffat`).
-
-    Returns
-    -------
-    Basis
-        The functions.
-    """
+    """Return the functions that suit a profile of this shape (4 parameters, `subtraction.psf.moffat`)."""
     # Those below the second degree would only be another flux and another position of each star.
     powers = np.array([(total - m, m) for total in range(2, DEGREE + 1) for m in range(total + 1)], dtype=np.int64)
     # The pixel widens what the detector sees; functions much narrower than a pixel would be beyond it.
@@ -85,22 +78,8 @@ def make_basis(shape: Float64) -> Basis:
 
 
 @nb.njit(cache=True, nogil=True)
-def hermite(centre, sigma, step, degree, nodes, weights, out):  # type: ignore[no-untyped-def]
-    """Orthonormal Gauss-Hermite functions integrated over pixels along one axis.
-
-    Parameters
-    ----------
-    centre, sigma : float
-        Position of the star from the middle sample and width of the functions (pixel).
-    step : float
-        Distance of the samples (pixel).
-    degree : int
-        Highest degree.
-    nodes, weights : ndarray of float64, shape (5, 4)
-        `subtraction.psf.moffat.NODES` and `WEIGHTS`.
-    out : ndarray of float64, shape (degree + 1, size)
-        Receives the functions.
-    """
+def _hermite(centre, sigma, step, degree, nodes, weights, out):  # type: ignore[no-untyped-def]
+    """Orthonormal Gauss-Hermite functions integrated over pixels along one axis."""
     size = out.shape[1]
     half = size // 2
     values = np.empty(degree + 1)
@@ -138,7 +117,7 @@ def draw_deviation(amplitudes, powers, sigma, norm, wing, step, nodes, weights, 
     half = size // 2
     degree = powers.max()
     along, unused = np.empty((degree + 1, size)), np.empty(6)
-    hermite(0.0, sigma, step, degree, nodes, weights, along)
+    _hermite(0.0, sigma, step, degree, nodes, weights, along)
     matrix = np.zeros((degree + 1, degree + 1))
     for k in range(count):
         matrix[powers[k, 1], powers[k, 0]] += amplitudes[k] * norm / sigma
@@ -154,32 +133,12 @@ def draw_deviation(amplitudes, powers, sigma, norm, wing, step, nodes, weights, 
 
 
 def light_of(basis: Basis) -> Float64:
-    """Integral of each function over the whole plane.
-
-    Parameters
-    ----------
-    basis : Basis
-        The functions.
-
-    Returns
-    -------
-    ndarray of float64, shape (k,)
-        The integrals.
-    """
+    """Return the integral of each function of a basis over the whole plane, shape (k,)."""
     size = 2 * int(np.ceil(8.0 * basis.sigma)) + 1
     along = np.empty((DEGREE + 1, size))
-    hermite(0.0, basis.sigma, 1.0, DEGREE, NODES, WEIGHTS, along)
+    _hermite(0.0, basis.sigma, 1.0, DEGREE, NODES, WEIGHTS, along)
     sums = along.sum(axis=1)
     return np.append(sums[basis.powers[:, 0]] * sums[basis.powers[:, 1]] * basis.norm / basis.sigma, 1.0)
-
-
-STRENGTHS = (0.003, 0.01, 0.03, 0.1)
-"""Widths of the prior that are tried: amplitude of a function as a part of the PSF's own."""
-
-SLOPES = 0.5
-"""Width of the prior of slopes and curvatures over that of the constant terms."""
-
-FOLDS = 4
 
 
 def deviation_equations(
@@ -241,8 +200,8 @@ def _rows(data, good, sky, photons, own, shapes, powers, sigma, norm, wing, node
     for s in range(len(own)):
         bounded(shapes[s], held)
         flux, dx, dy, level = own[s, 0], own[s, 1], own[s, 2], own[s, 3]
-        hermite(dx, sigma, 1.0, degree, nodes, weights, along_x)
-        hermite(dy, sigma, 1.0, degree, nodes, weights, along_y)
+        _hermite(dx, sigma, 1.0, degree, nodes, weights, along_x)
+        _hermite(dy, sigma, 1.0, degree, nodes, weights, along_y)
         # Amplitudes are relative: every function of a star is multiplied by its flux.
         unit = flux * norm / sigma
         whole[:] = 0.0
@@ -333,37 +292,16 @@ def _prior(count: int, terms: int, strength: float) -> Float64:
 
 
 def predicted_gain(amplitudes: Float64, matrices: Float64, vectors: Float64) -> Float64:
-    """How much the chi-square of each star falls when it is given amplitudes found without it.
+    """Return the fall of each star's chi-square by amplitudes found without it, shape (n,); negative if they do harm.
 
-    Parameters
-    ----------
-    amplitudes : ndarray of float64, shape (n, k)
-        Unknowns at each star.
-    matrices, vectors : ndarray of float64, shapes (n, k, k) and (n, k)
-        Equations of each.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        The gain, negative where it does harm.
+    `amplitudes` (n, k) are the unknowns at each star, `matrices` (n, k, k) and `vectors` (n, k) its equations.
     """
     seen = np.einsum("nij,nj->ni", matrices, amplitudes)
     return np.asarray((amplitudes * (2.0 * vectors - seen)).sum(axis=1))
 
 
 def is_better(gain: Float64, best: Float64) -> bool:
-    """Whether a gain exceeds another by more than the standard error of their difference, star by star.
-
-    Parameters
-    ----------
-    gain, best : ndarray of float64, shape (n,)
-        Gains of each star held out.
-
-    Returns
-    -------
-    bool
-        True when the simpler model is to be left.
-    """
+    """Whether `gain` exceeds `best` by more than the standard error of their difference; each star held out, (n,)."""
     change = gain - best
     # One star with a companion must not decide.
     limit = 5.0 * MAD_TO_SIGMA * mad(change) + 1e-12

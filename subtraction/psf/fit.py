@@ -1,10 +1,6 @@
 """Point-spread function of a frame, varying over it: a field of profiles and what the stars show beyond it.
 
 See docs/algorithms.md, section 7.
-
-Images of a PSF model, and the polynomials that stand for them.
-
-See docs/algorithms.md, section 7.
 """
 
 from __future__ import annotations
@@ -42,15 +38,39 @@ WANTED_INSIDE = 0.99
 """Part of the light that the image should hold, if it can."""
 
 LARGEST_HALF = 32
+
 OVERSAMPLED_BELOW = 2.6
 """FWHM (pixel) below which images sampled once a pixel cannot be shifted, so that finer ones are kept."""
 
 OVERSAMPLING = 3
+
 HIGHEST = 5
 """Highest order of the polynomials of the image."""
 
 REPRESENTED = 1e-3
 """Error, as a part of the peak, with which the polynomials of the image must follow the model."""
+
+STARS_PER_TERM = 4
+"""Stars needed for each polynomial term of the profile but the constant; whether it helps is then measured."""
+
+HIGHEST_ORDER = 3
+DEVIATION_ORDER = 2
+DEVIATION_ROUNDS = 2
+
+FIRST_STARS = 120
+"""Stars of the first rounds, which only need to come near."""
+
+STARS_PER_FUNCTION = 12
+"""Stars needed for each polynomial term of the deviation but the constant."""
+
+FOLDS = 5
+APART_ROUNDS = 3
+
+APART = 0.003
+"""Change of the light in the core from which neighbours are taken away."""
+
+APART_STARS = 200
+"""Stars whose neighbours are fitted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,24 +125,11 @@ class PsfModel:
         return np.asarray(image / (1.0 + float(amplitudes @ light_of(b))))
 
 
-def sample_model(model: PsfModel, size: int = 0) -> Psf:
+def _sample_model(model: PsfModel, size: int = 0) -> Psf:
     """Polynomial images of a model.
 
     The shape of the profile is a polynomial of the position, the image is none: it is drawn at Chebyshev nodes and
     fitted with the lowest order that follows it.
-
-    Parameters
-    ----------
-    model : PsfModel
-        The model.
-    size : int, optional
-        Width of the image (pixel, odd); 0 for what holds 99 % of the light, three times the FWHM on each side at
-        least.
-
-    Returns
-    -------
-    Psf
-        The PSF; what the model has beyond the image is its `wings`.
     """
     ny, nx = model.shape
     centre = ((nx - 1) / 2, (ny - 1) / 2)
@@ -157,28 +164,6 @@ def _half(model: PsfModel, centre: tuple[float, float], fwhm: float) -> int:
     return LARGEST_HALF
 
 
-STARS_PER_TERM = 4
-"""Stars needed for each polynomial term of the profile but the constant; whether it helps is then measured."""
-
-HIGHEST_ORDER = 3
-DEVIATION_ORDER = 2
-DEVIATION_ROUNDS = 2
-FIRST_STARS = 120
-"""Stars of the first rounds, which only need to come near."""
-
-STARS_PER_FUNCTION = 12
-"""Stars needed for each polynomial term of the deviation but the constant."""
-
-FOLDS = 5
-
-APART_ROUNDS = 3
-APART = 0.003
-"""Change of the light in the core from which neighbours are taken away."""
-
-APART_STARS = 200
-"""Stars whose neighbours are fitted."""
-
-
 def fit_psf(frame: Frame, stars: StarTable, size: int = 0, *, order: int | None = None, threads: int = 0) -> Psf:
     """Fit a spatially varying PSF to the clean stars of a frame.
 
@@ -206,7 +191,7 @@ def fit_psf(frame: Frame, stars: StarTable, size: int = 0, *, order: int | None 
     TooFewStars
         If fewer than three stars can be used.
     """
-    return sample_model(fit_model(frame, stars, order, threads=threads), size)
+    return _sample_model(fit_model(frame, stars, order, threads=threads), size)
 
 
 def fit_model(frame: Frame, stars: StarTable, order: int | None = None, *, threads: int = 0) -> PsfModel:
@@ -245,7 +230,7 @@ def fit_model(frame: Frame, stars: StarTable, order: int | None = None, *, threa
         where = frame.meta.path or frame.meta.exposure_id
         raise TooFewStars(found=len(cut), needed=3, where=f"{where} (clean stars for the PSF)")
     wanted = HIGHEST_ORDER if order is None or order < 0 else order
-    model = fit_cut(cut, guess, frame.shape, wanted=wanted, threads=threads)
+    model = _fit_cut(cut, guess, frame.shape, wanted=wanted, threads=threads)
     return _apart(frame, stars, cut, model=model, how=(guess, wanted, threads))
 
 
@@ -254,10 +239,10 @@ def _apart(frame: Frame, stars: StarTable, cut: Cutouts, *, model: PsfModel, how
     guess, wanted, threads = how
     few = cut.only(np.arange(len(cut)) < APART_STARS)
     for done in range(APART_ROUNDS):
-        alone, clean = without_neighbours(frame, few, stars, psf=sample_model(model), threads=threads)
+        alone, clean = without_neighbours(frame, few, stars, psf=_sample_model(model), threads=threads)
         if clean.sum() < max(5, 0.3 * len(few)):
             break
-        new = fit_cut(alone.only(clean), guess, frame.shape, wanted=wanted, threads=threads)
+        new = _fit_cut(alone.only(clean), guess, frame.shape, wanted=wanted, threads=threads)
         change = abs(_core_light(new, guess) - _core_light(model, guess))
         # What is taken away is not known perfectly; where it matters little the stars are better left as they are.
         if done == 0 and change < APART:
@@ -274,27 +259,8 @@ def _core_light(model: PsfModel, fwhm: float) -> float:
     return float(model.draw((nx - 1) / 2, (ny - 1) / 2, max(1, round(fwhm))).sum())
 
 
-def fit_cut(cut: Cutouts, guess: float, shape: tuple[int, int], *, wanted: int, threads: int = 0) -> PsfModel:
-    """Fit the model to stamps of stars.
-
-    Parameters
-    ----------
-    cut : Cutouts
-        The stamps; their `own` follows the fit.
-    guess : float
-        Usual FWHM (pixel).
-    shape : tuple of int
-        ``(ny, nx)`` of the frame.
-    wanted : int
-        Highest order of the polynomials.
-    threads : int, optional
-        Number of threads, 0 for all cores.
-
-    Returns
-    -------
-    PsfModel
-        The model.
-    """
+def _fit_cut(cut: Cutouts, guess: float, shape: tuple[int, int], *, wanted: int, threads: int = 0) -> PsfModel:
+    """Fit the model to stamps of stars."""
     with threadpool_limits(limits=1, user_api="blas"):
         field, kept, profile_order = _fit_field(cut, guess, shape, wanted=wanted, threads=threads)
         basis = make_basis(field[0])

@@ -1,8 +1,4 @@
-"""Elliptical Moffat profile, integrated over pixels, with its derivatives: the first guess at any star's image.
-
-See docs/algorithms.md, section 7.
-
-Profiles of point sources: Moffat model, width, and shifts by fractions of a pixel.
+"""Elliptical Moffat profile integrated over pixels, with its derivatives; width and sub-pixel shifts of point sources.
 
 See docs/algorithms.md, section 7.
 """
@@ -21,27 +17,17 @@ SHAPES = 4
 
 # Nodes and weights of Gauss-Legendre quadrature over a pixel, for one to four nodes along each axis.
 NODES = np.zeros((5, 4))
+
 WEIGHTS = np.zeros((5, 4))
+
+
 for _n in range(1, 5):
     NODES[_n, :_n], WEIGHTS[_n, :_n] = (0.5 * a for a in np.polynomial.legendre.leggauss(_n))
 
 
 @nb.njit(cache=True, nogil=True, inline="always")
-def quadrature(fwhm, radius2):  # type: ignore[no-untyped-def]
-    """Nodes an axis that integrate a profile over a pixel to 1e-4 of its peak.
-
-    Parameters
-    ----------
-    fwhm : float
-        Full width at half maximum (pixel).
-    radius2 : float
-        Square of the distance from the star (pixel2).
-
-    Returns
-    -------
-    int
-        One to four.
-    """
+def _quadrature(fwhm, radius2):  # type: ignore[no-untyped-def]
+    """Nodes an axis that integrate a profile over a pixel to 1e-4 of its peak."""
     if radius2 > 6.25 * fwhm * fwhm:
         return 1
     if fwhm < 2.2 and radius2 < fwhm * fwhm:
@@ -101,7 +87,7 @@ def moffat_pixel(shape, x, y, nodes, weights, gradient, derivatives):  # type: i
     axes = np.sqrt(1.0 - e1 * e1 - e2 * e2)
     peak = over_one / (np.pi * alpha2)
     a, b, c = (1.0 - e1) / (axes * alpha2), -e2 / (axes * alpha2), (1.0 + e1) / (axes * alpha2)
-    n = quadrature(fwhm, x * x + y * y)
+    n = _quadrature(fwhm, x * x + y * y)
     total = 0.0
     gradient[:] = 0.0
     for j in range(n):
@@ -151,21 +137,8 @@ def draw_moffat(shape, dx, dy, step, nodes, weights, out):  # type: ignore[no-un
             )
 
 
-def moffat(parameters: Float64, half: int) -> Float64:
-    """Elliptical Moffat profile.
-
-    Parameters
-    ----------
-    parameters : ndarray of float64, shape (4,)
-        FWHM (pixel), two components of the ellipticity, exponent.
-    half : int
-        Half width of the image (pixel).
-
-    Returns
-    -------
-    ndarray of float64, shape (2 half + 1, 2 half + 1)
-        The profile, of sum one on this image.
-    """
+def _moffat(parameters: Float64, half: int) -> Float64:
+    """Elliptical Moffat profile."""
     fwhm, e1, e2, beta = parameters
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
     alpha2 = fwhm**2 / (4.0 * (2.0 ** (1.0 / beta) - 1.0))
@@ -174,30 +147,17 @@ def moffat(parameters: Float64, half: int) -> Float64:
     return np.asarray(image / image.sum())
 
 
-def fit_moffat(image: Float64, fwhm: float) -> Float64:
-    """Moffat profile that fits an image best.
-
-    Parameters
-    ----------
-    image : ndarray of float64, shape (size, size)
-        The image, centred on its middle pixel.
-    fwhm : float
-        First guess of the full width at half maximum (pixel).
-
-    Returns
-    -------
-    ndarray of float64, shape (size, size)
-        The profile, of sum one.
-    """
+def _fit_moffat(image: Float64, fwhm: float) -> Float64:
+    """Moffat profile that fits an image best."""
     half = image.shape[0] // 2
 
     def miss(parameters: Float64) -> Float64:
-        model = moffat(parameters[:4], half)
+        model = _moffat(parameters[:4], half)
         return np.asarray((parameters[4] * model - image).ravel())
 
     bounds = ([0.4 * fwhm, -0.7, -0.7, 1.5, 0.5], [2.5 * fwhm, 0.7, 0.7, 12.0, 2.0])
     found = least_squares(miss, np.array([fwhm, 0.0, 0.0, 3.5, 1.0]), bounds=bounds, x_scale=[fwhm, 0.1, 0.1, 1.0, 0.1])
-    return moffat(found.x[:4], half)
+    return _moffat(found.x[:4], half)
 
 
 def half_width(image: npt.NDArray[np.floating]) -> float:

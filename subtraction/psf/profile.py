@@ -85,18 +85,7 @@ def fit_profile(
 
 
 def prior_of(terms: int) -> Float64:
-    """Weights of the prior.
-
-    Parameters
-    ----------
-    terms : int
-        Number of polynomial terms.
-
-    Returns
-    -------
-    ndarray of float64, shape (terms, 4)
-        Inverse variances; slopes are held twice as tight as the constant.
-    """
+    """Return the inverse variances of the prior, shape (terms, 4); slopes are held twice as tight as the constant."""
     weights = np.tile(1.0 / PRIOR**2, (terms, 1))
     weights[1:] *= 4.0
     return weights
@@ -208,19 +197,10 @@ def _firm(matrices: Float64) -> Float64:
 
 
 def assemble(design: Float64, matrices: Float64, vectors: Float64) -> tuple[Float64, Float64]:
-    """Equations of a frame from those of its stars (Alard 2000, A&AS 144, 363, eq. 3-7).
+    """Return the equations of a frame from those of its stars (Alard 2000, A&AS 144, 363, eq. 3-7).
 
-    Parameters
-    ----------
-    design : ndarray of float64, shape (n, t)
-        Polynomial terms at the stars.
-    matrices, vectors : ndarray of float64, shapes (n, k, k) and (n, k)
-        Equations of each star.
-
-    Returns
-    -------
-    matrix, vector : ndarray of float64, shapes (t k, t k) and (t k,)
-        Unknowns ordered by term, then by function.
+    From terms (n, t), matrices (n, k, k) and vectors (n, k): shapes (t k, t k) and (t k,), ordered by term, then
+    function.
     """
     n, t = design.shape
     k = matrices.shape[1]
@@ -230,16 +210,9 @@ def assemble(design: Float64, matrices: Float64, vectors: Float64) -> tuple[Floa
 
 
 def follow(cut: Cutouts, through: Float64, steps: Float64) -> None:
-    """Move what each star has of its own along with what was fitted to all.
+    """Move what each star has of its own (`cut.own`, in place) along with the steps (n, k) of what is fitted to all.
 
-    Parameters
-    ----------
-    cut : Cutouts
-        Stars; their `own` changes.
-    through : ndarray of float64, shape (n, 4, k + 1)
-        From `eliminate`.
-    steps : ndarray of float64, shape (n, k)
-        The other unknowns at each star.
+    `through` comes from `eliminate`.
     """
     own = through[:, :, -1] - np.einsum("nij,nj->ni", through[:, :, :-1], steps)
     own[:, 1:3] = np.clip(own[:, 1:3], -0.3, 0.3)

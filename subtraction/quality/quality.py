@@ -1,10 +1,6 @@
-"""Figures of merit of a difference, and the verdict drawn from them.
+"""Figures of merit of a difference, peaks of its score among them, and the verdict drawn from them.
 
-See docs/algorithms.md, section 12. All thresholds stand in `LIMITS`.
-
-Peaks of a score map and how many of them noise alone makes.
-
-See docs/algorithms.md, section 11.
+See docs/algorithms.md, sections 11 and 12. All thresholds stand in `LIMITS`.
 """
 
 from __future__ import annotations
@@ -23,28 +19,33 @@ from subtraction.quality.residuals import ModelError
 from subtraction.quality.star_faults import StarFaults
 
 Counts = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
 
 SOURCE = 2.0
 """Light of a source of the template at a peak, in sigma of a pixel of the difference."""
 
+PEAK = 5.0
+"""Absolute score from which a peak counts as a candidate when their number is judged (sigma)."""
+
+DIPOLE_SHIFT = 0.1
+"""Shift of a star against the template that counts as a dipole (pixel), if it is significant too."""
+
+SHARP_SHIFT = 0.05
+"""Stars whose shift is known better than this (pixel) tell the registration; at least the better half of all does."""
+
+EXACT_FLUX = 0.02
+"""Stars whose flux is known better than this tell how fluxes scatter; at least the better half of all does."""
+
+MIN_STARS = 5
+"""Fewest stars from which shifts and scatter are told."""
+
 
 def expected_peaks(threshold: float, sigma: float) -> float:
-    """Peaks of one sign that Gaussian noise makes in a matched-filtered map.
+    """Return the peaks per pixel, of one sign, above `threshold` (sigma) that noise makes in a matched-filtered map.
 
-    ``2^(-5/2) pi^(-3/2) nu exp(-nu^2 / 2) / sigma^2`` (Kaiser 2004; Slater and others, DMTN-006), which is the
-    density of peaks of a Gaussian random field at high levels (Bardeen and others 1986, ApJ 304, 15).
-
-    Parameters
-    ----------
-    threshold : float
-        Level nu (sigma).
-    sigma : float
-        Width of the PSF as that of a Gaussian (pixel), as from `matched_sigma`.
-
-    Returns
-    -------
-    float
-        Peaks a pixel.
+    ``2^(-5/2) pi^(-3/2) nu exp(-nu^2 / 2) / sigma^2`` (Kaiser 2004; Slater and others, DMTN-006), which is the density
+    of peaks of a Gaussian random field at high levels (Bardeen and others 1986, ApJ 304, 15); `matched_sigma` gives
+    sigma.
     """
     return float(2.0**-2.5 * np.pi**-1.5 * threshold * np.exp(-0.5 * threshold**2) / sigma**2)
 
@@ -154,22 +155,7 @@ def _count_rows(  # type: ignore[no-untyped-def]
 
 
 def clear_fraction(mask: MaskImage, margin: int, step: int = 16) -> float:
-    """Fraction of a frame that lies away from masked pixels, from a sample.
-
-    Parameters
-    ----------
-    mask : ndarray of uint16, shape (ny, nx)
-        The mask; any bit counts.
-    margin : int
-        Distance along both axes within which a masked pixel is near (pixel); so is the edge of the frame.
-    step : int, optional
-        Distance of the pixels looked at.
-
-    Returns
-    -------
-    float
-        0 to 1.
-    """
+    """Return the part of a frame, by every `step`-th pixel, over `margin` pixels from masked ones and the edge."""
     return float(_clear(mask, margin, step))
 
 
@@ -193,24 +179,6 @@ def _clear(mask, margin, step):  # type: ignore[no-untyped-def]
             if not touched:
                 clear += 1
     return clear / max(seen, 1)
-
-
-Float64 = npt.NDArray[np.float64]
-
-PEAK = 5.0
-"""Absolute score from which a peak counts as a candidate when their number is judged (sigma)."""
-
-DIPOLE_SHIFT = 0.1
-"""Shift of a star against the template that counts as a dipole (pixel), if it is significant too."""
-
-SHARP_SHIFT = 0.05
-"""Stars whose shift is known better than this (pixel) tell the registration; at least the better half of all does."""
-
-EXACT_FLUX = 0.02
-"""Stars whose flux is known better than this tell how fluxes scatter; at least the better half of all does."""
-
-MIN_STARS = 5
-"""Fewest stars from which shifts and scatter are told."""
 
 
 @dataclass(frozen=True, slots=True)

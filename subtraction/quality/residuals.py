@@ -1,10 +1,6 @@
-"""Residuals at stars: what remains there beyond photon noise, and the variance it adds.
+"""Residuals at stars: what remains beyond photon noise, the variance it adds, and errors of the flux scale.
 
-See docs/algorithms.md, section 9.
-
-How well the flux scale of a difference is borne out by its stars, part of the frame by part.
-
-See docs/algorithms.md, section 12.
+See docs/algorithms.md, sections 9 and 12.
 """
 
 from __future__ import annotations
@@ -25,12 +21,20 @@ from subtraction.quality.star_faults import StarFaults
 
 Float64 = npt.NDArray[np.float64]
 
-
 MIN_STARS = 5
 """Fewest stars from which an unexplained variance is measured."""
 
 MEDIAN_POWER = 0.85
 """Median of the mean squared filtered residual within a FWHM, in units of its expectation: a few independent values."""
+
+PARTS = 4
+"""Parts of a frame along each axis."""
+
+CERTAIN = 3.0
+"""Standard errors that an offset must exceed before it counts."""
+
+CLIP = 4.0
+"""Stars whose flux differs from that of their part by more than this many sigma have changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,19 +152,7 @@ def _correlate(image: Float64, weight: Float64) -> Float64:
 
 
 def add_model_error(variance: FloatImage, model: FloatImage, error: ModelError, *, threads: int = 0) -> None:
-    """Add the unexplained part of the stars to a variance map, in place.
-
-    Parameters
-    ----------
-    variance : ndarray of float32, shape (ny, nx)
-        Variance (ADU^2), changed.
-    model : ndarray of float32, shape (ny, nx)
-        Matched template (ADU).
-    error : ModelError
-        What to add.
-    threads : int, optional
-        Number of threads, 0 for all cores.
-    """
+    """Add the unexplained part of the stars to a variance map (ADU^2) in place; `model` is the matched template."""
     if error.flux <= 0 and error.gradient <= 0:
         return
 
@@ -260,17 +252,6 @@ def _sums(data, variance, model, mask, bad, stamps, xs, ys, radius, out):  # typ
         for k in range(4):
             out[s, k] = totals[k + 1] / n
         out[s, 4], out[s, 5] = totals[5] / n, totals[6]
-
-
-PARTS = 4
-"""Parts of a frame along each axis."""
-
-
-CERTAIN = 3.0
-"""Standard errors that an offset must exceed before it counts."""
-
-CLIP = 4.0
-"""Stars whose flux differs from that of their part by more than this many sigma have changed."""
 
 
 def flux_scale_error(x: Float64, y: Float64, faults: StarFaults, shape: tuple[int, int]) -> float:

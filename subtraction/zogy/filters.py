@@ -1,14 +1,7 @@
 """Cross filters of proper image subtraction: each frame filtered by the other's PSF, so that the noise stays white.
 
-Zackay, Ofek and Gal-Yam 2016 (ApJ 830, 27), eq. 12-17. See docs/algorithms.md, section 13.1.
-
-Fourier transforms of small images that are centred on the origin: filters and point sources.
-
-See docs/algorithms.md, section 13.1.
-
-Stamps of anchor stars, each frame passed through its cross filter, for the fit of what the PSF models leave.
-
-See docs/algorithms.md, section 13.2.
+Zackay, Ofek and Gal-Yam 2016 (ApJ 830, 27), eq. 12-17. Stamps of anchor stars pass through them for the fit of what the
+PSF models leave. See docs/algorithms.md, sections 13.1 and 13.2.
 """
 
 from __future__ import annotations
@@ -33,48 +26,10 @@ from subtraction.psf.moffat import half_width
 
 Float64 = npt.NDArray[np.float64]
 Complex128 = npt.NDArray[np.complex128]
+Float32 = npt.NDArray[np.float32]
 
 TRANSFORM = 96
 """Side of the transforms (pixel): larger than a PSF and a filter together."""
-
-
-def transform(small: Float64) -> Complex128:
-    """Real transform of a small image centred on the origin.
-
-    Parameters
-    ----------
-    small : ndarray of float64, shape (size, size)
-        The image, of odd size.
-
-    Returns
-    -------
-    ndarray of complex128, shape (TRANSFORM, TRANSFORM // 2 + 1)
-        Its transform.
-    """
-    half = small.shape[0] // 2
-    padded = np.zeros((TRANSFORM, TRANSFORM))
-    padded[: 2 * half + 1, : 2 * half + 1] = small
-    return np.asarray(fft.rfft2(np.roll(padded, (-half, -half), axis=(0, 1))))
-
-
-def image(spectrum: Complex128, half: int) -> Float64:
-    """Centre of the image of a real transform.
-
-    Parameters
-    ----------
-    spectrum : ndarray of complex128, shape (TRANSFORM, TRANSFORM // 2 + 1)
-        The transform.
-    half : int
-        Half width of what is wanted (pixel).
-
-    Returns
-    -------
-    ndarray of float64, shape (2 half + 1, 2 half + 1)
-        The image.
-    """
-    whole = np.roll(fft.irfft2(spectrum, s=(TRANSFORM, TRANSFORM)), (half, half), axis=(0, 1))
-    return np.asarray(whole[: 2 * half + 1, : 2 * half + 1])
-
 
 FLOOR = 1e-3
 """Amplitude of a PSF's transform, as a part of its flux, below which it is noise of the model."""
@@ -99,6 +54,29 @@ VARIANCE_WIDEST = 5
 
 Levels = Callable[[float, float], tuple[float, float]]
 """``levels(x, y)`` gives the variances of the sky of science and template around a position."""
+
+DEGREES = (4, 3, 2)
+"""Degrees of the polynomials on the narrow, middle and wide Gaussian of a correction: the PSF models did most."""
+
+PRIOR = 0.1
+"""Expected strength of a correction's shapes, as a part of those of a whole kernel."""
+
+MISSING = 0.02
+"""Part of a filter's absolute weight that may fall on masked pixels."""
+
+
+def transform(small: Float64) -> Complex128:
+    """Return the real transform, shape (TRANSFORM, TRANSFORM // 2 + 1), of a small odd image centred on the origin."""
+    half = small.shape[0] // 2
+    padded = np.zeros((TRANSFORM, TRANSFORM))
+    padded[: 2 * half + 1, : 2 * half + 1] = small
+    return np.asarray(fft.rfft2(np.roll(padded, (-half, -half), axis=(0, 1))))
+
+
+def image(spectrum: Complex128, half: int) -> Float64:
+    """Return the centre of the image of a real transform, shape (2 half + 1, 2 half + 1)."""
+    whole = np.roll(fft.irfft2(spectrum, s=(TRANSFORM, TRANSFORM)), (half, half), axis=(0, 1))
+    return np.asarray(whole[: 2 * half + 1, : 2 * half + 1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -202,7 +180,7 @@ def _fields(both: Callable[[float, float], tuple[Complex128, Complex128]], scien
         return sample_field(small, shape, order)
 
     a, b = one(0), one(1)
-    return CrossFilters(a, b, filtered_psf(science, a))
+    return CrossFilters(a, b, _filtered_psf(science, a))
 
 
 def _faded(psf: Psf, half: int) -> Callable[[float, float], Float64]:
@@ -219,21 +197,8 @@ def _faded(psf: Psf, half: int) -> Callable[[float, float], Float64]:
     return at
 
 
-def filtered_psf(psf: Psf, field: ImageField) -> Psf:
-    """PSF of a frame after a filter.
-
-    Parameters
-    ----------
-    psf : Psf
-        PSF of the frame.
-    field : ImageField
-        The filter, of sum one.
-
-    Returns
-    -------
-    Psf
-        The PSF, three FWHM to each side where the frame's own reaches as far.
-    """
+def _filtered_psf(psf: Psf, field: ImageField) -> Psf:
+    """PSF of a frame after a filter."""
     half = min(psf.size // 2, int(np.ceil(REACH * psf.fwhm)))
 
     def at(x: float, y: float) -> Float64:
@@ -320,31 +285,11 @@ def _corners(shape: tuple[int, int]) -> list[tuple[float, float]]:
     return [(x, y) for x in (0.0, shape[1] - 1.0) for y in (0.0, shape[0] - 1.0)]
 
 
-Float32 = npt.NDArray[np.float32]
-
-DEGREES = (4, 3, 2)
-"""Degrees of the polynomials on the narrow, middle and wide Gaussian of a correction: the PSF models did most."""
-
-PRIOR = 0.1
-"""Expected strength of a correction's shapes, as a part of those of a whole kernel."""
-
-MISSING = 0.02
-"""Part of a filter's absolute weight that may fall on masked pixels."""
-
-
 def correction_basis(fwhm: float) -> Basis:
-    """Basis of a kernel that is nearly a spike.
+    """Return the basis of a kernel that is nearly a spike, for stars of a FWHM (pixel) after the cross filters.
 
-    Parameters
-    ----------
-    fwhm : float
-        Full width at half maximum of stars after the cross filters (pixel).
-
-    Returns
-    -------
-    Basis
-        The spike first, which carries the flux; then functions of sum zero that change the shape, with a prior of
-        `PRIOR` times that of a kernel that has to match all of the shape.
+    The spike comes first and carries the flux; then functions of sum zero that change the shape, with a prior of
+    `PRIOR` times that of a kernel that has to match all of the shape.
     """
     basis = gauss_hermite(fwhm, fwhm, degrees=DEGREES)
     images = basis.images.copy()

@@ -1,10 +1,7 @@
-"""One sweep over the frame: both cross filters, their difference, its variance and masks, tile by tile.
+"""Sweep over the frame: both cross filters, their difference, its variance and masks, tile by tile.
 
-See docs/algorithms.md, sections 5, 13.1 and 13.3.
-
-Small gaps of a frame filled from their surroundings, before filters reach over them.
-
-See docs/algorithms.md, section 13.3.
+Small gaps of a frame are filled from their surroundings before filters reach over them. See docs/algorithms.md,
+sections 5, 13.1 and 13.3.
 """
 
 from __future__ import annotations
@@ -23,28 +20,16 @@ from subtraction.fields import ImageField
 DARK = int(HARD & ~Mask.SATURATED.value)
 """Bits of pixels that hold no light of their own: a saturated star's wings, to which its bit is grown, are light."""
 
+BEND = 0.02
+"""Least change of a filter across a tile that is followed inside it, in sigma of a pixel of the frame."""
+
 
 @nb.njit(cache=True, nogil=True)
-def inside(data, mask, bad, row, column):  # type: ignore[no-untyped-def]
+def _inside(data, mask, bad, row, column):  # type: ignore[no-untyped-def]
     """Value of a bad pixel from its good surroundings.
 
     A filter gives a bad pixel's neighbours a small part of what it holds. Zero there is a hole in a star's light, the
     worse the brighter the star; interpolation makes most of it good. The pixel stays masked.
-
-    Parameters
-    ----------
-    data, mask : ndarray, shape (ny, nx)
-        Image and its mask.
-    bad : uint16
-        Bits that make a pixel bad.
-    row, column : int
-        The pixel.
-
-    Returns
-    -------
-    float32
-        Where its twelve nearest are good, the value of the smoothest surface through them (zero fourth differences);
-        with three good neighbours at least their mean; zero otherwise.
     """
     ny, nx = data.shape
     near = smooth = np.float32(0)
@@ -71,10 +56,6 @@ def inside(data, mask, bad, row, column):  # type: ignore[no-untyped-def]
     if all_good == 12:
         return smooth / np.float32(20)
     return near / np.float32(count) if count >= 3 else np.float32(0)
-
-
-BEND = 0.02
-"""Least change of a filter across a tile that is followed inside it, in sigma of a pixel of the frame."""
 
 
 def cross_difference(
@@ -224,7 +205,7 @@ def _fill_lit(data, mask, dark, y0, x0, half, height, width, buffer):  # type: i
         if any_bit != 0:
             for i in range(target.shape[0]):
                 if (flags[i] & dark) != 0 or not np.isfinite(values[i]):
-                    target[i] = inside(data, mask, dark, y, start + i)
+                    target[i] = _inside(data, mask, dark, y, start + i)
 
 
 @nb.njit(cache=True, nogil=True, fastmath=True)

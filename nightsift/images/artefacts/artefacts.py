@@ -1,7 +1,4 @@
-"""Everything on a frame that is not the sky: found and marked in the mask, nothing removed.
-
-Hot and dead columns and rows, whole or in part, and dead pixels.
-"""
+"""Mark everything on a frame that is not the sky, defective columns, rows and pixels among it; nothing is removed."""
 
 from __future__ import annotations
 
@@ -20,42 +17,38 @@ from nightsift.images.artefacts.saturation import bleed_trails, grow_cores, halo
 from nightsift.images.artefacts.streaks import find_streaks
 from nightsift.images.background.mesh import fit_surface
 
-if TYPE_CHECKING:
-    from nightsift.unit.units import Unit
-
 # Length of the pieces in which lines are tested (pixel): a column may be bad in part only.
 PIECE = 128
+
 # Offset of a bad line from its neighbours (sky sigma), below which it does no harm to detection.
 LEAST_OFFSET = 1.0
+
 # Significance of the sign test that picks pieces for a closer look, and of their offset (sigma).
 SIGNIFICANCE = 5.0
+
 # Offset of the better neighbouring line over that of a bad line; a streak along the axis is wider than one line.
 MOST_SPILL = 0.35
+
 MOST_CREST = 1.3
 DEAD_SNR = 6.0
 _SKIP = np.uint16(Mask.NONFINITE.value | Mask.SATURATED.value | Mask.NO_DATA.value)
 
+# With more of the frame saturated than this there are no single stars to look at.
+_MOST_SATURATED = 0.25
 
-def find_defects(residual: FloatImage, noise: FloatImage, mask: MaskImage) -> npt.NDArray[np.bool_]:
+_UNUSABLE = np.uint16(Mask.NONFINITE.value | Mask.NO_DATA.value)
+
+
+if TYPE_CHECKING:
+    from nightsift.unit.units import Unit
+
+
+def _find_defects(residual: FloatImage, noise: FloatImage, mask: MaskImage) -> npt.NDArray[np.bool_]:
     """Find bad lines and dead pixels.
 
     Pieces of columns and of rows are compared with the lines three and four pixels away on both sides: first by
     the number of pixels that are higher (a sign test, blind to stars), then by the median of the difference. The
     line on at least one side must be good, or else it is the streak of a satellite along the axis.
-
-    Parameters
-    ----------
-    residual : ndarray of float32, shape (ny, nx)
-        Sky-subtracted image (ADU).
-    noise : ndarray of float32, shape (ny, nx)
-        Standard deviation of each pixel (ADU).
-    mask : ndarray of uint16, shape (ny, nx)
-        Missing and saturated pixels are left out.
-
-    Returns
-    -------
-    ndarray of bool, shape (ny, nx)
-        True on defects.
     """
     bad = np.zeros(residual.shape, dtype=np.bool_)
     pieces = -(-residual.shape[0] // PIECE)
@@ -163,11 +156,6 @@ def _dead(
         bad[i] = bad[i] or (line[i] < -np.float32(DEAD_SNR) * sigma[i] and (bits[i] & _SKIP) == 0)
 
 
-# With more of the frame saturated than this there are no single stars to look at.
-_MOST_SATURATED = 0.25
-_UNUSABLE = np.uint16(Mask.NONFINITE.value | Mask.NO_DATA.value)
-
-
 def mask_artefacts(frame: Frame, unit: Unit) -> Frame:
     """Mark saturated stars with their trails and halos, cosmic rays, streaks, and bad lines and pixels.
 
@@ -191,7 +179,7 @@ def mask_artefacts(frame: Frame, unit: Unit) -> Frame:
     residual, noise, sigma = _residual(frame, unit.background.mesh)
     stars, lone = saturated_stars(residual, mask)
     mark(mask, Mask.COSMIC_RAY, lone)
-    mark(mask, Mask.DEFECT, find_defects(residual, noise, mask))
+    mark(mask, Mask.DEFECT, _find_defects(residual, noise, mask))
     bright = bright_pixels(residual, noise, SEED_SNR)
     sharpness = star_sharpness(residual, noise, mask, bright=bright)
     if options.bleed:

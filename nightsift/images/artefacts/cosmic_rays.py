@@ -1,6 +1,6 @@
 """Cosmic rays and hot pixels: light sharper than the stars of the same frame can be.
 
-How sharp the stars of a frame are, before its PSF is known: the yardstick that tells cosmic rays from stars.
+The sharpness of the stars is measured first, before the PSF of the frame is known.
 """
 
 from __future__ import annotations
@@ -18,13 +18,33 @@ from nightsift.images.stars.shapes import widths
 
 # Opposite neighbours: along x, along y and along both diagonals.
 DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))
+
 # Where too few stars are seen: ratios of a Gaussian of 1.4 pixel FWHM, sharper than which hardly any optics is.
 _SHARPEST = np.array([0.25, 0.25, 0.07, 0.07], dtype=np.float32)
+
 _SHARPEST_FWHM = 2.0
 _LEAST_STARS = 8
 _MOST_STARS = 1000
 _PEAK_SNR = 12.0
 _MOST_ELONGATED = 4.0  # crests of streaks and trails are no stars
+
+# Height above the sky, and above the mean of the four neighbours, that starts a hit (sigma).
+SEED_SNR = 6.0
+
+# Height above the sky at which a neighbour of a hit is tested as well (sigma).
+GROW_SNR = 3.0
+
+# Share of the sharpest star's neighbour-to-peak ratio below which a pixel is no star, and the benefit of the doubt
+# given to the noise of both (sigma).
+SHARE = 0.6
+
+DOUBT = 2.0
+_ROUNDS = 4
+
+# Light here is no light of a star, or its neighbours are cut off.
+_SKIP = np.uint16(
+    Mask.NONFINITE.value | Mask.SATURATED.value | Mask.BLEED.value | Mask.DEFECT.value | Mask.NO_DATA.value
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,21 +134,6 @@ def _bright_peaks(
             columns[found], rows[found], peaks[found] = i, j, centre
             found += 1
     return columns[:found], rows[:found], peaks[:found]
-
-
-# Height above the sky, and above the mean of the four neighbours, that starts a hit (sigma).
-SEED_SNR = 6.0
-# Height above the sky at which a neighbour of a hit is tested as well (sigma).
-GROW_SNR = 3.0
-# Share of the sharpest star's neighbour-to-peak ratio below which a pixel is no star, and the benefit of the doubt
-# given to the noise of both (sigma).
-SHARE = 0.6
-DOUBT = 2.0
-_ROUNDS = 4
-# Light here is no light of a star, or its neighbours are cut off.
-_SKIP = np.uint16(
-    Mask.NONFINITE.value | Mask.SATURATED.value | Mask.BLEED.value | Mask.DEFECT.value | Mask.NO_DATA.value
-)
 
 
 def find_cosmic_rays(

@@ -74,20 +74,7 @@ def _subtract(
 
 
 def bright_pixels(residual: FloatImage, noise: FloatImage, snr: float) -> npt.NDArray[np.int64]:
-    """Pixels that stand out.
-
-    Parameters
-    ----------
-    residual, noise : ndarray of float32, shape (ny, nx)
-        Sky-subtracted image and its standard deviation.
-    snr : float
-        Signal-to-noise ratio above which a pixel stands out.
-
-    Returns
-    -------
-    ndarray of int64, shape (n,)
-        Flat indices, ascending.
-    """
+    """Return the flat indices (int64, ascending) of pixels whose `residual` exceeds `snr` times their `noise`."""
     bands: dict[int, npt.NDArray[np.int64]] = {}
 
     def band(first: int, last: int) -> None:
@@ -120,17 +107,7 @@ def _bright(residual: FloatImage, noise: FloatImage, snr: np.float32, first: int
 
 
 def mark(mask: MaskImage, bit: Mask, where: npt.NDArray[np.bool_]) -> None:
-    """Set a bit of a mask, in place.
-
-    Parameters
-    ----------
-    mask : ndarray of uint16, shape (ny, nx)
-        The mask, changed.
-    bit : Mask
-        The bit.
-    where : ndarray of bool, shape (ny, nx)
-        Pixels to set it on.
-    """
+    """Set a bit of a mask (uint16) in place, where a boolean image of the same shape is true."""
     over_rows(lambda first, last: _mark(mask, np.uint16(bit.value), where, first, last), mask.shape[0], _TILE)
 
 
@@ -143,20 +120,7 @@ def _mark(mask: MaskImage, bit: np.uint16, where: npt.NDArray[np.bool_], first: 
 
 
 def count_bits(mask: MaskImage, bits: np.uint16) -> int:
-    """Number of pixels with any of some bits.
-
-    Parameters
-    ----------
-    mask : ndarray of uint16, shape (ny, nx)
-        The mask.
-    bits : uint16
-        The bits.
-
-    Returns
-    -------
-    int
-        Number of pixels.
-    """
+    """Return the number of pixels of a mask (uint16) with any of some bits."""
     return int(_count(mask, bits))
 
 

@@ -1,7 +1,4 @@
-"""Saturated stars: told from saturated cosmic rays, their cores grown, their halos measured.
-
-Bleed trails of saturated stars, along columns and rows.
-"""
+"""Saturated stars, their cores, halos and bleed trails along columns and rows; saturated cosmic rays are no stars."""
 
 from __future__ import annotations
 
@@ -17,10 +14,19 @@ from nightsift.core.frames import FloatImage, MaskImage
 
 # Part of a star's light that subtraction may leave behind; where it drops below the noise the halo ends.
 RESIDUAL_PART = 0.05
+
 LARGEST_HALO = 40.0  # FWHM
+
 # A saturated star is surrounded by light; a cosmic ray or hot pixel is not. Level, as a share of that within, which the
 # fourth brightest pixel around must reach; the median would fail where a long trail has dark sky on both sides.
 LEAST_SURROUND = 0.1
+
+# Brightness of a trail over what lies beside it, and the length from which it counts (pixel).
+TRAIL_CONTRAST = 2.0
+
+TRAIL_SNR = 3.0
+LEAST_TRAIL = 8
+_GAP = 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,21 +164,9 @@ def _measure(
 
 
 def grow_cores(stars: SaturatedStars, grow: int, mask: MaskImage) -> npt.NDArray[np.bool_]:
-    """Grow saturated cores, more for brighter stars.
+    """Grow saturated cores by `grow` pixels and a quarter of their radius; True on the grown cores.
 
-    Parameters
-    ----------
-    stars : SaturatedStars
-        The saturated stars.
-    grow : int
-        Pixels by which the smallest core is grown; a quarter of the core's radius is added.
-    mask : ndarray of uint16, shape (ny, nx)
-        Mask, for its shape.
-
-    Returns
-    -------
-    ndarray of bool, shape (ny, nx)
-        True on the grown cores.
+    `mask` only gives the shape (ny, nx).
     """
     grown = np.zeros(mask.shape, dtype=np.bool_)
     if grow > 0:
@@ -207,25 +201,10 @@ def _grow(
 def halos(
     stars: SaturatedStars, residual: FloatImage, sigma: float, *, fwhm: float, radius: float
 ) -> npt.NDArray[np.bool_]:
-    """Halos of saturated stars, to where a twentieth of their light drops below the noise.
+    """Return True within halos of saturated stars, to where a twentieth of their light drops below the noise.
 
-    Parameters
-    ----------
-    stars : SaturatedStars
-        The saturated stars.
-    residual : ndarray of float32, shape (ny, nx)
-        Sky-subtracted image (ADU).
-    sigma : float
-        Noise of the sky (ADU).
-    fwhm : float
-        Width of the stars (pixel).
-    radius : float
-        Least radius of a halo (FWHM); 0 for none.
-
-    Returns
-    -------
-    ndarray of bool, shape (ny, nx)
-        True within halos.
+    `residual` is the sky-subtracted image (ADU), `sigma` the noise of its sky (ADU), `fwhm` the width of the stars
+    (pixel) and `radius` the least radius of a halo (FWHM), 0 for none.
     """
     inside = np.zeros(residual.shape, dtype=np.bool_)
     if radius > 0:
@@ -264,13 +243,6 @@ def _halos(
             for i in range(max(0, int(x[n] - reach)), min(nx, int(x[n] + reach) + 2)):
                 if (i - x[n]) ** 2 + (j - y[n]) ** 2 <= reach * reach:
                     inside[j, i] = True
-
-
-# Brightness of a trail over what lies beside it, and the length from which it counts (pixel).
-TRAIL_CONTRAST = 2.0
-TRAIL_SNR = 3.0
-LEAST_TRAIL = 8
-_GAP = 6
 
 
 def bleed_trails(stars: SaturatedStars, residual: FloatImage, sigma: float, *, fwhm: float) -> npt.NDArray[np.bool_]:

@@ -75,20 +75,10 @@ def subtract_background(frame: Frame, mesh: int = 128) -> Frame:
 
 
 def find_sources(flat: FloatImage, bad: BoolImage) -> BoolImage:
-    """Mask the light of sources: what is connected, well above the noise, to a core that is clearly a source.
+    """Return True on sources: pixels connected, well above the noise, to a core that is clearly a source.
 
-    Parameters
-    ----------
-    flat : ndarray of float32, shape (ny, nx)
-        Image without its large-scale background.
-    bad : ndarray of bool, shape (ny, nx)
-        True where a pixel must not be used.
-
-    Returns
-    -------
-    ndarray of bool, shape (ny, nx)
-        True on sources. In a crowded frame the limit rises until half of the pixels stay free; where that is not to
-        be had, nothing is masked and the clipping of the mesh has to do.
+    `flat` is the image without its large-scale background; no pixel that is `bad` is used. In a crowded frame the limit
+    rises until half of the pixels stay free; where it cannot, nothing is masked and clipping by the mesh has to do.
     """
     small, hidden, _, _, _ = _binned(np.ascontiguousarray(flat), bad.astype(np.uint16))
     large = np.repeat(np.repeat(_sources(small, hidden == 0), _BIN, axis=0), _BIN, axis=1)

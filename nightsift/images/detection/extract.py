@@ -1,8 +1,7 @@
 """Extraction: every peak of both signs of a difference becomes a row, measured and flagged, none dropped.
 
-Connected areas of a mask around given pixels: one saturated star or one streak is one thing.
-
-The opposite lobe beside a candidate: what a misregistered star leaves in a difference.
+A saturated star or a streak, a connected area of the mask, gives no more than its highest peak. The opposite lobe
+beside a candidate is what a misregistered star leaves.
 """
 
 from __future__ import annotations
@@ -25,6 +24,13 @@ from nightsift.images.photometry.photometry import ZeroPoint, aperture_fluxes, n
 from nightsift.images.photometry.psf_photometry import PsfFluxes, psf_fluxes
 from nightsift.images.stars.shapes import centroids, widths
 
+# How far the other lobe may lie, in FWHM of the PSF: lobes of a small shift stand about one FWHM apart.
+REACH = 1.5
+
+# One saturated star or one streak is one thing, not thousands: each connected area keeps its highest peak of each sign.
+_ONE_EACH = np.uint16(Mask.SATURATED.value | Mask.BLEED.value | Mask.STREAK.value)
+
+
 if TYPE_CHECKING:
     from nightsift.unit.units import Unit
 
@@ -32,21 +38,9 @@ if TYPE_CHECKING:
 def areas_of(
     mask: MaskImage, bits: int, columns: npt.NDArray[np.int64], *, rows: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Tell for each pixel in which connected area of some mask bits it lies; only these areas are walked.
+    """Number the connected area of mask bits that each pixel lies in, 0 outside of all; only these areas are walked.
 
-    Parameters
-    ----------
-    mask : ndarray of uint16, shape (ny, nx)
-        The mask.
-    bits : int
-        Bits that make an area; pixels that touch by a corner belong together.
-    columns, rows : ndarray of int64, shape (n,)
-        The pixels.
-
-    Returns
-    -------
-    ndarray of int64, shape (n,)
-        The same positive number for pixels of the same area, 0 outside of all.
+    Pixels (`columns`, `rows`, int64 of shape (n,)) of the same area have the same number; corners connect.
     """
     labels = np.zeros(len(columns), dtype=np.int64)
     touched = np.flatnonzero(mask[rows, columns] & np.uint16(bits))
@@ -86,29 +80,10 @@ def _walk(
     return labels
 
 
-# How far the other lobe may lie, in FWHM of the PSF: lobes of a small shift stand about one FWHM apart.
-REACH = 1.5
-
-
-def opposite_lobes(
+def _opposite_lobes(
     score: FloatImage, columns: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], *, fwhm: float
 ) -> npt.NDArray[np.float32]:
-    """Highest signal-to-noise ratio of the opposite sign near each peak.
-
-    Parameters
-    ----------
-    score : ndarray of float32, shape (ny, nx)
-        Signal-to-noise map.
-    columns, rows : ndarray of int64, shape (n,)
-        Pixels of the peaks, of either sign.
-    fwhm : float
-        Full width at half maximum of the PSF (pixel).
-
-    Returns
-    -------
-    ndarray of float32, shape (n,)
-        Absolute value of the opposite extreme within 1.5 FWHM, 0 where there is none.
-    """
+    """Highest signal-to-noise ratio of the opposite sign near each peak."""
     opposite = np.zeros(len(columns), dtype=np.float32)
     _opposite(score, columns, rows, max(REACH * fwhm, 2.0), opposite)
     return opposite
@@ -135,10 +110,6 @@ def _opposite(
                     if value > highest:
                         highest = value
         opposite[n] = highest
-
-
-# One saturated star or one streak is one thing, not thousands: each connected area keeps its highest peak of each sign.
-_ONE_EACH = np.uint16(Mask.SATURATED.value | Mask.BLEED.value | Mask.STREAK.value)
 
 
 def extract(difference: Difference, pair: Pair, unit: Unit, *, zero_point: ZeroPoint, template_id: str) -> pa.Table:
@@ -178,7 +149,7 @@ def extract(difference: Difference, pair: Pair, unit: Unit, *, zero_point: ZeroP
     sign, columns, rows, snr, n_pixels = (a[order] for a in (sign, columns, rows, snr, n_pixels))
     x, y = centroids(score, columns, rows)
     fits = psf_fluxes(difference.data, difference.variance, difference.mask, psf=difference.psf, x=x, y=y)
-    lobes = opposite_lobes(score, columns, rows, fwhm=difference.psf.fwhm)
+    lobes = _opposite_lobes(score, columns, rows, fwhm=difference.psf.fwhm)
     flags = candidate_flags(
         x,
         y,

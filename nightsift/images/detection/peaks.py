@@ -1,6 +1,6 @@
 """Peaks of a signal-to-noise map, separated where a saddle lies between them.
 
-Significant pixels of a difference, also under masks that hold data, so that nothing bright hides behind one.
+Pixels under masks that hold data count as well, so that nothing bright hides behind a mask.
 """
 
 from __future__ import annotations
@@ -19,9 +19,18 @@ from nightsift.images.photometry.psf_grid import psf_grid
 # A fainter peak stands on its own when it rises this much (sigma) above the saddle to its brighter neighbour: noise
 # of a matched-filtered map alone hardly does. Near very bright peaks the rise must also be a part of the brighter one.
 RISE = 2.5
+
 RISE_FRACTION = 0.01
+
 # Pixels down to this much below the threshold join peaks together, so that noise does not split one source in two.
 SKIRT = 1.5
+
+_ABSENT = np.uint16(Mask.NONFINITE.value | Mask.NO_DATA.value)
+
+# Share of the PSF's weight that must hold data for a value to mean anything.
+_LEAST_WEIGHT = 0.25
+
+_BAND = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,18 +54,7 @@ class Peaks:
 
 
 def floor_of(threshold: float) -> float:
-    """Lowest value that matters to peaks above a threshold: their skirts.
-
-    Parameters
-    ----------
-    threshold : float
-        Least height of a peak (sigma).
-
-    Returns
-    -------
-    float
-        The floor (sigma).
-    """
+    """Return the lowest value (sigma) that matters to peaks above a threshold (sigma): their skirts."""
     return max(threshold - SKIRT, 0.5 * threshold)
 
 
@@ -183,12 +181,6 @@ def _flood(
         if owner[hill] != hill or values[order[first[hill]]] < threshold:
             first[hill] = -1
     return first[:hills], counts[:hills], areas[:hills]
-
-
-_ABSENT = np.uint16(Mask.NONFINITE.value | Mask.NO_DATA.value)
-# Share of the PSF's weight that must hold data for a value to mean anything.
-_LEAST_WEIGHT = 0.25
-_BAND = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)

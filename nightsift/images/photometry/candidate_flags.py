@@ -1,6 +1,6 @@
-"""Flags of candidates from what was measured on them; none removes a candidate.
+"""Flags of candidates from what was measured on them, and of detector pixels that fire again and again in a night.
 
-Detector pixels that fire again and again in a night, while the sky above them changes.
+No flag removes a candidate.
 """
 
 from __future__ import annotations
@@ -24,16 +24,27 @@ FROM_MASK = (
     (Mask.COSMIC_RAY, Flag.COSMIC_RAY),
     (Mask.DEFECT, Flag.DEFECT),
 )
+
 MASKED_FRACTION = 0.25
+
 # A dipole has an opposite lobe of this share, which noise alone (about 2 sigma over the area searched) does not make.
 DIPOLE_SHARE = 0.3
+
 DIPOLE_SNR = 3.5
+
 # Reduced chi-square that a point source hardly reaches; the allowance for bright ones is a PSF known to 3 per cent.
 CHI2 = 3.0
+
 PSF_ERROR = 0.03
+
 # Central pixel over the PSF's, by which a candidate is sharper, and the significance (sigma) of that.
 SHARPNESS = 1.5
+
 SHARPNESS_SNR = 3.0
+
+# Chance that candidates of several exposures fall on one spot of the detector by accident, for which a candidate is
+# not flagged; keeps crowded nights from flagging themselves.
+CHANCE = 1e-6
 
 
 def candidate_flags(
@@ -91,11 +102,6 @@ def candidate_flags(
     if verdict != "good":
         flags |= Flag.SUSPECT_FRAME.value
     return flags
-
-
-# Chance that candidates of several exposures fall on one spot of the detector by accident, for which a candidate is
-# not flagged; keeps crowded nights from flagging themselves.
-CHANCE = 1e-6
 
 
 def repeated_pixels(

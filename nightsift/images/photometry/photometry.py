@@ -1,7 +1,4 @@
-"""Photometry of a difference: fluxes with honest errors, zero point, limiting magnitude, area searched.
-
-Fluxes within circles.
-"""
+"""Photometry of a difference: zero point, factor on the noise, PSF and aperture fluxes, limiting magnitude, area."""
 
 from __future__ import annotations
 
@@ -21,17 +18,23 @@ from nightsift.core.frames import Difference, FloatImage, Frame, MaskImage
 from nightsift.core.robust import MEDIAN_ERROR, clipped, mad_sigma
 from nightsift.images.photometry.psf_photometry import UNUSABLE, PsfFluxes, psf_fluxes
 
-if TYPE_CHECKING:
-    from nightsift.core.frames import StarTable, Template
-    from nightsift.images.registration.align import Alignment
-
 MAG_PER_DEX = 2.5
 POGSON = MAG_PER_DEX / np.log(10.0)
+
 # Stars that carry a zero point: well measured, so that their noise does not bias the magnitude (Malmquist).
 STAR_SNR = 10.0
+
 MIN_STARS = 3
 MATCH_RADIUS = 2.0  # pixel; the alignment is good to a fraction of one
 SAMPLES = 4096  # positions at which the noise of a frame is sampled
+
+# Samples along each axis of a pixel that the rim of the circle crosses.
+FINE = 8
+
+
+if TYPE_CHECKING:
+    from nightsift.core.frames import StarTable, Template
+    from nightsift.images.registration.align import Alignment
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,21 +130,8 @@ def _usable(stars: StarTable) -> StarTable:
     return good
 
 
-def sample_positions(difference: Difference, n: int = SAMPLES) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Unmasked pixels spread evenly over a difference.
-
-    Parameters
-    ----------
-    difference : Difference
-        The difference.
-    n : int, optional
-        About how many positions are looked at.
-
-    Returns
-    -------
-    columns, rows : ndarray of int64
-        Pixels whose mask is 0.
-    """
+def _sample_positions(difference: Difference, n: int = SAMPLES) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Unmasked pixels spread evenly over a difference."""
     ny, nx = difference.shape
     step = max(1, int(np.sqrt(ny * nx / n)))
     rows, columns = (a.ravel() for a in np.mgrid[step // 2 : ny : step, step // 2 : nx : step])
@@ -166,7 +156,7 @@ def noise_factor(difference: Difference) -> float:
     float
         Factor on errors, clipped to 0.5 to 5; 1 where nothing can be sampled.
     """
-    columns, rows = sample_positions(difference)
+    columns, rows = _sample_positions(difference)
     if len(columns) == 0:
         return 1.0
     fits = psf_fluxes(difference.data, difference.variance, difference.mask, psf=difference.psf, x=columns, y=rows)
@@ -183,21 +173,10 @@ def noise_factor(difference: Difference) -> float:
 
 
 def fluxes_at(difference: Difference, x: npt.ArrayLike, y: npt.ArrayLike, *, factor: float | None = None) -> PsfFluxes:
-    """PSF fluxes at given positions of a difference, whether or not anything was detected there.
+    """Return PSF fluxes (ADU) at positions (pixel) of a difference, whether or not anything was detected there.
 
-    Parameters
-    ----------
-    difference : Difference
-        The difference.
-    x, y : ndarray, shape (n,)
-        Positions (pixel).
-    factor : float, optional
-        Factor on the errors for correlated noise; `noise_factor` when None.
-
-    Returns
-    -------
-    PsfFluxes
-        Fluxes (ADU) with errors that agree with the score of the difference.
+    Their errors agree with the score of the difference; `factor` scales them for correlated noise (`noise_factor` if
+    None).
     """
     factor = noise_factor(difference) if factor is None else factor
     fits = psf_fluxes(difference.data, difference.variance, difference.mask, psf=difference.psf, x=x, y=y)
@@ -221,7 +200,7 @@ def limiting_magnitude(difference: Difference, zero: ZeroPoint, threshold: float
     float
         Limiting magnitude (mag); NaN where nothing is unmasked or the zero point is unknown.
     """
-    columns, rows = sample_positions(difference, SAMPLES // 4)
+    columns, rows = _sample_positions(difference, SAMPLES // 4)
     errors = fluxes_at(difference, columns, rows).flux_err
     errors = errors[np.isfinite(errors)]
     if len(errors) == 0 or not np.isfinite(zero.value):
@@ -254,10 +233,6 @@ def searched_area(difference: Difference, science: Frame) -> float:
     return good * pixel
 
 
-# Samples along each axis of a pixel that the rim of the circle crosses.
-FINE = 8
-
-
 def aperture_fluxes(
     difference: Difference,
     x: npt.NDArray[np.floating],
@@ -266,24 +241,9 @@ def aperture_fluxes(
     radius: float,
     factor: float = 1.0,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Fluxes within a circle; masked pixels are replaced by the mean of the others.
+    """Return fluxes within circles of `radius` pixels and their standard deviations (ADU), float32 of shape (n,) each.
 
-    Parameters
-    ----------
-    difference : Difference
-        The difference.
-    x, y : ndarray, shape (n,)
-        Positions (pixel).
-    radius : float
-        Radius of the aperture (pixel).
-    factor : float, optional
-        Factor on the errors for correlated noise.
-
-    Returns
-    -------
-    flux, flux_err : ndarray of float32, shape (n,)
-        Flux within the aperture (ADU), not corrected for what lies outside it, and its standard deviation; 0 where
-        nothing is usable.
+    Masked pixels are replaced by the mean of the others, light outside is not corrected for; 0 where nothing is usable.
     """
     out = np.zeros((2, len(x)), dtype=np.float32)
     at_x, at_y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)

@@ -45,18 +45,7 @@ class PsfGrid:
     total: float
 
     def nodes(self, x: npt.ArrayLike, y: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """Index of the node nearest to each position.
-
-        Parameters
-        ----------
-        x, y : ndarray, shape (n,)
-            Positions (pixel).
-
-        Returns
-        -------
-        ndarray of int64, shape (n,)
-            Index into `images`.
-        """
+        """Return the index into `images` of the node nearest to each position (pixel), int64 of shape (n,)."""
         column = np.clip(np.asarray(x) * self.columns / self.shape[1], 0, self.columns - 1).astype(np.int64)
         row = np.clip(np.asarray(y) * self.rows / self.shape[0], 0, self.rows - 1).astype(np.int64)
         return np.asarray(row * self.columns + column, dtype=np.int64)

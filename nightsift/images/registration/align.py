@@ -1,7 +1,4 @@
-"""Align a frame with its template: through both WCS, refined by stars, or by the pattern of the stars alone.
-
-First guesses of where the pixels of one frame lie on another: through both WCS, or by the pattern of the stars.
-"""
+"""Align a frame with its template: a first guess through both WCS or by the pattern of the stars, refined by stars."""
 
 from __future__ import annotations
 
@@ -23,35 +20,26 @@ from nightsift.images.registration.asterism_match import FloatArray, chance, mat
 from nightsift.images.registration.mapping import FittedMapping, Mapping, fit_mapping, fit_tan_sip
 from nightsift.unit.units import AlignmentOptions
 
-if TYPE_CHECKING:
-    from nightsift.core.frames import Template
-
 BRIGHT = 300  # stars used to find the match
 RADIUS = 3.0  # px, within which stars count as the same before the fit
 LOG_CHANCE = -14.0  # a match by chance is accepted once in a million frames
-
 Guess = Callable[[FloatArray], FloatArray]
+_COARSEST, _FINEST = 32, 4  # px between the nodes of the grid
+_GRID_ERROR = 0.005  # px that interpolation between nodes may cost
+_CELLS = 32  # a side, in the middle of which interpolation is tested
+_MANY = 3000  # stars used to refine it
+_FRACTION = 0.2  # of the bright stars inside the template must have a partner
+_CENTRED = np.int32(~(Mask.SATURATED.value | Mask.BRIGHT_STAR.value))
 
 
-def first_guesses(
+if TYPE_CHECKING:
+    from nightsift.core.frames import Template
+
+
+def _first_guesses(
     frame: Frame, first: FloatArray, reference: Frame, *, second: FloatArray, options: AlignmentOptions
 ) -> Iterator[tuple[str, Guess]]:
-    """Give first guesses that are beyond chance, the more trusted one first.
-
-    Parameters
-    ----------
-    frame, reference : Frame
-        Frames mapped from and to.
-    first, second : ndarray of float64, shape (n, 2)
-        Positions of their stars (pixel), brightest first.
-    options : AlignmentOptions
-        The ``[alignment]`` table of the unit.
-
-    Yields
-    ------
-    str, callable
-        ``"wcs"`` or ``"pattern"``, and a function ``(n, 2) -> (n, 2)``.
-    """
+    """Give first guesses that are beyond chance, the more trusted one first."""
     if options.use_wcs and (guess := _by_wcs(frame, first, reference, second=second, options=options)) is not None:
         yield "wcs", guess
     if (guess := _by_pattern(frame, first, reference, second=second)) is not None:
@@ -110,14 +98,6 @@ def _by_pattern(frame: Frame, first: FloatArray, reference: Frame, *, second: Fl
     limits = (0.8 * ratio, 1.25 * ratio) if np.isfinite(ratio) and ratio > 0 else (0.4, 2.5)
     match = match_pattern(first[:BRIGHT], second[:BRIGHT], RADIUS, scale=limits, log_chance=LOG_CHANCE)
     return None if match is None else match.affine
-
-
-_COARSEST, _FINEST = 32, 4  # px between the nodes of the grid
-_GRID_ERROR = 0.005  # px that interpolation between nodes may cost
-_CELLS = 32  # a side, in the middle of which interpolation is tested
-_MANY = 3000  # stars used to refine it
-_FRACTION = 0.2  # of the bright stars inside the template must have a partner
-_CENTRED = np.int32(~(Mask.SATURATED.value | Mask.BRIGHT_STAR.value))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -266,7 +246,7 @@ def register(
     weights = _weights(stars[rows])
     refusal = "no match by WCS or star pattern is beyond chance"
     matched, residual = 0, float("nan")
-    for method, base in first_guesses(frame, first, reference, second=second, options=options):
+    for method, base in _first_guesses(frame, first, reference, second=second, options=options):
         fitted = fit_mapping(
             base,
             first[:_MANY],

@@ -198,7 +198,7 @@ def _verify(
         i, j = mutual_neighbours(affine(a), b, radius, tree=tree)
         if len(i) < 4:
             return None
-        affine = fit_affine(a[i], b[j])
+        affine = _fit_affine(a[i], b[j])
         determinant = float(np.linalg.det(affine.matrix[:, :2]))
         if not scale[0] ** 2 < abs(determinant) < scale[1] ** 2:
             return None
@@ -213,19 +213,8 @@ def _verify(
     return best
 
 
-def fit_affine(p: FloatArray, q: FloatArray) -> Affine:
-    """Least-squares affine transformation, or similarity where four stars or fewer are matched.
-
-    Parameters
-    ----------
-    p, q : ndarray of float64, shape (n, 2)
-        Matched positions.
-
-    Returns
-    -------
-    Affine
-        The transformation from `p` to `q`.
-    """
+def _fit_affine(p: FloatArray, q: FloatArray) -> Affine:
+    """Least-squares affine transformation, or similarity where four stars or fewer are matched."""
     if len(p) <= 4:
         similar = _similarities(np.stack([p]), np.stack([q]))[0][0]
         return Affine(similar)
@@ -236,21 +225,9 @@ def fit_affine(p: FloatArray, q: FloatArray) -> Affine:
 def mutual_neighbours(
     a: FloatArray, b: FloatArray, radius: float, *, tree: cKDTree | None = None
 ) -> tuple[IntArray, IntArray]:
-    """Pairs in which each star is the nearest of the other.
+    """Return the indices i, j of pairs in which each point of `a` and `b`, shape (n, 2), is the nearest of the other.
 
-    Parameters
-    ----------
-    a, b : ndarray of float64, shape (n, 2)
-        Positions in one system.
-    radius : float
-        Largest distance.
-    tree : cKDTree, optional
-        Tree of `b`, where one exists.
-
-    Returns
-    -------
-    i, j : ndarray of int, shape (m,)
-        Indices in `a` and `b`.
+    No pair is wider than `radius`; `tree` is that of `b`, where it exists already.
     """
     distance, nearest = (tree or cKDTree(b)).query(a, distance_upper_bound=radius)
     back = cKDTree(a).query(b, distance_upper_bound=radius)[1]

@@ -1,6 +1,6 @@
 """Smooth mapping between the pixels of two frames: a base (WCS or affine) and a polynomial fitted to matched stars.
 
-A TAN-SIP coordinate system fitted to points whose sky positions are known.
+From such points with known positions on the sky a TAN-SIP coordinate system can be fitted.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ _CLIP = 4.0  # robust sigma
 _FOLDS = 5
 _SINGULAR = 1e-12  # of the largest eigenvalue of the normal matrix
 _STARS_A_TERM = 3  # an order is only tried with this many stars for each of its terms
+_MAX_DEGREE = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -204,9 +205,6 @@ def _solve(terms: FloatArray, offset: FloatArray, weights: FloatArray) -> FloatA
 
 def _terms(xy: FloatArray, shape: tuple[int, int], order: int) -> npt.NDArray[np.float64]:
     return polynomial_terms(xy[:, 0], xy[:, 1], shape, order)
-
-
-_MAX_DEGREE = 5
 
 
 def fit_tan_sip(

@@ -49,21 +49,11 @@ def kernel_table() -> npt.NDArray[np.float32]:
 
 @njit(cache=True, nogil=True)
 def powers(table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Sum of the squared weights at each phase: by how much interpolation lowers the variance of single pixels.
+    """Sum the squared weights at each phase: 1 at phase 0, 0.78 at a half; float32 of shape (PHASES + 1,).
 
-    What single pixels lose where the kernel smooths is noise of high frequencies; at the scale of a PSF the kernel is
-    one, and the noise is that of the input. Variances are divided by these sums, so that weighted sums over stars get
-    the right errors.
-
-    Parameters
-    ----------
-    table : ndarray of float32, shape (PHASES + 1, 8)
-        Weights from `kernel_table`.
-
-    Returns
-    -------
-    ndarray of float32, shape (PHASES + 1,)
-        1 at phase 0, 0.78 at a half.
+    By so much interpolation lowers the variance of single pixels. What they lose where the kernel smooths is noise of
+    high frequencies; at the scale of a PSF the kernel is one, and the noise is that of the input. Variances are divided
+    by these sums, so that weighted sums over stars get the right errors.
     """
     out = np.zeros(len(table), np.float32)
     for k in range(len(table)):

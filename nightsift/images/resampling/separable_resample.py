@@ -18,17 +18,9 @@ _HARD = np.uint16(BAD)
 
 
 def fits_two_passes(grid: npt.NDArray[np.float64]) -> bool:
-    """Tell whether a mapping may be resampled in two passes.
+    """Whether a mapping may be resampled in two passes: rows run nearly along rows, and the scale hardly changes.
 
-    Parameters
-    ----------
-    grid : ndarray of float64, shape (2, gy, gx)
-        Input x and y at the nodes, divided by the distance of nodes.
-
-    Returns
-    -------
-    bool
-        True if rows run nearly along rows, in the same sense, and the scale hardly changes.
+    `grid`, shape (2, gy, gx), holds the input x and y at the nodes, divided by the distance of nodes.
     """
     across = np.diff(grid, axis=2)
     if not bool(np.isfinite(across).all()):

@@ -1,10 +1,8 @@
-"""Sub-pixel centres, widths and elongations of peaks.
-
-What the stars of a frame tell of its optics: shape of the core, elongation, change of the width over the field.
+"""Sub-pixel centres, widths and elongations of peaks, and what the shapes of the stars say of the optics.
 
 The air widens every star and hardly changes the shape of its profile. A defocused pupil is a disc or a ring and
 flattens the core: such a star is wider in a narrow window than in a wide one, whatever the seeing. The windows scale
-with the width of the stars. Few pixels a star leave a relation of shape to width that is the unit's own; it is learnt
+with the width of the stars. Few pixels per star leave a relation of shape to width that is the unit's own; it is learnt
 where the shapes are compared (`models.drift.exposure_inputs`).
 """
 
@@ -23,7 +21,17 @@ from nightsift.core.robust import MAD_TO_SIGMA
 from nightsift.images.stars.moments import moments
 from nightsift.images.stars.stars import NO_LIGHT, clean_stars, typical_fwhm
 
+Float64 = npt.NDArray[np.float64]
+
 FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
+
+NARROW, WIDE = 0.8, 1.2
+"""Windows in which the core is measured, in widths of the stars."""
+
+LEAST_STARS = 8
+"""Clean stars below which nothing is said."""
+
+_LOOKED_AT, _MEASURED = 4000, 200  # brightest stars: more cost time, and tell no more
 
 
 def centroids(
@@ -169,15 +177,6 @@ def _widths(
         root = math.sqrt(max(half * half - inverse, 0.0))
         width[n] = FWHM_PER_SIGMA * inverse**-0.25
         elongation[n] = math.sqrt((half + root) / max(half - root, 1e-12))
-
-
-Float64 = npt.NDArray[np.float64]
-
-NARROW, WIDE = 0.8, 1.2
-"""Windows in which the core is measured, in widths of the stars."""
-LEAST_STARS = 8
-"""Clean stars below which nothing is said."""
-_LOOKED_AT, _MEASURED = 4000, 200  # brightest stars: more cost time, and tell no more
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""Peaks of the matched-filtered image, found in one pass over the pixels and one over those that stand out.
+"""Peaks of the matched-filtered image: islands of pixels that stand out, taken apart where two have grown together.
 
-Objects of pixels that stand out, and their parts where two of them have grown together.
+It takes a pass over the pixels and another over those that stand out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ Float64 = npt.NDArray[np.float64]
 # A second peak in one object counts if it holds this part of its light above the saddle (as SExtractor's
 # DEBLEND_MINCONT), rises this much over the saddle (sigma), and has this many pixels above it.
 _CONTRAST, _RISE, _LEAST_AREA = 0.02, 3.0, 3
+
 _CHUNK = 256  # islands, the fewest that a thread works on at a time
+_TRUNCATE = 4.0  # sigma at which the filter ends
+_TILE = 64  # rows
+_CROWDED = 0.2  # part of the frame above the threshold, from which the threshold rises to keep it there
 
 
 def deblend(place: Int64, value: Float32, nx: int) -> tuple[Int64, Float64]:
@@ -210,11 +214,6 @@ def _gather(
             peak[found], total[found] = top[k], excess[k]
             found += 1
     return peak[:found], total[:found]
-
-
-_TRUNCATE = 4.0  # sigma at which the filter ends
-_TILE = 64  # rows
-_CROWDED = 0.2  # part of the frame above the threshold, from which the threshold rises to keep it there
 
 
 def find_star_peaks(

@@ -1,7 +1,4 @@
-"""Find stars: positions to a few hundredths of a pixel, flux, shape, and which of them can be trusted.
-
-Fluxes of stars within a circle, on a frame.
-"""
+"""Find stars: positions to a few hundredths of a pixel, flux, shape, and which of them can be trusted."""
 
 from __future__ import annotations
 
@@ -19,6 +16,32 @@ from nightsift.images.stars.moments import moments
 from nightsift.images.stars.star_peaks import find_star_peaks
 
 _FINE = 5  # parts a side into which a pixel on the rim is divided
+
+STAR_DTYPE = np.dtype(
+    [
+        ("x", "f8"),
+        ("y", "f8"),
+        ("flux", "f4"),
+        ("flux_err", "f4"),
+        ("peak", "f4"),
+        ("snr", "f4"),
+        ("fwhm", "f4"),
+        ("a", "f4"),
+        ("b", "f4"),
+        ("theta", "f4"),
+        ("flag", "i4"),
+    ]
+)
+"""A star: position (pixel), aperture flux, its error and peak above the sky (ADU), signal-to-noise ratio of the
+matched filter, FWHM and Gaussian axes (pixel, a >= b), position angle (rad, from x towards y), `Mask` bits of the
+core."""
+
+_FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
+_FILTER_SIGMA = 1.2  # px, of the first matched filter; the signal-to-noise ratio depends on it only weakly
+_SHARPEST = 0.9  # px FWHM; no optics and detector make a sharper image, so it is a cosmic ray or hot pixel
+
+# Saturated stars and halos are real light and stay detectable; everything else masked is not light from the sky.
+NO_LIGHT = np.uint16(0xFFFF & ~(Mask.SATURATED.value | Mask.BRIGHT_STAR.value))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -78,33 +101,6 @@ def circle_fluxes(
             out[k, 0], out[k, 1] = flux * whole / seen, np.sqrt(noise * whole / seen)
         else:
             out[k, 0], out[k, 1] = np.nan, np.nan
-
-
-STAR_DTYPE = np.dtype(
-    [
-        ("x", "f8"),
-        ("y", "f8"),
-        ("flux", "f4"),
-        ("flux_err", "f4"),
-        ("peak", "f4"),
-        ("snr", "f4"),
-        ("fwhm", "f4"),
-        ("a", "f4"),
-        ("b", "f4"),
-        ("theta", "f4"),
-        ("flag", "i4"),
-    ]
-)
-"""A star: position (pixel), aperture flux, its error and peak above the sky (ADU), signal-to-noise ratio of the
-matched filter, FWHM and Gaussian axes (pixel, a >= b), position angle (rad, from x towards y), `Mask` bits of the
-core."""
-
-
-_FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
-_FILTER_SIGMA = 1.2  # px, of the first matched filter; the signal-to-noise ratio depends on it only weakly
-_SHARPEST = 0.9  # px FWHM; no optics and detector make a sharper image, so it is a cosmic ray or hot pixel
-# Saturated stars and halos are real light and stay detectable; everything else masked is not light from the sky.
-NO_LIGHT = np.uint16(0xFFFF & ~(Mask.SATURATED.value | Mask.BRIGHT_STAR.value))
 
 
 def find_stars(frame: Frame, threshold: float = 5.0, minimum: int = 3, *, limit: int = 20000) -> StarTable:
