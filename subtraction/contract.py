@@ -28,8 +28,8 @@ METRICS = ("noise_scale", "sky_pull", "usable_fraction", "coverage", "anchors_us
 
 def check(difference: Difference, pair: Pair) -> Difference:
     """Return a difference of `pair` if it holds all promises; SubtractionFailed names one that it breaks."""
-    for promise, kept in _promises(difference, pair):
-        if not kept:
+    for promise, holds in _promises(difference, pair):
+        if not holds:
             path = pair.science.meta.path or pair.science.meta.exposure_id
             raise SubtractionFailed(where=path, method=difference.method, what=promise)
     return difference

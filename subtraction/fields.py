@@ -30,7 +30,7 @@ class ImageField:
     Attributes
     ----------
     terms : ndarray of float32, shape (n_terms, size, size)
-        One image a polynomial term, in the order of `nightsift.core.frames.polynomial_terms`; ``size`` is odd.
+        One image per polynomial term, in the order of `nightsift.core.psf.polynomial_terms`; ``size`` is odd.
     order : int
         Order of the polynomial.
     shape : tuple of int

@@ -53,7 +53,7 @@ class UnfinishedDifference:
     mask : ndarray of uint16, shape (ny, nx)
         Mask grown by the kernels.
     hidden : ndarray of bool, shape (ny, nx)
-        Masked pixels whose data are kept, so that what lies under a mask can still be told.
+        Masked pixels whose data stay, so that extraction can still see what lies under a mask.
     psf : Psf
         PSF of a transient in `data`.
     convolved : str
@@ -98,7 +98,7 @@ def finish(
 
     Parameters
     ----------
-    raw : Raw
+    raw : UnfinishedDifference
         The raw difference; its arrays are changed and become those of the result.
     pair : Pair
         What was subtracted.
@@ -109,7 +109,7 @@ def finish(
     threads : int, optional
         Number of threads, 0 for all cores.
     psf : Psf, optional
-        PSF of the science frame, by which the loss of depth is told; that of `pair` by default.
+        PSF of the science frame, to measure the loss of depth; that of `pair` by default.
 
     Returns
     -------
@@ -130,9 +130,8 @@ def finish(
     add_model_error(variance, model, error, threads=threads)
     field = ImageField(raw.psf.terms, raw.psf.order, raw.psf.shape)
     score = matched_filter(data, variance, mask, psf=_core(field, raw.psf.fwhm), bad=HARD, threads=threads)
-    pull, scale = _noise_scale(
-        sample_score(score, variance, model, mask=mask, reach=2.0 * raw.psf.fwhm, threads=threads)
-    )
+    sample = sample_score(score, variance, model, mask=mask, reach=2.0 * raw.psf.fwhm, threads=threads)
+    pull, scale = _noise_scale(sample)
     usable = settle(data, variance, score, mask=mask, hidden=raw.hidden, scale=scale, threads=threads)
     seeing = psf or pair.science.psf
     depth = (
@@ -143,7 +142,7 @@ def finish(
     metrics = {
         **raw.metrics,
         **star_metrics(sums, faults, error, psf=raw.psf),
-        "flux_scale_error": flux_scale_error(raw.x, raw.y, faults, mask.shape),
+        "flux_scale_error": flux_scale_error(raw.x, raw.y, faults, shape=mask.shape),
         **peak_metrics(score, mask, model, variance=variance, psf=raw.psf, threads=threads),
         **depth,
         "noise_scale": scale,
@@ -245,7 +244,7 @@ def subtract_matched(
 
     Returns
     -------
-    Raw
+    UnfinishedDifference
         What `subtraction.finish.finish` takes.
     """
     template_convolved = target is science
@@ -255,7 +254,17 @@ def subtract_matched(
     final = grow_by_kernel(mask, filters.whitening, tail=0.1, threads=threads) if filters.whitening.half else mask
     centre = float(kernel.total(*(np.array([(n - 1) / 2]) for n in science.shape[::-1]))[0])
     scale = 0.0 if template_convolved else 1.0 / centre
-    data, variance, model = difference(target, reference, kernel, filters, mask, final, hidden, scale, threads)
+    data, variance, model = difference(
+        target,
+        reference,
+        kernel,
+        filters=filters,
+        spoilt=mask,
+        final=final,
+        hidden=hidden,
+        scale=scale,
+        threads=threads,
+    )
     seeings = {"fwhm_science": anchors.fwhm_science, "fwhm_template": anchors.fwhm_template}
     return UnfinishedDifference(
         data=data,

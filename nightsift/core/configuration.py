@@ -50,7 +50,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         what, advice = f"not UTF-8 text (byte {error.start})", "save the file as UTF-8"
     except tomllib.TOMLDecodeError as error:
-        what, advice = f"not valid TOML: {error}", "texts need quotes, and a table or a key may stand only once"
+        what, advice = f"not valid TOML: {error}", "texts need quotes, and a table or a key may appear only one time"
     raise ConfigurationError(file=str(path), table="file", key=path.name, what=what, advice=advice)
 
 
@@ -80,7 +80,7 @@ def validate(model: type[Model], content: Mapping[str, Any], path: Path) -> Mode
         return model.model_validate(dict(content))
     except ValidationError as error:
         problems = error.errors(include_url=False)
-    # a misspelt key explains the missing one that follows from it, so it is told first
+    # a misspelt key explains the missing one that follows from it, so it is reported first
     problems.sort(key=lambda one: one["type"] != "extra_forbidden")
     first, others = problems[0], problems[1:]
     what, advice = _explain(model, first)

@@ -52,6 +52,9 @@ def _rebuild(kind: type[NightsiftError], facts: dict[str, Any]) -> NightsiftErro
     return kind(**facts)
 
 
+# Configuration and frames
+
+
 class ConfigurationError(NightsiftError):
     """A configuration file or option is wrong (exit code 2)."""
 
@@ -126,11 +129,7 @@ class SubtractionFailed(FrameError):
     hint = "look at the frame and its template with: nightsift frame --keep-difference"
 
 
-class ModelMismatch(NightsiftError):
-    """A model on disk does not fit what is asked of it."""
-
-    problem = "model '{model}' cannot be used: {what}"
-    hint = "retrain it with nightsift train, or name another one under [model] of the unit"
+# Files, sources and processes
 
 
 class SourceError(NightsiftError):
@@ -145,6 +144,13 @@ class DiskFull(NightsiftError):
 
     problem = "no space left to write {path} ({free} bytes free)"
     hint = "free some space or name another archive, and run again: what is done stays done"
+
+
+class BadTable(NightsiftError):
+    """A table on disk is missing, damaged, or has another schema."""
+
+    problem = "{path} cannot be read as a table: {what}"
+    hint = "a table of the archive: remove the file and run the night again; a catalogue: check path and columns"
 
 
 class ProcessDied(NightsiftError):
@@ -164,18 +170,21 @@ class TimedOut(NightsiftError):
     )
 
 
-class BadTable(NightsiftError):
-    """A table on disk is missing, damaged, or has another schema."""
-
-    problem = "{path} cannot be read as a table: {what}"
-    hint = "a table of the archive: remove the file and run the night again; a catalogue: check path and columns"
-
-
 class CompilationFailed(NightsiftError):
     """The small survey that is reduced to compile all code did not come through."""
 
     problem = "with the method '{method}' its exposures ended as {states}, not all as done"
     hint = "something is wrong with this installation: nightsift doctor tells what; nightsift frame shows the error"
+
+
+# Models and their training
+
+
+class ModelMismatch(NightsiftError):
+    """A model on disk does not fit what is asked of it."""
+
+    problem = "model '{model}' cannot be used: {what}"
+    hint = "retrain it with nightsift train, or name another one under [model] of the unit"
 
 
 class NoExamples(NightsiftError):
@@ -239,6 +248,9 @@ class NothingLeft(NightsiftError):
 
     problem = "without {names} no {absent} examples are left in the part {part!r}"
     hint = "leave out less"
+
+
+# Alerts
 
 
 class BadNotice(NightsiftError):

@@ -1,4 +1,4 @@
-"""Mask planes of pixels and flags of candidates, each defined once.
+"""Mask planes of pixels and flags of candidates, each defined in one place.
 
 Nothing is dropped because of a flag: flags say why a candidate is doubtful. The tables in the documentation
 and the decoder are made from `description`.

@@ -15,7 +15,7 @@ class Psf:
     Attributes
     ----------
     terms : ndarray of float32, shape (n_terms, size, size)
-        One image a polynomial term, ``size`` odd; terms ordered by `polynomial_terms`.
+        One image per polynomial term, ``size`` odd; terms ordered by `polynomial_terms`.
     order : int
         Order of the polynomial; 0 is a constant PSF.
     shape : tuple of int

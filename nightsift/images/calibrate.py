@@ -237,8 +237,8 @@ def _check_structure(data: FloatImage, mask: MaskImage, meta: Meta, *, n_good: i
     if n_good == 0 or n_good < MIN_GOOD_FRACTION * data.size:
         bits = (Mask.NONFINITE, Mask.SATURATED, Mask.DEFECT)
         counts = {bit.name: int(np.count_nonzero(mask & bit.value)) for bit in bits}
-        told = ", ".join(f"{count / data.size:.1%} {name}" for name, count in counts.items() if count)
-        raise BlankFrame(where=where, what=f"only {n_good} of {data.size} pixels are good ({told})")
+        shares = ", ".join(f"{count / data.size:.1%} {name}" for name, count in counts.items() if count)
+        raise BlankFrame(where=where, what=f"only {n_good} of {data.size} pixels are good ({shares})")
     if low == high:
         raise BlankFrame(where=where, what=f"all its good pixels have the value {low:g}")
 

@@ -10,7 +10,7 @@ and adds the sky's noise a second time, and a network learns that instead of tra
 
 where g is the gain and ``V = sky + F P / g`` the variance of R. The variance added is
 ``f^2 a^2 V + var(n) = f F P / g`` in every pixel: the photon noise of the light that was added, and nothing else. The
-noise of the sky is that of the new place alone. Where the mover is bright a is 1 and all its real shape is kept; where
+noise of the sky is that of the new place alone. Where the mover is bright a is 1 and all its real shape stays; where
 it sinks into the sky a goes to zero, because there the stamp knows nothing but noise. No pixel is interpolated: a stamp
 moves by whole pixels.
 """
@@ -112,7 +112,7 @@ def _draw(
         if column < -half or column >= nx + half or row < -half or row >= ny + half:
             continue
         shift_psf(psfs[nodes[n]], step, total, x[n] - column, y[n] - row, work, weights, star)
-        # light is not negative: interpolation of an undersampled PSF rings, that is cut off and the flux kept
+        # light is not negative: interpolation of an undersampled PSF rings, that is cut off and the flux preserved
         np.maximum(star, np.float32(0), star)
         star *= np.float32(total) / star.sum()
         for j in range(max(0, half - row), min(size, ny + half - row)):
@@ -223,9 +223,9 @@ def transplant(
     which : ndarray of int64, shape (n,)
         Row of the mover that each transplant is made of.
     x, y : ndarray of float64, shape (n,)
-        Places wished (pixel); a mover keeps its sub-pixel phase, so it comes to lie within half a pixel of them.
+        Wanted positions (pixel); a mover keeps its sub-pixel phase, so it comes to lie within half a pixel of them.
     flux : ndarray of float64, shape (n,)
-        Fluxes wished (ADU), at most that of the mover.
+        Wanted fluxes (ADU), at most that of the mover.
     rng : numpy.random.Generator
         Draws the photon noise that the scaled stamp lacks.
 

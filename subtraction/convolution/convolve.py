@@ -1,4 +1,4 @@
-"""Convolution with a spatially varying kernel, evaluated once a tile.
+"""Convolution with a spatially varying kernel, evaluated once per tile.
 
 Direct sums in compiled loops: their cost does not depend on the order of the kernel's polynomial, and for the
 kernels of image subtraction (some 17 x 17 pixels) they are faster than transforms. See docs/algorithms.md,
@@ -18,7 +18,7 @@ from subtraction.convolution.tiles import BUFFER, EDGE, SIDE, fill, kernel_at, p
 from subtraction.fields import ImageField, widest_radius
 
 NOISE_TAIL = 1e-3
-"""Part of a squared PSF's sum that its footprint may leave out: variance maps are smooth, and the sum is kept."""
+"""Part of a squared PSF's sum that its footprint may leave out: variance maps are smooth, and the sum is preserved."""
 
 
 def tile_size(shape: tuple[int, int]) -> int:
@@ -183,7 +183,7 @@ def _correlate_rows(data, mask, bad, terms, weights, tile, first, last, out):  #
 
 @nb.njit(cache=True, nogil=True, fastmath=True)
 def _square(kernel, radius, square):  # type: ignore[no-untyped-def]
-    """Square of a padded kernel, cut to a radius with its sum kept."""
+    """Square of a padded kernel, cut to a radius with its sum preserved."""
     half = (kernel.shape[0] - 2 * EDGE) // 2
     inside = whole = np.float32(0)
     for j in range(-half, half + 1):

@@ -43,7 +43,7 @@ FEW = 150
 """Bright pixels in a tile up to which the change of the kernel is added pixel by pixel."""
 
 VARIANCE_TAIL = 1e-3
-"""Part of the sum of a kernel of variances that its footprint may leave out; the sum is kept."""
+"""Part of the sum of a kernel of variances that its footprint may leave out; the sum is preserved."""
 
 
 @nb.njit(cache=True, nogil=True)
@@ -119,6 +119,7 @@ def difference(
     target: Frame,
     reference: Frame,
     kernel: ImageField,
+    *,
     filters: Filters,
     spoilt: MaskImage,
     final: MaskImage,
@@ -174,7 +175,7 @@ def difference(
 
 
 def _cut(field: ImageField) -> ImageField:
-    """A kernel of variances cut to where its weight lies, the sum of each of its terms kept."""
+    """A kernel of variances cut to where its weight lies, the sum of each of its terms preserved."""
     radius = widest_radius(field, VARIANCE_TAIL)
     middle = field.half
     cut = field.terms[:, middle - radius : middle + radius + 1, middle - radius : middle + radius + 1].copy()
@@ -253,8 +254,8 @@ def _residual_row(  # type: ignore[no-untyped-def]
             for x in range(width):
                 model[x] = convolved[x] if (flags[x] & bad) == 0 else np.float32(0)
             if _any(hidden[y, x0 : x0 + width]):
-                kept = out[0][y, x0 : x0 + width]
-                kept[:] = wanted - convolved
+                under = out[0][y, x0 : x0 + width]
+                under[:] = wanted - convolved
 
 
 @nb.njit(cache=True, nogil=True)

@@ -268,19 +268,19 @@ def _sum_cell(
 ) -> None:
     """Clip one cell and sum it."""
     part = slice(int(pixels.first[cell]), int(pixels.first[cell + 1]))
-    index, kept = pixels.index[part], keep[part]
-    if not bool(kept.any()):
+    index, chosen = pixels.index[part], keep[part]
+    if not bool(chosen.any()):
         return
     model, variance, residual = _model(planes, index, sums.kernels[cell], support=support)
     if clip is not None:
-        drop_pixels(index, pixels, cell, planes=(model, variance, residual), clip=clip, keep=kept)
+        drop_pixels(index, pixels, cell, planes=(model, variance, residual), clip=clip, keep=chosen)
     _add(
         planes,
         support,
-        index[kept],
-        model=model[kept],
-        variance=variance[kept],
-        residual=residual[kept],
+        index[chosen],
+        model=model[chosen],
+        variance=variance[chosen],
+        residual=residual[chosen],
         cell=cell,
         sums=sums,
         sign=np.float32(1),
@@ -300,13 +300,13 @@ def _drop_cell(
 ) -> None:
     """Clip one cell by a better kernel and take what changed out of its sums."""
     part = slice(int(pixels.first[cell]), int(pixels.first[cell + 1]))
-    index, kept = pixels.index[part], keep[part]
-    if not bool(kept.any()):
+    index, chosen = pixels.index[part], keep[part]
+    if not bool(chosen.any()):
         return
-    before = kept.copy()
+    before = chosen.copy()
     model, variance, residual = _model(planes, index, kernel, support=support)
-    drop_pixels(index, pixels, cell, planes=(model, variance, residual), clip=clip, keep=kept)
-    gone = index[before & ~kept]
+    drop_pixels(index, pixels, cell, planes=(model, variance, residual), clip=clip, keep=chosen)
+    gone = index[before & ~chosen]
     if len(gone):
         model, variance, residual = _model(planes, gone, sums.kernels[cell], support=support)
         _add(

@@ -56,10 +56,14 @@ SLOPE = 0.1
 """Standard deviation, relative to the flux scale, of the terms of its variation over the frame."""
 
 
+def _blocks(cells: CellEquations, shape: tuple[int, int]) -> Int64:
+    side = max(shape) / BLOCKS
+    return (cells.y // side).astype(np.int64) * (BLOCKS + 1) + (cells.x // side).astype(np.int64)
+
+
 def _fold_numbers(cells: CellEquations, shape: tuple[int, int]) -> tuple[Int64, int]:
     """Spread blocks of the frame over folds, the well-lit ones evenly."""
-    side = max(shape) / BLOCKS
-    block = (cells.y // side).astype(np.int64) * (BLOCKS + 1) + (cells.x // side).astype(np.int64)
+    block = _blocks(cells, shape)
     light = np.einsum("bii->b", cells.normal) - cells.noise * cells.normal.shape[1]
     lit = np.bincount(block, weights=light, minlength=(BLOCKS + 1) ** 2)
     rank = np.empty(len(lit), dtype=np.int64)
@@ -70,10 +74,7 @@ def _fold_numbers(cells: CellEquations, shape: tuple[int, int]) -> tuple[Int64, 
 
 def _affordable_order(cells: CellEquations, fold: Int64, shape: tuple[int, int], *, wanted: int) -> int:
     """Highest order for which lit blocks of the frame are enough."""
-    side = max(shape) / BLOCKS
-    used = fold >= 0
-    block = (cells.y[used] // side).astype(np.int64) * (BLOCKS + 1) + (cells.x[used] // side).astype(np.int64)
-    blocks = len(np.unique(block))
+    blocks = len(np.unique(_blocks(cells, shape)[fold >= 0]))
     while wanted > 0 and blocks < 2 * n_terms(wanted):
         wanted -= 1
     return wanted

@@ -133,6 +133,7 @@ def light_levels(
     template: FloatImage,
     variance: tuple[FloatImage, FloatImage],
     scale: float,
+    *,
     reach: int,
     threads: int = 0,
 ) -> Levels:
@@ -347,7 +348,7 @@ def drop_pixels(
 
 @nb.njit(cache=True, nogil=True)
 def _mark_changed(  # type: ignore[no-untyped-def]
-    index, y0, x0, side, nx, model, variance, residual, box, flux, peak, sigma, kept
+    index, y0, x0, side, nx, model, variance, residual, box, flux, peak, sigma, chosen
 ):
     """Drop pixels around changes of flux and around misfits of three by three pixels."""
     lights = np.zeros((side, side), np.float32)
@@ -355,11 +356,11 @@ def _mark_changed(  # type: ignore[no-untyped-def]
     rests = np.zeros((side, side), np.float32)
     hit = np.zeros((side, side), np.bool_)
     for p in range(index.shape[0]):
-        if kept[p]:
+        if chosen[p]:
             y, x = index[p] // nx - y0, index[p] % nx - x0
             lights[y, x], noises[y, x], rests[y, x] = model[p], variance[p], residual[p]
     for p in range(index.shape[0]):
-        if not kept[p]:
+        if not chosen[p]:
             continue
         y, x = index[p] // nx - y0, index[p] % nx - x0
         top = light = noise = rest = np.float32(0)
@@ -381,4 +382,4 @@ def _mark_changed(  # type: ignore[no-untyped-def]
         for j in range(max(0, y - box), min(side, y + box + 1)):
             for i in range(max(0, x - box), min(side, x + box + 1)):
                 if hit[j, i]:
-                    kept[p] = False
+                    chosen[p] = False

@@ -68,7 +68,7 @@ def _whole(science, template, bad, columns, rows, half, needed, first, last, kee
         keep[k] = good >= needed
 
 
-def _circle_light(frame: Frame, x: Float64, y: Float64, radius: float, threads: int = 0) -> tuple[Float64, Float64]:
+def _circle_light(frame: Frame, x: Float64, y: Float64, *, radius: float, threads: int = 0) -> tuple[Float64, Float64]:
     """Flux and its error in a circle around the nearest pixel; masked pixels are left out."""
     radius = max(radius, 1.0) if np.isfinite(radius) else 6.0
     out = np.zeros((2, len(x)))
@@ -202,7 +202,7 @@ def choose_anchors(
     half = int(np.ceil(2.0 * guess)) if np.isfinite(guess) else 8
     stars = stars[_whole_stars(pair, stars["x"].copy(), stars["y"].copy(), half=half, masked=MAX_MASKED)]
     places = (stars["x"].copy(), stars["y"].copy())
-    fluxes = [_circle_light(frame, *places, 1.5 * guess) for frame in (pair.science, pair.template)]
+    fluxes = [_circle_light(frame, *places, radius=1.5 * guess) for frame in (pair.science, pair.template)]
     lowest = np.minimum(fluxes[0][0] / fluxes[0][1], fluxes[1][0] / fluxes[1][1]) if len(stars) else np.zeros(0)
     keep = lowest >= snr
     if int(keep.sum()) < max(3 * minimum, 10):

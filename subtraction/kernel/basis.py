@@ -75,6 +75,7 @@ def gauss_hermite(
     fwhm_sharp: float,
     fwhm_wide: float,
     half: int = 0,
+    *,
     degrees: tuple[int, ...] = DEGREES,
     tolerance: float = 1e-3,
 ) -> Basis:

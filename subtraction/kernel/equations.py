@@ -233,7 +233,7 @@ def to_powers(coefficients: Float64, shape: tuple[int, int], order: int) -> Floa
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Smoothing:
-    """Prior variances of the coefficients, one a degree of the polynomial.
+    """Prior variances of the coefficients, one per degree of the polynomial.
 
     Attributes
     ----------

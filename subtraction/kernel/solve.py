@@ -168,7 +168,7 @@ def fit_kernel(
 ) -> KernelFit:
     """Fit a kernel that varies over the frame to the anchors' stamps.
 
-    Each star's normal equations are built once a round for the basis and its own constant background, which is
+    Each star's normal equations are built once per round for the basis and its own constant background, which is
     eliminated, and cleared of the noise of the frame that is convolved (`clear_of_noise`); the equations of the frame
     are their sums weighted with products of polynomial terms (Alard 2000, A&AS 144, 363, eq. 3-7). How much each degree
     of the polynomials may vary is chosen from the data (`solve_smooth`); orders are lowered where the stars are too
@@ -221,7 +221,7 @@ def fit_kernel(
         for turn in range(ROUNDS):
             if int(used.sum()) < minimum:
                 raise TooFewStars(found=int(used.sum()), needed=minimum, where=f"{where} (anchors left after clipping)")
-            fitted = _fit_once(
+            fitted = _fit_round(
                 problem, weight, local, used=used, floor=floor, scale=scale, smoothing=smoothing, turn=turn
             )
             local, smoothing = fitted.terms @ fitted.smooth.coefficients, fitted.smooth.smoothing
@@ -239,7 +239,7 @@ def fit_kernel(
                 break
             used, floor = keep, model_floor(misfit, power, keep, floor=floor)
             if turn > 0:
-                # What was not asked for once is not asked for again: the equations become smaller.
+                # The next round leaves out degrees that the data do not ask for: its equations become smaller.
                 problem = problem.up_to(asked_degree(fitted.smooth.coefficients, gram))
         freedom = weight.sum(axis=(1, 2), dtype=np.float64) - 1.0
         transfer = fitted.cleared.transfer(fitted.smooth.covariance / fitted.correlation)
@@ -291,7 +291,7 @@ class _Fitted:
     flux_order: int
 
 
-def _fit_once(
+def _fit_round(
     problem: _Problem,
     weight: Float32,
     local: Float64,

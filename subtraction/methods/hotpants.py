@@ -107,7 +107,7 @@ def _fit(target: Frame, reference: Frame, anchors: Anchors, *, template_convolve
     """Fit the kernel to the anchors."""
     seeings = (anchors.fwhm_template, anchors.fwhm_science)
     sharp, wide = seeings if template_convolved else seeings[::-1]
-    basis = gauss_hermite(sharp, wide, options.kernel_half or wing_half(wide), WINGED)
+    basis = gauss_hermite(sharp, wide, options.kernel_half or wing_half(wide), degrees=WINGED)
     half = int(np.ceil(max(2.5 * wide, 6)))
     stamps = cut_stamps(reference, target, anchors.x, y=anchors.y, basis=basis, half=half, threads=options.threads)
     where = target.meta.path or target.meta.exposure_id

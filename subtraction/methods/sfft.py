@@ -110,7 +110,7 @@ def _fit_delta_kernel(
         what = f"the stars of the two frames have the flux ratio {scale:.3g}"
         raise SubtractionFailed(where=where, method="penalised least squares", what=what)
     radius = min(limits.radius, LARGEST) or core_radius(sharp, wide)
-    # In a cell that is hardly wider than they are, wings cannot be told from the background.
+    # In a cell that is hardly wider than they are, wings look like background.
     support = make_support(radius, offset, wings=cell_side(shape) >= WING_ROOM * radius)
     pixels = _choose_pixels(
         target,
@@ -162,7 +162,7 @@ def _choose_pixels(
     else:
         levels_of = (target.data, (reference.variance, target.variance), 1.0 / scale)
     good = usable_pixels(target.mask, reference.mask, support.half, radius=support.radius, threads=threads)
-    levels = light_levels(*levels_of, int(np.ceil(wide)), threads)
+    levels = light_levels(*levels_of, reach=int(np.ceil(wide)), threads=threads)
     return list_pixels(levels, good, limits.pixels, threshold=limits.level)
 
 

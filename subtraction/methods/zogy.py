@@ -174,7 +174,7 @@ def subtract(pair: Pair, options: Options) -> Difference:
     TooFewStars
         If there are too few stars for a PSF or too few anchors.
     SubtractionFailed
-        If the flux ratio cannot be told or the fit of the correction fails.
+        If the flux ratio cannot be measured or the fit of the correction fails.
     """
     stars = _both(_stars, (pair.science, pair.template), options.threads)
     anchors = choose_anchors(pair, options.anchor_snr, options.max_anchors, minimum=options.min_anchors, stars=stars[1])
@@ -190,7 +190,7 @@ def subtract(pair: Pair, options: Options) -> Difference:
     order = max(psfs[0].order, psfs[1].order)
     levels = _sky_levels(science, template, max(pair.science.shape) // (order + 2) // 2 + 32)
     with threadpool_limits(limits=1, user_api="blas"):
-        filters = make_cross_filters(*psfs, ratio, levels, order)
+        filters = make_cross_filters(*psfs, ratio, levels=levels, order=order)
         fit = _fit_correction(science, template, filters, anchors=anchors, options=options)
         filters = correct(filters, fit.kernel, psfs[0], levels=levels)
     raw = _apply(science, template, filters, fit=fit, anchors=anchors, threads=options.threads)

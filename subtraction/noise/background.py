@@ -71,7 +71,7 @@ def _quantiles(values, parts, bins, out):  # type: ignore[no-untyped-def]
 
 
 def sky_blocks(
-    data: FloatImage, variance: FloatImage, model: FloatImage, mask: MaskImage, blocks: int = 24, threads: int = 0
+    data: FloatImage, variance: FloatImage, model: FloatImage, mask: MaskImage, *, blocks: int = 24, threads: int = 0
 ) -> tuple[Float64, Float64, Float64, Float64]:
     """Levels of a difference over blocks of sky.
 
@@ -139,12 +139,12 @@ def _level(values, around, bins):  # type: ignore[no-untyped-def]
         values = values[:near]
     _quantiles(values, parts, bins, found)
     # The clipped mean: photon noise is skewed, its median lies low, and a matched filter adds that up.
-    limit, total, kept = CLIP * (found[2] - found[0]) / 2.0, 0.0, 0
+    limit, total, count = CLIP * (found[2] - found[0]) / 2.0, 0.0, 0
     for value in values:
         if abs(value - found[1]) <= limit:
             total += value
-            kept += 1
-    return total / kept if kept > 0 else found[1], (found[2] - found[0]) / 2.0 / np.sqrt(len(values))
+            count += 1
+    return total / count if count > 0 else found[1], (found[2] - found[0]) / 2.0 / np.sqrt(len(values))
 
 
 def noise_share(data: FloatImage, variance: FloatImage, model: FloatImage, mask: MaskImage) -> float:

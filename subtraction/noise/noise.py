@@ -31,7 +31,7 @@ STEADY = 0.1
 """Relative change of that ratio which one filter for the whole field may leave unheeded."""
 
 VARIANCE_HALF = 3
-"""Half width of the kernels that smooth variances (pixel): variance maps are smooth, their sums are kept."""
+"""Half width of the kernels that smooth variances (pixel): variance maps are smooth, their sums are preserved."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,7 +133,7 @@ def _filtered(image: Float64, fine: int, transfer: Float64, *, reach: int) -> Fl
     """An image sampled `fine` times a pixel through a filter of whole pixels, cut to `reach` on each side."""
     size, middle = 2 * reach + 1, image.shape[0] // 2
     cut = image[middle - fine * reach : middle + fine * reach + 1, middle - fine * reach : middle + fine * reach + 1]
-    # Each phase is an image once a pixel; all but the first lack the last row or column.
+    # Each phase is an image sampled once per pixel; all but the first lack the last row or column.
     phases = np.zeros((fine, fine, size, size))
     places = [(j, i, cut[j::fine, i::fine].shape) for j in range(fine) for i in range(fine)]
     for j, i, (ny, nx) in places:
@@ -197,7 +197,7 @@ def _image(transform: Float64, half: int) -> Float64:
 
 
 def _squared(transform: Float64) -> Float64:
-    """Square of an image, cut to `VARIANCE_HALF` with its sum kept."""
+    """Square of an image, cut to `VARIANCE_HALF` with its sum preserved."""
     square = _image(transform, TRANSFORM // 2 - 1) ** 2
     middle = square.shape[0] // 2
     cut = square[

@@ -40,7 +40,7 @@ WANTED_INSIDE = 0.99
 LARGEST_HALF = 32
 
 OVERSAMPLED_BELOW = 2.6
-"""FWHM (pixel) below which images sampled once a pixel cannot be shifted, so that finer ones are kept."""
+"""FWHM (pixel) below which images sampled once per pixel cannot be shifted, so that finer ones are stored."""
 
 OVERSAMPLING = 3
 
@@ -231,12 +231,13 @@ def fit_model(frame: Frame, stars: StarTable, order: int | None = None, *, threa
         raise TooFewStars(found=len(cut), needed=3, where=f"{where} (clean stars for the PSF)")
     wanted = HIGHEST_ORDER if order is None or order < 0 else order
     model = _fit_cut(cut, guess, frame.shape, wanted=wanted, threads=threads)
-    return _apart(frame, stars, cut, model=model, how=(guess, wanted, threads))
+    return _apart(frame, stars, cut, model=model, guess=guess, wanted=wanted, threads=threads)
 
 
-def _apart(frame: Frame, stars: StarTable, cut: Cutouts, *, model: PsfModel, how: tuple[float, int, int]) -> PsfModel:
+def _apart(
+    frame: Frame, stars: StarTable, cut: Cutouts, *, model: PsfModel, guess: float, wanted: int, threads: int
+) -> PsfModel:
     """Where neighbours widen the PSF, the model of stars whose neighbours are taken away; else the one given."""
-    guess, wanted, threads = how
     few = cut.only(np.arange(len(cut)) < APART_STARS)
     for done in range(APART_ROUNDS):
         alone, clean = without_neighbours(frame, few, stars, psf=_sample_model(model), threads=threads)
@@ -262,17 +263,17 @@ def _core_light(model: PsfModel, fwhm: float) -> float:
 def _fit_cut(cut: Cutouts, guess: float, shape: tuple[int, int], *, wanted: int, threads: int = 0) -> PsfModel:
     """Fit the model to stamps of stars."""
     with threadpool_limits(limits=1, user_api="blas"):
-        field, kept, profile_order = _fit_field(cut, guess, shape, wanted=wanted, threads=threads)
+        field, agreeing, profile_order = _fit_field(cut, guess, shape, wanted=wanted, threads=threads)
         basis = make_basis(field[0])
-        shapes = polynomial_terms(kept.x, kept.y, shape, profile_order) @ field
-        highest = affordable_order(len(kept), min(DEVIATION_ORDER, wanted), STARS_PER_FUNCTION)
+        shapes = polynomial_terms(agreeing.x, agreeing.y, shape, profile_order) @ field
+        highest = affordable_order(len(agreeing), min(DEVIATION_ORDER, wanted), STARS_PER_FUNCTION)
         for _ in range(DEVIATION_ROUNDS):
-            matrices, vectors, through = deviation_equations(kept, shapes, basis, threads=threads)
-            deviation, deviation_order = fit_deviation(kept, (matrices, vectors), highest, shape=shape)
+            matrices, vectors, through = deviation_equations(agreeing, shapes, basis, threads=threads)
+            deviation, deviation_order = fit_deviation(agreeing, (matrices, vectors), highest, shape=shape)
             if not bool(deviation.any()):
                 break
             # What is not symmetric moves the stars.
-            follow(kept, through, polynomial_terms(kept.x, kept.y, shape, deviation_order) @ deviation)
+            follow(agreeing, through, polynomial_terms(agreeing.x, agreeing.y, shape, deviation_order) @ deviation)
     return PsfModel(field, deviation, (profile_order, deviation_order), basis, shape)
 
 

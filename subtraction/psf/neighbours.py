@@ -37,7 +37,7 @@ TRUSTED = 0.03
 """Part of the light of a neighbour that its subtraction may leave."""
 
 CLOSEST = 0.6
-"""Distance (FWHM) below which two sources cannot be told from one."""
+"""Distance (FWHM) below which two sources look like one."""
 
 BLENDED, BLEND = 1.3, 0.05
 """A star with a companion this close (FWHM) that has this part of its light does not count."""

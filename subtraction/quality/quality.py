@@ -37,7 +37,7 @@ EXACT_FLUX = 0.02
 """Stars whose flux is known better than this tell how fluxes scatter; at least the better half of all does."""
 
 MIN_STARS = 5
-"""Fewest stars from which shifts and scatter are told."""
+"""Fewest stars from which shifts and scatter are measured."""
 
 
 def expected_peaks(threshold: float, sigma: float) -> float:
@@ -413,7 +413,7 @@ def _proven(squares: Float64, noise: Float64, middle: float, *, spread: float) -
     """Root of the variance beyond noise, less one standard error of it, so that few stars prove little.
 
     `middle` is the median of the squares of unit variance (1.386 for vectors of two components, 0.455 for one), and
-    `spread` the standard error of a variance that is told from it, times the root of their number.
+    `spread` the standard error of a variance that is measured from it, times the root of their number.
     """
     variance = float(np.median(squares - middle * noise)) / middle
     scatter = spread * float(np.median(squares)) / middle / np.sqrt(len(squares))

@@ -254,7 +254,7 @@ def _sums(data, variance, model, mask, bad, stamps, xs, ys, radius, out):  # typ
         out[s, 4], out[s, 5] = totals[5] / n, totals[6]
 
 
-def flux_scale_error(x: Float64, y: Float64, faults: StarFaults, shape: tuple[int, int]) -> float:
+def flux_scale_error(x: Float64, y: Float64, faults: StarFaults, *, shape: tuple[int, int]) -> float:
     """Largest part of the stars' flux that is left over in one part of the frame.
 
     Clouds and flat fields change the flux scale from place to place. Where the difference follows them, nothing is left

@@ -131,7 +131,7 @@ def cross_transforms(
     return s * p_t / d / np.real(p_t[0, 0]), ratio * s * p_s / d / np.real(p_s[0, 0])
 
 
-def make_cross_filters(science: Psf, template: Psf, ratio: float, levels: Levels, order: int) -> CrossFilters:
+def make_cross_filters(science: Psf, template: Psf, ratio: float, *, levels: Levels, order: int) -> CrossFilters:
     """Cross filters over the frame, as polynomial fields.
 
     Parameters
@@ -160,7 +160,7 @@ def make_cross_filters(science: Psf, template: Psf, ratio: float, levels: Levels
 
 
 def _fields(both: Callable[[float, float], tuple[Complex128, Complex128]], science: Psf, order: int) -> CrossFilters:
-    """Filters over the frame from their transforms at positions; their sums are kept."""
+    """Filters over the frame from their transforms at positions; their sums are preserved."""
     shape = science.shape
     cache: dict[tuple[float, float], tuple[Complex128, Complex128]] = {}
 
@@ -266,7 +266,7 @@ def variance_kernel(field: ImageField) -> ImageField:
     Returns
     -------
     ImageField
-        The squares, cut where little is left, their sums kept.
+        The squares, cut where little is left, their sums preserved.
     """
     middle = field.half
     square = field.at((field.shape[1] - 1) / 2, (field.shape[0] - 1) / 2) ** 2

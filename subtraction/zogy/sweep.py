@@ -90,7 +90,7 @@ def cross_difference(
         Difference, its variance and the filtered template; data and model are zero where nothing is known.
     hidden : ndarray of bool, shape (ny, nx)
         Pixels that are masked on the science frame alone and still hold the sky's light: under a streak or a trail.
-        There the frame's own light is kept, so that extraction can tell what is there.
+        There the frame's own light stays, so that extraction can tell what is there.
     """
     shape = frames[0].shape
     tile = tile_size(shape)

@@ -23,9 +23,9 @@ def faults_of(rng, left, error=0.01):
 
 
 def test_stars_that_leave_nothing_prove_the_scale(rng, places):
-    assert flux_scale_error(*places, faults_of(rng, np.zeros(300)), SHAPE) < 0.005
+    assert flux_scale_error(*places, faults_of(rng, np.zeros(300)), shape=SHAPE) < 0.005
     # Scatter from star to star is no error of a part.
-    assert flux_scale_error(*places, faults_of(rng, rng.normal(0, 0.1, 300)), SHAPE) < 0.06
+    assert flux_scale_error(*places, faults_of(rng, rng.normal(0, 0.1, 300)), shape=SHAPE) < 0.06
 
 
 @pytest.mark.parametrize("offset", [-0.1, 0.1])
@@ -33,7 +33,7 @@ def test_an_error_in_one_corner_is_told(rng, places, offset):
     x, y = places
     corner = (x > 0.75 * SHAPE[1]) & (y > 0.75 * SHAPE[0])
     left = np.where(corner, offset, 0.0)
-    assert flux_scale_error(x, y, faults_of(rng, left), SHAPE) == pytest.approx(0.09, abs=0.015)
+    assert flux_scale_error(x, y, faults_of(rng, left), shape=SHAPE) == pytest.approx(0.09, abs=0.015)
     # A median over all stars would hardly see it.
     assert abs(np.median(left)) == 0.0
 
@@ -41,12 +41,12 @@ def test_an_error_in_one_corner_is_told(rng, places, offset):
 def test_variable_stars_are_no_error(rng, places):
     left = np.zeros(300)
     left[::8] = rng.uniform(-0.5, 0.5, len(left[::8]))
-    assert flux_scale_error(*places, faults_of(rng, left), SHAPE) < 0.01
+    assert flux_scale_error(*places, faults_of(rng, left), shape=SHAPE) < 0.01
 
 
 def test_few_stars_tell_nothing(rng):
     x, y = np.array([100.0, 500.0, 900.0]), np.array([100.0, 400.0, 700.0])
-    assert np.isnan(flux_scale_error(x, y, faults_of(rng, np.zeros(3)), SHAPE))
+    assert np.isnan(flux_scale_error(x, y, faults_of(rng, np.zeros(3)), shape=SHAPE))
 
 
 def test_change_of_the_scale_beyond_the_stars_is_unproven(places):

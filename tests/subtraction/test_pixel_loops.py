@@ -62,7 +62,9 @@ def test_results_do_not_depend_on_the_number_of_threads(rng):
     )
     mask = grow_by_kernel(frames[1].mask, kernel)
     hidden = unite(frames[0].mask, mask)
-    one, three = (difference(*frames, kernel, filters, mask, mask, hidden, threads=n) for n in (1, 3))
+    one, three = (
+        difference(*frames, kernel, filters=filters, spoilt=mask, final=mask, hidden=hidden, threads=n) for n in (1, 3)
+    )
     for a, b in zip(one, three, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -80,7 +82,9 @@ def test_the_sweep_is_the_sum_of_its_steps(rng, shape, scale):
     assert bool(hidden.any()) == (scale == 0)
     assert not (hidden & ((spoilt & HARD) != 0)).any()
     final = grow_by_kernel(mask, white, tail=0.1)
-    data, variance, model = difference(target, reference, kernel, filters, mask, final, hidden, scale)
+    data, variance, model = difference(
+        target, reference, kernel, filters=filters, spoilt=mask, final=final, hidden=hidden, scale=scale
+    )
     hard, gone = (mask & HARD) != 0, (final & HARD) != 0
     matched = convolve(reference.data, reference.mask, kernel)
     residual = np.where(hard, 0, target.data - matched).astype(np.float32)

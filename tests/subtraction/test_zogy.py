@@ -67,7 +67,9 @@ def test_statistic_is_the_papers(widths, rng, seeing, make_pair):
     """On an empty sky with known PSFs the score is the paper's S, whichever frame is the sharper one."""
     psfs = tuple(true_psf(seeing(width)) for width in widths)
     empty, _ = make_pair(shape=SHAPE, n_stars=0, template_depth=2.0)
-    filters = make_cross_filters(*psfs, 1.3, lambda x, y: (pixel_noise(empty.science), pixel_noise(empty.template)), 0)
+    filters = make_cross_filters(
+        *psfs, 1.3, levels=lambda x, y: (pixel_noise(empty.science), pixel_noise(empty.template)), order=0
+    )
     planes = []
     for frame, field in ((empty.science, filters.science), (empty.template, filters.template)):
         way = transform_on(field.at(0.0, 0.0), SHAPE)
@@ -143,7 +145,7 @@ def test_noise_of_the_template_does_not_bend_the_correction(make_pair, seeing):
     )
     psfs = true_psf(seeing(3.2)), true_psf(seeing(4.4))
     levels = pixel_noise(pair.science), pixel_noise(pair.template)
-    filters = make_cross_filters(*psfs, 1.0, lambda x, y: levels, 0)
+    filters = make_cross_filters(*psfs, 1.0, levels=lambda x, y: levels, order=0)
     inside = (truth["flux"] > 2_000) & (np.abs(truth["x"] - 240) < 210) & (np.abs(truth["y"] - 240) < 210)
     x, y = truth["x"][inside], truth["y"][inside]
     basis = correction_basis(filters.psf.fwhm)
@@ -164,7 +166,7 @@ def test_correction_keeps_the_noise_white(seeing):
     """Whatever the correction is, the filters are made white again, and it still cancels the stars."""
     science = true_psf(seeing(3.4))
     levels = (150.0, 60.0)
-    filters = make_cross_filters(science, true_psf(seeing(3.9)), 1.0, lambda x, y: levels, 0)
+    filters = make_cross_filters(science, true_psf(seeing(3.9)), 1.0, levels=lambda x, y: levels, order=0)
     shapes = gauss_hermite(3.5, 3.5)
     bent = 0.08 * shapes.images[3].astype(float)
     bent[shapes.half, shapes.half] += 0.95

@@ -197,11 +197,11 @@ def _residual(frame: Frame, mesh: int) -> tuple[FloatImage, FloatImage, float]:
     """Data less the sky (0 where there are none), noise of each pixel, and noise of the sky."""
     sky = fit_surface(frame.data, frame.mask, _UNUSABLE, cell=mesh, stride=4 if mesh >= 64 else 2)
     usable = (frame.mask[::8, ::8] & _UNUSABLE) == 0
-    told = float(np.sqrt(np.median(frame.variance[::8, ::8][usable]))) if usable.any() else sky.sigma
-    sigma = sky.sigma if np.isfinite(sky.sigma) else told
+    expected = float(np.sqrt(np.median(frame.variance[::8, ::8][usable]))) if usable.any() else sky.sigma
+    sigma = sky.sigma if np.isfinite(sky.sigma) else expected
     # the sky may be noisier than its photons: pattern noise, faint stars, a wrong gain
-    factor = sigma / told if sigma > told > 0 else 1.0
+    factor = sigma / expected if sigma > expected > 0 else 1.0
     residual, noise = residual_and_noise(
         frame.data, frame.variance, frame.mask, unusable=_UNUSABLE, sky=sky, factor=factor
     )
-    return residual, noise, max(sigma, told)
+    return residual, noise, max(sigma, expected)

@@ -231,15 +231,15 @@ def _seed(
         if residual[j, i] - around > SEED_SNR * noise[j, i] * 0.75:
             rows[found], columns[found] = j, i
             found += 1
-    kept_rows, kept_columns = np.empty(found, np.int64), np.empty(found, np.int64)
-    kept = 0
+    hit_rows, hit_columns = np.empty(found, np.int64), np.empty(found, np.int64)
+    n_hits = 0
     for n in range(found):  # all are tested on the image as it is, hits of this round do not count yet
         if _is_sharp(residual, noise, mask, ratios, hits, rows[n], columns[n]):
-            kept_rows[kept], kept_columns[kept] = rows[n], columns[n]
-            kept += 1
-    for n in range(kept):
-        hits[kept_rows[n], kept_columns[n]] = True
-    return kept_rows[:kept], kept_columns[:kept]
+            hit_rows[n_hits], hit_columns[n_hits] = rows[n], columns[n]
+            n_hits += 1
+    for n in range(n_hits):
+        hits[hit_rows[n], hit_columns[n]] = True
+    return hit_rows[:n_hits], hit_columns[:n_hits]
 
 
 @njit(cache=True, nogil=True)

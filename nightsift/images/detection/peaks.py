@@ -136,7 +136,7 @@ def _neighbours(indices: npt.NDArray[np.int64], nx: int) -> npt.NDArray[np.int32
 def _flood(
     around: npt.NDArray[np.int32], order: npt.NDArray[np.int64], values: npt.NDArray[np.float32], threshold: float
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Place in `order` of each kept peak (-1 where a hill was absorbed), its pixels above threshold and skirt."""
+    """Place in `order` of each remaining peak (-1 where a hill was absorbed), its pixels above threshold and skirt."""
     n = len(order)
     labels = np.full(n, -1, np.int32)
     hills = 0

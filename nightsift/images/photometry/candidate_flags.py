@@ -110,7 +110,7 @@ def repeated_pixels(
     """Find candidates whose detector pixel fired in several exposures that saw different sky there.
 
     A real source stays at one place on the sky; a hot pixel stays at one place on the detector. Without a WCS, or
-    while the pointing does not change, the two cannot be told apart and nothing is flagged.
+    while the pointing does not change, the two cannot be distinguished and nothing is flagged.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from nightsift.images.photometry.candidate_flags import CHI2, FROM_MASK, MASKED_
 from nightsift.images.photometry.photometry import ZeroPoint, fluxes_at, noise_factor
 from nightsift.images.photometry.psf_photometry import PsfFluxes
 
-# Signal-to-noise ratio below which a magnitude means nothing and only the limit is told.
+# Signal-to-noise ratio below which a magnitude means nothing and only the limit is given.
 DETECTED = 3.0
 # Positions are moved to a peak only where it is beyond doubt: a weaker one may be a peak of the noise.
 CERTAIN = 10.0
@@ -50,7 +50,7 @@ def forced_photometry(
     Returns
     -------
     pyarrow.Table
-        Schema `nightsift.core.tables.FORCED`, one row a position in the order given. ``limit_k`` is
+        Schema `nightsift.core.tables.FORCED`, one row per position in the order given. ``limit_k`` is
         ``max(flux, 0) + k flux_err``: the flux that a source cannot exceed but for a fluctuation of k sigma.
         Magnitudes are those of ``|flux|`` where the signal-to-noise ratio reaches 3.
 

@@ -188,8 +188,8 @@ def _best_order(
             break
         missed = np.empty_like(offset)
         for k in range(_FOLDS):
-            out, kept = fold == k, fold != k
-            missed[out] = offset[out] - terms[out] @ _solve(terms[kept], offset[kept], weights[kept])
+            out, rest = fold == k, fold != k
+            missed[out] = offset[out] - terms[out] @ _solve(terms[rest], offset[rest], weights[rest])
         error = float(np.median(np.hypot(*missed.T) * weights))
         if error < 0.97 * best_error:
             best, best_error = order, error

@@ -92,14 +92,14 @@ def stack(
     sigma = np.float32(_SIGMA * np.sqrt(1.0 + 1.57 / first)) if first > 1 else np.float32(np.inf)
     total, noise, weights = (np.zeros(shape, dtype=np.float32) for _ in range(3))
     coverage = np.zeros(shape, dtype=np.float32)
-    kept, lost = np.zeros(shape, dtype=np.uint16), np.zeros(shape, dtype=np.uint16)
+    mean_bits, lost_bits = np.zeros(shape, dtype=np.uint16), np.zeros(shape, dtype=np.uint16)
     reference = layers[0].weight
     for k, layer in enumerate(layers):
         data, variance, mask = _placed(frame(k), layer, shape)
         weight = np.float32(layer.weight / reference)
         limits = (np.float32(sigma), middle, bright)
-        _add(data, variance, mask, limits, weight, (total, noise, weights, coverage), kept, lost)
-    return _finish(total, noise, weights, coverage=coverage, kept=kept, lost=lost)
+        _add(data, variance, mask, limits, weight, (total, noise, weights, coverage), mean_bits, lost_bits)
+    return _finish(total, noise, weights, coverage=coverage, mean_bits=mean_bits, lost_bits=lost_bits)
 
 
 def _placed(frame: Frame, layer: Layer, shape: tuple[int, int]) -> tuple[FloatImage, FloatImage, MaskImage]:
@@ -124,15 +124,15 @@ def _finish(
     weights: FloatImage,
     *,
     coverage: npt.NDArray[np.float32],
-    kept: MaskImage,
-    lost: MaskImage,
+    mean_bits: MaskImage,
+    lost_bits: MaskImage,
 ) -> tuple[FloatImage, FloatImage, MaskImage, npt.NDArray[np.float32]]:
     good = coverage > 0
     np.divide(total, weights, out=total, where=good)
     np.divide(noise, weights * weights, out=noise, where=good)
     # Outside one frame but bad in another is bad; outside all, or clipped everywhere, is no data.
-    bad = lost & np.uint16(0xFFFF & ~_NO_DATA)
-    mask = np.where(good, kept, np.where(bad != 0, bad, _NO_DATA)).astype(np.uint16)
+    bad = lost_bits & np.uint16(0xFFFF & ~_NO_DATA)
+    mask = np.where(good, mean_bits, np.where(bad != 0, bad, _NO_DATA)).astype(np.uint16)
     return total, noise, mask, coverage
 
 
@@ -184,8 +184,8 @@ def _add(
     limits: tuple[np.float32, FloatImage, FloatImage],
     weight: np.float32,
     sums: tuple[FloatImage, FloatImage, FloatImage, FloatImage],
-    kept: MaskImage,
-    lost: MaskImage,
+    mean_bits: MaskImage,
+    lost_bits: MaskImage,
 ) -> None:
     sigma, middle, bright = limits
     total, noise, weights, coverage = sums
@@ -194,7 +194,7 @@ def _add(
         for x in range(nx):
             value, spread = data[y, x], variance[y, x]
             if mask[y, x] & _BAD:
-                lost[y, x] |= mask[y, x]
+                lost_bits[y, x] |= mask[y, x]
                 if coverage[y, x] == 0.0 and not mask[y, x] & _NO_DATA and np.isfinite(value):
                     # To be seen where nothing better comes: the core of a saturated star.
                     total[y, x], noise[y, x] = value, spread
@@ -210,4 +210,4 @@ def _add(
             noise[y, x] += weight * weight * spread
             weights[y, x] += weight
             coverage[y, x] += 1.0
-            kept[y, x] |= mask[y, x]
+            mean_bits[y, x] |= mask[y, x]

@@ -60,7 +60,7 @@ def resample(
     so one bad pixel spoils only its neighbours. The variance is the mean of the input's with squared weights, times
     the area of an output pixel in pixels of the input: the noise of a sum over a star. Between pixels of the input (at
     worst, half a pixel off on both axes) the kernel takes away noise of high frequencies, so that single pixels
-    scatter by 22 % less than told. Images turned by
+    scatter by 22 % less than their errors say. Images turned by
     right angles or mirrored are turned back first; where rows then run along rows, two passes take the place of one
     in two dimensions (`nightsift.images.resampling.separable_resample`).
 

@@ -1,1 +1,1 @@
-"""Stars found, measured and told apart."""
+"""Stars found, measured and deblended."""
