@@ -18,15 +18,15 @@ import numpy.typing as npt
 from nightsift.core.flags import Mask
 from nightsift.core.psf import Psf
 
+if TYPE_CHECKING:  # slow to import, and subtraction does without
+    from astropy.wcs import WCS
+
+
 FloatImage = npt.NDArray[np.float32]
 MaskImage = npt.NDArray[np.uint16]
 StarTable = npt.NDArray[Any]
 
 _BLOCK = 1 << 17  # pixels checked at a time
-
-
-if TYPE_CHECKING:  # slow to import, and subtraction does without
-    from astropy.wcs import WCS
 
 
 @dataclass(frozen=True, slots=True)

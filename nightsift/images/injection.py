@@ -1,6 +1,6 @@
-"""Injection of stars of known flux into a frame, for completeness studies, training and tests.
+"""Injection of sources into a frame, for completeness studies, training and tests: stars of known flux, and movers.
 
-Minor planets moved onto galaxies: real pixels of a real point source, without their sky and without its noise.
+Movers are minor planets moved onto galaxies: real pixels of a real point source, without their sky and its noise.
 
 A stamp of a mover holds ``S = F P + R``: its light F with the PSF P of the frame, and a residual R of noise and of what
 the PSF model does not know (trailing, tracking, the local PSF). Adding the whole stamp to another place doubles the sky
@@ -29,6 +29,13 @@ from nightsift.core.psf import Psf
 from nightsift.images.photometry.psf_grid import LANCZOS, PsfGrid, psf_grid, shift_psf
 from nightsift.images.photometry.psf_photometry import UNUSABLE, psf_fluxes
 from nightsift.images.stars.moments import moments
+
+Values = npt.NDArray[np.float64]
+
+LEAST_SNR = 12.0
+FOREIGN = 3.0  # sigma of the template from which its pixels hold light of something else
+CORE = 1.0  # FWHM around a mover in which nothing may be masked and no other light may lie
+MAX_SHIFT = 2.5  # px by which a mover may lie off its predicted place
 
 
 def inject_stars(
@@ -118,13 +125,6 @@ def _draw(
         for j in range(max(0, half - row), min(size, ny + half - row)):
             for i in range(max(0, half - column), min(size, nx + half - column)):
                 image[row + j - half, column + i - half] += np.float32(flux[n]) * star[j, i]
-
-
-Values = npt.NDArray[np.float64]
-LEAST_SNR = 12.0
-FOREIGN = 3.0  # sigma of the template from which its pixels hold light of something else
-CORE = 1.0  # FWHM around a mover in which nothing may be masked and no other light may lie
-MAX_SHIFT = 2.5  # px by which a mover may lie off its predicted place
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,6 +17,10 @@ from nightsift.images.artefacts.saturation import bleed_trails, grow_cores, halo
 from nightsift.images.artefacts.streaks import find_streaks
 from nightsift.images.background.mesh import fit_surface
 
+if TYPE_CHECKING:
+    from nightsift.unit.units import Unit
+
+
 # Length of the pieces in which lines are tested (pixel): a column may be bad in part only.
 PIECE = 128
 
@@ -37,10 +41,6 @@ _SKIP = np.uint16(Mask.NONFINITE.value | Mask.SATURATED.value | Mask.NO_DATA.val
 _MOST_SATURATED = 0.25
 
 _UNUSABLE = np.uint16(Mask.NONFINITE.value | Mask.NO_DATA.value)
-
-
-if TYPE_CHECKING:
-    from nightsift.unit.units import Unit
 
 
 def _find_defects(residual: FloatImage, noise: FloatImage, mask: MaskImage) -> npt.NDArray[np.bool_]:

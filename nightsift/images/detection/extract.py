@@ -24,15 +24,15 @@ from nightsift.images.photometry.photometry import ZeroPoint, aperture_fluxes, n
 from nightsift.images.photometry.psf_photometry import PsfFluxes, psf_fluxes
 from nightsift.images.stars.shapes import centroids, widths
 
+if TYPE_CHECKING:
+    from nightsift.unit.units import Unit
+
+
 # How far the other lobe may lie, in FWHM of the PSF: lobes of a small shift stand about one FWHM apart.
 REACH = 1.5
 
 # One saturated star or one streak is one thing, not thousands: each connected area keeps its highest peak of each sign.
 _ONE_EACH = np.uint16(Mask.SATURATED.value | Mask.BLEED.value | Mask.STREAK.value)
-
-
-if TYPE_CHECKING:
-    from nightsift.unit.units import Unit
 
 
 def areas_of(

@@ -18,6 +18,11 @@ from nightsift.core.frames import Difference, FloatImage, Frame, MaskImage
 from nightsift.core.robust import MEDIAN_ERROR, clipped, mad_sigma
 from nightsift.images.photometry.psf_photometry import UNUSABLE, PsfFluxes, psf_fluxes
 
+if TYPE_CHECKING:
+    from nightsift.core.frames import StarTable, Template
+    from nightsift.images.registration.align import Alignment
+
+
 MAG_PER_DEX = 2.5
 POGSON = MAG_PER_DEX / np.log(10.0)
 
@@ -30,11 +35,6 @@ SAMPLES = 4096  # positions at which the noise of a frame is sampled
 
 # Samples along each axis of a pixel that the rim of the circle crosses.
 FINE = 8
-
-
-if TYPE_CHECKING:
-    from nightsift.core.frames import StarTable, Template
-    from nightsift.images.registration.align import Alignment
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,10 @@ from nightsift.images.registration.asterism_match import FloatArray, chance, mat
 from nightsift.images.registration.mapping import FittedMapping, Mapping, fit_mapping, fit_tan_sip
 from nightsift.unit.units import AlignmentOptions
 
+if TYPE_CHECKING:
+    from nightsift.core.frames import Template
+
+
 BRIGHT = 300  # stars used to find the match
 RADIUS = 3.0  # px, within which stars count as the same before the fit
 LOG_CHANCE = -14.0  # a match by chance is accepted once in a million frames
@@ -30,10 +34,6 @@ _CELLS = 32  # a side, in the middle of which interpolation is tested
 _MANY = 3000  # stars used to refine it
 _FRACTION = 0.2  # of the bright stars inside the template must have a partner
 _CENTRED = np.int32(~(Mask.SATURATED.value | Mask.BRIGHT_STAR.value))
-
-
-if TYPE_CHECKING:
-    from nightsift.core.frames import Template
 
 
 def _first_guesses(
