@@ -22,9 +22,8 @@ from subtraction.kernel.anchors import Anchors
 from subtraction.masks.growth import grow_by_kernel, unite
 from subtraction.masks.wings import subtract_halos, subtract_wings
 from subtraction.noise.background import fit_background, is_sky, sky_blocks, subtract_polynomial
-from subtraction.noise.noise import Filters, sky_statistics
 from subtraction.noise.pixels import give_variance, sample_score, settle
-from subtraction.quality.quality import depth_metrics, judge, peak_metrics, star_metrics
+from subtraction.noise.whitening import Filters, sky_statistics
 from subtraction.quality.residuals import (
     add_model_error,
     fit_model_error,
@@ -33,6 +32,7 @@ from subtraction.quality.residuals import (
     star_sums,
 )
 from subtraction.quality.star_faults import fit_star_faults
+from subtraction.quality.verdict import depth_metrics, judge, peak_metrics, star_metrics
 
 Float64 = npt.NDArray[np.float64]
 
@@ -232,7 +232,7 @@ def subtract_matched(
     kernel : ImageField
         Kernel that matches them.
     filters : Filters
-        What `subtraction.noise.noise.make_filters` gives for it.
+        What `subtraction.noise.whitening.make_filters` gives for it.
     anchors : Anchors
         Stars on which the residuals are tested.
     freedom : float

@@ -45,7 +45,7 @@ from nightsift.core.tables import CANDIDATES, TRUTH
 from nightsift.images.artefacts.artefacts import mask_artefacts
 from nightsift.images.background.background import subtract_background
 from nightsift.images.detection.extract import extract
-from nightsift.images.photometry.photometry import ZeroPoint, zero_point
+from nightsift.images.photometry.difference_photometry import ZeroPoint, zero_point
 from nightsift.images.registration.align import Alignment, align
 from nightsift.images.resampling.warp import make_pair
 from nightsift.images.stamps import cut

@@ -14,7 +14,7 @@ from nightsift.core.errors import PoorCoverage
 from nightsift.core.frames import Difference, Frame, Pair, StarTable
 from nightsift.core.robust import mad_sigma
 from nightsift.core.rows import LedgerRow
-from nightsift.images.photometry.photometry import ZeroPoint, limiting_magnitude, searched_area
+from nightsift.images.photometry.difference_photometry import ZeroPoint, limiting_magnitude, searched_area
 from nightsift.images.registration.align import Alignment
 from nightsift.images.stars.shapes import star_shapes
 from nightsift.images.stars.stars import typical_fwhm

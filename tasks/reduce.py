@@ -23,7 +23,7 @@ from nightsift.core.tables import CANDIDATES
 from nightsift.images.artefacts.artefacts import mask_artefacts
 from nightsift.images.background.background import subtract_background
 from nightsift.images.detection.extract import extract
-from nightsift.images.photometry.photometry import ZeroPoint, zero_point
+from nightsift.images.photometry.difference_photometry import ZeroPoint, zero_point
 from nightsift.images.registration.align import align
 from nightsift.images.resampling.warp import make_pair
 from nightsift.images.stars.stars import find_stars

@@ -21,7 +21,7 @@ from scipy import ndimage, stats
 
 import subtraction
 from benchmarks.subtraction import fields, quality
-from subtraction.quality.quality import expected_peaks, matched_sigma
+from subtraction.quality.verdict import expected_peaks, matched_sigma
 
 LEVELS = (3.5, 4.0, 4.5, 5.0)
 

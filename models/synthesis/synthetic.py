@@ -35,8 +35,8 @@ from nightsift.core.psf import Psf
 from nightsift.core.random import generator
 from nightsift.core.tables import TRUTH, table
 from nightsift.images.injection import Movers, cut_movers, free_of, inject_stars, transplant
+from nightsift.images.photometry.difference_photometry import ZeroPoint
 from nightsift.images.photometry.forced import forced_photometry
-from nightsift.images.photometry.photometry import ZeroPoint
 
 Values = npt.NDArray[np.float64]
 SAMPLE = ("candidate_id", "unit", "night", "field", "exposure_id", "x", "y", "sign", "snr", "flags", "mag")

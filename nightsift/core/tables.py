@@ -96,7 +96,7 @@ def _name(of: pa.Schema) -> str:
 _S, _I, _F, _D = pa.string(), pa.int32(), pa.float32(), pa.float64()
 
 # Writers of columns: the module to look into when a value surprises.
-_EXTRACT, _PHOTOMETRY = "nightsift.images.detection.extract", "nightsift.images.photometry.photometry"
+_EXTRACT, _PHOTOMETRY = "nightsift.images.detection.extract", "nightsift.images.photometry.difference_photometry"
 _FORCED, _SIMULATE = "nightsift.images.photometry.forced", "nightsift.simulate"
 _STORE, _REDUCE, _LIGHT = "models.network.store", "tasks.reduce", "tasks.photometry"
 

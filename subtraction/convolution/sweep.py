@@ -31,7 +31,7 @@ from subtraction.convolution.tiles import (
     sum_tile,
 )
 from subtraction.fields import ImageField, widest_radius
-from subtraction.noise.noise import Filters
+from subtraction.noise.whitening import Filters
 
 BEND = 0.02
 """Least change of the kernel across a tile that is followed inside it, in sigma of a pixel of the target."""
@@ -139,7 +139,7 @@ def difference(
     kernel : ImageField
         Matching kernel K.
     filters : Filters
-        Whitening filter W, kernels A and B of the variances (`subtraction.noise.noise.make_filters`).
+        Whitening filter W, kernels A and B of the variances (`subtraction.noise.whitening.make_filters`).
     spoilt : ndarray of uint16, shape (ny, nx)
         Mask of ``target - K * reference``: hard pixels of it count as zero in the whitening.
     final : ndarray of uint16, shape (ny, nx)

@@ -18,7 +18,7 @@ from subtraction.kernel.anchors import Anchors, choose_anchors
 from subtraction.kernel.basis import WINGED, gauss_hermite, wing_half
 from subtraction.kernel.solve import KernelFit, fit_kernel
 from subtraction.masks.growth import grow_saturated
-from subtraction.noise.noise import make_filters
+from subtraction.noise.whitening import make_filters
 from subtraction.psf.fit import fit_psf
 
 

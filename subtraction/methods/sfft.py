@@ -32,7 +32,7 @@ from subtraction.delta_basis.source_pixels import (
 from subtraction.finish import finish, subtract_matched, template_is_convolved
 from subtraction.kernel.anchors import Anchors, choose_anchors
 from subtraction.masks.growth import grow_saturated
-from subtraction.noise.noise import make_filters
+from subtraction.noise.whitening import make_filters
 from subtraction.psf.fit import fit_psf
 
 FIRST_CLIP = (0.15, 0.15)

@@ -21,7 +21,7 @@ from nightsift.core.flags import Flag
 from nightsift.core.frames import Difference, Frame, Meta, Pair
 from nightsift.core.psf import Psf
 from nightsift.images.injection import inject_stars
-from nightsift.images.photometry.photometry import ZeroPoint
+from nightsift.images.photometry.difference_photometry import ZeroPoint
 from nightsift.sky.sphere import separation
 from tasks import photometry
 from tasks.photometry import Position, may_cover

@@ -16,9 +16,9 @@ from subtraction.masks.growth import grow, grow_saturated
 from subtraction.noise.background import fit_background, subtract_polynomial
 from subtraction.psf.fit import fit_psf
 from subtraction.psf.moffat import half_width
-from subtraction.quality.quality import LIMITS, judge
 from subtraction.quality.residuals import excess_scatter, fit_model_error
 from subtraction.quality.star_faults import StarFaults
+from subtraction.quality.verdict import LIMITS, judge
 
 
 def field_of(kernel, shape):

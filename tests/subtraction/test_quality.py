@@ -11,7 +11,9 @@ from scipy import ndimage
 import subtraction
 from nightsift.core.errors import FrameError
 from nightsift.core.psf import Psf
-from subtraction.quality.quality import (
+from subtraction.quality.residuals import ModelError
+from subtraction.quality.star_faults import StarFaults, fit_star_faults
+from subtraction.quality.verdict import (
     LIMITS,
     clear_fraction,
     count_peaks,
@@ -22,8 +24,6 @@ from subtraction.quality.quality import (
     peak_metrics,
     star_metrics,
 )
-from subtraction.quality.residuals import ModelError
-from subtraction.quality.star_faults import StarFaults, fit_star_faults
 
 TRAIL = tuple((t * np.cos(0.5), t * np.sin(0.5), 1.0) for t in np.linspace(-6, 6, 13))
 DOUBLE = ((0.0, 0.0, 1.0), (7.0, 3.0, 0.8))

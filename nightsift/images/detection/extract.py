@@ -20,7 +20,7 @@ from nightsift.core.flags import Mask
 from nightsift.core.frames import Difference, FloatImage, MaskImage, Pair
 from nightsift.images.detection.peaks import find_peaks, floor_of, significant
 from nightsift.images.photometry.candidate_flags import candidate_flags
-from nightsift.images.photometry.photometry import ZeroPoint, aperture_fluxes, noise_factor
+from nightsift.images.photometry.difference_photometry import ZeroPoint, aperture_fluxes, noise_factor
 from nightsift.images.photometry.psf_photometry import PsfFluxes, psf_fluxes
 from nightsift.images.stars.shapes import centroids, widths
 

@@ -210,7 +210,7 @@ def significant(difference: Difference, factor: float, floor: float, *, threads:
     difference : Difference
         The difference.
     factor : float
-        Factor on the noise for correlation between pixels (`nightsift.images.photometry.photometry.noise_factor`).
+        Factor on the noise for correlation between pixels, from `noise_factor`.
     floor : float
         Absolute value above which a pixel is collected (sigma).
     threads : int, optional

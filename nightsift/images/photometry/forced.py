@@ -10,7 +10,7 @@ from nightsift.core import tables
 from nightsift.core.flags import Flag
 from nightsift.core.frames import Difference, FloatImage
 from nightsift.images.photometry.candidate_flags import CHI2, FROM_MASK, MASKED_FRACTION, PSF_ERROR
-from nightsift.images.photometry.photometry import ZeroPoint, fluxes_at, noise_factor
+from nightsift.images.photometry.difference_photometry import ZeroPoint, fluxes_at, noise_factor
 from nightsift.images.photometry.psf_photometry import PsfFluxes
 
 # Signal-to-noise ratio below which a magnitude means nothing and only the limit is given.

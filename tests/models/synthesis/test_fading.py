@@ -21,7 +21,7 @@ from nightsift.core.psf import Psf
 from nightsift.core.tables import TRUTH
 from nightsift.images.detection.extract import extract
 from nightsift.images.injection import inject_stars
-from nightsift.images.photometry.photometry import ZeroPoint
+from nightsift.images.photometry.difference_photometry import ZeroPoint
 from nightsift.unit.units import Unit, load_unit
 from subtraction.api import subtract
 

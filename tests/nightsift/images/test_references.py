@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from nightsift.core.frames import Difference
 from nightsift.core.psf import Psf
 from nightsift.images.background.background import subtract_background
-from nightsift.images.photometry.photometry import aperture_fluxes
+from nightsift.images.photometry.difference_photometry import aperture_fluxes
 from nightsift.images.photometry.psf_photometry import psf_fluxes
 from nightsift.images.registration.align import node_grid
 from nightsift.images.resampling.warp import resample

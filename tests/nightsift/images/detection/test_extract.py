@@ -14,7 +14,7 @@ from nightsift.core.frames import Difference, Frame, Meta, Pair
 from nightsift.core.psf import Psf
 from nightsift.images.detection.extract import extract
 from nightsift.images.injection import inject_stars
-from nightsift.images.photometry.photometry import ZeroPoint
+from nightsift.images.photometry.difference_photometry import ZeroPoint
 
 SIGMA = 5.0
 

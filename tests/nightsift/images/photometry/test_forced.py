@@ -12,8 +12,8 @@ from nightsift.core.psf import Psf
 from nightsift.images.detection.extract import areas_of
 from nightsift.images.detection.peaks import find_peaks
 from nightsift.images.injection import inject_stars
+from nightsift.images.photometry.difference_photometry import ZeroPoint
 from nightsift.images.photometry.forced import forced_photometry
-from nightsift.images.photometry.photometry import ZeroPoint
 
 SHAPE = (640, 660)
 SKY, GAIN, READ = 250.0, 1.4, 6.0

@@ -13,7 +13,7 @@ from nightsift.core.flags import Mask
 from nightsift.core.frames import Difference, Frame, Meta, Template
 from nightsift.core.psf import Psf
 from nightsift.images.injection import inject_stars
-from nightsift.images.photometry.photometry import (
+from nightsift.images.photometry.difference_photometry import (
     ZeroPoint,
     aperture_fluxes,
     fluxes_at,
