@@ -207,7 +207,7 @@ def fit_background(
     Returns
     -------
     coefficients : ndarray of float64
-        In the order of `nightsift.core.frames.polynomial_terms`; a zero where there is no sky at all.
+        In the order of `nightsift.core.psf.polynomial_terms`; a zero where there is no sky at all.
     order : int
         Order used.
     """
@@ -239,7 +239,7 @@ def subtract_polynomial(data: FloatImage, coefficients: Float64, order: int, *, 
     data : ndarray of float32, shape (ny, nx)
         The image, changed.
     coefficients : ndarray of float64
-        In the order of `nightsift.core.frames.polynomial_terms`.
+        In the order of `nightsift.core.psf.polynomial_terms`.
     order : int
         Order of the polynomial.
     threads : int, optional
