@@ -56,13 +56,13 @@ def _sum_bent(  # type: ignore[no-untyped-def]
     peak = _brightest(buffer, height + 2 * half, width + 2 * half)
     limit = BEND * np.sqrt(_least(target[1], target[2], bad, start, x0, height, width))
     row, column = start // tile, x0 // tile
-    slope, now = bent
+    slope, local = bent
     kernel_at(terms, slopes[1, row, column], slope)
     if peak * np.sqrt(_power(slope)) * tile / 2 < limit:
         sum_tile(buffer, kernel, height, total)
     else:
         middle = row * tile + (min(tile, ny - row * tile) - 1) / 2 - start
-        sum_sloping(buffer, kernel, slope, height, middle, now, total)
+        sum_sloping(buffer, kernel, slope, height, middle, local, total)
     kernel_at(terms, slopes[0, row, column], slope)
     least = limit / (np.sqrt(_power(slope)) * tile / 2 + np.float32(1e-30))
     if peak < least:

@@ -127,7 +127,7 @@ def sum_tile(buffer, kernel, height, out):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True, fastmath=True)
-def sum_sloping(buffer, kernel, slope, height, middle, now, out):  # type: ignore[no-untyped-def]
+def sum_sloping(buffer, kernel, slope, height, middle, local, out):  # type: ignore[no-untyped-def]
     """Correlate one filled tile with a kernel that changes from row to row; once in ROWS rows is enough.
 
     Parameters
@@ -142,17 +142,17 @@ def sum_sloping(buffer, kernel, slope, height, middle, now, out):  # type: ignor
         Rows of the tile.
     middle : float
         Row of the tile at which the kernel is `kernel`.
-    now : ndarray of float32
+    local : ndarray of float32
         As large as the kernel, used in between.
     out : ndarray of float32, shape (SIDE * SIDE,)
         Sums, in rows of SIDE; up to three rows more than `height` are written.
     """
-    flat, first, change = now.ravel(), kernel.ravel(), slope.ravel()
+    flat, first, change = local.ravel(), kernel.ravel(), slope.ravel()
     for y in range(0, height, ROWS):
         away = np.float32(y + 0.5 * (ROWS - 1) - middle)
         for i in range(flat.shape[0]):
             flat[i] = first[i] + away * change[i]
-        _sum_rows(buffer, now, y, out[y * SIDE : (y + ROWS) * SIDE])
+        _sum_rows(buffer, local, y, out[y * SIDE : (y + ROWS) * SIDE])
 
 
 @nb.njit(cache=True, nogil=True, fastmath=True)

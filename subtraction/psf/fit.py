@@ -307,11 +307,13 @@ def _fit_field(
     return field, cut.only(_alike(misfit)), order
 
 
-def _best_order(cut: Cutouts, field: Float64, now: int, *, highest: int, shape: tuple[int, int], threads: int) -> int:
+def _best_order(
+    cut: Cutouts, field: Float64, field_order: int, *, highest: int, shape: tuple[int, int], threads: int
+) -> int:
     """Order that predicts best the shapes of stars held out, by the linearised equations of each star."""
     if highest == 0:
         return 0
-    shapes = polynomial_terms(cut.x, cut.y, shape, now) @ field
+    shapes = polynomial_terms(cut.x, cut.y, shape, field_order) @ field
     matrices, vectors, _ = star_equations(cut, shapes, threads)
     matrices, vectors, _ = eliminate(matrices, vectors, SHAPES)
     # The unknown is the difference from the mean shape, not from the present field.

@@ -79,13 +79,13 @@ def moffat_pixel(shape, x, y, nodes, weights, gradient, derivatives):  # type: i
         The light.
     """
     fwhm, e1, e2 = np.exp(shape[0]), shape[1], shape[2]
-    over_one = np.exp(shape[3])
-    beta = 1.0 + over_one
+    beta_excess = np.exp(shape[3])
+    beta = 1.0 + beta_excess
     power = 2.0 ** (1.0 / beta)
     alpha2 = fwhm * fwhm / (4.0 * (power - 1.0))
     slope = np.log(2.0) * power / (beta * beta * (power - 1.0))
     axes = np.sqrt(1.0 - e1 * e1 - e2 * e2)
-    peak = over_one / (np.pi * alpha2)
+    peak = beta_excess / (np.pi * alpha2)
     a, b, c = (1.0 - e1) / (axes * alpha2), -e2 / (axes * alpha2), (1.0 + e1) / (axes * alpha2)
     n = _quadrature(fwhm, x * x + y * y)
     total = 0.0
@@ -103,7 +103,7 @@ def moffat_pixel(shape, x, y, nodes, weights, gradient, derivatives):  # type: i
                 gradient[0] += 2.0 * (fall * r - value)
                 gradient[1] -= fall * ((dy * dy - dx * dx) / (axes * alpha2) + r * e1 / (axes * axes))
                 gradient[2] -= fall * (-2.0 * dx * dy / (axes * alpha2) + r * e2 / (axes * axes))
-                gradient[3] += value * (1.0 - over_one * (slope + log)) + over_one * slope * r * fall
+                gradient[3] += value * (1.0 - beta_excess * (slope + log)) + beta_excess * slope * r * fall
                 gradient[4] += fall * 2.0 * (a * dx + b * dy)
                 gradient[5] += fall * 2.0 * (b * dx + c * dy)
     return total

@@ -127,8 +127,8 @@ def fit_correction(
         if int(used.sum()) < minimum:
             raise TooFewStars(found=int(used.sum()), needed=minimum, where=f"{where} (anchors left after clipping)")
         variance = stamps.variance + stamps.reference_variance + (FLUX_FLOOR * model) ** 2
-        now = affordable_order(int(used.sum()), order, per_term=SHAPES_PER_TERM)
-        orders = now, affordable_order(int(used.sum()), flux_order, per_term=FLUX_PER_TERM)
+        shape_order = affordable_order(int(used.sum()), order, per_term=SHAPES_PER_TERM)
+        orders = shape_order, affordable_order(int(used.sum()), flux_order, per_term=FLUX_PER_TERM)
         with threadpool_limits(limits=1, user_api="blas"):
             equations = _equations(stamps, weight / variance, noise, used=used)
             coefficients = _solve(stamps, equations, used, shape=shape, orders=orders, basis=basis, where=where)
@@ -145,7 +145,7 @@ def fit_correction(
     centre = float(field.total(np.array([shape[1] / 2]), np.array([shape[0] / 2]))[0])
     if not (np.isfinite(centre) and centre > 0):
         raise SubtractionFailed(where=where, method="correction", what=f"the flux ratio is changed by {centre:.3g}")
-    return Correction(field, used, now)
+    return Correction(field, used, shape_order)
 
 
 def _equations(
