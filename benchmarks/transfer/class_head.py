@@ -67,38 +67,17 @@ class ClassHead:
     held_out: float = float("nan")
 
     def conditional(self, features: npt.NDArray[np.floating]) -> Float64:
-        """Probability of each class, given that a candidate is real.
+        """Return the probability of each class given that a candidate is real, shape (n, classes), rows add up to 1.
 
-        Parameters
-        ----------
-        features : ndarray, shape (n, k)
-            Features as in training.
-
-        Returns
-        -------
-        ndarray of float64, shape (n, classes)
-            Rows add up to 1.
+        `features` (n, k) as in training.
         """
         odds = np.log(np.maximum([self.prevalence[name] for name in self.names], 1e-12))
         return np.asarray(np.exp(log_softmax(_design(features, self.centre, self.scale) @ self.weights + odds, axis=1)))
 
     def with_prevalence(self, prevalence: Mapping[str, float]) -> ClassHead:
-        """The same head for another sky.
+        """Return the head for a sky with another part of each class, scaled to add up to 1.
 
-        Parameters
-        ----------
-        prevalence : mapping of str to float
-            Part of the real candidates that is of each class; scaled to add up to 1.
-
-        Returns
-        -------
-        ClassHead
-            The head.
-
-        Raises
-        ------
-        ValueError
-            If a class is absent or none has a positive part.
+        ValueError if a class is absent or none has a positive part.
         """
         total = sum(prevalence.get(name, 0.0) for name in self.names)
         if set(prevalence) != set(self.names) or min(prevalence.values()) < 0 or not total > 0:
@@ -107,19 +86,10 @@ class ClassHead:
 
 
 def hierarchical(real: npt.NDArray[np.floating], conditional: Float64) -> Float64:
-    """Probabilities of all classes and of bogus.
+    """Return the probabilities of all classes and, last, of bogus.
 
-    Parameters
-    ----------
-    real : ndarray, shape (n,)
-        Calibrated probability to be real (the column ``score``).
-    conditional : ndarray of float64, shape (n, classes)
-        What `ClassHead.conditional` gives.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, classes + 1)
-        Bogus is the last column; rows add up to 1, and all but the last to `real`.
+    Shape (n, classes + 1), rows add up to 1 and all but the last to `real`, the calibrated ``score``; `conditional` is
+    that of `ClassHead.conditional`.
     """
     p = np.asarray(real, dtype=np.float64)[:, None]
     return np.concatenate([p * conditional, 1.0 - p], axis=1)

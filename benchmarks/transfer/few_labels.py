@@ -59,19 +59,9 @@ class Correction:
     held_out: dict[float, float]
 
     def logits(self, logits: npt.NDArray[np.floating], features: npt.NDArray[np.floating]) -> Float64:
-        """Corrected logits under the most probable weights.
+        """Return corrected logits under the most probable weights, in the shape of `logits`: (n,) or (samples, n).
 
-        Parameters
-        ----------
-        logits : ndarray, shape (n,) or (samples, n)
-            Logits of the network.
-        features : ndarray, shape (n, k)
-            Pooled features.
-
-        Returns
-        -------
-        ndarray of float64, of the shape of `logits`
-            Corrected logits.
+        `features` are pooled, (n, k).
         """
         a, b, w = self.weights[0], self.weights[1], self.weights[2:]
         return np.asarray(a * np.asarray(logits, np.float64) + b + self._standard(features) @ w)
@@ -79,23 +69,9 @@ class Correction:
     def sampled(
         self, logits: npt.NDArray[np.floating], features: npt.NDArray[np.floating], samples: int, seed: int = 0
     ) -> Float64:
-        """Corrected logits under weights drawn from the posterior, shared by all stamps.
+        """Return corrected logits, shape (samples, n), under weights drawn from the posterior, which all stamps share.
 
-        Parameters
-        ----------
-        logits : ndarray, shape (n,)
-            Logits of the network.
-        features : ndarray, shape (n, k)
-            Pooled features.
-        samples : int
-            Number of draws.
-        seed : int, optional
-            Seed of the draws.
-
-        Returns
-        -------
-        ndarray of float64, shape (samples, n)
-            Logits.
+        `logits` (n,), `features` (n, k).
         """
         rng = np.random.default_rng(seed)
         drawn = rng.multivariate_normal(self.weights, self.covariance, samples, method="eigh")

@@ -336,17 +336,9 @@ def read_btsbot(folder: Path) -> RealSet:
 
 
 def distance_to_nearest(place: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Distance to the nearest of some positions.
+    """Return the distance (arcsec) of each place to the nearest of others, infinite where there are none.
 
-    Parameters
-    ----------
-    place, others : ndarray of float64, shapes (n, 2) and (m, 2)
-        Right ascension and declination (degree).
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        Distances (arcsec); infinite where there are no others.
+    Rows of right ascension and declination (degree).
     """
     if not len(others):
         return np.full(len(place), np.inf)

@@ -50,36 +50,15 @@ class Heads:
         return len(self.inner)
 
     def hidden(self, features: Float32, member: int = 0) -> Float32:
-        """Activations of one member's dense layer.
+        """Return the activations of one member's dense layer, shape (n, hidden).
 
-        Parameters
-        ----------
-        features : ndarray of float32, shape (n, k)
-            Flattened features of the trunk.
-        member : int, optional
-            Which one.
-
-        Returns
-        -------
-        ndarray of float32, shape (n, hidden)
-            Activations.
+        `features` of the trunk are flattened, (n, k).
         """
         x = (features - self.centre) / self.scale
         return np.maximum(x @ self.inner[member] + self.inner_bias[member], 0.0)
 
     def logits(self, features: Float32) -> Float32:
-        """Logits of every member.
-
-        Parameters
-        ----------
-        features : ndarray of float32, shape (n, k)
-            Flattened features of the trunk.
-
-        Returns
-        -------
-        ndarray of float32, shape (members, n)
-            Logits.
-        """
+        """Return the logits of every member, shape (members, n); `features` of the trunk are flattened, (n, k)."""
         x = (features - self.centre) / self.scale
         out = np.empty((len(self), len(features)), dtype=np.float32)
         for k in range(len(self)):

@@ -53,78 +53,32 @@ class Laplace:
     factor: float
 
     def moments(self, hidden: Float32) -> tuple[Float64, Float64]:
-        """Mean and variance of the logit.
+        """Return mean and variance of the Gaussian posterior of the logit.
 
-        Parameters
-        ----------
-        hidden : ndarray of float32, shape (n, hidden)
-            Activations before the last layer.
-
-        Returns
-        -------
-        mean, variance : ndarray of float64, shape (n,)
-            Of the Gaussian posterior of the logit.
+        Each (n,), of activations before the last layer (n, hidden).
         """
         phi = _with_one(hidden)
         return phi @ self.weights, np.einsum("ni,ij,nj->n", phi, self.covariance, phi, optimize=True)
 
     def logits(self, hidden: Float32, samples: int) -> Float32:
-        """The posterior of the logit as equally probable values.
+        """Return the posterior of the logit as equally probable values, shape (samples, n).
 
-        Parameters
-        ----------
-        hidden : ndarray of float32, shape (n, hidden)
-            Activations before the last layer.
-        samples : int
-            Number of values, at least 1.
-
-        Returns
-        -------
-        ndarray of float32, shape (samples, n)
-            Quantiles (k + 1/2) / samples of each posterior: no draw, no seed.
+        Its quantiles (k + 1/2) / samples; no draw, no seed.
         """
         mean, variance = self.moments(hidden)
         return (mean + np.sqrt(variance) * quantiles(samples)[:, None]).astype(np.float32)
 
     def drawn_logits(self, hidden: Float32, samples: int, seed: int) -> Float32:
-        """Logits by weights drawn from the posterior: samples that are shared by all stamps.
-
-        Parameters
-        ----------
-        hidden : ndarray of float32, shape (n, hidden)
-            Activations before the last layer.
-        samples : int
-            Number of draws.
-        seed : int
-            Seed of the draws.
-
-        Returns
-        -------
-        ndarray of float32, shape (samples, n)
-            Logits.
-        """
+        """Return logits, shape (samples, n), by weights drawn from the posterior, which all stamps share."""
         rng = np.random.default_rng(seed)
         drawn = rng.multivariate_normal(self.weights, self.covariance, samples, method="eigh")
         return np.asarray(drawn @ _with_one(hidden).T, dtype=np.float32)
 
 
 def quantiles(samples: int) -> Float64:
-    """Standard normal quantiles of equal probability, scaled to a variance of one.
+    """Return standard normal quantiles of equal probability, increasing, of mean zero, scaled to a variance of one.
 
-    Parameters
-    ----------
-    samples : int
-        Their number.
-
-    Returns
-    -------
-    ndarray of float64, shape (samples,)
-        Increasing, of mean zero.
-
-    Raises
-    ------
-    ValueError
-        If `samples` is less than 1.
+    ValueError for fewer than one.
     """
     if samples < 1:
         raise ValueError(f"at least one sample is needed, got {samples}")
