@@ -138,7 +138,7 @@ def run_notice(
         progress(f"{event}: {received.alert.kind} of {received.alert.sender}: {received.verdict}")
         if sky_map is not None:
             read_skymap(sky_map)
-            with atomic(map_path(session.archive, event, received.kept)) as temporary:
+            with atomic(map_path(session.archive, event, received.stored)) as temporary:
                 temporary.write_bytes(sky_map.read_bytes())
         tracked = stack.enter_context(tracking(retries=RETRIES)) if track else False
         for watcher in _every_source_watcher(session, 0.0):

@@ -21,6 +21,8 @@ MOST_FILES = 20  # modules of a folder
 MOST_POSITIONAL = 3  # parameters; those after them are keyword-only
 MOST_MODULES = 310
 MOST_SINGLE_IMPORTERS = 60
+CALLERS = [*sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT / "benchmarks").rglob("*.py"))]
+PROTOCOLS = {"subtract", "redirect_request"}  # one signature for all methods; that of urllib
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "tools"}
 PRIVATE_DIALECT = {
     "told", "kept", "once", "wishes", "vigil", "lookout", "desk", "standing", "judgement", "careless", "heard", "ear",
@@ -143,6 +145,20 @@ def passed_on(trees: Iterable[ast.AST]) -> set[str]:
     return named
 
 
+def spread(trees: Iterable[ast.AST]) -> set[str]:
+    """Names of functions that are called with a sequence spread: the planes of one image, coordinates, a path."""
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    of = [call.func for call in calls if any(isinstance(one, ast.Starred) for one in call.args)]
+    return {
+        one.id if isinstance(one, ast.Name) else one.attr for one in of if isinstance(one, ast.Name | ast.Attribute)
+    }
+
+
+def is_flow(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether Prefect calls a function, with the parameters of a deployment."""
+    return any(ast.unparse(one).startswith("flow") for one in node.decorator_list)
+
+
 def is_compiled(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """Whether numba compiles a function: its compiled functions know no keyword-only parameters."""
     return any(re.search(r"\b(n?jit|vectorize|guvectorize)\b", ast.unparse(one)) for one in node.decorator_list)
@@ -169,9 +185,10 @@ def test_names_are_those_of_the_field(file: Path) -> None:
 
 
 def test_parameters_after_the_third_are_given_by_name() -> None:
-    """But for compiled functions, which know no such parameters, commands (options of a user) and callbacks."""
+    """But for compiled functions, which know no such parameters, commands and flows (called by name from outside)."""
     trees = {relative(file): ast.parse(file.read_text()) for file in PRODUCT}
-    callbacks = passed_on(trees.values()) | {"subtract"}  # the methods of subtraction are called as one protocol
+    callers = [*trees.values(), *(ast.parse(file.read_text()) for file in CALLERS)]
+    free = passed_on(trees.values()) | spread(callers) | PROTOCOLS
     found = [
         f"{file}:{node.lineno} {node.name}"
         for file, tree in trees.items()
@@ -179,8 +196,9 @@ def test_parameters_after_the_third_are_given_by_name() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and positional(node) > MOST_POSITIONAL
         and not is_compiled(node)
+        and not is_flow(node)
         and not file.startswith("nightsift/cli/")
-        and node.name not in callbacks
+        and node.name not in free
     ]
     assert not found
 
@@ -225,4 +243,6 @@ def test_the_measures_themselves() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
     assert positional(ast.parse("def f(self, a, /, b, *, c): pass").body[0]) == 2  # type: ignore[arg-type]
     assert passed_on([ast.parse("run(f, a.g)\nh()")]) == {"f", "g", "a"}
+    assert spread([ast.parse("f(*a, 1)\nb.g(1, *a)\nh(1, 2)")]) == {"f", "g"}
+    assert is_flow(ast.parse("@flow(name='a')\ndef f(): pass").body[0])  # type: ignore[arg-type]
     assert is_compiled(ast.parse("@nb.njit(cache=True)\ndef f(): pass").body[0])  # type: ignore[arg-type]
