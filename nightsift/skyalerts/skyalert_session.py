@@ -198,8 +198,15 @@ def _exposures_after(target: Target, rows: list[LedgerRow]) -> list[LedgerRow]:
     running = Target(
         target.event, target.t0, target.until, "active", target.fields, target.probability, target.excluded
     )
-    return [row for row in rows if row["state"] == "done" and row["ra"] is not None and row["dec"] is not None
-            and row["mjd"] is not None and running.weight(row["unit"], row["ra"], row["dec"], mjd=row["mjd"]) > 0.0]  # fmt: skip
+    return [
+        row
+        for row in rows
+        if row["state"] == "done"
+        and row["ra"] is not None
+        and row["dec"] is not None
+        and row["mjd"] is not None
+        and running.weight(row["unit"], row["ra"], row["dec"], mjd=row["mjd"]) > 0.0
+    ]
 
 
 def _open_catalogues(options: SkyAlertOptions, sites: Mapping[str, Site]) -> Catalogues:
