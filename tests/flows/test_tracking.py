@@ -96,7 +96,7 @@ def _listener(place: Place, track: bool) -> Any:
     """The listener goes on with an alert that runs, and ends."""
     receive(SkyAlertSession(place.survey, {}).archive, place.content)
     lines: list[str] = []
-    flows.skyalert_listener.listen(place.survey, [], track, lines.append, over=lambda: True)
+    flows.skyalert_listener.listen(place.survey, [], track, progress=lines.append, over=lambda: True)
     assert any(line.startswith(f"{EVENT}: active") for line in lines), lines
     return EVENT
 
