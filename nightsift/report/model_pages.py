@@ -80,11 +80,11 @@ def render_evaluation(
     str
         A complete HTML document.
     """
-    page = page_template(EVALUATION_TEMPLATE, number=_four_digits, _percent=_percent)
+    page = page_template(EVALUATION_TEMPLATE, number=_four_digits, percent=_percent)
     first, by_name = models[0], {one["name"]: one for one in models}
     return page.render(
         names=list(by_name),
-        drift_sentence=about,
+        sentence=about,
         notes=notes,
         figures=_figures(models),
         thresholds={name: one["threshold"] for name, one in by_name.items()},
@@ -220,12 +220,12 @@ def render_drift(
     tonight = sorted((row for row in whole if row["night"] == night), key=lambda row: row["unit"])
     cards = [_card(row, history, titles, logits=logits, injections=injections, survey=survey) for row in tonight]
     drifted = [one for one in cards if one["state"] == "drifted"]
-    page = page_template(DRIFT_TEMPLATE, number=partial(number, form=".3g"), _p_value=_p_value)
+    page = page_template(DRIFT_TEMPLATE, number=partial(number, form=".3g"), small=_p_value)
     unjudged = sum(one["state"] == "unjudged" for one in cards)
     return page.render(
         night=night,
         grade="bad" if drifted else "fair" if unjudged else "good",
-        drift_sentence=drift_sentence(tonight),
+        sentence=drift_sentence(tonight),
         problems=problems,
         units=cards,
         rate=f"{rate:g}",
