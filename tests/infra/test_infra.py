@@ -90,19 +90,26 @@ def test_ports_open_on_loopback_only(compose: dict[str, Any]) -> None:
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
+def _words(compose: dict[str, Any], resources: list[dict[str, Any]]) -> list[list[str]]:
+    """What the containers of the image are started with, by compose.yaml and by the manifests."""
+    ours = [pod["containers"][0] for pod in _pods(resources).values() if pod["containers"][0]["image"] == "nightsift"]
+    services = [one for name, one in compose["services"].items() if name != "database"]
+    # an entry point of their own would pass by that of the image, and with it its compiled code
+    assert not any("command" in one for one in ours)
+    assert not any("entrypoint" in one for one in services)
+    return [one["command"] for one in services] + [one["args"] for one in ours]
+
+
 def test_a_worker_for_each_pool(compose: dict[str, Any], resources: list[dict[str, Any]]) -> None:
-    def pool(command: list[str]) -> str | None:
-        return command[command.index("--pool") + 1] if "--pool" in command else None
-
-    in_compose = {pool(one.get("entrypoint", [])) for one in compose["services"].values()} - {None}
-    in_kubernetes = {pool(pod["containers"][0].get("command", [])) for pod in _pods(resources).values()} - {None}
-    assert in_compose == in_kubernetes == POOLS
+    words = _words(compose, resources)
+    pools = [one[one.index("--pool") + 1] for one in words if "--pool" in one]
+    assert sorted(pools) == sorted([*POOLS, *POOLS])
 
 
-def test_every_nightsift_command_exists(compose: dict[str, Any], resources: list[dict[str, Any]]) -> None:
-    called = [one["command"] for one in compose["services"].values() if "command" in one]
-    commands = [pod["containers"][0].get("command", [""]) for pod in _pods(resources).values()]
-    called += [command[1:] for command in commands if command[0] == "nightsift"]
+def test_every_command_exists(infra: Path, compose: dict[str, Any], resources: list[dict[str, Any]]) -> None:
+    others = re.search(r"^    ([\w| ]+)\) ;;$", (infra / "entrypoint.sh").read_text(), re.M)
+    assert others is not None
+    called = [one for one in _words(compose, resources) if one[0] not in others[1].split(" | ")]
     assert len(called) >= 4
     for command in called:
         words = list(itertools.takewhile(str.isalpha, command))
@@ -151,3 +158,7 @@ def test_image_holds_every_package_and_no_root(infra: Path, project_root: Path) 
     assert users
     assert users[-1] not in ("root", "0")
     assert "--require-hashes" in text
+    extras = set(project["project"]["optional-dependencies"]) - {"dev", "docs"}
+    installed = re.search(r'install "nightsift\[([\w,]+)\]"', text)
+    assert installed is not None
+    assert set(installed[1].split(",")) == extras
