@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import numpy.typing as npt
 from numba import njit
@@ -17,7 +19,7 @@ from nightsift.images.background.mesh import Surface, evaluate, fit_surface
 BoolImage = npt.NDArray[np.bool_]
 
 _BIN = 4  # px; sources are found on an image binned this much: wings and galaxies stand out of the noise there
-_FIRST_PASS = 4  # the first mesh is wider by this factor, so that it follows galaxies less
+_WIDE = 4  # cells over which the first mesh is averaged, so that it follows galaxies less
 _SKIP = np.uint16(~Mask.BRIGHT_STAR.value & 0xFFFF)  # halos are handled by the source mask, not thrown away
 _LARGE = 64  # binned pixels; from there on a source is grown by half its radius
 _HIDDEN = np.uint16(1)  # mark of a binned pixel with too few usable ones
@@ -27,9 +29,9 @@ _SAMPLES = 1e6  # pixels on which the noise is measured
 def subtract_background(frame: Frame, mesh: int = 128) -> Frame:
     """Subtract a smooth sky background and make the variance agree with the noise of the sky.
 
-    Two passes of a clipped, median-filtered mesh (Bertin & Arnouts 1996, section 3). The first, on the binned image
-    and a mesh four times wider, only serves to find sources; these are masked for the second, so that galaxies and
-    bright stars as large as a mesh are not taken for sky.
+    Two passes of a clipped, filtered mesh (Bertin & Arnouts 1996, section 3). The first, on the binned image and
+    averaged over many cells, serves to find sources; these are masked for the second, so that galaxies and bright
+    stars as large as a mesh are not taken for sky. The second measures what the first has left: the sky may be steep.
 
     Parameters
     ----------
@@ -51,13 +53,15 @@ def subtract_background(frame: Frame, mesh: int = 128) -> Frame:
     """
     cell = max(8, min(mesh, min(frame.shape) // 2))
     small, hidden = _checked_bins(frame)
-    wide = fit_surface(
-        small, hidden, _HIDDEN, cell=max(2, _FIRST_PASS * cell // _BIN), stride=1 if small.size < 1e6 else 2
-    )
+    stride = 1 if small.size < 1e6 else 2
+    wide = fit_surface(small, hidden, _HIDDEN, cell=max(2, cell // _BIN), stride=stride, reach=_WIDE)
     rows, columns = (np.arange(size) for size in small.shape)
     sources = _sources(small - wide.at(rows, columns), hidden == 0)
     stride = 2 if cell >= 64 else 1
-    surface = fit_surface(frame.data, frame.mask, _SKIP, cell=cell, stride=stride, sources=sources, binning=_BIN)
+    trend = dataclasses.replace(wide, shape=frame.shape)
+    surface = fit_surface(
+        frame.data, frame.mask, _SKIP, cell=cell, stride=stride, sources=sources, binning=_BIN, trend=trend
+    )
     sky, factor, extra = _sky_and_noise(frame, surface, sources)
     data = np.empty_like(frame.data)
     changed = factor != 1.0 or extra != 0.0

@@ -14,6 +14,7 @@ from nightsift.core.frames import FloatImage, MaskImage
 from nightsift.core.parallel import over_rows
 
 BoolImage = npt.NDArray[np.bool_]
+Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 _LEVELS = 512  # of the histogram of a cell
@@ -23,6 +24,10 @@ _CLIP = 3.0
 _ROUNDS = 12
 _LEAST_GOOD = 0.5  # part of a cell that must be usable
 _SKEWED = 0.3  # sigma between mean and median, from which the median is trusted alone
+_MODE = 1.5  # times mean less median, by which the mode lies below the median
+_REACH_SKEW = 2  # cells over which that is averaged: of a single cell it is noisier than the median
+_ORDER = 5  # of the polynomial that is taken off the levels before they are filtered
+_LEVELS_A_TERM = 4  # cells that a term of it needs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +90,11 @@ class Surface:
         c = pieces[:, k]
         return np.asarray(((c[..., 0] * t + c[..., 1]) * t + c[..., 2]) * t + c[..., 3], dtype=np.float32)
 
+    def on_mesh(self, gy: int, gx: int) -> Float64:
+        """Evaluate the surface at the middles of the cells of a mesh."""
+        y, x = ((np.arange(n) + 0.5) * size / n - 0.5 for n, size in zip((gy, gx), self.shape, strict=True))
+        return self.at(y, x).astype(np.float64)
+
 
 def _spline(values: Float64) -> CubicSpline:
     return CubicSpline(np.arange(len(values)), values, bc_type="natural" if len(values) > 2 else "not-a-knot")
@@ -99,12 +109,16 @@ def fit_surface(
     stride: int = 2,
     sources: BoolImage | None = None,
     binning: int = 1,
+    trend: Surface | None = None,
+    reach: int = 1,
 ) -> Surface:
     """Fit a surface to an image with sources.
 
     The level of each cell is SExtractor's estimate of the mode, 2.5 median - 1.5 mean of pixels clipped at three
     sigma, or their median where mean and median lie apart (Bertin & Arnouts 1996, section 3), of a sample of its
-    pixels; a median over 3x3 cells follows.
+    pixels. Levels are averaged over neighbouring cells, the extremes left out, and mean less median over more of
+    them; what is steep or curved is taken off before, or the average would cut it: by the trend, or by a robust
+    polynomial through the levels.
 
     Parameters
     ----------
@@ -122,6 +136,10 @@ def fit_surface(
         Sources to leave out.
     binning : int, optional
         Pixels a side of a pixel of `sources`.
+    trend : Surface, optional
+        What is known of the surface: taken off the pixels, so that a slope does not widen their distribution.
+    reach : int, optional
+        How many cells away levels are averaged.
 
     Returns
     -------
@@ -130,31 +148,61 @@ def fit_surface(
     """
     shape = (int(data.shape[0]), int(data.shape[1]))
     gy, gx = (max(1, round(size / cell)) for size in shape)
-    level, sigma = np.full((gy, gx), np.nan), np.full((gy, gx), np.nan)
+    level, skew, sigma = (np.full((gy, gx), np.nan) for _ in range(3))
     hidden = np.zeros((0, 0), dtype=np.bool_) if sources is None else sources
 
     def band(first: int, last: int) -> None:
-        _measure(data, mask, skip, hidden, binning, stride, first, last, level, sigma)
+        rows = [np.arange(k * shape[0] // gy, (k + 1) * shape[0] // gy, stride) for k in range(first, last)]
+        pieces = np.zeros((0, 1, 4), np.float32) if trend is None else trend.pieces(np.concatenate(rows))
+        _measure(data, mask, skip, hidden, binning, stride, first, last, pieces, level, skew, sigma)
 
     over_rows(band, gy, 1)
     known = np.isfinite(level)
     if not bool(known.any()):
         return Surface(np.zeros((1, 1)), float("nan"), shape)
+    # Where pixels are free of a trend, levels are flat already.
+    under = _polynomial(level, known) if trend is None else trend.on_mesh(gy, gx)
+    flat = level - under if trend is None else level
+    level = _smoothed(flat, known, reach) - _MODE * _smoothed(skew, known, _REACH_SKEW) + under
+    return Surface(level, float(np.median(sigma[known])), shape)
+
+
+def _smoothed(level: Float64, known: BoolImage, reach: int) -> Float64:
+    """Mean of the middle half of the cells up to `reach` away; unknown ones and those outside are like the nearest."""
     if not bool(known.all()):
         nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
         level = level[tuple(nearest)]
-    return Surface(_smoothed(level), float(np.median(sigma[known])), shape)
-
-
-def _smoothed(level: Float64) -> Float64:
-    """Median over 3x3 cells; beyond the edges the image goes on as it came, so that a slope stays one."""
-    framed = level
     for axis, count in enumerate(level.shape):
-        width = [(1, 1) if k == axis else (0, 0) for k in range(2)]
-        framed = np.pad(framed, width, "edge") if count == 1 else np.pad(framed, width, "reflect", reflect_type="odd")
+        most = min(reach, count - 1)
+        width = [(most, most) if k == axis else (0, 0) for k in range(2)]
+        # A slope that is left goes on beyond the edge.
+        level = np.pad(level, width, "reflect", reflect_type="odd") if most else level
+    around = np.lib.stride_tricks.sliding_window_view(level, [2 * min(reach, n - 1) + 1 for n in known.shape])
+    ordered = np.sort(around.reshape(*known.shape, -1), axis=2)
+    quarter = ordered.shape[2] // 4
+    return np.asarray(ordered[:, :, quarter : ordered.shape[2] - quarter].mean(axis=2))
+
+
+def _polynomial(level: Float64, known: BoolImage) -> Float64:
+    """Smooth polynomial through the levels of known cells, hardly moved by the few that hold a galaxy or a halo."""
     gy, gx = level.shape
-    around = np.stack([framed[j : j + gy, i : i + gx] for j in range(3) for i in range(3)])
-    return np.asarray(np.median(around, axis=0))
+    v, u = ((2.0 * np.arange(n) + 1.0) / n - 1.0 for n in (gy, gx))
+    number = int(known.sum())
+    powers = [
+        [(j, i) for j in range(order + 1) for i in range(order + 1 - j) if 2 * j < gy and 2 * i < gx]
+        for order in range(_ORDER + 1)
+    ]
+    most = max((each for each in powers if _LEVELS_A_TERM * len(each) <= number), key=len, default=[(0, 0)])
+    terms = np.stack([np.outer(v**j, u**i) for j, i in most], axis=2)
+    chosen, values = terms[known], level[known]
+    weight = np.ones(number)
+    solved = np.zeros(chosen.shape[1])
+    for _ in range(_ROUNDS):
+        weighted = chosen * weight[:, None]
+        solved = np.linalg.lstsq(weighted.T @ chosen, weighted.T @ values, rcond=None)[0]
+        off = np.abs(values - chosen @ solved)
+        weight = 1.0 / np.maximum(off, float(np.median(off)) + 1e-12)
+    return np.asarray(terms @ solved)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -167,18 +215,28 @@ def _measure(
     stride: int,
     first: int,
     last: int,
+    pieces: Float32,
     level: Float64,
+    skew: Float64,
     sigma: Float64,
 ) -> None:
-    """Level and sigma of the cells of some rows of the mesh; NaN where too little is usable."""
+    """Level, skewness and sigma of the cells of some rows of the mesh; NaN where too little is usable."""
     ny, nx = data.shape
     gy, gx = level.shape
     most = (ny // gy // stride + 2) * (nx // gx // stride + 2)
     values, counts = np.empty(most, np.float32), np.empty(_LEVELS, np.int64)
+    trend = np.zeros((ny // gy // stride + 2, nx), np.float32)
+    row = 0
     for gj in range(first, last):
+        begin, end = gj * ny // gy, (gj + 1) * ny // gy
+        if len(pieces) > 0:
+            for k in range(len(range(begin, end, stride))):
+                evaluate(pieces[row], trend[k])
+                row += 1
         for gi in range(gx):
             seen, used = 0, 0
-            for j in range(gj * ny // gy, (gj + 1) * ny // gy, stride):
+            for j in range(begin, end, stride):
+                under = trend[(j - begin) // stride]
                 start = gi * nx // gx + (j // stride % 2) * (stride // 2)
                 for i in range(start, (gi + 1) * nx // gx, stride):
                     seen += 1
@@ -187,15 +245,15 @@ def _measure(
                     b, a = j // binning, i // binning
                     if b < hidden.shape[0] and a < hidden.shape[1] and hidden[b, a]:
                         continue
-                    values[used] = data[j, i]
+                    values[used] = data[j, i] - under[i]
                     used += 1
             if used > 0 and used >= _LEAST_GOOD * seen:
-                level[gj, gi], sigma[gj, gi] = _mode(values[:used], counts)
+                level[gj, gi], skew[gj, gi], sigma[gj, gi] = _mode(values[:used], counts)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _mode(values: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Clipped mode and standard deviation, by a histogram around the median of a few."""
+def _mode(values: Float32, counts: npt.NDArray[np.int64]) -> tuple[float, float, float]:
+    """Clipped median, mean less median, and standard deviation, by a histogram around the median of a few."""
     few = np.sort(values[:: max(1, len(values) // _FIRST)].copy())
     middle = few[len(few) // 2]
     spread = max(few[int(0.84 * len(few))] - middle, middle - few[int(0.16 * len(few))])
@@ -206,7 +264,7 @@ def _mode(values: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]) -> tup
     if not spread > 0.0:
         spread = 1.0 if dither > 0 else few[-1] - few[0]
         if not spread > 0.0:
-            return float(middle), 0.0
+            return float(middle), 0.0, 0.0
     low = middle - _REACH * spread
     width = 2.0 * _REACH * spread / _LEVELS
     counts[:] = 0
@@ -240,8 +298,8 @@ def _mode(values: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]) -> tup
         if new_begin == begin and new_end == end:
             break
         begin, end = new_begin, new_end
-    best = 2.5 * median - 1.5 * mean if abs(mean - median) < _SKEWED * deviation else median
-    return low + best * width, deviation * width
+    skew = mean - median if abs(mean - median) < _SKEWED * deviation else 0.0
+    return low + median * width, skew * width, deviation * width
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
