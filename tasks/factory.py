@@ -46,6 +46,7 @@ from nightsift.images.artefacts.artefacts import mask_artefacts
 from nightsift.images.background.background import subtract_background
 from nightsift.images.detection.extract import extract
 from nightsift.images.photometry.difference_photometry import ZeroPoint, zero_point
+from nightsift.images.photometry.growth import aperture_correction
 from nightsift.images.registration.align import Alignment, align
 from nightsift.images.resampling.warp import make_pair
 from nightsift.images.stamps import cut
@@ -340,7 +341,7 @@ def _prepare_pair(frame: Frame, unit: Unit, archive: Archive, *, shift: tuple[fl
     template = find_template(archive, frame.meta)
     alignment = align(frame, stars, template, options=unit.alignment)
     pair = make_pair(frame, template, _misaligned(alignment, shift))
-    zero = zero_point(stars, template, alignment)
+    zero = zero_point(stars, template, alignment, growth=aperture_correction(frame, stars))
     return Prepared(pair, zero, sources_on_frame(template, alignment), template.template_id)
 
 

@@ -150,7 +150,8 @@ def of_difference(difference: Difference, pair: Pair) -> LedgerRow:
 
 def of_calibration(zero: ZeroPoint, difference: Difference) -> LedgerRow:
     """Return the columns of the zero point and of the depth (mag) that the noise of the difference allows."""
-    return _finite({"zero_point": zero.value, "limiting_mag": limiting_magnitude(difference, zero, 5.0)})
+    depth = limiting_magnitude(difference, zero, 5.0)
+    return _finite({"zero_point": zero.value, "aperture_correction": zero.correction, "limiting_mag": depth})
 
 
 def of_candidates(candidates: pa.Table, threshold: float) -> LedgerRow:

@@ -24,6 +24,7 @@ from nightsift.images.artefacts.artefacts import mask_artefacts
 from nightsift.images.background.background import subtract_background
 from nightsift.images.detection.extract import extract
 from nightsift.images.photometry.difference_photometry import ZeroPoint, zero_point
+from nightsift.images.photometry.growth import aperture_correction
 from nightsift.images.registration.align import align
 from nightsift.images.resampling.warp import make_pair
 from nightsift.images.stars.stars import find_stars
@@ -296,7 +297,7 @@ def to_difference(
         row |= measure.of_pair(pair, alignment)
         measure.require_coverage(pair, unit)
     with timed("photometry"):
-        zero = zero_point(stars, template, alignment)
+        zero = zero_point(stars, template, alignment, growth=aperture_correction(frame, stars))
     template_id = template.template_id
     del frame, template  # the pair holds what is still needed of them: subtraction wants the memory
     with timed("subtract"):

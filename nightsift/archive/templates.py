@@ -18,7 +18,7 @@ from astropy.wcs import WCS, NoConvergence
 from nightsift import __version__
 from nightsift.archive.paths import Archive
 from nightsift.core.errors import NoTemplate, UnreadableFits
-from nightsift.core.frames import Frame, Meta, StarTable, Template
+from nightsift.core.frames import ApertureCorrection, Frame, Meta, StarTable, Template
 from nightsift.core.parallel import over_rows
 from nightsift.images.stars.stars import STAR_DTYPE
 from nightsift.io.atomic import atomic
@@ -120,6 +120,7 @@ def read_template(path: str | Path) -> Template:
             template_id=str(header["TEMPLATE"]),
             zero_point=float(header.get("MAGZERO", np.nan)),
             sources=tuple(one for one, yes in zip(ids, used, strict=True) if yes),
+            growth=_growth(header),
             refused=tuple((one, why) for one, why, yes in zip(ids, reasons, used, strict=True) if not yes),
         )
 
@@ -234,9 +235,15 @@ def _hdus(template: Template) -> fits.HDUList:
     header["TEMPLATE"] = (template.template_id, "identity: sources, options, code")
     header["NFRAMES"] = (len(template.sources), "frames averaged, see SOURCES")
     header["BUNIT"] = "adu"
+    growth = template.growth or ApertureCorrection()
+    if template.growth is not None:
+        header["APCORN"] = (growth.n_stars, "stars that APCOR was measured on")
+        header["APCORWHY"] = (growth.reason, "why there is no APCOR")
     header["CREATOR"] = f"nightsift {__version__}"
     for card, value, comment in (
         ("MAGZERO", template.zero_point, "[mag] magnitude of 1 adu"),
+        ("APCOR", growth.value, "[mag] total flux over that of STARS, positive"),
+        ("APCORERR", growth.error, "[mag] its standard error"),
         ("SKY", frame.sky, "[adu] sky level of the best frame, subtracted"),
     ):
         if np.isfinite(value):
@@ -261,6 +268,13 @@ def _hdus(template: Template) -> fits.HDUList:
             fits.BinTableHDU(sources, name="SOURCES"),
         ]
     )
+
+
+def _growth(header: fits.Header) -> ApertureCorrection | None:
+    if "APCORN" not in header:
+        return None
+    value, error = (float(header.get(card, np.nan)) for card in ("APCOR", "APCORERR"))
+    return ApertureCorrection(value, error, int(header["APCORN"]), str(header.get("APCORWHY", "")))
 
 
 def _native(hdu: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:

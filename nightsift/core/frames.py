@@ -258,6 +258,28 @@ def with_bit(mask: MaskImage, bit: Mask, where: npt.NDArray[np.bool_]) -> MaskIm
     return np.where(where, mask | np.uint16(bit.value), mask)
 
 
+@dataclass(frozen=True, slots=True)
+class ApertureCorrection:
+    """How much light the stars of a frame have beyond the aperture of their fluxes.
+
+    Attributes
+    ----------
+    value : float
+        Total flux over that in a star table (mag, positive); NaN where it could not be measured.
+    error : float
+        Its standard error (mag).
+    n_stars : int
+        Stars that it was measured on.
+    reason : str
+        Why there is none, empty otherwise.
+    """
+
+    value: float = float("nan")
+    error: float = float("nan")
+    n_stars: int = 0
+    reason: str = ""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Template:
     """A deep image of a field to compare new frames with.
@@ -279,6 +301,8 @@ class Template:
         Exposure ids of the frames, best first.
     refused : tuple of (str, str)
         Exposure ids of the frames left out, and why.
+    growth : ApertureCorrection or None
+        That of its stars; None in files of earlier versions.
     """
 
     frame: Frame
@@ -288,6 +312,7 @@ class Template:
     zero_point: float
     sources: tuple[str, ...] = ()
     refused: tuple[tuple[str, str], ...] = field(default=())
+    growth: ApertureCorrection | None = None
 
     def __post_init__(self) -> None:
         if self.coverage.shape != self.frame.shape:

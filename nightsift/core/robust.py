@@ -71,3 +71,10 @@ def clipped(values: npt.NDArray[np.floating], floor: float, fewest: int = 0) -> 
             break
         keep = inside
     return keep
+
+
+def weighted_median(values: npt.NDArray[np.floating], weights: npt.NDArray[np.floating]) -> float:
+    """Return the value with half of the weight on either side, interpolated; the median where weights are equal."""
+    order = np.argsort(values)
+    below = np.cumsum(weights[order]) - 0.5 * weights[order]
+    return float(np.interp(0.5 * np.sum(weights), below, values[order]))

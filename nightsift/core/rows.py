@@ -36,6 +36,7 @@ class LedgerRow(TypedDict, total=False):
     sky_rms: float | None
     n_stars: int | None
     zero_point: float | None
+    aperture_correction: float | None
     limiting_mag: float | None
     align_method: str | None
     align_matched: int | None

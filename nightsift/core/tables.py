@@ -169,6 +169,7 @@ LEDGER_COLUMNS = (
     Column("sky_rms", _F, "adu", "robust rms of the sky", _REDUCE, True),
     Column("n_stars", _I, "", "stars found", _REDUCE, True),
     Column("zero_point", _F, "mag", "magnitude of 1 ADU", _REDUCE, True),
+    Column("aperture_correction", _F, "mag", "part of the zero point by curves of growth, null without", _REDUCE, True),
     Column("limiting_mag", _F, "mag", "5-sigma point-source limit of the difference", _REDUCE, True),
     Column("align_method", _S, "", "wcs or pattern", _REDUCE, True),
     Column("align_matched", _I, "", "stars matched with the template", _REDUCE, True),

@@ -13,6 +13,7 @@ from nightsift.core import provenance
 from nightsift.core.errors import AlignmentFailed, NightsiftError, TooFewStars
 from nightsift.core.frames import Frame, StarTable, Template
 from nightsift.core.robust import clipped
+from nightsift.images.photometry.growth import aperture_correction
 from nightsift.images.registration.align import Registration, inherit_wcs, node_grid, register
 from nightsift.images.registration.plate_solve import solve
 from nightsift.images.resampling.coadd import Layer, stack
@@ -263,14 +264,16 @@ def build_template(
         data, variance, mask, reference.meta, wcs=_shifted(_first_wcs(frames, members), origin), sky=reference.sky
     )
     sources = tuple(qualities[m.index].exposure_id for m in members)
+    found = find_stars(frame, unit.detection.threshold)
     return Template(
         frame=frame,
-        stars=find_stars(frame, unit.detection.threshold),
+        stars=found,
         coverage=coverage,
         template_id=template_identity(unit, sources),
         zero_point=float(zero_points[best]),
         sources=sources,
         refused=(*refused, *left_out),
+        growth=aperture_correction(frame, found),
     )
 
 

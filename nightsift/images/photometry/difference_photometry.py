@@ -15,11 +15,13 @@ from scipy.spatial import cKDTree
 
 from nightsift.core.errors import TooFewStars
 from nightsift.core.frames import Difference, FloatImage, Frame, MaskImage
-from nightsift.core.robust import MEDIAN_ERROR, clipped, mad_sigma
+from nightsift.core.robust import MEDIAN_ERROR, clipped, mad_sigma, weighted_median
+from nightsift.images.photometry.growth import aperture_correction
 from nightsift.images.photometry.psf_photometry import UNUSABLE, PsfFluxes, psf_fluxes
+from nightsift.images.stars.stars import typical_fwhm
 
 if TYPE_CHECKING:
-    from nightsift.core.frames import StarTable, Template
+    from nightsift.core.frames import ApertureCorrection, StarTable, Template
     from nightsift.images.registration.align import Alignment
 
 
@@ -28,6 +30,13 @@ POGSON = MAG_PER_DEX / np.log(10.0)
 
 # Stars that carry a zero point: well measured, so that their noise does not bias the magnitude (Malmquist).
 STAR_SNR = 10.0
+
+# Scatter of the brightest stars (mag), from flat fields and shapes: it keeps a few of them from deciding.
+SAME_STAR = 0.01
+
+# Light of neighbours in the template (part of the flux) and the distance (FWHM of the wider frame) within which it
+# counts: in a crowd the aperture of the wider frame holds more of it. Below so many stars without, all are taken.
+FOREIGN, NEIGHBOURHOOD, ENOUGH_ALONE = 0.02, 2.2, 20
 
 MIN_STARS = 3
 MATCH_RADIUS = 2.0  # pixel; the alignment is good to a fraction of one
@@ -51,12 +60,16 @@ class ZeroPoint:
         Stars left after clipping.
     scatter : float
         Robust standard deviation of single stars (mag).
+    correction : float
+        Part of `value` that makes up for unlike shares of light in the apertures of frame and template (mag); NaN
+        where it is unknown, and then no part of it.
     """
 
     value: float
     error: float
     n_stars: int
     scatter: float
+    correction: float = float("nan")
 
     def magnitudes(
         self, flux: npt.NDArray[np.floating], flux_err: npt.NDArray[np.floating]
@@ -81,7 +94,9 @@ class ZeroPoint:
         return mag.astype(np.float32), mag_err.astype(np.float32)
 
 
-def zero_point(frame_stars: StarTable, template: Template, alignment: Alignment) -> ZeroPoint:
+def zero_point(
+    frame_stars: StarTable, template: Template, alignment: Alignment, *, growth: ApertureCorrection | None = None
+) -> ZeroPoint:
     """Zero point of a science frame from the stars that it shares with its template.
 
     Parameters
@@ -89,14 +104,17 @@ def zero_point(frame_stars: StarTable, template: Template, alignment: Alignment)
     frame_stars : ndarray of STAR_DTYPE
         Stars of the science frame.
     template : Template
-        Its template, with its stars and zero point.
+        Its template, with its stars, their aperture correction and zero point.
     alignment : Alignment
         Mapping from science to template pixels.
+    growth : ApertureCorrection, optional
+        Aperture correction of the science frame. Both sides are corrected to total fluxes, such as PSF fluxes are,
+        or, where that of either is unknown, none. That of a template whose file has none is measured here.
 
     Returns
     -------
     ZeroPoint
-        Median of the clipped differences; the error is that of a median, 1.25 times the scatter over root n.
+        Weighted median of the clipped differences, its error from their scatter and those of the corrections.
 
     Raises
     ------
@@ -116,13 +134,40 @@ def zero_point(frame_stars: StarTable, template: Template, alignment: Alignment)
         raise TooFewStars(
             found=len(matched), where="the match of frame and template for the zero point", needed=MIN_STARS
         )
-    science, reference = ours["flux"][matched].astype(np.float64), theirs["flux"][index[matched]].astype(np.float64)
-    values = MAG_PER_DEX * np.log10(science / reference)
+    matched = _apart(matched, index, theirs, reach=NEIGHBOURHOOD * max(typical_fwhm(ours), typical_fwhm(theirs)))
+    science, reference = ours[matched], theirs[index[matched]]
+    values = MAG_PER_DEX * np.log10(science["flux"].astype(np.float64) / reference["flux"])
+    noise = np.hypot(*(POGSON * (one["flux_err"] / one["flux"]).astype(np.float64) for one in (science, reference)))
     keep = clipped(values, floor=3.0 * 1e-4, fewest=MIN_STARS)
-    centre = float(np.median(values[keep]))
-    scatter = mad_sigma(values[keep], centre)
-    n = int(keep.sum())
-    return ZeroPoint(template.zero_point + centre, MEDIAN_ERROR * scatter / np.sqrt(n), n, scatter)
+    values, weights = values[keep], 1.0 / (noise[keep] ** 2 + SAME_STAR**2)
+    centre = weighted_median(values, weights)
+    scatter = mad_sigma(values, centre)
+    error = MEDIAN_ERROR * mad_sigma((values - centre) * np.sqrt(weights), 0.0) / float(np.sqrt(weights.sum()))
+    correction, more = _growth_difference(growth, template)
+    value = template.zero_point + centre + (correction if np.isfinite(correction) else 0.0)
+    return ZeroPoint(value, float(np.hypot(error, more)), int(keep.sum()), scatter, correction)
+
+
+def _apart(
+    matched: npt.NDArray[np.int64], index: npt.NDArray[np.int64], stars: StarTable, *, reach: float
+) -> npt.NDArray[np.int64]:
+    """Matches whose star of the template has no neighbour worth `FOREIGN` of its flux; all where too few have none."""
+    places = np.column_stack([stars["x"], stars["y"]])
+    pairs = cKDTree(places).query_pairs(reach, output_type="ndarray") if np.isfinite(reach) else np.empty((0, 2), int)
+    first, second = np.concatenate([pairs, pairs[:, ::-1]]).T
+    foreign = np.bincount(first, weights=stars["flux"][second], minlength=len(stars))
+    alone = matched[foreign[index[matched]] <= FOREIGN * stars["flux"][index[matched]]]
+    return alone if len(alone) >= ENOUGH_ALONE else matched
+
+
+def _growth_difference(frame: ApertureCorrection | None, template: Template) -> tuple[float, float]:
+    """Difference of the aperture corrections of frame and template, and its error (mag); NaN and 0 where unknown."""
+    if frame is None or not np.isfinite(frame.value):
+        return float("nan"), 0.0
+    theirs = template.growth or aperture_correction(template.frame, template.stars)
+    if not np.isfinite(theirs.value):
+        return float("nan"), 0.0
+    return frame.value - theirs.value, float(np.hypot(frame.error, theirs.error))
 
 
 def _usable(stars: StarTable) -> StarTable:

@@ -14,7 +14,7 @@ from nightsift.archive.paths import Archive
 from nightsift.archive.templates import find_template, read_template, write_template
 from nightsift.core.errors import NoTemplate, UnreadableFits
 from nightsift.core.flags import Mask
-from nightsift.core.frames import Template
+from nightsift.core.frames import ApertureCorrection, Template
 from nightsift.images.registration.mapping import fit_tan_sip
 from nightsift.images.stars.stars import find_stars
 
@@ -59,6 +59,16 @@ def test_there_and_back(tmp_path, make_template):
     assert again.frame.sky == 123.5
     xy = np.random.default_rng(1).uniform(0, 199, (50, 2))
     np.testing.assert_allclose(again.frame.wcs.all_pix2world(xy, 0), template.frame.wcs.all_pix2world(xy, 0), atol=1e-9)
+
+
+def test_aperture_correction_is_stored_with_its_reason(tmp_path, make_template):
+    template = make_template()
+    assert read_template(write_template(Archive(tmp_path), template)).growth is None
+    for growth in (ApertureCorrection(0.0431, 0.0012, 38), ApertureCorrection(n_stars=3, reason="3 stars, 5 needed")):
+        path = write_template(Archive(tmp_path), dataclasses.replace(template, growth=growth))
+        again = read_template(path).growth
+        assert (again.n_stars, again.reason) == (growth.n_stars, growth.reason)
+        np.testing.assert_equal((again.value, again.error), (growth.value, growth.error))
 
 
 def test_without_wcs_and_zero_point(tmp_path, make_template):
