@@ -52,7 +52,7 @@ from nightsift.images.resampling.warp import make_pair
 from nightsift.images.stamps import cut
 from nightsift.images.stars.stars import find_stars
 from nightsift.unit.units import Unit
-from subtraction.api import subtract
+from subtraction.api.pairs import subtract_pair
 from tasks.steps import with_psf
 
 THRESHOLD = 4.0
@@ -289,7 +289,7 @@ def examples_of(
     pair, sources = as_built(lit, synthetic, prepared.sources)
     assert pair.science.psf is not None
     around = Surroundings(galaxies, sources, 0.75 * pair.science.psf.fwhm + 1.5)
-    difference = subtract(pair, unit.subtraction.method, unit.subtraction.options)
+    difference = subtract_pair(pair, unit.subtraction.method, unit.subtraction.options)
     candidates = extract(difference, pair, unit, zero_point=prepared.zero, template_id=prepared.template_id)
     truth = pa.concat_tables([changing, synthetic])
     files = {frame.meta.exposure_id: Path(frame.meta.path).name}

@@ -30,7 +30,7 @@ from nightsift.images.resampling.warp import make_pair
 from nightsift.images.stars.stars import find_stars
 from nightsift.io.sources import checksum, exposure_identity, local_copy
 from nightsift.unit.units import Unit, load_unit
-from subtraction.api import subtract
+from subtraction.api.pairs import subtract_pair
 from tasks import measure
 from tasks.classify import model_of, rescore, score
 from tasks.discover import facts_of
@@ -301,7 +301,7 @@ def to_difference(
     template_id = template.template_id
     del frame, template  # the pair holds what is still needed of them: subtraction wants the memory
     with timed("subtract"):
-        reduction.difference = difference = subtract(pair, unit.subtraction.method, unit.subtraction.options)
+        reduction.difference = difference = subtract_pair(pair, unit.subtraction.method, unit.subtraction.options)
         row |= measure.of_difference(difference, pair)
     with timed("photometry"):
         row |= measure.of_calibration(zero, difference)

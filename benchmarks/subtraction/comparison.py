@@ -27,7 +27,7 @@ from benchmarks.subtraction import fields, quality
 from benchmarks.subtraction.peers import true_psf
 from benchmarks.subtraction.peers.child import cost
 from nightsift.core.flags import Mask
-from subtraction.api import method_names, subtract
+from subtraction.api.pairs import method_names, subtract_pair
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,10 +70,10 @@ def own(method: str, path: Path, small: Path, threads: int, cost_only: bool) -> 
     """Cost and quality of a method of ours, in this process."""
     import resource
 
-    subtract(fields.load(small)[0], method, {"threads": threads})
+    subtract_pair(fields.load(small)[0], method, {"threads": threads})
     pair, truth = fields.load(path)
     began = cost()
-    difference = subtract(pair, method, {"threads": threads})
+    difference = subtract_pair(pair, method, {"threads": threads})
     ended = cost()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     spent = {"wall_s": ended[0] - began[0], "cpu_s": ended[1] - began[1], "peak_gb": peak}

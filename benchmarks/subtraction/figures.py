@@ -264,7 +264,7 @@ def main() -> None:
             pair, truth = fields.load(path)
             for_kernels = {}
             for name in METHODS:
-                difference = subtraction.subtract(pair, name)
+                difference = subtraction.subtract_pair(pair, name)
                 if kind in scores:
                     scores[kind][name] = sky_scores(difference, pair, truth)
                 if kind in residuals:

@@ -39,7 +39,7 @@ from benchmarks.subtraction.ideal import HALF, expected_variance, moved, true_ps
 from nightsift.core.flags import Mask
 from nightsift.core.frames import Pair
 from nightsift.core.robust import mad_sigma
-from subtraction.api import subtract
+from subtraction.api.pairs import subtract_pair
 
 HARD = np.uint16(0xFFFF & ~Mask.BRIGHT_STAR.value)
 
@@ -234,7 +234,7 @@ def main() -> None:
     for path in chosen.pairs:
         pair, truth = fields.load(path)
         began, cpu = time.perf_counter(), time.process_time()
-        difference = subtract(pair, chosen.method, options)
+        difference = subtract_pair(pair, chosen.method, options)
         cost = {"wall_s": time.perf_counter() - began, "cpu_s": time.process_time() - cpu}
         found = {**cost, **measure(difference, pair, truth), "verdict": difference.verdict}
         if chosen.json:

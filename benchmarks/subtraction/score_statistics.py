@@ -71,7 +71,7 @@ def main() -> None:
             pair, truth = fields.load(fields.cached(arguments.pairs, kind, (arguments.size, arguments.size), seed))
             for method in arguments.methods:
                 start = time.process_time()
-                difference = subtraction.subtract(pair, method)
+                difference = subtraction.subtract_pair(pair, method)
                 seconds = time.process_time() - start
                 row = {
                     "kind": kind,

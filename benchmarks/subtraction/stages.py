@@ -19,7 +19,7 @@ import subtraction.finish as finish
 import subtraction.methods.hotpants as hotpants
 from nightsift.core.frames import Frame, Meta, Pair
 from nightsift.images.stars.stars import find_stars
-from subtraction.api import subtract
+from subtraction.api.pairs import subtract_pair
 from subtraction.psf.fit import fit_psf
 
 STAGES = {
@@ -91,7 +91,7 @@ def measure(shape: tuple[int, int], seconds: dict[str, float]) -> None:
     seconds.clear()
     before = time.process_time()
     start = time.perf_counter()
-    difference = subtract(pair)
+    difference = subtract_pair(pair)
     wall, cpu = time.perf_counter() - start, time.process_time() - before
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"{shape[1]}x{shape[0]}: {wall:.2f} s wall, {cpu:.2f} s CPU, peak {peak:.2f} GB")
@@ -106,7 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sizes", nargs="*", default=["1024", "2048", "4096", "8000x6000"])
     sizes = [tuple(int(n) for n in (size.split("x") * 2)[:2])[::-1] for size in parser.parse_args().sizes]
-    subtract(draw((512, 512), np.random.default_rng(2), 1e-3))
+    subtract_pair(draw((512, 512), np.random.default_rng(2), 1e-3))
     seconds: dict[str, float] = {}
     for module, names in STAGES.items():
         for name in names:

@@ -357,7 +357,7 @@ def compile_loops(on_step: Callable[[str, float], None] | None = None) -> dict[s
     from nightsift.core.errors import CompilationFailed
     from nightsift.simulate.options import SimulationOptions
     from nightsift.simulate.survey import simulate
-    from subtraction.api import method_names
+    from subtraction.api.pairs import method_names
 
     here = Runner(kind="in-process", workers=1, address="")
     seconds: dict[str, float] = {}

@@ -129,6 +129,13 @@ class SubtractionFailed(FrameError):
     hint = "look at the frame and its template with: nightsift frame --keep-difference"
 
 
+class BadImage(FrameError):
+    """An image that a person gave cannot be used, or a fact of it is missing."""
+
+    problem = "the {which} image cannot be used: {what}"
+    hint = "{advice}"
+
+
 # Files, sources and processes
 
 
@@ -151,6 +158,13 @@ class BadTable(NightsiftError):
 
     problem = "{path} cannot be read as a table: {what}"
     hint = "a table of the archive: remove the file and run the night again; a catalogue: check path and columns"
+
+
+class NotInArchive(NightsiftError):
+    """An archive holds nothing of this name."""
+
+    problem = "{archive} has no {what} '{name}'"
+    hint = "{advice}"
 
 
 class ProcessDied(NightsiftError):

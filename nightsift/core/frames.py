@@ -230,6 +230,21 @@ class Stamps:
     def __len__(self) -> int:
         return int(self.data.shape[0])
 
+    @property
+    def science(self) -> npt.NDArray[np.float32]:
+        """Science stamps, shape (n, size, size)."""
+        return self.data[..., 0]
+
+    @property
+    def template(self) -> npt.NDArray[np.float32]:
+        """Template stamps, shape (n, size, size)."""
+        return self.data[..., 1]
+
+    @property
+    def difference(self) -> npt.NDArray[np.float32]:
+        """Difference stamps, shape (n, size, size)."""
+        return self.data[..., 2]
+
 
 def _check_planes(data: FloatImage, variance: FloatImage, mask: MaskImage) -> None:
     _require(data.ndim == 2, f"an image has two axes, got {data.ndim}")

@@ -196,6 +196,15 @@ def load_unit(name_or_path: str | Path, folders: Iterable[str | Path] = ()) -> U
     return validate(Unit, content, path)
 
 
+def default_unit() -> Unit:
+    """Return a unit of defaults alone, for images that come with their facts: those of its own stand for nothing."""
+    numbers = {name: {"constant": 1.0} for name in ("gain", "read_noise", "saturation", "pixel_scale", "exposure")}
+    texts = {name: {"constant": "none"} for name in ("band", "field")}
+    facts = {**numbers, **texts, "time": {"constant": "2000-01-01", "position": "mid"}}
+    content = {**read_toml(SHIPPED / DEFAULTS), "name": "image", "facts": facts, "site": {"longitude": 0.0}}
+    return validate(Unit, content, SHIPPED / DEFAULTS)
+
+
 def list_units(folders: Iterable[Path] = ()) -> dict[str, Path]:
     """Units that can be loaded by name.
 

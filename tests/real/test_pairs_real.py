@@ -17,7 +17,7 @@ from nightsift.images.resampling.warp import make_pair
 from nightsift.images.stars.stars import find_stars
 from nightsift.io.exposures import load_exposure
 from nightsift.unit.units import load_unit
-from subtraction import subtract
+from subtraction import subtract_pair
 from subtraction.psf.fit import fit_psf
 
 STEPS = (15.0, 30.0, 60.0, 120.0)
@@ -57,7 +57,7 @@ def test_injected_transients_are_recovered(
     alignment = align(frame, stars, template, options=unit.alignment)
     assert alignment.residual < 0.3
     pair = make_pair(frame, template, alignment)
-    difference = subtract(pair, unit.subtraction.method, unit.subtraction.options)
+    difference = subtract_pair(pair, unit.subtraction.method, unit.subtraction.options)
     rows = extract(difference, pair, unit, zero_point=ZeroPoint(25.0, 0.01, 10, 0.01), template_id="single").to_pylist()
     at = np.array([(row["x"], row["y"]) for row in rows])
     distance = np.hypot(at[:, None, 0] - x, at[:, None, 1] - y)

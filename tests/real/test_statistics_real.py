@@ -15,7 +15,7 @@ from nightsift.images.stars.stars import find_stars
 from nightsift.images.templates import build_template
 from nightsift.io.exposures import load_exposure
 from nightsift.unit.units import load_unit
-from subtraction import subtract
+from subtraction import subtract_pair
 from subtraction.psf.fit import fit_psf
 
 
@@ -77,7 +77,7 @@ def source_free(difference, template):
 def test_the_score_on_real_sky_is_gaussian(pairs):
     values, sparse = [], []
     for pair in pairs:
-        difference = subtract(pair)
+        difference = subtract_pair(pair)
         sky = source_free(difference, pair.template)
         assert sky.mean() > 0.1
         low, middle, high = np.percentile(difference.score[sky], (15.8655, 50.0, 84.1345))

@@ -19,7 +19,7 @@ from nightsift.images.resampling.warp import resample
 from nightsift.images.stars.stars import find_stars
 from nightsift.io.exposures import load_exposure
 from nightsift.unit.units import load_unit
-from subtraction import subtract
+from subtraction import subtract_pair
 from subtraction.psf.fit import fit_psf
 
 RA, DEC = 318.10822, -66.01571
@@ -58,7 +58,7 @@ def test_decam_transient_stands_out_of_every_frame(decam_frames):
     x, y = (round(float(v)) for v in science[0].wcs.all_world2pix(RA, DEC, 0))
     peaks, others = [], []
     for frame in science:
-        difference = subtract(Pair(frame, template))
+        difference = subtract_pair(Pair(frame, template))
         peaks.append(peak_near(difference.score, x, y))
         apart = difference.score.copy()
         apart[y - 12 : y + 13, x - 12 : x + 13] = 0
@@ -75,7 +75,7 @@ def test_decam_stack_agrees_with_another_code(decam_frames, data_dir):
     x, y = (round(float(v)) for v in science[0].wcs.all_world2pix(RA, DEC, 0))
     stack = np.median([frame.data for frame in science], axis=0).astype(np.float32)
     variance = (1.57 * np.sum([frame.variance for frame in science], axis=0) / 25).astype(np.float32)
-    difference = subtract(Pair(science[0].replace(data=stack, variance=variance), template))
+    difference = subtract_pair(Pair(science[0].replace(data=stack, variance=variance), template))
     assert peak_near(difference.score, x, y) >= 8
     assert np.unravel_index(np.argmax(difference.score), difference.shape) == pytest.approx((y, x), abs=3)
     with fits.open(data_dir / "images" / "decam_sfft" / "oracle" / "FinalDifference.fits.gz") as hdus:
@@ -102,7 +102,7 @@ def test_goto_injected_transients_keep_their_flux(data_dir, science, template):
     x, y = rng.uniform(60, sci.shape[1] - 60, n), rng.uniform(140, sci.shape[0] - 140, n)
     flux = noise * np.tile([10.0, 20.0, 50.0, 100.0, 200.0], 5)
     injected = inject_stars(sci.replace(psf=psf), x, y, flux, psf, rng)
-    difference = subtract(Pair(injected, ref.replace(data=data, variance=variance, mask=mask)))
+    difference = subtract_pair(Pair(injected, ref.replace(data=data, variance=variance, mask=mask)))
     assert difference.verdict != "bad", difference.reasons
     whole = [
         ((difference.mask[round(b) - 8 : round(b) + 9, round(a) - 8 : round(a) + 9] & HARD) == 0).all()

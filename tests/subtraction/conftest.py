@@ -301,7 +301,7 @@ def shared() -> Callable[[str, str], Shared]:
             pairs[name] = expose(dataclasses.replace(Scene(), **changes), np.random.default_rng(20261120))
         if (method, name) not in done:
             pair, truth = pairs[name]
-            done[method, name] = Shared(pair, subtraction.subtract(pair, method), truth, edge, grid)
+            done[method, name] = Shared(pair, subtraction.subtract_pair(pair, method), truth, edge, grid)
         return done[method, name]
 
     return make

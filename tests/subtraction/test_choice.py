@@ -8,17 +8,17 @@ import pytest
 import subtraction
 from nightsift.core.errors import ConfigurationError
 from nightsift.core.frames import Pair
-from subtraction.api import choose, traits
+from subtraction.api.pairs import choose, traits
 
 
 def test_alike_and_well_sampled_frames_take_the_quickest(make_pair) -> None:
     pair, _ = make_pair(shape=(600, 600), n_stars=150)
     chosen = choose(pair)
     assert chosen.method == "hotpants"
-    difference = subtraction.subtract(pair, "auto")
+    difference = subtraction.subtract_pair(pair, "auto")
     assert difference.method == "hotpants"
     assert difference.choice == chosen.why
-    assert subtraction.subtract(pair, "hotpants").choice == ""
+    assert subtraction.subtract_pair(pair, "hotpants").choice == ""
 
 
 def test_what_a_frame_is_like_is_measured(make_pair, seeing) -> None:
@@ -59,6 +59,6 @@ def test_frames_without_stars_are_left_to_the_method_to_refuse(make_pair) -> Non
 def test_options_belong_to_a_method_that_is_named(make_pair) -> None:
     pair, _ = make_pair(shape=(256, 256), n_stars=40)
     with pytest.raises(ConfigurationError, match="picked for each pair"):
-        subtraction.subtract(pair, "auto", {"kernel_order": 1})
+        subtraction.subtract_pair(pair, "auto", {"kernel_order": 1})
     with pytest.raises(ConfigurationError, match="did you mean 'auto'"):
-        subtraction.subtract(pair, "autos")
+        subtraction.subtract_pair(pair, "autos")

@@ -45,7 +45,7 @@ def test_unknown_names_give_hints(method):
 
 def test_check_refuses_what_breaks_the_contract(method, make_pair):
     pair, _ = make_pair(shape=(256, 256), n_stars=80)
-    difference = subtraction.subtract(pair, method)
+    difference = subtraction.subtract_pair(pair, method)
     assert check(difference, pair) is difference
     score = difference.score.copy()
     score[100, 100] = np.nan
@@ -62,7 +62,7 @@ def test_inputs_are_left_alone_and_figures_are_given(method, make_pair):
     pair, _ = make_pair(shape=(256, 256), n_stars=80, brightest=1e6)
     frames = (pair.science, pair.template)
     before = [(frame.data.copy(), frame.variance.copy(), frame.mask.copy()) for frame in frames]
-    difference = subtraction.subtract(pair, method)
+    difference = subtraction.subtract_pair(pair, method)
     for frame, planes in zip(frames, before, strict=True):
         for old, new in zip(planes, (frame.data, frame.variance, frame.mask), strict=True):
             np.testing.assert_array_equal(old, new)
@@ -74,7 +74,7 @@ def test_inputs_are_left_alone_and_figures_are_given(method, make_pair):
 
 def test_threads_change_nothing(method, make_pair):
     pair, _ = make_pair(shape=(300, 420), n_stars=90)
-    one, two = (subtraction.subtract(pair, method, {"threads": n}) for n in (1, 2))
+    one, two = (subtraction.subtract_pair(pair, method, {"threads": n}) for n in (1, 2))
     np.testing.assert_array_equal(one.mask, two.mask)
     noise = np.sqrt(np.median(one.variance))
     assert np.abs(one.data - two.data).max() < 1e-3 * noise
@@ -84,7 +84,7 @@ def test_threads_change_nothing(method, make_pair):
 
 def test_the_same_pair_gives_the_same_difference(method, make_pair):
     pair, _ = make_pair(shape=(256, 256), n_stars=80)
-    first, second = (subtraction.subtract(pair, method) for _ in range(2))
+    first, second = (subtraction.subtract_pair(pair, method) for _ in range(2))
     np.testing.assert_allclose(first.score, second.score, atol=1e-5)
 
 
@@ -92,11 +92,11 @@ def test_the_same_pair_gives_the_same_difference(method, make_pair):
 def test_too_few_stars_is_a_named_error(method, make_pair, n_stars):
     pair, _ = make_pair(shape=(256, 256), n_stars=n_stars, faintest=20_000)
     with pytest.raises((TooFewStars, SubtractionFailed), match="test-0"):
-        subtraction.subtract(pair, method)
+        subtraction.subtract_pair(pair, method)
 
 
 def test_an_empty_template_is_a_named_error(method, make_pair):
     pair, _ = make_pair(shape=(256, 256), n_stars=80)
     mask = np.full(pair.template.shape, Mask.NO_DATA.value, np.uint16)
     with pytest.raises(FrameError, match="test-0"):
-        subtraction.subtract(Pair(pair.science, pair.template.replace(mask=mask), 0.0), method)
+        subtraction.subtract_pair(Pair(pair.science, pair.template.replace(mask=mask), 0.0), method)

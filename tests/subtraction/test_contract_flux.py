@@ -42,7 +42,7 @@ def test_a_sparse_field_is_enough(own_method, make_pair, flux_at, worst):
     grid = GRID
     transients = tuple((x, y, FLUX) for x, y in grid)
     pair, _ = make_pair(shape=SHAPE, n_stars=15, faintest=3000.0, transients=transients)
-    difference = subtraction.subtract(pair, own_method)
+    difference = subtraction.subtract_pair(pair, own_method)
     ratio, _ = ratios(difference, flux_at, grid, FLUX)
     assert np.mean(ratio) == pytest.approx(1.0, abs=0.015)
     assert worst(difference, transients) < 6.5
@@ -53,7 +53,7 @@ def test_a_bright_galaxy_leaves_nothing_and_hides_nothing(own_method, make_pair,
     spots = ((230.0, 250.0), (245.0, 240.0), (215.0, 265.0))
     transients = tuple((x, y, FLUX) for x, y in spots)
     pair, _ = make_pair(shape=SHAPE, n_stars=130, galaxies=(galaxy,), transients=transients)
-    difference = subtraction.subtract(pair, own_method)
+    difference = subtraction.subtract_pair(pair, own_method)
     # Nothing else stands out of the galaxy.
     assert worst(difference, transients) < 6.0
     fitted = np.array([flux_at(difference, x, y) for x, y in spots])
@@ -67,7 +67,7 @@ def test_what_faded_is_negative_by_as_much(own_method, make_pair):
     pair, _ = make_pair(shape=SHAPE, n_stars=140, transients=tuple((x, y, FLUX) for x, y in spots))
     clean, _ = make_pair(shape=SHAPE, n_stars=140)
     # What is new stands in the template, which is a second exposure with the PSF of the science frame.
-    difference = subtraction.subtract(type(pair)(clean.science, pair.science), own_method)
+    difference = subtraction.subtract_pair(type(pair)(clean.science, pair.science), own_method)
     yy, xx = np.mgrid[: SHAPE[0], : SHAPE[1]]
     sums = [difference.data[np.hypot(xx - x, yy - y) < 11].sum() for x, y in spots]
     # 380 pixels with the noise of two frames: 1.7 per cent a star.

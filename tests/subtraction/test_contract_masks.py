@@ -23,7 +23,7 @@ def test_nan_stay_inside_the_mask(own_method, make_pair):
     pair, _ = make_pair(n_stars=200)
     science = spoil(pair.science, (slice(100, 140), slice(150, 180)), Mask.NONFINITE)
     template = spoil(pair.template, (slice(None), slice(0, 120)), Mask.NO_DATA)
-    difference = subtraction.subtract(Pair(science, template, 0.7), own_method)
+    difference = subtraction.subtract_pair(Pair(science, template, 0.7), own_method)
     assert np.isfinite(difference.data).all()
     assert np.isfinite(difference.variance).all()
     assert np.isfinite(difference.score).all()
@@ -44,7 +44,7 @@ def test_lone_bad_pixels_cost_little(own_method, make_pair, worst):
     science = spoil(pair.science, (rows, columns), Mask.DEFECT)
     rows, columns = rng.integers(0, 400, (2, 100))
     template = spoil(pair.template, (rows, columns), Mask.COSMIC_RAY)
-    difference = subtraction.subtract(Pair(science, template), own_method)
+    difference = subtraction.subtract_pair(Pair(science, template), own_method)
     assert np.isfinite(difference.data[(difference.mask & HARD) == 0]).all()
     assert worst(difference) < 6.0
     # 400 pixels of 160,000; each may take its surroundings along, not the frame.
@@ -56,7 +56,7 @@ def test_a_template_that_lacks_a_third(own_method, make_pair, flux_at, worst):
     transients = tuple((x, y, 20_000.0) for x in (200.4, 280.0, 400.7) for y in (60.2, 200.0, 330.6))
     pair, _ = make_pair(shape=shape, n_stars=160, transients=transients)
     template = spoil(pair.template, (slice(None), slice(0, 144)), Mask.NO_DATA)
-    difference = subtraction.subtract(Pair(pair.science, template, 0.7), own_method)
+    difference = subtraction.subtract_pair(Pair(pair.science, template, 0.7), own_method)
     fluxes = np.array([flux_at(difference, x, y)[0] for x, y, _ in transients])
     assert np.mean(fluxes) / 20_000 == pytest.approx(1.0, abs=0.01)
     assert worst(difference, transients) < 6.0
@@ -82,7 +82,7 @@ def test_saturated_stars_leave_no_rings_and_no_candidates(own_method, sharper, m
     )
     saturated = (pair.science.mask & Mask.SATURATED.value) != 0
     assert saturated.sum() > 100
-    difference = subtraction.subtract(pair, own_method)
+    difference = subtraction.subtract_pair(pair, own_method)
     assert (difference.mask[saturated] & Mask.SATURATED.value).all()
     # The mask hides the stars, not the frame.
     assert difference.metrics["usable_fraction"] > 0.75
@@ -95,7 +95,7 @@ def test_a_transient_beside_a_saturated_star_keeps_its_flux(own_method, make_pai
     star, flux = (240.0, 240.0, 1e7), 6000.0
     spots = tuple((240 + 24.0 * np.cos(a), 240 + 24.0 * np.sin(a), flux) for a in (0.3, 2.4, 4.5))
     pair, _ = make_pair(shape=(480, 480), n_stars=150, bright=(star,), transients=spots)
-    difference = subtraction.subtract(pair, own_method)
+    difference = subtraction.subtract_pair(pair, own_method)
     fitted = np.array([flux_at(difference, x, y) for x, y, _ in spots])
     assert (np.abs(fitted[:, 0] - flux) < 4.0 * fitted[:, 1]).all()
     assert np.mean(fitted[:, 0]) == pytest.approx(flux, rel=0.05)
@@ -129,13 +129,13 @@ def test_bright_stars_below_saturation_leave_nothing(own_method, make_pair, wors
     stars = scattered((1e5, 1.5e5, 2e5, 3e5, 4e5, 5e5, 5e5, 4e5))
     pair, _ = make_pair(shape=(480, 480), n_stars=150, bright=stars)
     assert not (pair.science.mask | pair.template.mask).any()
-    difference = subtraction.subtract(pair, own_method)
+    difference = subtraction.subtract_pair(pair, own_method)
     assert worst(difference) < 6.5
 
 
 def test_edges_and_stars_cut_by_them(own_method, make_pair):
     pair, _ = make_pair(shape=(300, 500), n_stars=220, brightest=3e5)
-    difference = subtraction.subtract(pair, own_method)
+    difference = subtraction.subtract_pair(pair, own_method)
     rim = np.ones(difference.shape, bool)
     rim[40:-40, 40:-40] = False
     assert np.abs(difference.score[rim]).max() < 6.0
@@ -147,6 +147,6 @@ def test_edges_and_stars_cut_by_them(own_method, make_pair):
 @pytest.mark.parametrize("shape", [(257, 431), (640, 200)])
 def test_frames_of_odd_shapes(own_method, shape, make_pair, worst):
     pair, _ = make_pair(shape=shape, n_stars=150)
-    difference = subtraction.subtract(pair, own_method)
+    difference = subtraction.subtract_pair(pair, own_method)
     assert difference.shape == shape
     assert worst(difference) < 6.0

@@ -83,7 +83,7 @@ def test_the_noise_is_told_right_where_it_changes(own_method, make_pair, clear_s
     data, variance = pair.template.data.copy(), pair.template.variance.copy()
     data[:, :200] += rng.normal(0, np.sqrt(extra), (400, 200)).astype(np.float32)
     variance[:, :200] += np.float32(extra)
-    difference = subtraction.subtract(
+    difference = subtraction.subtract_pair(
         type(pair)(pair.science, pair.template.replace(data=data, variance=variance)), own_method
     )
     sky = clear_sky(difference, truth)

@@ -25,7 +25,7 @@ def difference(varying, own_method, make_pair, seeing):
             shape=(560, 600), n_stars=1000, gain=60.0, read_noise=10.0, sky=100.0, template_depth=1.0,
             science=seeing(4.0, growth=0.25, ellipticity=0.12), template=seeing(3.2, growth=-0.12),
         )  # fmt: skip
-        varying[own_method] = subtraction.subtract(pair, own_method)
+        varying[own_method] = subtraction.subtract_pair(pair, own_method)
     return varying[own_method]
 
 

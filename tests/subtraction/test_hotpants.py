@@ -8,7 +8,7 @@ import pytest
 from nightsift.core.errors import TooFewStars
 from nightsift.core.flags import HARD
 from nightsift.core.frames import Pair
-from subtraction import subtract
+from subtraction import subtract_pair
 
 SHAPE = (480, 480)
 
@@ -43,7 +43,7 @@ def test_transients_keep_their_flux(case, make_pair, seeing, transients, flux_at
     changes = {k: seeing(**v) if isinstance(v, dict) else v for k, v in CASES[case].items()}
     placed = transients(SHAPE, 15_000.0)
     pair, truth = make_pair(shape=SHAPE, n_stars=130, transients=placed, **changes)
-    difference = subtract(pair)
+    difference = subtract_pair(pair)
     scale = truth["scene"].science_flux
     dx, dy = truth["scene"].science.dx, truth["scene"].science.dy
     fluxes = np.array([flux_at(difference, x + dx, y + dy)[0] for x, y, _ in placed])
@@ -60,20 +60,20 @@ def test_psf_that_varies_over_the_frame(make_pair, seeing, transients, flux_at):
     pair, _ = make_pair(
         shape=shape, n_stars=500, transients=placed, science=seeing(4.0, growth=0.15), template=seeing(3.2, growth=0.05)
     )
-    difference = subtract(pair)
+    difference = subtract_pair(pair)
     fluxes = np.array([flux_at(difference, x, y)[0] for x, y, _ in placed]) / 15_000
     assert np.mean(fluxes) == pytest.approx(1.0, abs=0.015)
     assert np.std(fluxes) < 0.04
     assert difference.psf.order >= 2
     assert false_peaks(difference, placed, 6.5) == 0
-    constant = subtract(pair, options={"kernel_order": 0})
+    constant = subtract_pair(pair, options={"kernel_order": 0})
     assert constant.metrics["star_residual"] > difference.metrics["star_residual"]
 
 
 def test_sparse_field(make_pair, transients):
     placed = transients(SHAPE, 3_000.0, step=160)
     pair, _ = make_pair(shape=SHAPE, n_stars=15, faintest=3_000.0, transients=placed, seed=4)
-    difference = subtract(pair)
+    difference = subtract_pair(pair)
     assert all(difference.score[round(y), round(x)] > 15 for x, y, _ in placed)
     assert false_peaks(difference, placed) == 0
     assert difference.verdict != "bad", difference.reasons
@@ -82,7 +82,7 @@ def test_sparse_field(make_pair, transients):
 def test_crowded_field(make_pair, transients):
     placed = transients(SHAPE, 8_000.0, step=120)
     pair, _ = make_pair(shape=SHAPE, n_stars=2500, transients=placed)
-    difference = subtract(pair)
+    difference = subtract_pair(pair)
     assert all(difference.score[round(y), round(x)] > 15 for x, y, _ in placed)
     assert false_peaks(difference, placed, 6.5) < 5
 
@@ -90,13 +90,13 @@ def test_crowded_field(make_pair, transients):
 def test_no_stars_is_an_error_with_facts(make_pair):
     pair, _ = make_pair(n_stars=0)
     with pytest.raises(TooFewStars):
-        subtract(pair)
+        subtract_pair(pair)
 
 
 def test_saturated_stars_do_not_flood(make_pair):
     pair, _ = make_pair(shape=SHAPE, n_stars=140, saturation=1_800.0, brightest=200_000.0)
     assert (pair.science.mask != 0).sum() > 30
-    difference = subtract(pair)
+    difference = subtract_pair(pair)
     assert false_peaks(difference, ()) < 10
     # Masked stars cost area around them, not the frame.
     assert ((difference.mask & HARD) != 0).mean() < 0.35
@@ -109,7 +109,7 @@ def test_variable_stars_do_not_bend_the_kernel(make_pair):
     inside = [k for k in bright if 40 < truth["x"][k] < 440 and 40 < truth["y"][k] < 440][5:12]
     extra = tuple((truth["x"][k], truth["y"][k], truth["flux"][k]) for k in inside)
     pair, _ = make_pair(shape=SHAPE, n_stars=130, transients=extra)
-    difference = subtract(pair)
+    difference = subtract_pair(pair)
     assert difference.kernel_sum == pytest.approx(1.0, abs=0.03)
     assert all(difference.score[round(y), round(x)] > 10 for x, y, f in extra if f > 3_000)
     assert false_peaks(difference, extra, 6.5) == 0
@@ -119,7 +119,7 @@ def test_supernova_in_a_bright_galaxy(make_pair):
     galaxy = (240.0, 240.0, 60_000.0, 4.0)
     supernova = (246.3, 242.1, 4_000.0)
     pair, _ = make_pair(shape=SHAPE, n_stars=130, galaxies=(galaxy,), transients=(supernova,))
-    difference = subtract(pair)
+    difference = subtract_pair(pair)
     assert difference.score[242, 246] > 15
     assert false_peaks(difference, (supernova,), 6.5) == 0
 
@@ -129,7 +129,7 @@ def test_template_that_covers_two_thirds(make_pair):
     mask = pair.template.mask.copy()
     mask[:, :150] |= np.uint16(64)
     part = Pair(pair.science, pair.template.replace(mask=mask), coverage=0.69)
-    difference = subtract(part)
+    difference = subtract_pair(part)
     assert false_peaks(difference, ()) == 0
     assert difference.metrics["usable_fraction"] == pytest.approx(0.66, abs=0.05)
 
@@ -137,7 +137,7 @@ def test_template_that_covers_two_thirds(make_pair):
 def test_no_seams_between_tiles(make_pair, seeing):
     """Columns at tile borders scatter no more than the others, with a strongly varying kernel."""
     pair, _ = make_pair(shape=(512, 512), n_stars=400, science=seeing(4.0, growth=0.2), template=seeing(3.2))
-    difference = subtract(pair)
+    difference = subtract_pair(pair)
     good = (difference.mask & HARD) == 0
     jump = np.abs(np.diff(np.where(good, difference.data / np.sqrt(difference.variance), np.nan), axis=1))
     by_column = np.nanmean(jump[20:-20, 20:-20], axis=0)
@@ -147,7 +147,7 @@ def test_no_seams_between_tiles(make_pair, seeing):
 
 def test_result_does_not_depend_on_threads(make_pair):
     pair, _ = make_pair()
-    one, two = (subtract(pair, options={"threads": n}) for n in (1, 3))
+    one, two = (subtract_pair(pair, options={"threads": n}) for n in (1, 3))
     # Products of matrices may round by their place in memory; nothing else may differ.
     np.testing.assert_allclose(one.data, two.data, atol=0.01)
     np.testing.assert_allclose(one.score, two.score, atol=0.01)

@@ -67,7 +67,7 @@ def drawn(changes, seeing):
 @pytest.mark.parametrize("kind", list(GOOD))
 def test_good_pairs_are_good(own_method, kind, make_pair, seeing):
     pair, _ = make_pair(**{"shape": (480, 480), "n_stars": 150, **drawn(GOOD[kind], seeing)})
-    difference = subtraction.subtract(pair, own_method)
+    difference = subtraction.subtract_pair(pair, own_method)
     assert difference.verdict == "good", difference.reasons
     assert difference.metrics["peaks"] <= 3
 
@@ -77,7 +77,7 @@ def test_faults_are_told(own_method, fault, make_pair, seeing):
     changes, worst, sentence = FAULTS[fault]
     pair, _ = make_pair(**{"shape": (480, 480), "n_stars": 200, **drawn(changes, seeing)})
     try:
-        difference = subtraction.subtract(pair, own_method)
+        difference = subtraction.subtract_pair(pair, own_method)
     except FrameError:
         # Where hardly a star is on both frames there may be no difference at all.
         assert fault == "another field"
@@ -90,7 +90,7 @@ def test_faults_are_told(own_method, fault, make_pair, seeing):
 def test_clouds_are_followed_or_told(own_method, clouds, veil, make_pair, flux_at):
     """Where the flux scale follows the clouds all is well; where it does not, the verdict says so."""
     pair, _ = make_pair(shape=(480, 480), n_stars=250, clouds=clouds, veil=veil)
-    difference = subtraction.subtract(pair, own_method)
+    difference = subtraction.subtract_pair(pair, own_method)
     followed = difference.metrics["flux_scatter"] < 0.04 and difference.metrics["flux_scale_error"] < 0.04
     words = ("scatter", "in a part of the frame", "where no star tells it")
     told = any(word in reason for word in words for reason in difference.reasons)
@@ -101,7 +101,7 @@ def test_a_half_covered_frame_is_told(own_method, make_pair):
     pair, _ = make_pair(shape=(480, 480), n_stars=200)
     mask = pair.template.mask.copy()
     mask[:, :270] |= np.uint16(64)
-    difference = subtraction.subtract(type(pair)(pair.science, pair.template.replace(mask=mask), 0.44), own_method)
+    difference = subtraction.subtract_pair(type(pair)(pair.science, pair.template.replace(mask=mask), 0.44), own_method)
     assert difference.verdict == "suspect"
     assert any("of the pixels are usable" in reason for reason in difference.reasons)
 
@@ -109,7 +109,7 @@ def test_a_half_covered_frame_is_told(own_method, make_pair):
 def test_stars_misplaced_by_a_third_of_a_pixel_give_few_candidates(own_method, make_pair, seeing):
     """The variance grows where stars leave dipoles, so that they do not become candidates."""
     pair, truth = make_pair(shape=(480, 480), n_stars=250, science=seeing(4.2, jitter=0.21))
-    difference = subtraction.subtract(pair, own_method)
+    difference = subtraction.subtract_pair(pair, own_method)
     assert (truth["flux"] > 3000).sum() > 60
     assert difference.metrics["peaks"] <= 6
     assert difference.metrics["registration"] == pytest.approx(0.26, abs=0.1)

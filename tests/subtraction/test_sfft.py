@@ -9,7 +9,7 @@ from scipy import ndimage
 from nightsift.core.errors import TooFewStars
 from nightsift.core.flags import HARD, Mask
 from nightsift.core.frames import Pair
-from subtraction import subtract
+from subtraction import subtract_pair
 from subtraction.delta_basis.basis import make_support, roughness
 from subtraction.delta_basis.cell_equations import Planes, sum_cells
 from subtraction.delta_basis.modes import SmearedNoise, cell_normal
@@ -131,9 +131,9 @@ def test_penalty_keeps_few_stars_from_overfitting(rng):
 
 def test_variation_is_found_where_there_is_some(make_pair, seeing):
     pair, _ = make_pair(shape=SHAPE, n_stars=400, science=seeing(4.0, growth=0.15), template=seeing(3.2))
-    found = subtract(pair, "sfft").metrics
+    found = subtract_pair(pair, "sfft").metrics
     assert found["kernel_order"] >= 1
-    assert subtract(pair, "sfft", {"kernel_order": 0}).metrics["star_residual"] > found["star_residual"] + 0.05
+    assert subtract_pair(pair, "sfft", {"kernel_order": 0}).metrics["star_residual"] > found["star_residual"] + 0.05
 
 
 def test_legendre_terms_are_orthonormal():
@@ -201,7 +201,7 @@ def test_transients_keep_their_flux(case, make_pair, seeing, transients, flux_at
     changes = {k: seeing(**v) if isinstance(v, dict) else v for k, v in CASES[case].items()}
     placed = transients(SHAPE, 15_000.0)
     pair, _ = make_pair(shape=SHAPE, n_stars=130, transients=placed, **changes)
-    difference = subtract(pair, "sfft")
+    difference = subtract_pair(pair, "sfft")
     fluxes = np.array([flux_at(difference, x, y)[0] for x, y, _ in placed])
     assert np.mean(fluxes) / 15_000 == pytest.approx(1.0, abs=0.012)
     assert false_peaks(difference, placed) == 0
@@ -212,12 +212,12 @@ def test_transients_keep_their_flux(case, make_pair, seeing, transients, flux_at
 def test_sparse_and_crowded_fields(make_pair, transients):
     placed = transients(SHAPE, 3_000.0, step=160)
     pair, _ = make_pair(shape=SHAPE, n_stars=15, faintest=3_000.0, transients=placed, seed=4)
-    sparse = subtract(pair, "sfft")
+    sparse = subtract_pair(pair, "sfft")
     assert all(sparse.score[round(y), round(x)] > 15 for x, y, _ in placed)
     assert false_peaks(sparse, placed) == 0
     placed = transients(SHAPE, 8_000.0, step=120)
     pair, _ = make_pair(shape=SHAPE, n_stars=2500, transients=placed)
-    crowded = subtract(pair, "sfft")
+    crowded = subtract_pair(pair, "sfft")
     assert all(crowded.score[round(y), round(x)] > 15 for x, y, _ in placed)
     assert false_peaks(crowded, placed) < 5
 
@@ -225,7 +225,7 @@ def test_sparse_and_crowded_fields(make_pair, transients):
 def test_no_stars_is_an_error_with_facts(make_pair):
     pair, _ = make_pair(n_stars=0)
     with pytest.raises(TooFewStars):
-        subtract(pair, "sfft")
+        subtract_pair(pair, "sfft")
 
 
 def test_scattered_bad_pixels_cost_no_stars(make_pair, rng):
@@ -235,7 +235,7 @@ def test_scattered_bad_pixels_cost_no_stars(make_pair, rng):
     mask = np.where(bad, np.uint16(Mask.DEFECT.value), np.uint16(0)) | pair.template.mask
     data = np.where(bad, np.float32(np.nan), pair.template.data)
     spotted = Pair(pair.science, pair.template.replace(data=data, mask=mask))
-    difference, clean = subtract(spotted, "sfft"), subtract(pair, "sfft")
+    difference, clean = subtract_pair(spotted, "sfft"), subtract_pair(pair, "sfft")
     assert difference.metrics["fit_pixels"] > 0.4 * clean.metrics["fit_pixels"]
     assert difference.kernel_sum == pytest.approx(clean.kernel_sum, rel=0.01)
     assert false_peaks(difference, ()) <= 2
@@ -244,7 +244,7 @@ def test_scattered_bad_pixels_cost_no_stars(make_pair, rng):
 
 def test_result_does_not_depend_on_threads(make_pair):
     pair, _ = make_pair()
-    one, two = (subtract(pair, "sfft", {"threads": n}) for n in (1, 3))
+    one, two = (subtract_pair(pair, "sfft", {"threads": n}) for n in (1, 3))
     np.testing.assert_array_equal(one.data, two.data)
     np.testing.assert_array_equal(one.score, two.score)
 
@@ -252,7 +252,7 @@ def test_result_does_not_depend_on_threads(make_pair):
 def test_misplaced_stars_do_not_blow_up_the_kernel(make_pair, seeing):
     """Where much noise was taken off the equations, no kernel of large positive and negative pixels comes out."""
     pair, _ = make_pair(shape=(480, 480), n_stars=250, science=seeing(4.2, jitter=0.21))
-    difference = subtract(pair, "sfft")
+    difference = subtract_pair(pair, "sfft")
     kernel = difference.kernel_map[2, 2]
     assert np.abs(kernel).sum() < 1.3 * kernel.sum()
     assert difference.kernel_sum == pytest.approx(1.0, abs=0.02)

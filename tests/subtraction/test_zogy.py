@@ -10,7 +10,7 @@ import pytest
 from nightsift.core.flags import HARD, Mask
 from nightsift.core.frames import Frame, Pair
 from nightsift.core.psf import Psf
-from subtraction import subtract
+from subtraction import subtract_pair
 from subtraction.convolution.convolve import convolve
 from subtraction.fields import ImageField
 from subtraction.kernel.basis import gauss_hermite
@@ -119,7 +119,7 @@ def test_flux_ratio_is_recovered(make_pair, seeing):
     psfs = tuple(true_psf(getattr(truth["scene"], name)) for name in ("science", "template"))
     x, y = truth["x"][bright], truth["y"][bright]
     assert flux_ratio(pair.science, pair.template, psfs, x=x, y=y) == pytest.approx(0.37, rel=0.03)
-    difference = subtract(pair, "zogy")
+    difference = subtract_pair(pair, "zogy")
     assert difference.kernel_sum == pytest.approx(0.37, rel=0.03)
     assert difference.convolved == "both"
 
@@ -130,7 +130,7 @@ def test_no_direction_to_choose(widths, make_pair, seeing, transients, flux_at):
     pair, _ = make_pair(
         shape=SHAPE, n_stars=130, transients=placed, science=seeing(widths[0]), template=seeing(widths[1])
     )
-    difference = subtract(pair, "zogy")
+    difference = subtract_pair(pair, "zogy")
     fluxes = np.array([flux_at(difference, x, y)[0] for x, y, _ in placed])
     assert np.mean(fluxes) / 15_000 == pytest.approx(1.0, abs=0.01)
     assert difference.metrics["star_residual"] < 1.15
@@ -192,7 +192,7 @@ def test_jitter_of_stars_is_no_flood(make_pair, transients):
         rows, columns, values = scene.science.draw(x, y, SHAPE, 25)
         light[rows, columns] += flux * values
     moved = pair.science.replace(data=(pair.science.data + light).astype(np.float32))
-    difference = subtract(Pair(moved, pair.template), "zogy")
+    difference = subtract_pair(Pair(moved, pair.template), "zogy")
     wrong = np.abs(difference.score) > 6.0
     yy, xx = np.mgrid[: SHAPE[0], : SHAPE[1]]
     for x, y, _ in placed:
@@ -208,7 +208,7 @@ def test_saturated_stars_do_not_ring(make_pair, seeing):
     pair, _ = make_pair(
         shape=SHAPE, n_stars=140, saturation=1_800.0, brightest=200_000.0, science=seeing(3.2), template=seeing(4.2)
     )
-    difference = subtract(pair, "zogy")
+    difference = subtract_pair(pair, "zogy")
     saturated = ((pair.science.mask | pair.template.mask) & Mask.SATURATED.value) != 0
     assert saturated.sum() > 30
     usable = (difference.mask & HARD) == 0
@@ -298,7 +298,7 @@ def test_filters_follow_the_frame_inside_tiles(rng):
 def test_sparse_field_with_a_constant_psf(make_pair, transients):
     placed = transients(SHAPE, 3_000.0, step=160)
     pair, _ = make_pair(shape=SHAPE, n_stars=15, faintest=3_000.0, transients=placed, seed=4)
-    difference = subtract(pair, "zogy", {"psf_order": 0})
+    difference = subtract_pair(pair, "zogy", {"psf_order": 0})
     assert all(difference.score[round(y), round(x)] > 15 for x, y, _ in placed)
     assert difference.psf.order == 0
     assert difference.verdict != "bad", difference.reasons
@@ -306,7 +306,7 @@ def test_sparse_field_with_a_constant_psf(make_pair, transients):
 
 def test_result_does_not_depend_on_threads(make_pair):
     pair, _ = make_pair()
-    one, two = (subtract(pair, "zogy", {"threads": n}) for n in (1, 3))
+    one, two = (subtract_pair(pair, "zogy", {"threads": n}) for n in (1, 3))
     np.testing.assert_array_equal(one.data, two.data)
     np.testing.assert_array_equal(one.score, two.score)
     np.testing.assert_array_equal(one.mask, two.mask)

@@ -23,7 +23,7 @@ from nightsift.images.detection.extract import extract
 from nightsift.images.injection import inject_stars
 from nightsift.images.photometry.difference_photometry import ZeroPoint
 from nightsift.unit.units import Unit, load_unit
-from subtraction.api import subtract
+from subtraction.api.pairs import subtract_pair
 
 NOWHERE = ["ra", "dec"]  # NaN without coordinates
 SIDE, GAIN, DEPTH, SCALE = 500, 2.0, 6.0, 0.8
@@ -186,7 +186,7 @@ def test_what_fades_is_found_with_its_sign_and_flux_and_labelled_real(
     built, sources = as_built(lit, truth, stars)
     assert built.template.psf is None
     assert len(stars) < len(sources) <= len(stars) + asked[FADED]
-    difference = subtract(built, unit.subtraction.method, unit.subtraction.options)
+    difference = subtract_pair(built, unit.subtraction.method, unit.subtraction.options)
     found = extract(difference, built, unit, zero_point=ZERO, template_id="t")
     labels, matches = label(found, {"x1": "x1.fits"}, truth, LabelOptions())
     real = labels == REAL

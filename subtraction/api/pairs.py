@@ -1,4 +1,4 @@
-"""Difference imaging: a Pair in, a Difference out.
+"""Pairs of frames: a Pair in, a Difference out, as the pipeline calls it.
 
 Methods are the modules of `subtraction.methods`; their file names are their names. What each of them promises stands
 in `subtraction.contract`. The choice that ``method = "auto"`` makes follows the rules in `choose`, in their order; see
@@ -46,7 +46,7 @@ ELONGATED = 1.15
 SHARPER = 1.03
 """Ratio of the seeings, template to science, above which the science frame is the sharper one."""
 
-__all__ = ["make_options", "method_names", "subtract"]
+__all__ = ["make_options", "method_names", "subtract_pair"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ def method_names() -> tuple[str, ...]:
     return tuple(sorted(found.name for found in pkgutil.iter_modules(_methods.__path__) if found.name[0] != "_"))
 
 
-def subtract(pair: Pair, method: str = "hotpants", options: Mapping[str, Any] | None = None) -> Difference:
+def subtract_pair(pair: Pair, method: str = "hotpants", options: Mapping[str, Any] | None = None) -> Difference:
     """Subtract the template from the science frame.
 
     Parameters
@@ -168,7 +168,7 @@ def subtract(pair: Pair, method: str = "hotpants", options: Mapping[str, Any] | 
         Science and template on one grid, both background-subtracted. The science frame's PSF is fitted here when it
         has none.
     method : str, optional
-        Name of a module of `subtraction.methods`, or ``"auto"`` for the one that `subtraction.api` picks.
+        Name of a module of `subtraction.methods`, or ``"auto"`` for the one that `choose` picks.
     options : mapping, optional
         Options of the method by name; the others have their defaults. None where the method is picked.
 
@@ -194,7 +194,7 @@ def subtract(pair: Pair, method: str = "hotpants", options: Mapping[str, Any] | 
             what = "are given, although the method is picked for each pair"
             raise _wrong(AUTO, ", ".join(options), what, advice="name a method, or leave the options away")
         choice = choose(pair)
-        difference = subtract(pair, choice.method)
+        difference = subtract_pair(pair, choice.method)
         return dataclasses.replace(difference, choice=choice.why)
 
 

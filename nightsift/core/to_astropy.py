@@ -1,0 +1,106 @@
+"""Our tables and images as those of astropy: columns with units and descriptions, images as `CCDData`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from nightsift.core.flags import HARD
+from nightsift.core.frames import FloatImage, MaskImage
+
+if TYPE_CHECKING:
+    from astropy.nddata import CCDData
+    from astropy.table import Table
+    from astropy.wcs import WCS
+
+
+def to_table(table: pa.Table, **meta: Any) -> Table:
+    """Make an astropy table of an Arrow table.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        The table; fields may say ``unit`` and ``description`` in their metadata.
+    **meta
+        What the ``meta`` of the result is to hold.
+
+    Returns
+    -------
+    astropy.table.Table
+        Columns with their units and descriptions. A column that may be null is masked where it is.
+    """
+    from astropy.table import MaskedColumn, Table
+
+    columns = []
+    for field in table.schema:
+        column = table[field.name].combine_chunks()
+        null = np.asarray(column.is_null())
+        notes = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+        columns.append(
+            MaskedColumn(
+                _values(column, field.type), field.name, mask=null, unit=notes.get("unit") or None,
+                description=notes.get("description"),
+            )
+            if field.nullable and null.any()
+            else _plain(column, field, notes)
+        )  # fmt: skip
+    return Table(columns, meta=meta)
+
+
+def _plain(column: pa.Array, field: pa.Field, notes: Mapping[str, str]) -> Any:
+    from astropy.table import Column
+
+    values = _values(column, field.type)
+    return Column(values, field.name, unit=notes.get("unit") or None, description=notes.get("description"))
+
+
+def _values(column: pa.Array, kind: pa.DataType) -> npt.NDArray[Any]:
+    """Values of a column; what is null is zero, empty or false: its mask says so."""
+    if pa.types.is_string(kind):
+        return np.array([one or "" for one in column.to_pylist()], dtype=str)
+    if pa.types.is_timestamp(kind):
+        return np.array(["" if one is None else one.isoformat() for one in column.to_pylist()], dtype=str)
+    dtype = kind.to_pandas_dtype()
+    return np.array([0 if one is None else one for one in column.to_pylist()], dtype=dtype)
+
+
+def to_ccddata(
+    data: FloatImage,
+    variance: FloatImage,
+    mask: MaskImage,
+    *,
+    unit: Any,
+    wcs: WCS | None = None,
+    meta: Mapping[str, Any] | None = None,
+) -> CCDData:
+    """Make a `CCDData` of an image; all planes are copies.
+
+    Parameters
+    ----------
+    data, variance : ndarray of float32, shape (ny, nx)
+        Image and its variance.
+    mask : ndarray of uint16, shape (ny, nx)
+        Bits of `nightsift.core.flags.Mask`.
+    unit : str or astropy.units.Unit
+        Unit of `data`.
+    wcs : astropy.wcs.WCS, optional
+        Celestial coordinates.
+    meta : mapping, optional
+        What is known of it.
+
+    Returns
+    -------
+    astropy.nddata.CCDData
+        Its uncertainty is a `VarianceUncertainty`; its mask is true where a pixel holds no usable value (any bit but
+        BRIGHT_STAR); its flags are all bits.
+    """
+    from astropy.nddata import CCDData, VarianceUncertainty
+
+    return CCDData(
+        data.copy(), unit=unit, uncertainty=VarianceUncertainty(variance.copy()), mask=(mask & np.uint16(HARD)) != 0,
+        flags=mask.copy(), wcs=wcs, meta=dict(meta or {}),
+    )  # fmt: skip
