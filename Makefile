@@ -16,7 +16,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export DO_NOT_TRACK ?= 1
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 
-.PHONY: help install demo test test-all lint check bench figures format docs lock clean
+.PHONY: help install demo test test-all lint check bench figures format docs manual lock clean
 
 help:
 	@echo "make demo     simulate a survey, build its templates, run its night, score it, write its report (folder $(DEMO)/)"
@@ -26,6 +26,7 @@ help:
 	@echo "make figures  draw docs/figures, with the table of make bench where there is one"
 	@echo "make format   format the code and sort its imports"
 	@echo "make docs     write docs/schema.md and infra/prefect.yaml again from the code"
+	@echo "make manual   build the manual with its API pages and executed notebooks (docs/_build/html), offline"
 	@echo "make lock     resolve the dependencies again into requirements.lock (needs uv)"
 	@echo "make clean    remove the environment, caches and the demo"
 
@@ -78,11 +79,16 @@ docs: $(STAMP)
 	@$(BIN)/python -m nightsift.cli.schema_docs docs/schema.md
 	@$(BIN)/python -P -m flows.deployments infra/prefect.yaml
 
+# Notebooks run where they have changed; a warning is an error.
+manual: $(STAMP)
+	@echo "== manual" && NIGHTSIFT_NOTEBOOKS=cache $(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 # The resolver writes no index address into the file; a hash for every file makes it safe with any mirror.
 lock:
 	uv pip compile --universal --python-version 3.11 --fork-strategy fewest --all-extras --generate-hashes --no-header \
 		--upgrade pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf $(VENV) $(DEMO) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) $(BENCH) docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find $(CODE) tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

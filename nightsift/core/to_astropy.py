@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from astropy.table import Table
     from astropy.wcs import WCS
 
+FORMATS = {"deg": ".6f", "mag": ".3f", "pixel": ".2f", "adu": ".1f", "d": ".5f", "arcsec": ".2f", "s": ".1f"}
+"""Digits shown of numbers in a unit."""
+
 
 def to_table(table: pa.Table, **meta: Any) -> Table:
     """Make an astropy table of an Arrow table.
@@ -33,29 +36,25 @@ def to_table(table: pa.Table, **meta: Any) -> Table:
     astropy.table.Table
         Columns with their units and descriptions. A column that may be null is masked where it is.
     """
-    from astropy.table import MaskedColumn, Table
+    from astropy.table import Column, MaskedColumn, Table
 
     columns = []
     for field in table.schema:
         column = table[field.name].combine_chunks()
         null = np.asarray(column.is_null())
         notes = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
-        columns.append(
-            MaskedColumn(
-                _values(column, field.type), field.name, mask=null, unit=notes.get("unit") or None,
-                description=notes.get("description"),
-            )
-            if field.nullable and null.any()
-            else _plain(column, field, notes)
-        )  # fmt: skip
+        given: dict[str, Any] = {
+            "name": field.name, "unit": notes.get("unit") or None, "description": notes.get("description"),
+            "format": _format(field.type, notes.get("unit", "")),
+        }  # fmt: skip
+        values = _values(column, field.type)
+        columns.append(MaskedColumn(values, mask=null, **given) if null.any() else Column(values, **given))
     return Table(columns, meta=meta)
 
 
-def _plain(column: pa.Array, field: pa.Field, notes: Mapping[str, str]) -> Any:
-    from astropy.table import Column
-
-    values = _values(column, field.type)
-    return Column(values, field.name, unit=notes.get("unit") or None, description=notes.get("description"))
+def _format(kind: pa.DataType, unit: str) -> str | None:
+    """How numbers are shown; what they are stays as it is."""
+    return FORMATS.get(unit, ".5g") if pa.types.is_floating(kind) else None
 
 
 def _values(column: pa.Array, kind: pa.DataType) -> npt.NDArray[Any]:

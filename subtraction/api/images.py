@@ -107,6 +107,11 @@ def subtract(
         If the fit fails.
     ConfigurationError
         If the method or an option is unknown.
+
+    Examples
+    --------
+    >>> difference = subtract("new.fits", "old.fits", gain=1.4, saturation=60000)  # doctest: +SKIP
+    >>> difference.detect(threshold=5)["x", "y", "sign", "snr"]  # doctest: +SKIP
     """
     if method != AUTO:
         make_options(method, options)

@@ -145,8 +145,8 @@ class DifferenceImage(Difference):
         ):  # fmt: skip
             x, y = np.asarray(found["x"])[some], np.asarray(found["y"])[some]
             axis.plot(x, y, "o", mfc="none", mec=colour, ms=9, mew=1.3, label=f"{len(x)} {label}")
-        axis.legend(loc="lower right", bbox_to_anchor=(1.02, 0.98), ncols=3, handletextpad=0.0, columnspacing=0.8)
-        _finish(axis, window, "Difference (±5 sigma)")
+        axis.legend(loc="lower right", bbox_to_anchor=(1.02, 0.98), ncols=3, handletextpad=0.0, columnspacing=0.6)
+        _finish(axis, window, "Difference (±5σ)")
 
     def _title(self) -> str:
         reasons = f": {'; '.join(self.reasons)}" if self.reasons else ""
@@ -188,9 +188,9 @@ def _draw_sky(axis: Axes, window: Window, image: npt.NDArray[np.float32], *, tit
 
     shown = _binned(window, image)
     values = shown[np.isfinite(shown)]
-    low, middle, high = np.percentile(values, (5.0, 50.0, 99.5)) if len(values) else (-1.0, 0.0, 1.0)
-    low, high = 2.0 * low - middle, max(high, middle + 3.0 * (middle - low), low + 1e-6)
-    norm = AsinhNorm(max((high - low) / 20.0, 1e-9), low, high)
+    low, middle, high = np.percentile(values, (15.87, 50.0, 99.7)) if len(values) else (-1.0, 0.0, 1.0)
+    sigma = max(float(middle - low), 1e-6)
+    norm = AsinhNorm(6.0 * sigma, middle - 4.0 * sigma, max(float(high), middle + 30.0 * sigma))
     axis.imshow(shown, origin="lower", cmap="gray", norm=norm, extent=window.extent, interpolation="nearest")
     _finish(axis, window, title)
 

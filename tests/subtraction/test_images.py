@@ -252,7 +252,7 @@ def test_a_wrong_method_is_refused_before_anything_is_done() -> None:
 
 def test_figure_and_summary(plain: DifferenceImage) -> None:
     figure = plain.plot()
-    assert [axis.get_title(loc="left") for axis in figure.axes] == ["Science", "Template", "Difference (±5 sigma)"]
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["Science", "Template", "Difference (±5σ)"]
     labels = [text.get_text() for text in figure.axes[2].get_legend().get_texts()]
     assert labels == ["2 brighter", "1 fainter", "0 flagged"]
     assert figure._repr_png_()[:4] == b"\x89PNG"
