@@ -122,6 +122,13 @@ class PoorCoverage(FrameError):
     hint = "extend the template with frames of this pointing, or lower min_coverage under [template] of the unit"
 
 
+class DetectionFailed(FrameError):
+    """The sources of an image cannot be extracted."""
+
+    problem = "the sources of {where} cannot be extracted: {what}"
+    hint = "too low a threshold, or an image whose sky is not zero? Look at it, or raise the threshold"
+
+
 class SubtractionFailed(FrameError):
     """The difference cannot be made or fails its own checks."""
 

@@ -138,30 +138,23 @@ def extract(difference: Difference, pair: Pair, unit: Unit, *, zero_point: ZeroP
     factor = noise_factor(difference)
     threshold, least = unit.detection.threshold, unit.detection.min_pixels
     high = significant(difference, factor, floor_of(threshold))
-    score = high.score
-    found = {sign: find_peaks(score, threshold, sign, min_pixels=least, above=high.indices) for sign in (1, -1)}
-    sign = np.concatenate([np.full(len(p.value), s, dtype=np.int8) for s, p in found.items()])
-    columns, rows, snr, n_pixels = (
-        np.concatenate([getattr(p, name) for p in found.values()]) for name in ("column", "row", "value", "n_pixels")
-    )
-    order = np.argsort(-snr, kind="stable")
-    order = order[_highest_of_each_area(difference, columns[order], rows[order], sign=sign[order])]
-    sign, columns, rows, snr, n_pixels = (a[order] for a in (sign, columns, rows, snr, n_pixels))
-    x, y = centroids(score, columns, rows)
+    peaks = find_peaks(high, threshold, least, where=f"the difference of {pair.science.meta.exposure_id}")
+    peaks = peaks[_highest_of_each_area(difference, peaks.column, peaks.row, sign=peaks.sign)]
+    x, y = centroids(high.score, peaks.column, peaks.row)
     fits = psf_fluxes(difference.data, difference.variance, difference.mask, psf=difference.psf, x=x, y=y)
-    lobes = _opposite_lobes(score, columns, rows, fwhm=difference.psf.fwhm)
+    lobes = _opposite_lobes(high.score, peaks.column, peaks.row, fwhm=difference.psf.fwhm)
     flags = candidate_flags(
         x,
         y,
-        snr,
-        sign=sign,
+        peaks.value,
+        sign=peaks.sign,
         fits=fits,
         lobes=lobes,
         shape=difference.shape,
         stamp_size=unit.stamps.size,
         verdict=difference.verdict,
     )
-    measured = {"sign": sign, "snr": snr, "n_pixels": n_pixels, "dipole": lobes / snr}
+    measured = {"sign": peaks.sign, "snr": peaks.value, "n_pixels": peaks.n_pixels, "dipole": lobes / peaks.value}
     return _table(
         difference, pair, unit, zero_point=zero_point, template_id=template_id, factor=factor, x=x, y=y, fits=fits,
         flags=flags, measured=measured,

@@ -1,4 +1,4 @@
-"""Peaks of a signal-to-noise map, separated where a saddle lies between them.
+"""Sources of both signs in a signal-to-noise map, each by its peak.
 
 Pixels under masks that hold data count as well, so that nothing bright hides behind a mask.
 """
@@ -6,6 +6,7 @@ Pixels under masks that hold data count as well, so that nothing bright hides be
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +15,15 @@ from numba import njit
 from nightsift.core.flags import Mask
 from nightsift.core.frames import Difference, FloatImage, MaskImage
 from nightsift.core.parallel import over_rows
+from nightsift.images.detection.segmentation import segment
 from nightsift.images.photometry.psf_grid import psf_grid
-
-# A fainter peak stands on its own when it rises this much (sigma) above the saddle to its brighter neighbour: noise
-# of a matched-filtered map alone hardly does. Near very bright peaks the rise must also be a part of the brighter one.
-RISE = 2.5
-
-RISE_FRACTION = 0.01
 
 # Pixels down to this much below the threshold join peaks together, so that noise does not split one source in two.
 SKIRT = 1.5
+
+# Least part of an area's signal that a peak of its own has above the saddle: below it noise splits wide sources, above
+# it faint neighbours of bright ones are lost.
+CONTRAST = 0.001
 
 _ABSENT = np.uint16(Mask.NONFINITE.value | Mask.NO_DATA.value)
 
@@ -31,16 +31,19 @@ _ABSENT = np.uint16(Mask.NONFINITE.value | Mask.NO_DATA.value)
 _LEAST_WEIGHT = 0.25
 
 _BAND = 64
+_RUN = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Peaks:
-    """Peaks of one sign, brightest first.
+    """Peaks of both signs, highest first.
 
     Attributes
     ----------
     column, row : ndarray of int64, shape (n,)
         Pixel of the peak.
+    sign : ndarray of int8, shape (n,)
+        +1 for peaks, -1 for troughs.
     value : ndarray of float32, shape (n,)
         Height of the peak, positive for both signs.
     n_pixels : ndarray of int32, shape (n,)
@@ -49,8 +52,15 @@ class Peaks:
 
     column: npt.NDArray[np.int64]
     row: npt.NDArray[np.int64]
+    sign: npt.NDArray[np.int8]
     value: npt.NDArray[np.float32]
     n_pixels: npt.NDArray[np.int32]
+
+    def __getitem__(self, chosen: npt.NDArray[Any]) -> Peaks:
+        """Return some of the peaks, by their numbers or a mask of shape (n,)."""
+        return Peaks(
+            self.column[chosen], self.row[chosen], self.sign[chosen], self.value[chosen], self.n_pixels[chosen]
+        )
 
 
 def floor_of(threshold: float) -> float:
@@ -58,129 +68,40 @@ def floor_of(threshold: float) -> float:
     return max(threshold - SKIRT, 0.5 * threshold)
 
 
-def find_peaks(
-    score: FloatImage,
-    threshold: float,
-    sign: int = 1,
-    *,
-    min_pixels: int = 1,
-    above: npt.NDArray[np.int64] | None = None,
-) -> Peaks:
-    """Find the peaks of one sign at or above a threshold.
-
-    Pixels are flooded from the highest down; where two hills meet, the lower one stays a peak of its own only if it
-    rises enough above the saddle (the persistence of a peak, Edelsbrunner, Letscher & Zomorodian 2002).
+def find_peaks(high: Significant, threshold: float, min_pixels: int = 1, *, where: str = "the difference") -> Peaks:
+    """Find the peaks of both signs at or above a threshold, by `sep.extract` on the map itself.
 
     Parameters
     ----------
-    score : ndarray of float32, shape (ny, nx)
-        Signal-to-noise map; non-finite pixels are ignored.
+    high : Significant
+        Signal-to-noise map, and its pixels of either sign above the floor (`floor_of`).
     threshold : float
         Least height of a peak (sigma).
-    sign : int, optional
-        +1 for peaks, -1 for troughs.
     min_pixels : int, optional
         Least number of pixels above the skirt, 1.5 sigma below the threshold: the map is matched-filtered already, and
         a faint point source has but one pixel above the threshold itself.
-    above : ndarray of int64, shape (n,), optional
-        Flat indices of all pixels of either sign above the floor (`floor_of`), where they are known already.
+    where : str, optional
+        What the map is of, for errors.
 
     Returns
     -------
     Peaks
         The peaks, highest first.
     """
-    floor = floor_of(threshold)
-    if above is None:
-        above = np.flatnonzero(np.abs(score) > floor)
-    values = score.ravel()[above] * np.float32(sign)
-    wanted = (values > floor) & np.isfinite(values)
-    indices, values = above[wanted], values[wanted]
-    order = np.argsort(-values, kind="stable")
-    first, counts, areas = _flood(_neighbours(indices, score.shape[1]), order, values, threshold)
-    indices, values = indices[order], values[order]
-    chosen = (first >= 0) & (areas >= min_pixels)
-    at = indices[first[chosen]]
-    return Peaks(at % score.shape[1], at // score.shape[1], values[first[chosen]], counts[chosen].astype(np.int32))
-
-
-@njit(cache=True, nogil=True)
-def _root(parents: npt.NDArray[np.int32], node: int) -> int:
-    while parents[node] != node:
-        parents[node] = parents[parents[node]]
-        node = parents[node]
-    return node
-
-
-@njit(cache=True, nogil=True)
-def _neighbours(indices: npt.NDArray[np.int64], nx: int) -> npt.NDArray[np.int32]:
-    """Places in the ascending list of flat indices of the eight pixels around each, -1 where one is not in it."""
-    n = len(indices)
-    around = np.full((n, 8), -1, np.int32)
-    above = 0
-    for k in range(n):
-        x = indices[k] % nx
-        if k > 0 and x > 0 and indices[k - 1] == indices[k] - 1:
-            around[k, 0], around[k - 1, 1] = k - 1, k
-        while indices[above] < indices[k] - nx - 1:
-            above += 1
-        for m in range(above, min(above + 3, k)):
-            step = indices[m] - (indices[k] - nx)
-            # x + step leaves the row where the pixel stands at its end
-            if -1 <= step <= 1 and 0 <= x + step < nx:
-                around[k, 3 + step], around[m, 6 - step] = m, k
-    return around
-
-
-@njit(cache=True, nogil=True)
-def _flood(
-    around: npt.NDArray[np.int32], order: npt.NDArray[np.int64], values: npt.NDArray[np.float32], threshold: float
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Place in `order` of each remaining peak (-1 where a hill was absorbed), its pixels above threshold and skirt."""
-    n = len(order)
-    labels = np.full(n, -1, np.int32)
-    hills = 0
-    first = np.empty(n, np.int64)
-    counts = np.zeros(n, np.int64)
-    areas = np.zeros(n, np.int64)
-    joined = np.empty(n, np.int32)  # all hills that touch
-    owner = np.empty(n, np.int32)  # hills absorbed by another one
-    for k in range(n):
-        at = order[k]
-        high = values[at] >= threshold
-        best, highest = -1, n
-        for m in around[at]:
-            if m < 0 or labels[m] < 0:
-                continue
-            root = _root(joined, labels[m])
-            if first[root] < highest:
-                best, highest = root, first[root]
-        if best < 0:
-            first[hills], joined[hills], owner[hills] = k, hills, hills
-            best = hills
-            hills += 1
-        for m in around[at]:
-            if m < 0 or labels[m] < 0:
-                continue
-            root = _root(joined, labels[m])
-            if root == best:
-                continue
-            peak = values[order[first[root]]]
-            needed = max(RISE, RISE_FRACTION * values[order[first[best]]])
-            joined[root] = best
-            if peak - values[at] < needed or peak < threshold:
-                owner[root] = best
-        labels[at] = best
-        areas[best] += 1
-        counts[best] += 1 if high else 0
-    for hill in range(hills):
-        if owner[hill] != hill:
-            counts[_root(owner, hill)] += counts[hill]
-            areas[_root(owner, hill)] += areas[hill]
-    for hill in range(hills):
-        if owner[hill] != hill or values[order[first[hill]]] < threshold:
-            first[hill] = -1
-    return first[:hills], counts[:hills], areas[:hills]
+    values = high.score.ravel()[high.indices]
+    parts = []
+    for sign, score in ((1, high.score), (-1, np.negative(high.score))):
+        n_above = int(np.count_nonzero(values * sign > 0))
+        sources, labels = segment(
+            score, floor_of(threshold), n_above=n_above, where=where, min_pixels=min_pixels, contrast=CONTRAST
+        )
+        owners = labels.ravel()[high.indices[values * np.float32(sign) >= threshold]]
+        n_pixels = np.bincount(owners, minlength=len(sources) + 1)[1:]
+        parts.append((sources["xcpeak"], sources["ycpeak"], np.full(len(sources), sign), sources["cpeak"], n_pixels))
+    column, row, signs, height, n_pixels = (np.concatenate(part) for part in zip(*parts, strict=True))
+    every = Peaks(column, row, signs.astype(np.int8), height.astype(np.float32), n_pixels.astype(np.int32))
+    order = np.argsort(-every.value, kind="stable")
+    return every[order[every.value[order] >= threshold]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -244,6 +165,31 @@ def significant(difference: Difference, factor: float, floor: float, *, threads:
 
 
 @njit(cache=True, nogil=True)
+def _copy_finite(given: FloatImage, out: FloatImage) -> None:
+    """Copy a row; NaN, which compares false, and infinite values become 0."""
+    infinite, zero = np.float32(np.inf), np.float32(0.0)
+    for x in range(len(given)):
+        out[x] = given[x] if abs(given[x]) < infinite else zero
+
+
+@njit(cache=True, nogil=True, fastmath={"nnan", "reassoc"})
+def _highest(values: FloatImage) -> np.float32:
+    """Largest absolute value; without a NaN among them this needs no branch."""
+    highest = np.float32(0.0)
+    for x in range(len(values)):
+        highest = max(highest, abs(values[x]))
+    return highest
+
+
+@njit(cache=True, nogil=True)
+def _any_bit(bits: MaskImage) -> np.uint16:
+    masked = np.uint16(0)
+    for x in range(len(bits)):
+        masked |= bits[x]
+    return masked
+
+
+@njit(cache=True, nogil=True)
 def _scan(
     data: FloatImage,
     variance: FloatImage,
@@ -258,35 +204,34 @@ def _scan(
     last: int,
     score: FloatImage,
 ) -> npt.NDArray[np.int64]:
-    """Fill rows of the score; return the flat indices of what stands out in them."""
+    """Fill rows of the score; return the flat indices of what stands out in them.
+
+    Rows go through small functions that the compiler turns into vector instructions; single pixels are looked at only
+    in the few runs of `_RUN` pixels where one is high or masked.
+    """
     nx = data.shape[1]
     indices = np.empty(1024, np.int64)
     count = 0
-    limit, zero, infinite = np.float32(floor), np.float32(0.0), np.float32(np.inf)
+    limit, zero = np.float32(floor), np.float32(0.0)
     for y in range(first, last):
-        row, bits, out = given[y], mask[y], score[y]
-        highest, masked = zero, np.uint16(0)
-        for x in range(nx):
-            value = row[x]
-            # NaN compares false: it becomes 0
-            value = value if abs(value) < infinite else zero
-            out[x] = value
-            highest = max(highest, abs(value))
-        for x in range(nx):
-            masked |= bits[x]
-        if highest <= limit and masked == 0:
-            continue
-        for x in range(nx):
-            if bits[x] != 0 and out[x] == zero and (bits[x] & _ABSENT) == 0:
-                core = cores[node_of_row[y] + node_of_column[x]]
-                out[x] = _filtered(data, variance, mask, core, x, y, factor)
-            if abs(out[x]) > limit:
-                if count == len(indices):
-                    longer = np.empty(2 * count, np.int64)
-                    longer[:count] = indices
-                    indices = longer
-                indices[count] = y * nx + x
-                count += 1
+        bits, out = mask[y], score[y]
+        _copy_finite(given[y], out)
+        for start in range(0, nx, _RUN):
+            end = min(start + _RUN, nx)
+            masked = _any_bit(bits[start:end])
+            if masked == 0 and _highest(out[start:end]) <= limit:
+                continue
+            for x in range(start, end):
+                if bits[x] != 0 and out[x] == zero and (bits[x] & _ABSENT) == 0:
+                    core = cores[node_of_row[y] + node_of_column[x]]
+                    out[x] = _filtered(data, variance, mask, core, x, y, factor)
+                if abs(out[x]) > limit:
+                    if count == len(indices):
+                        longer = np.empty(2 * count, np.int64)
+                        longer[:count] = indices
+                        indices = longer
+                    indices[count] = y * nx + x
+                    count += 1
     return indices[:count].copy()
 
 

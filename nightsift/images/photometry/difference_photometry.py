@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import sep
 from astropy.wcs.utils import proj_plane_pixel_area
-from numba import njit
 from scipy.spatial import cKDTree
 
 from nightsift.core.errors import TooFewStars
-from nightsift.core.frames import Difference, FloatImage, Frame, MaskImage
+from nightsift.core.frames import Difference, Frame
 from nightsift.core.robust import MEDIAN_ERROR, clipped, mad_sigma, weighted_median
 from nightsift.images.photometry.growth import aperture_correction
 from nightsift.images.photometry.psf_photometry import UNUSABLE, PsfFluxes, psf_fluxes
@@ -42,8 +42,7 @@ MIN_STARS = 3
 MATCH_RADIUS = 2.0  # pixel; the alignment is good to a fraction of one
 SAMPLES = 4096  # positions at which the noise of a frame is sampled
 
-# Samples along each axis of a pixel that the rim of the circle crosses.
-FINE = 8
+_AT_ONE_TIME = 4096  # positions whose surroundings are looked at together
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,60 +285,39 @@ def aperture_fluxes(
     radius: float,
     factor: float = 1.0,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return fluxes within circles of `radius` pixels and their standard deviations (ADU), float32 of shape (n,) each.
+    """Measure fluxes within circles, by `sep.sum_circle`.
 
-    Masked pixels are replaced by the mean of the others, light outside is not corrected for; 0 where nothing is usable.
+    Masked pixels are replaced by the mean of the others; light outside of the circle or of the frame is not corrected
+    for.
+
+    Parameters
+    ----------
+    difference : Difference
+        The difference.
+    x, y : ndarray, shape (n,)
+        Centres (pixel).
+    radius : float
+        Radius (pixel).
+    factor : float, optional
+        Factor on errors for correlated noise.
+
+    Returns
+    -------
+    flux, error : ndarray of float32, shape (n,)
+        Fluxes and standard deviations (ADU); 0 where nothing is usable.
     """
-    out = np.zeros((2, len(x)), dtype=np.float32)
-    at_x, at_y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    _apertures(difference.data, difference.variance, difference.mask, UNUSABLE, at_x, at_y, float(radius), out)
-    return out[0], out[1] * np.float32(factor)
-
-
-@njit(cache=True, nogil=True)
-def _share(dx: float, dy: float, radius: float) -> float:
-    """Part of the pixel at an offset that lies within the circle."""
-    distance = math.sqrt(dx * dx + dy * dy)
-    if distance <= radius - 0.7072:
-        return 1.0
-    if distance >= radius + 0.7072:
-        return 0.0
-    inside = 0
-    for b in range(FINE):
-        fy = dy + (b + 0.5) / FINE - 0.5
-        for a in range(FINE):
-            fx = dx + (a + 0.5) / FINE - 0.5
-            inside += 1 if fx * fx + fy * fy <= radius * radius else 0
-    return inside / (FINE * FINE)
-
-
-@njit(cache=True, nogil=True)
-def _apertures(
-    data: FloatImage,
-    variance: FloatImage,
-    mask: MaskImage,
-    unusable: np.uint16,
-    x: npt.NDArray[np.float64],
-    y: npt.NDArray[np.float64],
-    radius: float,
-    out: FloatImage,
-) -> None:
-    ny, nx = data.shape
-    reach = math.ceil(radius + 1.0)
-    for n in range(len(x)):
-        column, row = math.floor(x[n] + 0.5), math.floor(y[n] + 0.5)
-        flux = power = used = whole = 0.0
-        for j in range(max(0, row - reach), min(ny, row + reach + 1)):
-            for i in range(max(0, column - reach), min(nx, column + reach + 1)):
-                share = _share(i - x[n], j - y[n], radius)
-                if share == 0.0:
-                    continue
-                whole += share
-                d, v = data[j, i], variance[j, i]
-                if (mask[j, i] & unusable) == 0 and v > 0 and np.isfinite(d + v):
-                    used += share
-                    flux += share * d
-                    power += share * v
-        if used > 0:
-            out[0, n] = flux * whole / used
-            out[1, n] = math.sqrt(power * whole / used)
+    ny, nx = difference.shape
+    masked = np.zeros(difference.shape, dtype=np.uint8)
+    near = np.arange(-math.ceil(radius + 1.0), math.ceil(radius + 1.0) + 1)
+    for first in range(0, len(x), _AT_ONE_TIME):
+        part = slice(first, first + _AT_ONE_TIME)
+        rows = np.clip(np.rint(y[part]).astype(np.int64)[:, None, None] + near[:, None], 0, ny - 1)
+        columns = np.clip(np.rint(x[part]).astype(np.int64)[:, None, None] + near, 0, nx - 1)
+        data, variance = difference.data[rows, columns], difference.variance[rows, columns]
+        usable = (difference.mask[rows, columns] & UNUSABLE) == 0
+        masked[rows, columns] = ~(usable & (variance > 0) & np.isfinite(data + variance))
+    data, variance = (np.ascontiguousarray(a, dtype=np.float32) for a in (difference.data, difference.variance))
+    flux, error, _ = sep.sum_circle(data, x, y, radius, var=variance, mask=masked, subpix=0)
+    measured = np.isfinite(flux + error)  # by no pixel: 0 / 0
+    flux, error = (np.where(measured, values, 0.0).astype(np.float32) for values in (flux, error))
+    return flux, error * np.float32(factor)

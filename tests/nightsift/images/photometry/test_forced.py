@@ -10,7 +10,6 @@ from nightsift.core.flags import Flag, Mask
 from nightsift.core.frames import Difference, Frame, Meta
 from nightsift.core.psf import Psf
 from nightsift.images.detection.extract import areas_of
-from nightsift.images.detection.peaks import find_peaks
 from nightsift.images.injection import inject_stars
 from nightsift.images.photometry.difference_photometry import ZeroPoint
 from nightsift.images.photometry.forced import forced_photometry
@@ -150,11 +149,3 @@ def test_connected_areas():
     assert labels[2] > 0
     assert labels[2] != labels[0]
     assert (labels[3:] == 0).all()
-
-
-def test_peaks_do_not_join_over_the_edge_of_the_frame():
-    score = np.zeros((40, 40), "f4")
-    score[10, 39], score[11, 0], score[20:23, 20] = 9.0, 8.0, (6.0, 7.0, 6.5)
-    peaks = find_peaks(score, 5.0)
-    assert list(zip(peaks.column, peaks.row, strict=True)) == [(39, 10), (0, 11), (20, 21)]
-    assert peaks.n_pixels.tolist() == [1, 1, 3]
