@@ -19,6 +19,7 @@ from nightsift.unit.units import Unit
 from tasks.classify import model_of
 from tasks.discover import Exposure, find_in_sources
 from tasks.record import Work, recipe_of, work_left
+from tasks.steps import checked_units
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ def draft(survey: Survey, request: Request, look_again: bool = False) -> Draft:
     """
     request.check()
     home = Archive(survey.archive)
-    units = survey.load_units(request.units)
+    units = checked_units(survey, request.units)
     models = {name: model_of(unit) for name, unit in units.items()}
     campaign = _campaign(survey, request, home, units=units, models=models)
     begun = campaign.name in campaigns.names(home)

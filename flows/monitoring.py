@@ -28,6 +28,7 @@ from tasks.classify import model_of
 from tasks.monitor import inject_exposure, pipeline_of, rows_to_inject, verdict_rows, write_verdict
 from tasks.references import CalibrationSet, current_reference, name_reference, write_completeness
 from tasks.retry import run_logger
+from tasks.steps import checked_units
 from tasks.watched_units import (
     StoredReference,
     UnitInputs,
@@ -129,6 +130,7 @@ def monitor(
         If the nights that were named are too few for a calibration set.
     """
     survey = survey if isinstance(survey, Survey) else load_survey(survey)
+    checked_units(survey)
     plan = (survey, night, tuple(units or ()), reference, inject, rate, progress)
     return recorded(monitoring, f"monitor {survey.name}", *plan, track=track)
 

@@ -30,6 +30,7 @@ from tasks.record import PATIENCE, Work, closing_columns, opening_row, verdict_o
 from tasks.reduce import reduce_exposure
 from tasks.references import keep_model
 from tasks.retry import run_logger
+from tasks.steps import checked_units
 
 Progress = Callable[[ReducedRow, int], None]
 """Called with the ledger row of each exposure that ended, and the number of exposures to reduce."""
@@ -76,10 +77,7 @@ def night(
     """
     survey = survey if isinstance(survey, Survey) else load_survey(survey)
     plan = (survey, night, tuple(units or ()), runner or survey.runner, redo, progress)
-    for unit in survey.load_units(
-        units or ()
-    ).values():  # a wrong configuration ends the run before anything is started
-        model_of(unit)
+    checked_units(survey, units or ())  # a wrong configuration ends the run before anything is started
     return recorded(nightly, f"{survey.name} {night or 'all nights'}", *plan, track=track)
 
 
@@ -162,7 +160,7 @@ def look(survey: Survey, night: str | None = None, units: Sequence[str] = ()) ->
     ConfigurationError
         If unit files or models are wrong.
     """
-    loaded = survey.load_units(units)
+    loaded = checked_units(survey, units)
     models = {name: model_of(unit) for name, unit in loaded.items()}
     found, problems = find_in_sources(survey, loaded, night)
     return _forecast(found, pending(found, loaded, models, archive=Archive(survey.archive))), problems

@@ -15,6 +15,7 @@ from nightsift.archive.paths import Archive
 from nightsift.archive.survey import Runner, Survey
 from nightsift.core import tables
 from tasks.photometry import Position, may_cover, measure_exposure
+from tasks.steps import checked_units
 
 IN_PROCESS = Runner(kind="in-process", workers=1, address="")
 
@@ -59,6 +60,7 @@ def light_curves(
     problems : list of str
         What kept exposures from being measured.
     """
+    checked_units(survey, [unit] if unit in {one.unit for one in survey.sources} else ())
     plan = (survey, tuple(positions), night, unit, progress, recentre)
     return recorded(photometry, f"light curves of {survey.name}", *plan, track=track)
 

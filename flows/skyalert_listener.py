@@ -32,6 +32,7 @@ from tasks.reduce import reduce_exposure
 from tasks.retry import run_logger
 from tasks.skyalert import NoticeSource, close_all
 from tasks.source_watcher import SourceWatcher
+from tasks.steps import check_services, checked_units
 
 TICK_SECONDS = 0.5
 WRITE_SECONDS = 5.0
@@ -78,8 +79,10 @@ def listen(
     tell = progress or (lambda line: run_logger().info("%s", line))
     with ExitStack() as stack:
         stack.callback(close_all, sources)
+        units = checked_units(survey)
+        check_services(survey)
         tracked = stack.enter_context(tracking(retries=RETRIES)) if track else False
-        session = SkyAlertSession(survey, survey.load_units())
+        session = SkyAlertSession(survey, units)
         stack.enter_context(claimed(session.archive, f"alerts {survey.name}", "alert listener"))
         workers = stack.enter_context(_workers(survey, tracked))
         watchers = stack.enter_context(_source_watchers(session))
@@ -132,7 +135,7 @@ def run_notice(
         If the notice is refused, or there is nothing to plan by.
     """
     with ExitStack() as stack:
-        session = SkyAlertSession(survey, survey.load_units())
+        session = SkyAlertSession(survey, checked_units(survey))
         received = receive(session.archive, content, where)
         event = received.alert.event
         progress(f"{event}: {received.alert.kind} of {received.alert.sender}: {received.verdict}")

@@ -17,6 +17,7 @@ from nightsift.core.errors import SourceError
 from nightsift.unit.units import Unit
 from tasks.discover import Exposure, find_exposures
 from tasks.retry import run_logger
+from tasks.steps import checked_units
 from tasks.template import TemplateRow, make_template
 
 Group = tuple[str, str, str]
@@ -93,7 +94,7 @@ def build_templates(
     """
     survey = survey if isinstance(survey, Survey) else load_survey(survey)
     plan = (survey, tuple(units or ()), until, runner or survey.runner, redo, progress)
-    survey.load_units(units or ())  # a wrong configuration ends the run before anything is started
+    checked_units(survey, units or ())  # a wrong configuration ends the run before anything is started
     return recorded(templates, f"{survey.name} templates", *plan, track=track)
 
 

@@ -30,6 +30,7 @@ from nightsift.core.errors import ConfigurationError, NoExamples, TooFewGroups, 
 from nightsift.core.tables import TRUTH
 from tasks.examples import Catalogues, exposure_calls, make_examples, make_exposure_examples
 from tasks.retry import run_logger
+from tasks.steps import checked_units
 
 UNITS = 40
 SEED = 1
@@ -91,6 +92,8 @@ def make_dataset(
     NoExamples
         If no exposure of the archive gave any.
     """
+    if survey is not None:
+        checked_units(survey)
     out = Path(out)
     parts = Path(work) if work is not None else out.with_name(f"{out.name}-parts")
     plan = (out, survey, catalogues or Catalogues(), seed, units, parts, workers, on_part, doubt_rounds)

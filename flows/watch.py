@@ -36,6 +36,7 @@ from tasks.record import Work, work_left
 from tasks.reduce import reduce_exposure
 from tasks.retry import run_logger
 from tasks.source_watcher import SourceWatcher
+from tasks.steps import check_services, checked_units
 
 TICK_SECONDS = 1.0
 """Longest wait of the loop: it looks after frames, workers and the clock this often."""
@@ -120,9 +121,9 @@ def _site_and_units(
         advice = "add [site.NAME] with latitude, longitude and timezone, name it in each [[source]], or give --until"
         _wrong(survey, "site", "without a site the end of the night is not known", advice=advice)
     here = [source.unit for source in survey.sources if source.site == site]
-    units = survey.load_units([unit for unit in here if not only or unit in only] or list(only))
+    units = checked_units(survey, [unit for unit in here if not only or unit in only] or list(only))
+    check_services(survey)
     for unit in units.values():
-        model_of(unit)
         longitude = survey.sites[site].longitude if site else unit.site.longitude
         if abs((unit.site.longitude - longitude + 180.0) % 360.0 - 180.0) > 1.0:
             what = f"it stands at longitude {longitude}, but {unit.name} says {unit.site.longitude} in its unit file"

@@ -199,6 +199,10 @@ def _unevenness(data: FloatImage, variance: FloatImage, model: FloatImage, *, ma
     return float(np.sqrt(excess)) / sigma
 
 
+CONVOLVE = ("auto", "template", "science")
+"""Which frame may be convolved to match the other."""
+
+
 def template_is_convolved(anchors: Anchors, wanted: str) -> bool:
     """Whether to convolve the template: as `wanted` ("template", "science"), or with "auto" the sharper frame.
 

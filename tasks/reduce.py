@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from nightsift.archive import ledger
 from nightsift.archive.paths import Archive
 from nightsift.archive.templates import find_template
-from nightsift.core.errors import FrameError
+from nightsift.core.errors import ConfigurationError, FrameError
 from nightsift.core.frames import Difference, Frame, Pair, Stamps
 from nightsift.core.parallel import keep_freed_memory
 from nightsift.core.rows import LedgerRow, ReducedRow
@@ -323,6 +323,7 @@ def _identify(row: LedgerRow, unit: Unit, path: Path, *, night: str | None) -> N
 def _log_error(logger: Logger, label: str, reduction: Reduction, *, error: Exception) -> None:
     where, row = reduction.clock.stage or "opening", reduction.row
     if row["state"] == "failed":
-        logger.error("%s failed at %s: %s", label, where, row["message"], exc_info=error)
+        trace = None if isinstance(error, ConfigurationError) else error
+        logger.error("%s failed at %s: %s", label, where, row["message"], exc_info=trace)
     else:
         logger.warning("%s %s at %s: %s", label, row["state"], where, row["message"])

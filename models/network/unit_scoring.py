@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 
 from models.calibration.calibrate import Calibration
-from models.network.store import NO_MODEL, model_id
+from models.network.inputs import Recipe
+from models.network.store import NO_MODEL, RECIPE, find, model_id
 from nightsift.core.errors import ConfigurationError, ModelMismatch
 from nightsift.unit.units import Unit
 
@@ -52,6 +54,29 @@ def scoring_identity(unit: Unit) -> str:
     identity = model_id(unit.model.name)
     calibration = calibration_of(unit)
     return identity if calibration is None else f"{identity}+{calibration.digest}"
+
+
+def check_stamps(unit: Unit) -> None:
+    """Check that the stamps of a unit are as wide as its model needs, by the model's recipe; nothing is loaded.
+
+    Raises `ConfigurationError` if they are not, or if the recipe cannot be read.
+    """
+    if unit.model.name == NO_MODEL:
+        return
+    path = find(unit.model.name) / RECIPE
+    try:
+        needed = Recipe.from_mapping(json.loads(path.read_text(encoding="utf-8"))).size
+    except (OSError, ValueError, ModelMismatch) as error:
+        raise ConfigurationError(
+            file=unit.file, table="model", key="name", what=f"{path} cannot be used: {error}",
+            advice="make the model again: nightsift train",
+        ) from error  # fmt: skip
+    if unit.stamps.size < needed:
+        raise ConfigurationError(
+            file=unit.file, table="stamps", key="size",
+            what=f"{unit.stamps.size} px, and the model '{unit.model.name}' needs {needed}",
+            advice=f"size = {needed}, or name another model",
+        )  # fmt: skip
 
 
 def wrong_calibration(unit: Unit, what: str) -> ConfigurationError:

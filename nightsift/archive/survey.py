@@ -67,6 +67,12 @@ class Runner(Section):
     workers: int = Field(2, ge=1, le=4096, description="exposures reduced at the same time")
     address: str = Field("", description="address of a Dask scheduler; empty to start one")
 
+    @model_validator(mode="after")
+    def _address_is_used(self) -> Runner:
+        if self.address and self.kind != "dask":
+            raise ValueError(f'kind = "{self.kind}" uses no address | write kind = "dask", or remove the address')
+        return self
+
 
 def _default_runner() -> Runner:
     return Runner.model_validate({})
@@ -240,6 +246,11 @@ def load_survey(path: str | Path) -> Survey:
             for source in survey.sources
         ),
     }
+    if changes["units"] and not Path(changes["units"]).is_dir():
+        raise ConfigurationError(
+            file=str(path), table="top level", key="units", what=f"there is no folder {changes['units']}",
+            advice="correct the path, which starts from the folder of this file, or remove it to use the units shipped",
+        )  # fmt: skip
     return survey.model_copy(update=changes)
 
 

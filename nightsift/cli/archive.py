@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nightsift.cli.compilation import compile_first
 from nightsift.cli.console import LineProgress, show_table
 from nightsift.cli.show import open_archive, show_nights
 from nightsift.core.errors import BadTable, ConfigurationError
@@ -186,6 +187,7 @@ def photometry(
     if out is not None and out.suffix not in (".parquet", ".csv"):
         raise _wrong("--out", f"{out} is neither .parquet nor .csv", "name a file that ends in one of them")
     survey, places = load_survey(where), _positions(ra, dec, positions)
+    compile_first(survey)
     from flows.photometry import light_curves
 
     with LineProgress("exposures", _line) as progress:

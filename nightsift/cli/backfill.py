@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from nightsift.cli.compilation import compile_first
 from nightsift.cli.console import RunnerKind, runner_asked, show_table, units_asked
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def backfill(
     if dry_run:
         return
     lower_priority()
+    compile_first()
     with _Progress() as progress:
         summary = run(survey, request, run_options, plan=plan, progress=progress, track=track)
     _show_summary(summary)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nightsift.cli.compilation import compile_first
 from nightsift.cli.console import show_table
 from nightsift.core.errors import ConfigurationError
 
@@ -189,7 +190,9 @@ def monitor(
     """Judge what is new or changed against each unit's calibration set; exit code 1 when something drifted."""
     nights = _span(reference) if reference is not None else None
     from flows.monitoring import monitor as run
+    from nightsift.archive.survey import load_survey
 
+    compile_first(load_survey(where))
     summary = run(where, night, unit, reference=nights, inject=inject, rate=rate, progress=_show_state, track=track)
     left = {row["unit"]: row["message"] for row in summary.rows if row["state"] == "unjudged"}
     made = set(summary.judged)

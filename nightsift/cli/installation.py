@@ -1,4 +1,4 @@
-"""``nightsift doctor`` and ``nightsift compile``: is this installation fit to run a night, and are its loops compiled.
+"""``nightsift doctor``: is this installation fit to run a night.
 
 One check per function; each says what it found and what to do. What is heavy or known to break (Prefect's server,
 TensorFlow, the model) is tried in a process of its own: it is really imported, and a crash there does not end the
@@ -7,7 +7,6 @@ examination.
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import os
 import platform
@@ -16,8 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +30,6 @@ State = Literal["ok", "warn", "fail"]
 PYTHON_RANGE = ((3, 11), (3, 14))
 DISK_WARN_GB, DISK_FAIL_GB = 20.0, 1.0
 TRIAL_SECONDS = 180.0
-COMPILED_PACKAGES = ("nightsift", "subtraction", "models")
 SERVER_TRIAL = "from prefect.server.api.server import create_app; create_app(ephemeral=True); print('its server loads')"
 FLOW_TRIAL = "import flows.night; print('the flows load')"
 # Loading a model scores its golden stamps and compares.
@@ -298,87 +295,3 @@ def try_out(name: str, code: str, advice: str) -> Check:
     lines = re.findall(r"[^\n]*\S[^\n]*", done.stdout if done.returncode == 0 else done.stderr)
     last = lines[-1].strip() if lines else f"exit code {done.returncode}"
     return Check(name, "ok", last) if done.returncode == 0 else Check(name, "fail", last, advice)
-
-
-def compile_now(
-    fresh: Annotated[bool, typer.Option("--fresh", help="Delete what was compiled before: after an update.")] = False,
-) -> None:
-    """Compile all loops over pixels into the cache on disk; once after installing, or when an image is built."""
-    from nightsift.cli.console import console
-
-    out = console()
-    if fresh:
-        out.print(f"{forget_compiled()} compiled files deleted", highlight=False)
-    seconds = compile_loops(lambda step, taken: out.print(f"{step}: {taken:.0f} s", highlight=False))
-    out.print(f"compiled in {sum(seconds.values()):.0f} s; done before, it takes seconds", highlight=False)
-
-
-def forget_compiled() -> int:
-    """Delete the compiled code of this project from the cache on disk.
-
-    Numba looks at the file of a function, not at those of the functions that were compiled into it: after an update of
-    some files old code could go on running.
-
-    Returns
-    -------
-    int
-        Files deleted.
-    """
-    roots = [Path(folder) for name in COMPILED_PACKAGES for folder in importlib.import_module(name).__path__]
-    if os.environ.get("NUMBA_CACHE_DIR"):
-        roots.append(Path(os.environ["NUMBA_CACHE_DIR"]))
-    found = [file for root in roots for pattern in ("*.nbi", "*.nbc") for file in root.rglob(pattern)]
-    for file in found:
-        file.unlink(missing_ok=True)
-    return len(found)
-
-
-def compile_loops(on_step: Callable[[str, float], None] | None = None) -> dict[str, float]:
-    """Run the whole way of an exposure in a temporary folder, so that its compiled code lies in the cache on disk.
-
-    Parameters
-    ----------
-    on_step : callable, optional
-        Called after each step with its name and its seconds.
-
-    Returns
-    -------
-    dict of str to float
-        Seconds by step: ``templates``, then a night by method.
-
-    Raises
-    ------
-    CompilationFailed
-        If an exposure of the small survey cannot be reduced.
-    """
-    from flows.night import night
-    from flows.templates import build_templates
-    from nightsift.archive.survey import Runner
-    from nightsift.core.errors import CompilationFailed
-    from nightsift.simulate.options import SimulationOptions
-    from nightsift.simulate.survey import simulate
-    from subtraction.api.pairs import method_names
-
-    here = Runner(kind="in-process", workers=1, address="")
-    seconds: dict[str, float] = {}
-
-    def done(step: str, start: float) -> None:
-        seconds[step] = time.monotonic() - start
-        if on_step is not None:
-            on_step(step, seconds[step])
-
-    with tempfile.TemporaryDirectory(prefix="nightsift-") as folder:
-        survey = simulate(Path(folder), SimulationOptions.preset("tiny", seed=1, visits=1))
-        start = time.monotonic()
-        build_templates(survey, runner=here, track=False)
-        done("templates", start)
-        unit = next((Path(folder) / "units").glob("*.toml"))
-        text = unit.read_text()
-        for method in method_names():
-            start = time.monotonic()
-            unit.write_text(f'{text}\n[subtraction]\nmethod = "{method}"\n')
-            states = night(survey, runner=here, track=False).states
-            if set(states) != {"done"}:
-                raise CompilationFailed(method=method, states=states)
-            done(method, start)
-    return seconds

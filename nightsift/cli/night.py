@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nightsift.cli.compilation import compile_first
 from nightsift.cli.console import (
     LineProgress,
     RunnerKind,
@@ -20,6 +21,7 @@ from nightsift.cli.console import (
     text,
     units_asked,
 )
+from nightsift.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -69,6 +71,7 @@ def night(
     if dry_run:
         _show_work(survey, night, tuple(units_asked(where, unit or []) or ()))
         return
+    compile_first(survey, units_asked(where, unit or []) or ())
     from flows.night import night as run_night
 
     with LineProgress("exposures", row_line) as progress:
@@ -119,8 +122,16 @@ def frame(
     from nightsift.cli.show import show_candidates, show_row
     from nightsift.unit.units import load_unit
     from tasks.reduce import reduce_file
+    from tasks.steps import check_unit
 
-    reduction = reduce_file(file, load_unit(unit), Archive(archive), redo=True)
+    loaded = check_unit(load_unit(unit))
+    if not archive.is_dir():
+        raise ConfigurationError(
+            file="nightsift frame", table="command line", key="--archive", what=f"there is no folder {archive}",
+            advice="name the archive that holds the template of this frame; nightsift template makes one",
+        )  # fmt: skip
+    compile_first()
+    reduction = reduce_file(file, loaded, Archive(archive), redo=True)
     show_row(reduction.row)
     show_candidates(reduction.candidates, best)
     if keep_difference is not None:

@@ -12,6 +12,7 @@ from nightsift import __version__
 from nightsift.cli import (
     archive,
     backfill,
+    compilation,
     evaluation,
     installation,
     labels,
@@ -70,7 +71,7 @@ app.command("evaluate")(evaluation.evaluate)
 app.add_typer(survey.app, name="unit")
 app.add_typer(archive.app, name="catalog")
 app.add_typer(skyalert.app, name="alert")
-app.command("compile")(installation.compile_now)
+app.command("compile")(compilation.compile_now)
 app.command("doctor")(installation.doctor)
 
 

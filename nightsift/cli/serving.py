@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
+from nightsift.cli.compilation import compile_first
 from nightsift.cli.console import row_line
 from nightsift.core.errors import ConfigurationError
 
@@ -38,9 +39,13 @@ def serve(
     survey = load_survey(where)
     from flows.service import Serving, check_binding
     from flows.service import serve as run
+    from tasks.steps import check_services, checked_units
 
     serving = Serving((home or where.absolute().parent / "serve").absolute(), host, port, auth)
     check_binding(serving, survey)
+    checked_units(survey)
+    check_services(survey)
+    compile_first()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -66,7 +71,9 @@ def deploy(
     survey = load_survey(where)
     from flows.deployments import declare, server_address
     from nightsift.cli.console import console
+    from tasks.steps import checked_units
 
+    checked_units(survey)
     address = server_address(ANSWER_SECONDS)
     zone = next((survey.sites[one.site].timezone for one in survey.sources if one.site), "UTC")
     names = declare(str(where.absolute()), zone)
@@ -89,6 +96,7 @@ def watch(
 
     survey = load_survey(where)
     end = _moment(until, survey, site) if until else None
+    compile_first(survey, unit or ())
     from flows.summary import sentence
     from flows.watch import watch as keep_watch
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nightsift.cli.compilation import compile_first
 from nightsift.cli.console import show_table, text
 from nightsift.core.errors import ConfigurationError
 
@@ -192,11 +193,13 @@ def draw(
     from nightsift.io.sources import local_copy
     from nightsift.report.pair_figure import draw_pair
     from tasks.reduce import Reduction, run_steps
+    from tasks.steps import check_unit
 
     centre = _centre(at)
     archive = open_archive(where)
     row = _find(ledger.read(archive, night, unit).to_pylist(), exposure, where)
-    loaded = _unit(where, row["unit"], method)
+    loaded = check_unit(_unit(where, row["unit"], method))
+    compile_first()
     reduction = Reduction(row.copy())
     with local_copy(row["url"]) as path:
         run_steps(reduction, path, loaded, archive=archive)

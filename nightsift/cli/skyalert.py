@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nightsift.cli.compilation import compile_first
 from nightsift.cli.console import open_survey, show_table
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ def run(
     from nightsift.skyalerts.notices.notice import notice_bytes
 
     survey, archive = open_survey(where)
+    compile_first(survey)
     event = run_notice(survey, notice_bytes(notice), str(notice), sky_map=sky_map, track=track, progress=typer.echo)
     folder = folder_of(archive, event)
     typer.echo(f"page: {folder / 'alert.html'}")
@@ -164,6 +166,7 @@ def listen(
     from tasks.skyalert import sources_of
 
     survey, _ = open_survey(where)
+    compile_first(survey)
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt

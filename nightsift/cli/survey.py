@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nightsift.cli.compilation import compile_first
 from nightsift.cli.console import LineProgress, RunnerKind, runner_asked, show_table, survey_at, units_asked
 from nightsift.core.errors import ConfigurationError
 
@@ -77,6 +78,7 @@ def template(
 ) -> None:
     """Build the templates of every field, unit and band from the best frames found."""
     survey = survey_at(where, unit or [], archive, templates=where)
+    compile_first(survey, units_asked(where, unit or []) or ())
     from flows.templates import build_templates
 
     with LineProgress("templates", _template_line) as progress:
@@ -188,16 +190,25 @@ def list_all(folder: Annotated[list[Path] | None, typer.Option(help=FOLDER_HELP)
 @app.command("check")
 def check(
     unit: Annotated[str, typer.Argument(help="Name of a unit, or the path of its TOML file.")],
-    file: Annotated[str, typer.Argument(help="FITS file that the unit took, or its URL.")],
+    file: Annotated[
+        str | None, typer.Argument(metavar="[FILE]", help="FITS file that the unit took, or its URL.")
+    ] = None,
     folder: Annotated[list[Path] | None, typer.Option(help=FOLDER_HELP)] = None,
 ) -> None:
-    """Print every fact that a unit finds in a header, and what is missing; exit code 1 when something is."""
+    """Check a unit's file, and print every fact that it finds in a header; exit code 1 when one is missing."""
     from nightsift.io.fits import read_header
     from nightsift.io.sources import local_copy
     from nightsift.unit.facts import check_header
     from nightsift.unit.units import load_unit
+    from tasks.steps import check_unit
 
-    one = load_unit(unit, tuple(folder or ()))
+    one = check_unit(load_unit(unit, tuple(folder or ())))
+    if file is None:
+        options = ", ".join(f"{name} = {value!r}" for name, value in one.subtraction.options.items())
+        method = f"{one.subtraction.method} ({options})" if options else one.subtraction.method
+        typer.echo(f"{one.name} ({one.file}) is good: method {method}, model {one.model.name}")
+        typer.echo("name a frame as well to see the facts of its header")
+        return
     with local_copy(file) as path:
         header = read_header(path, one.image.hdu)
     reports = check_header(one, header, file)

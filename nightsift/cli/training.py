@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nightsift.cli.compilation import compile_first
 from nightsift.cli.labels import read_labels, rules_asked_by
 from nightsift.core.errors import ConfigurationError
 
@@ -59,6 +60,7 @@ def train(
     from flows.training import EPOCHS, SEED, UNITS, WORKERS, Source, train_model
     from models.training.train import TrainOptions
 
+    compile_first()
     start = SEED if seed is None else seed
     folders, reduced, known = tuple(map(str, sets or ())), archive and str(archive), truth and str(truth)
     held = tuple(map(str, test or ()))
@@ -124,8 +126,10 @@ def dataset(
     what = "exposures" if survey else "units"
     if survey and not orbits and not truth:
         typer.echo("without --orbits the minor planets of these frames count as bogus: give MPCORB.DAT")
+    loaded = None if survey is None else load_survey(survey)
+    compile_first(loaded)
     made = make_dataset(
-        out, None if survey is None else load_survey(survey), catalogues, seed=seed, units=units, work=work,
+        out, loaded, catalogues, seed=seed, units=units, work=work,
         workers=workers, on_part=lambda done, total: typer.echo(f"{done}/{total} {what} done"), track=track,
         doubt_rounds=doubt,
     )  # fmt: skip

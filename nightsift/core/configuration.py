@@ -91,6 +91,30 @@ def validate(model: type[Model], content: Mapping[str, Any], path: Path) -> Mode
     raise ConfigurationError(file=str(path), table=table, key=key, what=what, advice=advice)
 
 
+def check_values(options: Any, **limits: tuple[float, float] | tuple[str, ...]) -> None:
+    """Check the values of an object of options.
+
+    Parameters
+    ----------
+    options : object
+        With the options as attributes.
+    **limits : tuple
+        Smallest and largest value of each number, or all words that a text may be.
+
+    Raises
+    ------
+    ValueError
+        If a value is none of these; its text says what is allowed.
+    """
+    for name, allowed in limits.items():
+        value = getattr(options, name)
+        if isinstance(value, str):
+            if value not in allowed:
+                raise ValueError(f"{name} = '{value}' is none of {', '.join(map(str, allowed))}")
+        elif not allowed[0] <= value <= allowed[1]:
+            raise ValueError(f"{name} = {value} lies outside {allowed[0]} to {allowed[1]}")
+
+
 def closest(word: str, known: typing.Iterable[str]) -> str:
     """Return advice that names the known word nearest to a misspelt one, or lists all words that exist."""
     words = sorted(known)

@@ -22,6 +22,7 @@ from nightsift.unit.facts import Facts, read_facts
 from nightsift.unit.units import Unit
 
 FOLDER_VARIABLE = "NIGHTSIFT_CALIBRATION"
+MASTERS_ADVICE = f"correct the path, or set ${FOLDER_VARIABLE} to the folder of the masters"
 
 
 def load_exposure(url: str | Path, unit: Unit, night: str | None = None, *, sha256: str = "") -> Frame:
@@ -75,10 +76,22 @@ def load_exposure(url: str | Path, unit: Unit, night: str | None = None, *, sha2
         ) from error
 
 
+def check_masters(unit: Unit) -> None:
+    """Look whether the masters that a unit names are there; `ConfigurationError` where one is not.
+
+    Which one of a name with ``{band}`` is wanted is known with the exposure: here any band will do.
+    """
+    for name in ("bias", "dark", "flat", "bad_pixels"):
+        if "{band}" not in getattr(unit.calibration, name):
+            _place(unit, name, "")
+        elif not any(Path("/").glob(str(_named(unit, name, "*")[0]).lstrip("/"))):
+            raise _wrong(unit, name, f"there is no master {_named(unit, name, '{band}')[0]}", advice=MASTERS_ADVICE)
+
+
 def _load_masters(unit: Unit, facts: Facts) -> Masters:
     """Read the masters that a unit names for one exposure, whose band picks the flat; each is read once per process."""
     options = unit.calibration
-    bias, dark, flat, bad = (_place(unit, name, facts) for name in ("bias", "dark", "flat", "bad_pixels"))
+    bias, dark, flat, bad = (_place(unit, name, facts.band) for name in ("bias", "dark", "flat", "bad_pixels"))
     recipe = _Recipe(
         bias,
         dark,
@@ -118,21 +131,24 @@ class _Recipe:
     trim: str
 
 
-def _place(unit: Unit, name: str, facts: Facts) -> _Place | None:
-    text = str(getattr(unit.calibration, name))
-    if not text:
+def _place(unit: Unit, name: str, band: str) -> _Place | None:
+    if not getattr(unit.calibration, name):
         return None
-    named = re.fullmatch(r"(.*?)(?:\[(\w+)\])?", text.replace("{band}", facts.band).replace("{unit}", unit.name))
-    file, hdu = (named[1], named[2] or "") if named else (text, "")
-    path = Path(os.path.expandvars(file)).expanduser()
-    if not path.is_absolute():
-        path = _folder(unit, name) / path
+    path, hdu = _named(unit, name, band)
     try:
         modified = path.stat().st_mtime_ns
     except OSError as error:
-        advice = f"correct the path, or set ${FOLDER_VARIABLE} to the folder of the masters"
-        raise _wrong(unit, name, f"there is no master {path}", advice=advice) from error
+        raise _wrong(unit, name, f"there is no master {path}", advice=MASTERS_ADVICE) from error
     return _Place(path, int(hdu) if hdu.isdigit() else hdu, modified)
+
+
+def _named(unit: Unit, name: str, band: str) -> tuple[Path, str]:
+    """Path and HDU of a master, for one band."""
+    text = str(getattr(unit.calibration, name)).replace("{band}", band).replace("{unit}", unit.name)
+    named = re.fullmatch(r"(.*?)(?:\[(\w+)\])?", text)
+    file, hdu = (named[1], named[2] or "") if named else (text, "")
+    path = Path(os.path.expandvars(file)).expanduser()
+    return (path if path.is_absolute() else _folder(unit, name) / path), hdu
 
 
 def _folder(unit: Unit, name: str) -> Path:

@@ -26,6 +26,19 @@ SHIPPED = Path(__file__).resolve().parents[2] / "units"
 DEFAULTS = "_defaults.toml"
 
 
+def _checked_section(value: str) -> str:
+    """Return a section of an image as it is, if it is one."""
+    if value:
+        numbers = [int(one) for one in re.findall(r"\d+", value)]
+        if (
+            not re.fullmatch(r"\[\d+:\d+,\d+:\d+\]", value)
+            or not 1 <= numbers[0] < numbers[1]
+            or not (1 <= numbers[2] < numbers[3])
+        ):
+            raise ValueError("a section reads [x1:x2,y1:y2], counted from 1, the smaller number first")
+    return value
+
+
 class Image(Section):
     """The image in the file."""
 
@@ -38,9 +51,7 @@ class Image(Section):
     @field_validator("trim")
     @classmethod
     def _section(cls, value: str) -> str:
-        if value and not re.fullmatch(r"\[\d+:\d+,\d+:\d+\]", value):
-            raise ValueError("a section reads [x1:x2,y1:y2], counted from 1")
-        return value
+        return _checked_section(value)
 
 
 class Calibration(Section):
@@ -58,6 +69,11 @@ class Calibration(Section):
     flat_includes_bias: bool = Field(description="whether the bias is still in the master flat")
     flat_min: Fraction = Field(description="pixels whose flat is below this fraction of the median are bad")
     trim: str = Field(description="section of the masters that matches the frames, as [x1:x2,y1:y2]; empty for all")
+
+    @field_validator("trim")
+    @classmethod
+    def _section(cls, value: str) -> str:
+        return _checked_section(value)
 
 
 class Background(Section):

@@ -46,7 +46,7 @@ ELONGATED = 1.15
 SHARPER = 1.03
 """Ratio of the seeings, template to science, above which the science frame is the sharper one."""
 
-__all__ = ["make_options", "method_names", "subtract_pair"]
+__all__ = ["check_options", "make_options", "method_names", "subtract_pair"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +190,37 @@ def subtract_pair(pair: Pair, method: str = "hotpants", options: Mapping[str, An
     with threadpool_limits(limits=1, user_api="blas"):
         if method != AUTO:
             return check(_find(method).subtract(pair, make_options(method, options)), pair)
-        if options:
-            what = "are given, although the method is picked for each pair"
-            raise _wrong(AUTO, ", ".join(options), what, advice="name a method, or leave the options away")
+        check_options(method, options)
         choice = choose(pair)
         difference = subtract_pair(pair, choice.method)
         return dataclasses.replace(difference, choice=choice.why)
+
+
+def check_options(method: str, options: Mapping[str, Any] | None = None, file: str = "unit") -> None:
+    """Check the name of a method, ``"auto"`` among them, and its options, before there is a pair.
+
+    Parameters
+    ----------
+    method : str
+        Name of the method.
+    options : mapping, optional
+        Options by name.
+    file : str, optional
+        Where they stand, for the error.
+
+    Raises
+    ------
+    ConfigurationError
+        If the method or an option is unknown, or an option has a value that it cannot have.
+    """
+    try:
+        if method != AUTO:
+            make_options(method, options)
+        elif options:
+            what = "are given, although the method is picked for each pair"
+            raise _wrong(AUTO, ", ".join(options), what, advice="name a method, or leave the options away")
+    except ConfigurationError as error:
+        raise ConfigurationError(**{**error.facts, "file": file}) from None
 
 
 def make_options(method: str, options: Mapping[str, Any] | None = None) -> Any:
@@ -231,7 +256,8 @@ def make_options(method: str, options: Mapping[str, Any] | None = None) -> Any:
     try:
         return kind(**given)
     except ValueError as error:
-        raise _wrong(method, ", ".join(given), str(error), advice="see the options in docs/algorithms.md") from error
+        what, where = str(error), "section 20 of docs/algorithms.md lists options and their values"
+        raise _wrong(method, what.partition(" ")[0], what, advice=where) from error
 
 
 def _find(method: str) -> types.ModuleType:

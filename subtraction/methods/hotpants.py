@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nightsift.core.configuration import check_values
 from nightsift.core.frames import Difference, Frame, Pair
 from nightsift.images.stars.stars import find_stars
-from subtraction.finish import finish, subtract_matched, template_is_convolved
+from subtraction.finish import CONVOLVE, finish, subtract_matched, template_is_convolved
 from subtraction.kernel.anchor_stamps import cut_stamps
 from subtraction.kernel.anchors import Anchors, choose_anchors
 from subtraction.kernel.basis import WINGED, gauss_hermite, wing_half
@@ -48,6 +49,13 @@ class Options:
     """Whether the correlated noise that the convolution leaves is made white again."""
     threads: int = 0
     """Threads; 0 for all cores."""
+
+    def __post_init__(self) -> None:
+        check_values(
+            self, kernel_order=(0, 6), flux_order=(0, 6), background_order=(0, 6), kernel_half=(0, 50),
+            min_anchors=(1, self.max_anchors), max_anchors=(1, 100_000), anchor_snr=(1.0, 1e4), clip=(1.0, 100.0),
+            threads=(0, 1024), convolve=CONVOLVE,
+        )  # fmt: skip
 
 
 def subtract(pair: Pair, options: Options) -> Difference:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nightsift.core.configuration import check_values
 from nightsift.core.errors import SubtractionFailed
 from nightsift.core.frames import Difference, Frame, Pair
 from nightsift.images.stars.stars import find_stars
@@ -29,7 +30,7 @@ from subtraction.delta_basis.source_pixels import (
     list_pixels,
     usable_pixels,
 )
-from subtraction.finish import finish, subtract_matched, template_is_convolved
+from subtraction.finish import CONVOLVE, finish, subtract_matched, template_is_convolved
 from subtraction.kernel.anchors import Anchors, choose_anchors
 from subtraction.masks.growth import grow_saturated
 from subtraction.noise.whitening import make_filters
@@ -227,6 +228,13 @@ class Options:
     """Whether the correlated noise that the convolution leaves is made white again."""
     threads: int = 0
     """Threads; 0 for all cores."""
+
+    def __post_init__(self) -> None:
+        check_values(
+            self, kernel_order=(0, 6), flux_order=(0, 6), background_order=(0, 6), kernel_radius=(0, 10),
+            max_pixels=(1000, 10**9), source_level=(0.0, 1e4), min_anchors=(1, self.max_anchors),
+            max_anchors=(1, 100_000), anchor_snr=(1.0, 1e4), threads=(0, 1024), convolve=CONVOLVE,
+        )  # fmt: skip
 
 
 def subtract(pair: Pair, options: Options) -> Difference:

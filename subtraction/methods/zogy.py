@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from nightsift.core.configuration import check_values
 from nightsift.core.errors import SubtractionFailed
 from nightsift.core.flags import HARD
 from nightsift.core.frames import Difference, Frame, Pair, StarTable
@@ -152,6 +153,13 @@ class Options:
     """Anchors whose chi-square stands out by more than this many robust sigma are left out."""
     threads: int = 0
     """Threads; 0 for all cores."""
+
+    def __post_init__(self) -> None:
+        check_values(
+            self, psf_order=(-1, 5), correction_order=(0, 4), flux_order=(0, 6), background_order=(0, 6),
+            clip=(1.0, 100.0), min_anchors=(1, self.max_anchors), max_anchors=(1, 100_000), anchor_snr=(1.0, 1e4),
+            threads=(0, 1024),
+        )  # fmt: skip
 
 
 def subtract(pair: Pair, options: Options) -> Difference:

@@ -18,7 +18,7 @@ from nightsift.images.photometry.difference_photometry import fluxes_at
 from nightsift.images.photometry.psf_exchange import from_photutils, read_psf, to_photutils, write_psf
 from nightsift.images.photometry.psf_photometry import psf_fluxes
 from nightsift.images.stars.stars import find_stars
-from subtraction.api import subtract
+from subtraction.api.pairs import subtract_pair
 from subtraction.psf.fit import fit_psf
 
 SHAPE = (300, 340)
@@ -147,7 +147,7 @@ def test_photutils_measures_a_difference_with_our_psf_and_we_with_theirs(rng):
     science = inject_stars(inject_stars(empty(rng), x, y, stars, psf, rng), new_x, new_y, new, psf, rng)
     science, template = (one.replace(psf=fit_psf(one, find_stars(one))) for one in (science, template))
     pair = Pair(science, template)
-    difference = subtract(pair, "hotpants")
+    difference = subtract_pair(pair, "hotpants")
     ours = fluxes_at(difference, new_x, new_y, factor=1.0)
     theirs = measured_by_photutils(difference, to_photutils(difference.psf), new_x, new_y)
     # Their weights take the variance of each pixel, ours a smooth one.
@@ -155,5 +155,5 @@ def test_photutils_measures_a_difference_with_our_psf_and_we_with_theirs(rng):
     np.testing.assert_allclose(ours.flux, new, atol=5 * ours.flux_err.max())
     # A PSF from photutils serves the subtraction.
     given = Pair(science.replace(psf=psf), template.replace(psf=psf))
-    again = fluxes_at(subtract(given, "zogy"), new_x, new_y)
+    again = fluxes_at(subtract_pair(given, "zogy"), new_x, new_y)
     np.testing.assert_allclose(again.flux, new, atol=5 * ours.flux_err.max())
