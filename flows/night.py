@@ -120,7 +120,8 @@ def _night(
             logger.error("night %s could not be finished: %s", one, error)
             problems.append(f"night {one} could not be finished: {error}")
     summary = summarise(archive, nights, rows, problems=problems, found=len(found), skipped=len(found) - len(todo))
-    summary = replace(summary, reports=reports, seconds=time.perf_counter() - began, tracked=tracked)
+    silent = tuple(name for name in units if name not in {one.unit for one in found})
+    summary = replace(summary, reports=reports, silent=silent, seconds=time.perf_counter() - began, tracked=tracked)
     if tracked:
         publish_artifacts(summary)
     logger.info("%s", sentence(summary))
@@ -136,7 +137,7 @@ def _forecast(found: Sequence[Exposure], todo: Mapping[Exposure, Work]) -> str:
     return f"{len(found)} exposures found, {of[Work.REDUCE]} to reduce, {of[Work.RESCORE]} to score again"
 
 
-def look(survey: Survey, night: str | None = None, units: Sequence[str] = ()) -> tuple[str, list[str]]:
+def look(survey: Survey, night: str | None = None, units: Sequence[str] = ()) -> tuple[str, list[str], list[str]]:
     """Return the work of a night in one sentence; nothing is done.
 
     Parameters
@@ -154,6 +155,8 @@ def look(survey: Survey, night: str | None = None, units: Sequence[str] = ()) ->
         How many exposures there are, how many would be reduced, and how many only scored again.
     problems : list of str
         Places that could not be looked into.
+    silent : list of str
+        Units of which no exposure was found.
 
     Raises
     ------
@@ -163,7 +166,8 @@ def look(survey: Survey, night: str | None = None, units: Sequence[str] = ()) ->
     loaded = checked_units(survey, units)
     models = {name: model_of(unit) for name, unit in loaded.items()}
     found, problems = find_in_sources(survey, loaded, night)
-    return _forecast(found, pending(found, loaded, models, archive=Archive(survey.archive))), problems
+    silent = [name for name in loaded if name not in {one.unit for one in found}]
+    return _forecast(found, pending(found, loaded, models, archive=Archive(survey.archive))), problems, silent
 
 
 def record_lost(archive: Archive, ended: Outcome, units: Mapping[str, Unit], *, problems: list[str]) -> ReducedRow:

@@ -43,6 +43,8 @@ class NightSummary:
         Report by night.
     problems : tuple of str
         What went wrong outside of any exposure.
+    silent : tuple of str
+        Units of which no exposure was found.
     rows : tuple of dict
         Ledger rows of the exposures reduced now.
     seconds : float
@@ -60,6 +62,7 @@ class NightSummary:
     accepted: int = 0
     reports: dict[str, Path] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
     rows: tuple[ReducedRow, ...] = ()
     seconds: float = 0.0
     tracked: bool = False

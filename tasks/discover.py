@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -131,6 +132,59 @@ def find_in_sources(
             run_logger().error("%s: %s", source.unit, error)
             problems.append(f"{source.unit}: {error}")
     return list(found.values()), problems
+
+
+def explain_absence(
+    survey: Survey, units: Mapping[str, Unit], night: str | None = None, *, templates: bool = False
+) -> list[str]:
+    """Say of each source of some units why nothing was found in it: where was looked, and what lies there instead.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+    units : mapping of str to Unit
+        The units.
+    night : str, optional
+        The night that was asked for.
+    templates : bool, optional
+        Look at the frames for templates instead of those of nights.
+
+    Returns
+    -------
+    list of str
+        A line for each place; none for those that cannot be reached, of which an error speaks.
+    """
+    lines = []
+    for source, unit in survey.sources_of(units):
+        place = source.templates if templates else source.frames
+        if not place:
+            lines.append(f"{unit.name}: no folder of frames for templates: name it under templates in [[source]]")
+            continue
+        try:
+            found = find_exposures(source, unit, place, fetch=night is not None)
+            others = [] if found else discover(place, "*")
+        except SourceError:
+            continue
+        if found and night is None:
+            continue
+        lines.append(f"{unit.name}: {_absence(place, source.pattern, night, found=found, others=others)}")
+    return lines
+
+
+def _absence(place: str, pattern: str, night: str | None, *, found: Sequence[Exposure], others: Sequence[Found]) -> str:
+    if found:
+        nights = sorted({one.night for one in found if one.night})
+        least, unread = f"{nights[0]} to {nights[-1]}" if len(nights) > 6 else ", ".join(nights), ""
+        if undated := sum(one.night is None for one in found):
+            unread = f"; of {undated} the header tells no time: nightsift unit check UNIT FILE"
+        return f"none of {len(found)} frames in {place} is of night {night}; they are of {least or 'no night'}{unread}"
+    if not others:
+        return f"no file lies in {place}"
+    kinds = Counter("".join(Path(one.name).suffixes[-2:]) or "without ending" for one in others).most_common(4)
+    there = ", ".join(f"{number} {kind}" for kind, number in kinds)
+    advice = "give their pattern in [[source]] if these are frames in FITS"
+    return f'no file in {place} matches pattern = "{pattern}"; there are {there}: {advice}'
 
 
 def reduction_call(exposure: Exposure, unit: Unit, survey: Survey, **options: Any) -> dict[str, Any]:

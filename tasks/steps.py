@@ -63,9 +63,22 @@ def checked_units(survey: Survey, only: Sequence[str] = ()) -> dict[str, Unit]:
 
 
 def check_unit(unit: Unit) -> Unit:
-    """Return a unit whose file names only what is there: method and its options, masters, catalogue, model.
+    """Check that a unit's file names only what is there: method and its options, masters, catalogue, model.
 
-    `ConfigurationError` names table and key of what is wrong.
+    Parameters
+    ----------
+    unit : Unit
+        The unit.
+
+    Returns
+    -------
+    Unit
+        The same.
+
+    Raises
+    ------
+    ConfigurationError
+        With table and key of what is wrong.
     """
     check_options(unit.subtraction.method, unit.subtraction.options, unit.file)
     check_masters(unit)
@@ -81,9 +94,17 @@ def check_unit(unit: Unit) -> Unit:
 
 
 def check_services(survey: Survey) -> None:
-    """Check what a night that runs by itself will want: ways to notify people, files and folders of sky alerts.
+    """Check what a night that runs by itself will want: ways to notify people, files of sky alerts.
 
-    `ConfigurationError` names the key of what is not there.
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+
+    Raises
+    ------
+    ConfigurationError
+        With table and key of what is not there.
     """
     notify, alert = survey.notify, survey.alert
     if notify.command and shutil.which(notify.command[0]) is None:

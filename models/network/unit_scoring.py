@@ -59,7 +59,15 @@ def scoring_identity(unit: Unit) -> str:
 def check_stamps(unit: Unit) -> None:
     """Check that the stamps of a unit are as wide as its model needs, by the model's recipe; nothing is loaded.
 
-    Raises `ConfigurationError` if they are not, or if the recipe cannot be read.
+    Parameters
+    ----------
+    unit : Unit
+        The unit.
+
+    Raises
+    ------
+    ConfigurationError
+        If they are not, or if the recipe cannot be read.
     """
     if unit.model.name == NO_MODEL:
         return

@@ -170,6 +170,12 @@ class Survey(Section):
 
     def load_unit(self, name: str) -> Unit:
         """Read a unit of the survey by its name; `ConfigurationError` where there is none or its file is wrong."""
+        for folder in self.unit_folders:
+            if not folder.is_dir():
+                raise ConfigurationError(
+                    file=self.file, table="top level", key="units", what=f"there is no folder {folder}",
+                    advice="correct the path, which starts from the folder of the file, or leave it out",
+                )  # fmt: skip
         return load_unit(name, self.unit_folders)
 
     def load_units(self, only: Sequence[str] = ()) -> dict[str, Unit]:
@@ -246,11 +252,6 @@ def load_survey(path: str | Path) -> Survey:
             for source in survey.sources
         ),
     }
-    if changes["units"] and not Path(changes["units"]).is_dir():
-        raise ConfigurationError(
-            file=str(path), table="top level", key="units", what=f"there is no folder {changes['units']}",
-            advice="correct the path, which starts from the folder of this file, or remove it to use the units shipped",
-        )  # fmt: skip
     return survey.model_copy(update=changes)
 
 

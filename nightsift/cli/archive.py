@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nightsift.cli.compilation import compile_first
-from nightsift.cli.console import LineProgress, show_table
+from nightsift.cli.console import LineProgress, night_given, nothing_recorded, show_table
 from nightsift.cli.show import open_archive, show_nights
 from nightsift.core.errors import BadTable, ConfigurationError
 
@@ -96,7 +96,7 @@ def compare(
     where: WHERE,
     first: Annotated[str, typer.Argument(metavar="FIRST", help="A version, or served for what is served now.")],
     second: Annotated[str, typer.Argument(metavar="SECOND", help="Another one.")],
-    night: Annotated[str | None, typer.Option(help="One night only, as 2026-11-20.")] = None,
+    night: Annotated[str | None, typer.Option(callback=night_given, help="One night only, as 2026-11-20.")] = None,
     unit: Annotated[str | None, typer.Option(help="One unit only.")] = None,
     distance: Annotated[float, typer.Option(min=0.0, help="Pixels between candidates at the same place.")] = 1.5,
     score: Annotated[float, typer.Option(min=0.0, help="Difference of scores that is none.")] = 0.01,
@@ -160,13 +160,13 @@ def _reasons_against(archive: Archive, name: str) -> list[str]:
 
 def photometry(
     where: Annotated[Path, typer.Argument(metavar="SURVEY.toml", help="Survey file.")],
-    ra: Annotated[float | None, typer.Option(help="Right ascension, ICRS (deg).")] = None,
-    dec: Annotated[float | None, typer.Option(help="Declination, ICRS (deg).")] = None,
+    ra: Annotated[str | None, typer.Option(help="Right ascension, ICRS: 150.1163 (deg) or 10:00:27.9 (h).")] = None,
+    dec: Annotated[str | None, typer.Option(help="Declination, ICRS: 2.2058 or +02:12:20.9 (deg).")] = None,
     positions: Annotated[
         Path | None, typer.Option(help="Table of positions, .csv or .parquet: ra, dec and, if wanted, name.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write the light curves, .parquet or .csv.")] = None,
-    night: Annotated[str | None, typer.Option(help="One night only, as 2026-11-20.")] = None,
+    night: Annotated[str | None, typer.Option(callback=night_given, help="One night only, as 2026-11-20.")] = None,
     unit: Annotated[str | None, typer.Option(help="One unit only.")] = None,
     recentre: Annotated[
         bool,
@@ -182,6 +182,7 @@ def photometry(
     flux. --recentre mends that where the source is bright; fainter points stay where they are, and their fluxes too
     low. Better coordinates for the templates, or positions from the table of candidates, mend it everywhere.
     """
+    from nightsift.archive.paths import Archive
     from nightsift.archive.survey import load_survey
 
     if out is not None and out.suffix not in (".parquet", ".csv"):
@@ -201,7 +202,33 @@ def photometry(
     else:
         _write(curves, out)
         typer.echo(f"{curves.num_rows} points: {out}")
-    raise typer.Exit(1 if problems else 0)
+    missed = [one for one in places if one.name not in set(curves["name"].to_pylist())]
+    for line in _outside(Archive(survey.archive), missed, night, unit=unit):
+        typer.echo(f"not measured: {line}", err=True)
+    raise typer.Exit(1 if problems or missed else 0)
+
+
+def _outside(archive: Archive, places: list[Any], night: str | None, *, unit: str | None) -> list[str]:
+    """Say where the nearest exposure lies of each position that is on none."""
+    from nightsift.archive import ledger
+    from nightsift.sky.sphere import separation
+
+    rows = [row for row in ledger.read(archive, night, unit).to_pylist() if row["state"] == "done"]
+    if not rows and places:
+        raise nothing_recorded(archive, night, unit)
+    known = {(row["field"], row["unit"]): (row["ra"], row["dec"]) for row in rows if row["ra"] is not None}
+    lines = []
+    for one in places:
+        name = f"{one.name} ({one.ra:.5f} {one.dec:+.5f}) lies on none of {len(rows)} exposures"
+        near = min(
+            ((separation(ra, dec, one.ra, one.dec), *key, ra, dec) for key, (ra, dec) in known.items()), default=None
+        )
+        if near is None:
+            lines.append(f"{name}: they have no coordinates; see [template] catalogue in docs/units.md")
+            continue
+        distance, field, of, ra, dec = near
+        lines.append(f"{name}; the nearest field is {field} of {of} at {ra:.5f} {dec:+.5f}, {distance:.2f} deg away")
+    return lines
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -212,13 +239,31 @@ def _wrong(key: str, what: str, advice: str) -> ConfigurationError:
     return ConfigurationError(file="nightsift photometry", table="command line", key=key, what=what, advice=advice)
 
 
-def _positions(ra: float | None, dec: float | None, file: Path | None) -> list[Any]:
+def angle(text: str, option: str) -> float:
+    """Degrees of a coordinate as people write it: with colons or letters, a right ascension is in hours."""
+    from astropy.coordinates import Angle
+
+    hours = option == "--ra"
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        return float(Angle(text, unit="hourangle" if hours else "deg").deg)
+    except (ValueError, TypeError) as error:
+        example = "150.1163 (degrees) or 10:00:27.9 (hours)" if hours else "2.2058 or +02:12:20.9 (degrees)"
+        raise _wrong(option, f"'{text}' is no angle", f"write it as {example}") from error
+
+
+def _positions(ra: str | None, dec: str | None, file: Path | None) -> list[Any]:
     """Positions from the command line and from a table."""
     from tasks.photometry import Position
 
     if (ra is None) != (dec is None) or (ra is None and file is None):
         raise _wrong("--ra, --dec, --positions", "no position", "give both --ra and --dec, or a table with --positions")
-    given = [] if ra is None or dec is None else [("target", ra, dec)]
+    given: list[tuple[str, Any, Any]] = []
+    if ra is not None and dec is not None:
+        given.append(("target", angle(ra, "--ra"), angle(dec, "--dec")))
     if file is not None:
         table = _read(file)
         names = table["name"].to_pylist() if "name" in table.column_names else range(1, table.num_rows + 1)

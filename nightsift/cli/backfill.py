@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from nightsift.cli.compilation import compile_first
-from nightsift.cli.console import RunnerKind, runner_asked, show_table, units_asked
+from nightsift.cli.console import RunnerKind, night_given, runner_asked, show_table, units_asked
 
 if TYPE_CHECKING:
     from flows.backfill import Advance, BackfillSummary
@@ -22,8 +22,10 @@ MANY = 200
 
 def backfill(
     where: Annotated[Path, typer.Argument(metavar="SURVEY.toml", help="Survey file.")],
-    first: Annotated[str, typer.Option("--from", help="First night, as 2023-01-01; no limit by default.")] = "",
-    last: Annotated[str, typer.Option("--to", help="Last night, that one included.")] = "",
+    first: Annotated[
+        str, typer.Option("--from", callback=night_given, help="First night, as 2023-01-01; no limit by default.")
+    ] = "",
+    last: Annotated[str, typer.Option("--to", callback=night_given, help="Last night, that one included.")] = "",
     unit: Annotated[list[str] | None, typer.Option(help="Unit; may be given several times; all by default.")] = None,
     version: Annotated[str, typer.Option(metavar="NAME", help="Make this version of the catalogue beside it.")] = "",
     in_place: Annotated[

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -16,11 +19,19 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+    from nightsift.archive.paths import Archive
     from nightsift.archive.survey import Runner, Survey
 
 Row = TypeVar("Row")
 WIDTH_ELSEWHERE = 500  # a table that goes into a file or a pipe is never folded
 STATE_STYLES = {"done": "green", "refused": "yellow", "waiting": "cyan", "failed": "bold red", "elsewhere": "dim"}
+NIGHT = re.compile(r"\d{4}-\d\d-\d\d")
+DATE_FORMATS = (
+    "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%d %B %Y",
+    "%d %b %Y",
+)  # fmt: skip
+"""How people write dates."""
+
 RunnerKind = Literal["in-process", "processes", "dask"]
 
 
@@ -139,6 +150,47 @@ def runner_asked(survey: Survey, kind: RunnerKind | None, workers: int | None) -
     """The survey's runner, with what the command line says instead."""
     changes = {key: value for key, value in (("kind", kind), ("workers", workers)) if value is not None}
     return survey.runner.model_copy(update=changes)
+
+
+def night_given(value: str | None) -> str | None:
+    """Check the night that an option gives: a date as 2026-11-20, or the name of the exposures without a night."""
+    from nightsift.archive.paths import WITHOUT_NIGHT
+
+    if value and value != WITHOUT_NIGHT and not (NIGHT.fullmatch(value) and _dates(value)):
+        meant = " or ".join(sorted({f"{one:%Y-%m-%d}" for one in _dates(value)}))
+        raise ConfigurationError(
+            file="command line", table="nights", key=value, what="no date of a night",
+            advice=f"write {meant}" if meant else "write year, month and day of the evening, as 2026-11-20",
+        )  # fmt: skip
+    return value
+
+
+def _dates(value: str) -> list[datetime]:
+    """Dates that a text may mean."""
+    found = []
+    for form in DATE_FORMATS:
+        with suppress(ValueError):
+            found.append(datetime.strptime(value.strip().partition("T")[0], form))
+    return found
+
+
+def nothing_recorded(archive: Archive, night: str | None, unit: str | None = None) -> ConfigurationError:
+    """Make the error of a question about a night or unit of which an archive has nothing: it names those it has."""
+    from nightsift.archive import ledger
+
+    nights, units = archive.nights(undated=True), sorted(set(ledger.read(archive)["unit"].to_pylist()))
+    wanted = " ".join(part for part in (night and f"of night {night}", unit and f"of unit {unit}") if part)
+    known = f"recorded are the nights {few(nights)} of {few(units)}"
+    return ConfigurationError(
+        file=str(archive.root), table="archive", key="ledger", what=f"nothing is recorded {wanted}".strip(),
+        advice=known if nights else "reduce a night first: nightsift night SURVEY.toml",
+    )  # fmt: skip
+
+
+def few(words: Sequence[str], most: int = 8) -> str:
+    """The last of some words, and how many there are before them."""
+    left = len(words) - most
+    return ", ".join(words[-most:]) + (f" and {left} before them" if left > 0 else "")
 
 
 def open_survey(where: Path) -> tuple[Survey, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nightsift.cli.compilation import compile_first
-from nightsift.cli.console import show_table
+from nightsift.cli.console import night_given, nothing_recorded, show_table
 from nightsift.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -173,7 +173,9 @@ def _wrong(key: str, what: str, advice: str) -> ConfigurationError:
 
 def monitor(
     where: Annotated[Path, typer.Argument(metavar="SURVEY.toml", help="Survey file.")],
-    night: Annotated[str | None, typer.Option(help="One night only, as 2026-11-20; all by default.")] = None,
+    night: Annotated[
+        str | None, typer.Option(callback=night_given, help="One night only, as 2026-11-20; all by default.")
+    ] = None,
     unit: Annotated[list[str] | None, typer.Option(help="Unit to judge; may be given several times.")] = None,
     reference: Annotated[
         str | None,
@@ -190,9 +192,14 @@ def monitor(
     """Judge what is new or changed against each unit's calibration set; exit code 1 when something drifted."""
     nights = _span(reference) if reference is not None else None
     from flows.monitoring import monitor as run
+    from nightsift.archive.paths import Archive
     from nightsift.archive.survey import load_survey
 
-    compile_first(load_survey(where))
+    survey = load_survey(where)
+    archive = Archive(survey.archive)
+    if night is not None and night not in archive.nights():
+        raise nothing_recorded(archive, night)
+    compile_first(survey)
     summary = run(where, night, unit, reference=nights, inject=inject, rate=rate, progress=_show_state, track=track)
     left = {row["unit"]: row["message"] for row in summary.rows if row["state"] == "unjudged"}
     made = set(summary.judged)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from nightsift.cli.console import (
     LineProgress,
     RunnerKind,
     console,
+    night_given,
     row_line,
     runner_asked,
     survey_at,
@@ -52,7 +54,8 @@ COLUMNS = {
 def night(
     where: Annotated[str, typer.Argument(metavar="SURVEY.toml|FOLDER", help="Survey file, or a folder of exposures.")],
     night: Annotated[
-        str | None, typer.Option(help="Night to reduce, as 2026-11-20; all that are found by default.")
+        str | None,
+        typer.Option(callback=night_given, help="Night to reduce, as 2026-11-20; all that are found by default."),
     ] = None,
     unit: Annotated[
         list[str] | None, typer.Option(help="Unit to reduce; may be given several times; all by default.")
@@ -85,16 +88,27 @@ def night(
             track=track,
         )
     _show_summary(summary, where)
-    raise typer.Exit(summary.exit_code)
+    explain_silent(survey, night, summary.silent)
+    raise typer.Exit(summary.exit_code if summary.found else 1)
+
+
+def explain_silent(survey: Survey, night: str | None, units: Sequence[str]) -> None:
+    """Say why nothing was found of some units: an empty folder is as silent as a wrong one."""
+    from tasks.discover import explain_absence
+
+    if units:
+        for line in explain_absence(survey, survey.load_units(units), night):
+            typer.echo(f"nothing found: {line}", err=True)
 
 
 def _show_work(survey: Survey, night: str | None, units: tuple[str, ...]) -> None:
     from flows.night import look
 
-    sentence, problems = look(survey, night, units)
+    sentence, problems, silent = look(survey, night, units)
     typer.echo(sentence)
     for problem in problems:
         typer.echo(f"problem: {problem}", err=True)
+    explain_silent(survey, night, silent)
     raise typer.Exit(1 if problems else 0)
 
 
@@ -150,7 +164,9 @@ def _keep_difference(reduction: Any, folder: Path) -> None:
 
 def status(
     where: Annotated[Path, typer.Argument(metavar="SURVEY.toml", help="Survey file.")],
-    night: Annotated[str | None, typer.Option(help="Night, as 2026-11-20; the one that is watched by default.")] = None,
+    night: Annotated[
+        str | None, typer.Option(callback=night_given, help="Night, as 2026-11-20; the one that is watched by default.")
+    ] = None,
     best: Annotated[int, typer.Option(min=0, help="Best candidates to list.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Show it again every two seconds.")] = False,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nightsift.cli.compilation import compile_first
-from nightsift.cli.console import show_table, text
+from nightsift.cli.console import night_given, nothing_recorded, show_table, text
 from nightsift.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ STATES = ("done", "refused", "waiting", "failed")
 
 def show(
     where: Annotated[Path, typer.Argument(metavar="ARCHIVE|SURVEY.toml|FILE.fits", help="What to look at.")],
-    night: Annotated[str | None, typer.Option(help="One night only, as 2026-11-20.")] = None,
+    night: Annotated[str | None, typer.Option(callback=night_given, help="One night only, as 2026-11-20.")] = None,
     unit: Annotated[str | None, typer.Option(help="One unit only.")] = None,
     best: Annotated[
         int, typer.Option(min=0, help="Candidates to list, best score first; flagged ones come last.")
@@ -71,8 +71,7 @@ def show(
     archive = open_archive(where)
     rows = ledger.read(archive, night, unit).to_pylist()
     if not rows:
-        typer.echo(f"nothing is recorded in {where} for night {night or 'any'}, unit {unit or 'any'}")
-        return
+        raise nothing_recorded(archive, night, unit)
     show_nights(rows)
     if night is not None or len({row["night"] for row in rows}) == 1:
         show_ledger(rows)
@@ -92,7 +91,13 @@ def open_archive(where: Path) -> Any:
             file=str(where), table="archive", key="folder", what="no such folder",
             advice="name an archive, a survey file or a FITS file",
         )  # fmt: skip
-    return Archive(where)
+    archive = Archive(where)
+    if not archive.nights(undated=True) and not (archive.home / "templates").is_dir():
+        raise ConfigurationError(
+            file=str(where), table="archive", key="folder", what="this folder is no archive: it has no ledger",
+            advice="name the folder that the survey file calls archive, or the survey file itself",
+        )  # fmt: skip
+    return archive
 
 
 def show_nights(rows: list[dict[str, Any]]) -> None:

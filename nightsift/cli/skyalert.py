@@ -11,6 +11,7 @@ import typer
 
 from nightsift.cli.compilation import compile_first
 from nightsift.cli.console import open_survey, show_table
+from nightsift.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -94,10 +95,16 @@ def plan(
     what: Annotated[Path, typer.Argument(metavar="NOTICE|SKYMAP", help="Notice (JSON, Avro, XML) or sky map (FITS).")],
     survey: Annotated[Path | None, typer.Option(help="Survey file: its grids, templates and sites.")] = None,
     tiling: Annotated[Path | None, typer.Option(help="Tile grid, instead of those of a survey.")] = None,
-    width: Annotated[float, typer.Option(help="Width of its fields (deg), where no file beside it says.")] = 0.0,
+    width: Annotated[
+        float, typer.Option(min=0.0, max=90.0, help="Width of its fields (deg), where no file beside it says.")
+    ] = 0.0,
     sky_map: Annotated[Path | None, typer.Option(help="Sky map of a notice that brings none.")] = None,
-    latitude: Annotated[float | None, typer.Option(help="Site, instead of the survey's (deg, north).")] = None,
-    longitude: Annotated[float | None, typer.Option(help="Site, instead of the survey's (deg, east).")] = None,
+    latitude: Annotated[
+        float | None, typer.Option(min=-90.0, max=90.0, help="Site, instead of the survey's (deg, north).")
+    ] = None,
+    longitude: Annotated[
+        float | None, typer.Option(min=-180.0, max=360.0, help="Site, instead of the survey's (deg, east).")
+    ] = None,
     at: Annotated[str | None, typer.Option(help="From when on, as 2026-11-20T21:00 UTC; now by default.")] = None,
     fields: Annotated[int | None, typer.Option(min=1, help="Fields wanted.")] = None,
     shown: Annotated[int, typer.Option(min=0, help="Fields printed.")] = 20,
@@ -110,6 +117,11 @@ def plan(
     from nightsift.site.site import Site
     from nightsift.skyalerts.planning.field_ranking import rank_fields
 
+    if (latitude is None) != (longitude is None):
+        raise ConfigurationError(
+            file="nightsift alert plan", table="command line", key="--latitude, --longitude",
+            what="one without the other", advice="give both, or neither to take the sites of the survey",
+        )  # fmt: skip
     alert, skymap = _read(what, sky_map)
     options, known, sites = _grids(survey, tiling, width)
     if latitude is not None and longitude is not None:
@@ -158,7 +170,7 @@ def listen(
     where: SURVEY,
     track: Annotated[bool, typer.Option(help="Let Prefect see the runs; without, nothing is started or asked.")] = True,
 ) -> None:
-    """Listen for notices, from the folder and the topics of [alert], until it is stopped."""
+    """Listen for notices, from the folder and the topics that the survey file names, until it is stopped."""
     import os
     import signal
 
@@ -252,7 +264,6 @@ def _read(what: Path, sky_map: Path | None) -> tuple[SkyAlert | None, SkyMap | N
 
 def _grids(survey: Path | None, tiling: Path | None, width: float) -> tuple[Any, Any, dict[str, Any]]:
     from nightsift.archive.skyalert_options import Tiling, default_skyalert
-    from nightsift.core.errors import ConfigurationError
     from nightsift.skyalerts.planning.planning import fields_of, sites_of
     from nightsift.skyalerts.planning.tilings import read_tiling
 
@@ -274,7 +285,6 @@ def _grids(survey: Path | None, tiling: Path | None, width: float) -> tuple[Any,
 
 def moment(at: str | None) -> float:
     """MJD of a moment as it is typed; now where none is."""
-    from nightsift.core.errors import ConfigurationError
     from nightsift.core.times import mjd_of, moment_of
 
     try:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nightsift.cli.compilation import compile_first
-from nightsift.cli.console import LineProgress, RunnerKind, runner_asked, show_table, survey_at, units_asked
+from nightsift.cli.console import (
+    LineProgress,
+    RunnerKind,
+    night_given,
+    nothing_recorded,
+    runner_asked,
+    show_table,
+    survey_at,
+    units_asked,
+)
 from nightsift.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -70,7 +79,9 @@ def template(
     ],
     unit: Annotated[list[str] | None, typer.Option(help="Unit; may be given several times; all by default.")] = None,
     archive: Annotated[Path | None, typer.Option(help="Archive of the templates (needed with a FOLDER).")] = None,
-    until: Annotated[str | None, typer.Option(help="Use frames up to this night only, as 2026-11-20.")] = None,
+    until: Annotated[
+        str | None, typer.Option(callback=night_given, help="Use frames up to this night only, as 2026-11-20.")
+    ] = None,
     runner: Annotated[RunnerKind | None, typer.Option(help="How they are spread, instead of the survey's way.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Templates built at the same time.")] = None,
     redo: Annotated[bool, typer.Option("--redo", help="Build templates again that are up to date.")] = False,
@@ -80,6 +91,7 @@ def template(
     survey = survey_at(where, unit or [], archive, templates=where)
     compile_first(survey, units_asked(where, unit or []) or ())
     from flows.templates import build_templates
+    from tasks.discover import explain_absence
 
     with LineProgress("templates", _template_line) as progress:
         summary = build_templates(
@@ -93,8 +105,12 @@ def template(
         )
     for problem in summary.problems:
         typer.echo(f"problem: {problem}", err=True)
+    made, units = {row.unit for row in summary.rows}, survey.load_units(units_asked(where, unit or []) or ())
+    without = {name: one for name, one in units.items() if name not in made}
+    for line in explain_absence(survey, without, until, templates=True) if without else ():
+        typer.echo(f"no template: {line}", err=True)
     if not summary.rows:
-        typer.echo("no frames for templates were found: name their folder under templates in [[source]]", err=True)
+        typer.echo("no template was built", err=True)
         raise typer.Exit(1)
     states = ", ".join(f"{number} {state}" for state, number in sorted(summary.states.items()))
     typer.echo(f"{len(summary.rows)} templates: {states}; {summary.seconds:.0f} s")
@@ -113,7 +129,7 @@ def score(
     truth: Annotated[
         Path | None, typer.Option(help="Table of the truth; truth.parquet beside the survey file.")
     ] = None,
-    night: Annotated[str | None, typer.Option(help="One night only, as 2026-11-20.")] = None,
+    night: Annotated[str | None, typer.Option(callback=night_given, help="One night only, as 2026-11-20.")] = None,
     by_unit: Annotated[bool, typer.Option(help="A table for each unit as well.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything as JSON, too.")] = None,
 ) -> None:
@@ -130,6 +146,8 @@ def score(
     one = load_survey(survey)
     archive = Archive(one.archive)
     rows = ledger.read(archive, night)
+    if not len(rows):
+        raise nothing_recorded(archive, night)
     units = sorted(set(rows["unit"].to_pylist()))
     thresholds = {unit: one.load_unit(unit).model.threshold for unit in units}
     known = read_table(truth or survey.parent / "truth.parquet", tables.TRUTH)
@@ -148,7 +166,9 @@ def score(
 
 def report(
     survey: SURVEY,
-    night: Annotated[str | None, typer.Option(help="Night, as 2026-11-20; the latest recorded by default.")] = None,
+    night: Annotated[
+        str | None, typer.Option(callback=night_given, help="Night, as 2026-11-20; the latest recorded by default.")
+    ] = None,
 ) -> None:
     """Write the report of a night as one HTML file that opens offline."""
     from nightsift.archive import ledger
@@ -161,11 +181,7 @@ def report(
     recorded = archive.nights()
     undated = len(archive.tables("ledger", WITHOUT_NIGHT))
     if (not recorded and night is None) or night not in (None, *archive.nights(undated=True)):
-        raise ConfigurationError(
-            file=str(survey), table="command line", key="--night",
-            what=f"nothing is recorded of {night or 'any night'}",
-            advice=f"recorded are: {', '.join(recorded)}" if recorded else "reduce one first: nightsift night",
-        )  # fmt: skip
+        raise nothing_recorded(archive, night)
     chosen = night or recorded[-1]
     units = sorted(set(ledger.read(archive, chosen)["unit"].to_pylist()))
     thresholds = {unit: one.load_unit(unit).model.threshold for unit in units}

@@ -135,7 +135,7 @@ def test_a_folder_of_units_that_is_not_there(tmp_path: Path) -> None:
     survey = written(tmp_path)
     survey.write_text(survey.read_text().replace('units = "units"', 'units = "unit"'))
     with pytest.raises(ConfigurationError, match=r"\[top level\] units: there is no folder .*unit\."):
-        load_survey(survey)
+        load_survey(survey).load_units()
 
 
 def test_an_archive_that_is_a_file(tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from nightsift import __version__
 from nightsift.cli import app
-from nightsift.cli.console import LineProgress, row_line, text
+from nightsift.cli.console import LineProgress, night_given, row_line, text
 from nightsift.cli.root import main
 from nightsift.core.errors import ConfigurationError, NoTemplate
 
@@ -36,6 +37,65 @@ def test_every_command_has_help(command: str) -> None:
     assert code == 0
     assert command in output
     assert command in run("--help")[1]
+
+
+def commands() -> list[tuple[tuple[str, ...], click.Command]]:
+    """All commands with the words that call them, groups and their own commands among them."""
+    found: list[tuple[tuple[str, ...], click.Command]] = []
+    waiting = [((), typer.main.get_command(app))]
+    while waiting:
+        path, one = waiting.pop()
+        found.append((path, one))
+        waiting += [((*path, name), inner) for name, inner in getattr(one, "commands", {}).items()]
+    return sorted(found, key=lambda one: one[0])
+
+
+@pytest.mark.parametrize(("path", "command"), commands(), ids=lambda one: " ".join(one) if type(one) is tuple else "")
+def test_help_loses_nothing_to_markup(path: tuple[str, ...], command: click.Command) -> None:
+    """A word in brackets is taken for a style and vanishes, unless it is escaped."""
+    shown = re.sub(r"[\s│]+", "", CliRunner().invoke(app, [*path, "--help"]).output)
+    texts = [command.help or "", *(getattr(one, "help", None) or "" for one in command.params)]
+    bracketed = [word for text in texts for word in re.findall(r"\[[^\s\]]+\]+", text)]
+    assert not [word for word in bracketed if word not in shown]
+
+
+def test_every_command_stands_in_a_panel_with_one_line() -> None:
+    for path, command in commands():
+        if len(path) == 1:
+            assert getattr(command, "rich_help_panel", None), f"{path}: no panel"
+            assert 0 < len(command.short_help or "") <= 66, f"{path}: its line is folded at 80 columns"
+    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).output
+    panels = re.findall(r"╭─ (.*?) ─+╮", shown)
+    assert panels[:2] == ["Options", "Start here"]
+    assert len(panels) == 8, "no command stands outside of a panel"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("26/12/2015", "write 2015-12-26"), ("26.12.2015", "write 2015-12-26"), ("20151226", "write 2015-12-26"),
+        ("2015-12-26T21:00", "write 2015-12-26"), ("2015-2-6", "write 2015-02-06"),
+        ("05/04/2015", "write 2015-04-05 or 2015-05-04"), ("2015-02-30", "as 2026-11-20"), ("tonight", "as 2026-11-20"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [("night",), ("show",), ("report",), ("score",), ("status",), ("monitor",), ("photometry",),
+     ("template", "--until"), ("backfill", "--from"), ("backfill", "--to")],
+)  # fmt: skip
+def test_a_night_is_a_date_and_a_wrong_one_says_the_right_one(
+    arguments: tuple[str, ...], given: str, meant: str, tmp_path: Path
+) -> None:
+    command, option = (*arguments, "--night")[:2]
+    error = CliRunner().invoke(app, [command, str(tmp_path / "survey.toml"), option, given]).exception
+    assert isinstance(error, ConfigurationError)
+    assert given in str(error)
+    assert meant in str(error)
+
+
+def test_a_right_night_passes() -> None:
+    for one in (None, "2015-12-26", "unknown"):
+        assert night_given(one) == one
 
 
 def test_version() -> None:

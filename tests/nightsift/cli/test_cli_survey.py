@@ -14,12 +14,19 @@ from typer.testing import CliRunner
 from nightsift.archive import ledger
 from nightsift.archive.candidates import write_candidates
 from nightsift.archive.paths import Archive
-from nightsift.cli import app
+from nightsift.cli import app, compilation
+from nightsift.cli.archive import angle
 from nightsift.core import tables
 from nightsift.core.errors import ConfigurationError
 from nightsift.core.flags import Flag
 
 FALSE_PLACE = (1.0, 1.0)
+
+
+@pytest.fixture(autouse=True)
+def _compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No command of these tests compiles."""
+    monkeypatch.setattr(compilation, "is_compiled", lambda: True)
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -94,7 +101,12 @@ def test_show_counts_states_and_lists_the_best_first(survey: Path) -> None:
 
 def test_show_of_an_archive_folder_and_of_a_night_without_exposures(survey: Path) -> None:
     assert "TooFewStars" in run("show", str(survey.parent / "archive"))[1]
-    assert "nothing is recorded" in run("show", str(survey), "--night", "1999-01-01")[1]
+    with pytest.raises(ConfigurationError, match=r"nothing is recorded of night 1999-01-01.*2026-11-20 of tiny-1"):
+        run("show", str(survey), "--night", "1999-01-01")
+    with pytest.raises(ConfigurationError, match=r"nothing is recorded of unit tiny-7.*2026-11-20 of tiny-1"):
+        run("show", str(survey), "--unit", "tiny-7")
+    with pytest.raises(ConfigurationError, match="no archive"):
+        run("show", str(survey.parent / "nights"))
     with pytest.raises(ConfigurationError, match="no such folder"):
         run("show", str(survey.parent / "nowhere"))
 
@@ -127,3 +139,74 @@ def test_unit_list_finds_the_folder_of_a_survey(survey: Path) -> None:
     code, told = run("unit", "list", "--folder", str(survey.parent / "units"))
     assert code == 0
     assert "| tiny-1 |" in told
+
+
+@pytest.mark.parametrize("command", ["score", "report", "monitor"])
+def test_a_night_without_exposures_is_no_success(command: str, survey: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"nothing is recorded of night 1999-01-01.*2026-11-20"):
+        run(command, str(survey), "--night", "1999-01-01")
+
+
+def changed(survey: Path, name: str, **changes: str) -> Path:
+    """The survey file with other places of its frames."""
+    text = survey.read_text()
+    for key, value in changes.items():
+        text = re.sub(rf'^{key} = ".*"$', f'{key} = "{value}"', text, flags=re.M)
+    path = survey.with_name(name)
+    path.write_text(text)
+    return path
+
+
+def test_an_empty_folder_a_wrong_pattern_and_a_wrong_night_are_said(survey: Path) -> None:
+    other = survey.parent / "camera"
+    other.mkdir()
+    empty = changed(survey, "empty.toml", frames="camera", templates="camera")
+    code, told = run("night", str(empty), "--no-track")
+    assert code == 1
+    assert f"tiny-1: no file lies in {other}" in told
+    for name in ("a.cr2", "b.cr2", "c.tar.gz"):
+        (other / name).touch()
+    code, told = run("night", str(empty), "--no-track")
+    assert code == 1
+    assert 'pattern = "*.fit*"; there are 2 .cr2, 1 .tar.gz' in told
+    code, told = run("template", str(empty), "--no-track")
+    assert code == 1
+    assert "no template: tiny-1: no file in" in told
+    code, told = run("night", str(survey), "--night", "1999-01-01", "--no-track")
+    assert code == 1
+    assert "is of night 1999-01-01; they are of 2026-11-20" in told
+    code, told = run("night", str(survey), "--night", "1999-01-01", "--dry-run")
+    assert "they are of 2026-11-20" in told
+    missing = changed(survey, "missing.toml", frames="nowhere", templates="")
+    code, told = run("night", str(missing), "--no-track")
+    assert code == 1
+    assert "nowhere cannot be reached" in told
+    assert "name it under templates" in run("template", str(missing), "--no-track")[1]
+
+
+def test_photometry_outside_every_frame_names_the_nearest_field(survey: Path) -> None:
+    archive = Archive(survey.parent / "elsewhere")
+    ledger.record(archive, ledger_row("e2", "gone.fits", field="M31", ra=10.0, dec=41.0))
+    moved = changed(survey, "moved.toml", archive="elsewhere")
+    code, told = run("photometry", str(moved), "--ra", "00:44:00", "--dec", "-12:00:00")
+    assert code == 1
+    assert "target (11.00000 -12.00000) lies on none of 1 exposures; the nearest field is M31 of tiny-1" in told
+    assert "53.01 deg away" in told
+    (survey.parent / "unreduced.toml").write_text(moved.read_text().replace("elsewhere", "not-yet"))
+    with pytest.raises(ConfigurationError, match="reduce a night first"):
+        run("photometry", str(survey.parent / "unreduced.toml"), "--ra", "11", "--dec", "-12")
+
+
+@pytest.mark.parametrize(
+    ("text", "option", "degrees"),
+    [("150.1163", "--ra", 150.1163), ("10:00:27.9", "--ra", 150.11625), ("10h00m27.9s", "--ra", 150.11625),
+     ("-00:30:00", "--dec", -0.5), ("+2d12m", "--dec", 2.2)],
+)  # fmt: skip
+def test_coordinates_as_people_write_them(text: str, option: str, degrees: float) -> None:
+    assert angle(text, option) == pytest.approx(degrees)
+
+
+@pytest.mark.parametrize(("text", "option"), [("north", "--dec"), ("10:99:00", "--ra"), ("", "--ra")])
+def test_coordinates_that_are_none(text: str, option: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no angle"):
+        angle(text, option)
