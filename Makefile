@@ -44,11 +44,13 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(STAMP)
+	@echo "== compile" && $(BIN)/nightsift compile
 	@echo "== simulate" && $(BIN)/nightsift simulate $(DEMO) --preset demo
 	@echo "== templates" && $(BIN)/nightsift template $(DEMO)/nightsift.toml
 	@echo "== night" && $(BIN)/nightsift night $(DEMO)/nightsift.toml || [ $$? -eq 1 ]
 	@echo "== score" && $(BIN)/nightsift score $(DEMO)/nightsift.toml
 	@echo "== report" && $(BIN)/nightsift report $(DEMO)/nightsift.toml
+	@echo "next: docs/quickstart.md, on your own frames; $(BIN)/nightsift --help lists all commands"
 
 lint: $(STAMP)
 	@echo "== ruff check" && $(BIN)/ruff check .
