@@ -237,7 +237,8 @@ def _identity_of(url: str, unit: Unit) -> str:
         return exposure_identity(unit.name, checksum(path))
 
 
-def _prepared(url: str, unit: Unit) -> Frame:
+def prepared(url: str, unit: Unit) -> Frame:
+    """Return an exposure without sky and with artefacts masked; FrameError where it is no good."""
     with local_copy(url) as path:
         frame = ingest(path, unit, url=url)
     return subtract_background(mask_artefacts(frame, unit), unit.background.mesh)
@@ -247,7 +248,7 @@ def _prepare_all(
     urls: Sequence[str], ids: dict[str, str], unit: Unit
 ) -> tuple[_PreparedFrames, list[StarTable], list[float], list[tuple[str, str]]]:
     """All frames with their stars and zero points; those that are no good, with the reason."""
-    candidates = _PreparedFrames([lambda url=url: _prepared(url, unit) for url in urls])  # type: ignore[misc]
+    candidates = _PreparedFrames([lambda url=url: prepared(url, unit) for url in urls])  # type: ignore[misc]
     good, stars, zero_points, left_out = [], [], [], []
     for i, url in enumerate(urls):
         try:

@@ -122,7 +122,13 @@ def read_template(path: str | Path) -> Template:
             sources=tuple(one for one, yes in zip(ids, used, strict=True) if yes),
             growth=_growth(header),
             refused=tuple((one, why) for one, why, yes in zip(ids, reasons, used, strict=True) if not yes),
+            imported=str(header.get("IMPORTED", "")),
         )
+
+
+def newest_template(archive: Archive, unit: str, field: str, *, band: str) -> Path | None:
+    """Return the file of the newest template of a field, None where there is none."""
+    return _newest(archive.templates(unit, field, band))
 
 
 def find_template(archive: Archive, meta: Meta) -> Template:
@@ -234,6 +240,8 @@ def _hdus(template: Template) -> fits.HDUList:
             header[_CARDS[name]] = value
     header["TEMPLATE"] = (template.template_id, "identity: sources, options, code")
     header["NFRAMES"] = (len(template.sources), "frames averaged, see SOURCES")
+    if template.imported:
+        header["IMPORTED"] = template.imported
     header["BUNIT"] = "adu"
     growth = template.growth or ApertureCorrection()
     if template.growth is not None:

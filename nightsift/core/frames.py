@@ -313,11 +313,13 @@ class Template:
     zero_point : float
         Magnitude of 1 ADU on the flux scale of the template; NaN where unknown.
     sources : tuple of str
-        Exposure ids of the frames, best first.
+        Exposure ids of the frames, best first; names and checksums of images from elsewhere.
     refused : tuple of (str, str)
         Exposure ids of the frames left out, and why.
     growth : ApertureCorrection or None
         That of its stars; None in files of earlier versions.
+    imported : str
+        Of a template made of images from elsewhere, how its flux scale was found; empty for one of the unit's frames.
     """
 
     frame: Frame
@@ -328,6 +330,7 @@ class Template:
     sources: tuple[str, ...] = ()
     refused: tuple[tuple[str, str], ...] = field(default=())
     growth: ApertureCorrection | None = None
+    imported: str = ""
 
     def __post_init__(self) -> None:
         if self.coverage.shape != self.frame.shape:

@@ -28,6 +28,7 @@ MAKERS: dict[str, tuple[str, ...]] = {
     ),
     "scoring": ("tasks.classify.score",),
     "template": ("tasks.template.build",),
+    "imported template": ("tasks.outside_template.import_images",),
     "photometry": ("tasks.photometry.measure_exposure",),
     "injection": ("tasks.monitor.recover_injected",),
     "monitoring": (

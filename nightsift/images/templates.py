@@ -12,7 +12,7 @@ from astropy.wcs import WCS, Sip
 from nightsift.core import provenance
 from nightsift.core.errors import AlignmentFailed, NightsiftError, TooFewStars
 from nightsift.core.frames import Frame, StarTable, Template
-from nightsift.core.robust import clipped
+from nightsift.core.robust import clipped, mad_sigma
 from nightsift.images.photometry.growth import aperture_correction
 from nightsift.images.registration.align import Registration, inherit_wcs, node_grid, register
 from nightsift.images.registration.plate_solve import solve
@@ -74,6 +74,25 @@ class Member:
     registration: Registration | None
     scale: float
     sky_variance: float
+
+
+@dataclass(frozen=True, slots=True)
+class FluxRatio:
+    """Flux on one image over flux on another.
+
+    Attributes
+    ----------
+    factor : float
+        Weighted, clipped mean over stars.
+    stars : int
+        Stars that it is the mean of.
+    scatter : float
+        Robust standard deviation of single stars (relative).
+    """
+
+    factor: float
+    stars: int
+    scatter: float
 
 
 def _quality_of(frame: Frame, stars: StarTable) -> Quality:
@@ -185,13 +204,38 @@ def _member(
     k: int, frame: Frame, stars: Sequence[StarTable], *, reference: Frame, best: int, sky_variance: float, unit: Unit
 ) -> Member:
     found = register(reference, stars[best], frame, reference_stars=stars[k], options=unit.alignment)
-    return Member(k, found, _flux_scale(reference, stars[best], frame, stars=stars[k], found=found), sky_variance)
+    ratio = flux_ratio(reference, stars[best], frame, stars=stars[k], found=found)
+    return Member(k, found, ratio.factor, sky_variance)
 
 
-def _flux_scale(
+def flux_ratio(
     reference: Frame, reference_stars: StarTable, frame: Frame, *, stars: StarTable, found: Registration
-) -> float:
-    """Flux on the reference over flux on the frame: weighted, clipped mean over clean stars in common."""
+) -> FluxRatio:
+    """Flux on a reference over flux on a frame, from clean stars in common.
+
+    Parameters
+    ----------
+    reference : Frame
+        The reference, background-subtracted.
+    reference_stars : StarTable
+        Its stars.
+    frame : Frame
+        The frame, background-subtracted.
+    stars : StarTable
+        Its stars.
+    found : Registration
+        From the reference to the frame.
+
+    Returns
+    -------
+    FluxRatio
+        The ratio.
+
+    Raises
+    ------
+    AlignmentFailed
+        If there are fewer than three stars in common.
+    """
     clean = clean_stars(reference_stars, reference.shape, snr=15.0)[found.first]
     clean &= clean_stars(stars, frame.shape, snr=15.0)[found.second]
     if int(clean.sum()) < _FEWEST_SCALE_STARS:
@@ -208,7 +252,8 @@ def _flux_scale(
     error = np.hypot(a["flux_err"] / a["flux"], b["flux_err"] / b["flux"]).astype(np.float64)
     weight = 1.0 / (error**2 + 0.01**2)
     keep = clipped(ratio, floor=1e-3)
-    return float(np.exp(np.average(ratio[keep], weights=weight[keep])))
+    factor = float(np.exp(np.average(ratio[keep], weights=weight[keep])))
+    return FluxRatio(factor, int(keep.sum()), mad_sigma(ratio[keep]))
 
 
 def build_template(
@@ -261,7 +306,7 @@ def build_template(
     layers = [_layer(m, origin, shape) for m in members]
     data, variance, mask, coverage = stack(lambda k: frames[members[k].index], layers, shape)
     frame = Frame(
-        data, variance, mask, reference.meta, wcs=_shifted(_first_wcs(frames, members), origin), sky=reference.sky
+        data, variance, mask, reference.meta, wcs=shifted_wcs(_first_wcs(frames, members), origin), sky=reference.sky
     )
     sources = tuple(qualities[m.index].exposure_id for m in members)
     found = find_stars(frame, unit.detection.threshold)
@@ -324,8 +369,8 @@ def _first_wcs(frames: Sequence[Frame], members: Sequence[Member]) -> WCS | None
     return None
 
 
-def _shifted(wcs: WCS | None, origin: tuple[int, int]) -> WCS | None:
-    """The same coordinates on a grid that starts at `origin`."""
+def shifted_wcs(wcs: WCS | None, origin: tuple[int, int]) -> WCS | None:
+    """Return the same coordinates on a grid that starts at `origin`, x and y; None stays None."""
     if wcs is None:
         return None
     shift = np.array(origin, dtype=np.float64)
