@@ -14,7 +14,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from nightsift.archive.paths import Archive
-from nightsift.archive.templates import write_template
+from nightsift.archive.templates import newest_template, write_template
 from nightsift.core.errors import AlignmentFailed, FrameError, NightsiftError
 from nightsift.core.frames import Frame, StarTable, Template
 from nightsift.images.artefacts.artefacts import mask_artefacts
@@ -33,6 +33,10 @@ MEMORY = 3_000_000_000
 """Bytes of prepared frames kept in memory while a template is built; frames beyond are read again when needed."""
 
 
+IMPORTED = "imported from other images: --redo builds it from the frames"
+"""Why frames do not take the place of a template."""
+
+
 @dataclass(frozen=True, slots=True)
 class TemplateRow:
     """Result of building one template.
@@ -44,7 +48,7 @@ class TemplateRow:
     state : str
         "done", "kept" (it was up to date), "refused" (the frames) or "failed" (the machine).
     message : str
-        What is wrong and what to do; empty when done.
+        What is wrong and what to do, or why it stays; empty when done.
     template_id : str
         Its identity, empty when there is none.
     used, offered : int
@@ -147,7 +151,7 @@ def build(
     with clock.timed("identify"):
         ids = {url: _identity_of(url, unit) for url in urls}
         if not redo and (current := _up_to_date(archive, row, unit, ids=set(ids.values()))):
-            return dataclasses.replace(row, state="kept", template_id=current)
+            return current
     with clock.timed("prepare"):
         frames, stars, zero_points, left_out = _prepare_all(urls, ids, unit)
     if not frames:
@@ -178,20 +182,23 @@ def _with_coordinates(template: Template, unit: Unit) -> Template:
         return template
 
 
-def _up_to_date(archive: Archive, row: TemplateRow, unit: Unit, *, ids: set[str]) -> str:
-    """Return the identity of the newest template if it was made of these frames with these options, else nothing."""
-    folder = archive.templates(row.unit, row.field, row.band)
-    files = [one for one in folder.glob("*.fits") if not one.name.startswith(".")]
-    if not files:
-        return ""
+def _up_to_date(archive: Archive, row: TemplateRow, unit: Unit, *, ids: set[str]) -> TemplateRow | None:
+    """Return the row of the newest template if it was imported, or made of these frames with these options."""
+    path = newest_template(archive, row.unit, row.field, band=row.band)
+    if path is None:
+        return None
     try:
-        with open_fits(max(files, key=lambda one: one.stat().st_mtime_ns)) as hdus:
-            rows, identity = hdus["SOURCES"].data, str(hdus["SCI"].header["TEMPLATE"])
+        with open_fits(path) as hdus:
+            header, rows = hdus["SCI"].header, hdus["SOURCES"].data
+            identity, imported = str(header["TEMPLATE"]), "IMPORTED" in header
             used = [str(one) for one, yes in zip(rows["exposure_id"], rows["used"], strict=True) if yes]
             offered = {str(one) for one in rows["exposure_id"]}
     except (FrameError, KeyError):
-        return ""
-    return identity if offered == ids and identity == template_identity(unit, used) else ""
+        return None
+    if imported:
+        return dataclasses.replace(row, state="kept", template_id=identity, message=IMPORTED)
+    same = offered == ids and identity == template_identity(unit, used)
+    return dataclasses.replace(row, state="kept", template_id=identity) if same else None
 
 
 class _PreparedFrames(Sequence[Frame]):

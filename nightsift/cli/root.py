@@ -59,8 +59,11 @@ app.command("simulate", rich_help_panel=START, short_help="Simulate a survey of 
 app.add_typer(
     survey.app, name="unit", rich_help_panel=START, short_help="List telescope units, check one against a header."
 )
-app.command("template", rich_help_panel=START, short_help="Build the templates of every field, unit and band.")(
-    survey.template
+app.add_typer(
+    survey.templates,
+    name="template",
+    rich_help_panel=START,
+    short_help="Build templates, or import some from elsewhere.",
 )
 app.command("night", rich_help_panel=START, short_help="Reduce a night and write its report.")(night.night)
 app.command("show", rich_help_panel=START, short_help="Show what became of exposures, candidates, one subtraction.")(

@@ -222,8 +222,9 @@ def _placed(image: OutsideImage, reference: Reference, unit: Unit) -> tuple[Fram
     flat = _flattened(image, part, reference.meta, mesh=mesh)
     wcs, target = image.wcs[part], reference.wcs[found.target]
     shape = (found.target[0].stop - found.target[0].start, found.target[1].stop - found.target[1].start)
-    bad = ((flat.mask & HARD) != 0).astype(np.float32)
-    planes = reproject_planes(np.stack([flat.data, flat.variance, bad]), wcs, target, shape=shape)
+    bad = (flat.mask & HARD) != 0
+    given = [flat.data, flat.variance, *([bad.astype(np.float32)] if bad.any() else [])]
+    planes = reproject_planes(np.stack(given), wcs, target, shape=shape)
     bits = _nearest_bits(flat.mask, wcs, target, shape=shape) if flat.mask.any() else np.zeros(shape, np.uint16)
     outside = ~np.isfinite(planes).all(axis=0)
     area = pixel_area(wcs, target, shape=shape)
@@ -231,7 +232,7 @@ def _placed(image: OutsideImage, reference: Reference, unit: Unit) -> tuple[Fram
     least = float(usable.min()) if usable.size else 1.0
     data = np.where(outside, np.float32(0), planes[0] * area)
     variance = np.where(outside, np.float32(1), np.maximum(planes[1], least) * area**2)
-    spoiled = ~outside & (planes[2] > _SPOILED) & ((bits & HARD) == 0)
+    spoiled = ~outside & (planes[2] > _SPOILED) & ((bits & HARD) == 0) if bad.any() else np.zeros(shape, np.bool_)
     mask = np.where(outside, np.uint16(Mask.NO_DATA.value), bits | np.where(spoiled, Mask.DEFECT.value, 0))
     meta = dataclasses.replace(flat.meta, path=image.name)
     frame = Frame(data, variance.astype(np.float32), mask.astype(np.uint16), meta, wcs=target)

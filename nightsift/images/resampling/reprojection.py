@@ -138,7 +138,6 @@ def reproject_planes(
     from reproject import reproject_adaptive, reproject_interp  # type: ignore[import-untyped]
 
     ratio = sky_scale(wcs, planes.shape[1:]) / sky_scale(target, shape)
-    given = (np.ascontiguousarray(planes, dtype=np.float64), wcs)
     plain = {
         "shape_out": (len(planes), *shape),
         "return_footprint": False,
@@ -146,9 +145,10 @@ def reproject_planes(
         "parallel": False,
     }
     if ratio < FINER:
-        found = reproject_adaptive(given, target, kernel="hann", boundary_mode="strict", **plain)
-    else:
-        found = reproject_interp(given, target, order="bicubic", **plain)
+        out = np.empty((len(planes), *shape), dtype=np.float32)  # its type is that of the sums
+        reproject_adaptive((planes, wcs), target, kernel="hann", boundary_mode="strict", output_array=out, **plain)
+        return out
+    found = reproject_interp((planes, wcs), target, order="bicubic", **plain)
     return np.asarray(found, dtype=np.float32)
 
 
