@@ -27,6 +27,7 @@ from models.training.train import Progress, TrainOptions, train
 from nightsift.archive.paths import Archive
 from nightsift.archive.survey import Runner, Survey
 from nightsift.core.errors import ConfigurationError, NoExamples, TooFewGroups, TooFewUnits
+from nightsift.core.probabilities import threshold_text
 from nightsift.core.tables import TRUTH
 from tasks.examples import Catalogues, exposure_calls, make_examples, make_exposure_examples
 from tasks.retry import run_logger
@@ -309,7 +310,7 @@ def _train(
     logger.info("%d examples, %d of them real", len(found), int(found.labels.sum()))
     trained = train(found, options, on_epoch, checkpoint=work / "training.npz")
     card = release(out, trained, found, made=made).card
-    logger.info("model %s written to %s, threshold %.3f", card["model_id"], out, card["threshold"])
+    logger.info("model %s written to %s, threshold %s", card["model_id"], out, threshold_text(card["threshold"]))
     return card
 
 

@@ -34,7 +34,7 @@ COMPLETENESS = schema(
     (
         Column("unit", pa.string(), "", "telescope unit", _R),
         Column("model_id", pa.string(), "", "identity of model and calibration", _R),
-        Column("threshold", pa.float32(), "", "score from which a candidate counted as accepted", _R),
+        Column("threshold", pa.float64(), "", "score from which a candidate counted as accepted", _R),
         Column("mag", pa.float32(), "mag", "lower edge of the bin of magnitude", _R),
         Column("mag_width", pa.float32(), "mag", "its width", _R),
         Column("injected", pa.int32(), "", "sources injected", _R),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nightsift.core.probabilities import probability_text
+
 
 def render(card: Mapping[str, Any], what: str = "Model") -> str:
     """Write a card in Markdown.
@@ -62,6 +64,8 @@ def _words(key: Any) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, float):
+        if 0.99 < value < 1.0:
+            return probability_text(value)
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
         return ", ".join(map(_value, value))

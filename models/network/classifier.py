@@ -174,15 +174,15 @@ def summarise(logits: npt.NDArray[np.floating]) -> dict[str, npt.NDArray[np.gene
 
     Returns
     -------
-    dict of str to ndarray of float32, each of shape (n,)
-        ``score``, ``score_std`` and ``confidence``, see `predict`.
+    dict of str to ndarray, each of shape (n,)
+        ``score`` and ``score_std`` float64, in which 1 - 1e-12 is not 1, and ``confidence`` float32, see `predict`.
     """
     wide = logits.astype(np.float64)
     probability = np.exp(-np.logaddexp(0.0, -wide))
     # -log p = softplus(-z) and -log(1 - p) = softplus(z): no logarithm of zero, however sure the network is
     entropy = probability * np.logaddexp(0.0, -wide) + (1.0 - probability) * np.logaddexp(0.0, wide)
     return {
-        "score": probability.mean(axis=0).astype(np.float32),
-        "score_std": probability.std(axis=0).astype(np.float32),
+        "score": probability.mean(axis=0),
+        "score_std": probability.std(axis=0),
         "confidence": np.clip(1.0 - entropy.mean(axis=0) / np.log(2.0), 0.0, 1.0).astype(np.float32),
     }

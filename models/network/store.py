@@ -328,7 +328,7 @@ def predict(
     Returns
     -------
     dict of str to ndarray, each of shape (n,)
-        ``score`` float32, mean of the sampled probabilities to be real; ``score_std`` float32, their standard
+        ``score`` float64, mean of the sampled probabilities to be real; ``score_std`` float64, their standard
         deviation; ``confidence`` float32, 1 - mean binary entropy of the samples (bit), 1 where all samples are
         sure (Killestein et al. 2021, eq. 2); ``model_id`` str. Empty for the model ``"none"``.
 

@@ -16,6 +16,7 @@ from models.network.store import predict, save
 from models.training.evaluation import card_figures
 from models.training.examples import TrainingSet, detected, identity_of
 from models.training.train import TrainedModel
+from nightsift.core.probabilities import short_threshold
 
 LEAST_REAL = 500  # without flags, to choose a threshold by them alone: five are missed
 LEAST_OF_UNIT, LEAST_UNITS = 200, 5  # real examples of a unit, and units, to ask for a rate in most units
@@ -52,20 +53,21 @@ def release(
     known, new = (np.asarray(predict(part.stamps, part.sign, model)["score"]) for part in (validation, test))
     rows, which = _threshold_rows(validation)
     units = np.asarray(validation.table["unit"])[rows]
-    threshold, where = threshold_for_units(known[rows], validation.labels[rows], units, missed=missed)
+    lowest, where = threshold_for_units(known[rows], validation.labels[rows], units, missed=missed)
+    threshold = short_threshold(lowest, known)
     card = {
         "purpose": "real/bogus score of candidates of difference images; trained on simulated nights only",
         "made_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "threshold": round(float(threshold), 3),
+        "threshold": threshold,
         "threshold_rule": f"loses {missed:.1%} of {which} {where} of the validation part",
-        "threshold_at_fpr_1_percent": round(threshold_at_fpr(known, validation.labels, 0.01), 3),
+        "threshold_at_fpr_1_percent": short_threshold(threshold_at_fpr(known, validation.labels, 0.01), known),
         "score_means": f"the probability to be real where {trained.options.prevalence:.0%} of the candidates are",
         "parameters": int(trained.model.count_params()),
         "made": made,
         "versions": versions(),
         "data": {**examples.card, **identity_of(examples)},
         "training": {**trained.options.to_mapping(), "best_epoch": trained.best_epoch, "history": trained.history},
-        "figures_on_unseen_units": _all_figures(test, new, float(threshold)),
+        "figures_on_unseen_units": _all_figures(test, new, threshold),
     }
     golden = golden_of(test)
     return save(folder, trained.model, trained.options.recipe, card=card, golden=golden.stamps, sign=golden.sign)

@@ -49,10 +49,10 @@ QUESTIONS = schema(
         Column("label", pa.string(), "", "to be filled in: real or bogus", _ME, True),
         Column("night", pa.string(), "", "local date of the evening", _ME),
         Column("exposure_id", pa.string(), "", "identity of the exposure", _ME),
-        Column("x", pa.float64(), "pixel", "column", _ME),
-        Column("y", pa.float64(), "pixel", "row", _ME),
+        Column("x_file", pa.float64(), "pixel", "column in the file, 1 at the first", _ME, True),
+        Column("y_file", pa.float64(), "pixel", "row in the file, 1 at the first", _ME, True),
         Column("snr", pa.float32(), "", "peak of the signal-to-noise map", _ME),
-        Column("score", pa.float32(), "", "real/bogus score", _ME),
+        Column("score", pa.float64(), "", "real/bogus score", _ME),
         Column("information", pa.float32(), "", "mutual information of label and network (bit)", _ME),
         Column("rule", pa.string(), "", "rule by which it was chosen; all but random are no fair draw", _ME),
     ),
@@ -285,7 +285,7 @@ def questions(
     )
     chosen = pool.take(pa.array(asked))
     columns: dict[str, Any] = {
-        name: chosen[name].to_pylist() for name in ("candidate_id", "night", "exposure_id", "x", "y", "snr")
+        name: chosen[name].to_pylist() for name in ("candidate_id", "night", "exposure_id", "x_file", "y_file", "snr")
     }
     columns |= {
         "score": mean_probability(logits)[asked],

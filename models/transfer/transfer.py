@@ -371,7 +371,7 @@ def write_transferred(
     card = {
         "purpose": f"real/bogus score of candidates of {unit or 'one unit'}, transferred from {base.model_id}",
         "made_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "threshold": round(threshold.value, 4) if isinstance(threshold, Threshold) else base.card.get("threshold"),
+        "threshold": threshold.value if isinstance(threshold, Threshold) else base.card.get("threshold"),
         "threshold_rule": f"{rule}, on calibrated held-out scores" if resolved else f"that of the base: {threshold}",
         "score_means": base.card.get("score_means", ""),
         "parameters": int(transferred.classifier.network.count_params()),

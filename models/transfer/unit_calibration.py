@@ -24,6 +24,7 @@ from models.training.examples import read_rows
 from nightsift.archive.candidates import read_candidates
 from nightsift.archive.paths import Archive
 from nightsift.core.errors import ConfigurationError, TooFewLabels
+from nightsift.core.probabilities import short_threshold
 from nightsift.unit.units import Unit
 
 LEAST_EVENTS = 3.0
@@ -126,7 +127,7 @@ def resolve(rule: str, scores: npt.NDArray[np.floating], labels: npt.ArrayLike, 
     if len(counted) < needed:
         raise TooFewLabels(rule=rule, found=len(counted), needed=needed, label="bogus" if kind == "fpr" else "real")
     find = threshold_at_fpr if kind == "fpr" else threshold_at_missed
-    value = find(scores, y, rate)
+    value = short_threshold(find(scores, y, rate), scores)
     beyond = counted >= value if kind == "fpr" else counted < value
     drawn = np.random.default_rng(seed).binomial(len(counted), max(beyond.mean(), 1e-12), DRAWS) / len(counted)
     low, high = np.percentile(drawn, (2.5, 97.5))
@@ -139,7 +140,8 @@ def carry_over(value: float, calibration: Calibration) -> float:
     The map is monotone, so that nearly the same candidates are accepted (exactly so for one sample).
     """
     inside = float(np.clip(value, 1e-12, 1.0 - 1e-12))
-    return float(expit(calibration(np.array([logit(inside)]))[0]))
+    carried = float(expit(calibration(np.array([logit(inside)]))[0]))
+    return short_threshold(carried, np.array([carried]), digits=6)
 
 
 def learn_calibration(

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from nightsift.core.errors import ConfigurationError
+from nightsift.core.probabilities import probability_text
 from nightsift.core.rows import LedgerRow
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def text(value: Any) -> str:
     if value is None or value != value:
         return ""
     if isinstance(value, float):
+        if 0.99 < value < 1.0:
+            return probability_text(value)
         return f"{value:.5f}".rstrip("0").rstrip(".") if 100 <= abs(value) < 1e6 else f"{value:.5g}"
     return str(value)
 

@@ -48,6 +48,7 @@ def evaluate(
     import json
 
     from models.network.store import load
+    from nightsift.core.probabilities import probability_text
     from nightsift.io.atomic import atomic
     from nightsift.report.model_pages import render_evaluation
 
@@ -61,7 +62,8 @@ def evaluate(
             models[-1]["name"] = f"{classifier.model_id} ({place})"
         missed, fpr = models[-1]["headline"][1]["value"], models[-1]["headline"][2]["value"]
         typer.echo(
-            f"{classifier.model_id}: AUC {models[-1]['headline'][0]['value']:.5f}, at {models[-1]['threshold']:.3f} "
+            f"{classifier.model_id}: AUC {probability_text(models[-1]['headline'][0]['value'], 4)}, "
+            f"at {probability_text(models[-1]['threshold'])} "
             f"{missed:.2%} missed, FPR {fpr:.2%}"
         )
     if learn:

@@ -30,6 +30,7 @@ def calibrate(
     from models.transfer.unit_calibration import Threshold, carry_over, learn_calibration, parse_rule
     from nightsift.archive.paths import Archive
     from nightsift.archive.survey import load_survey
+    from nightsift.core.probabilities import threshold_text
     from nightsift.io.atomic import atomic
 
     parse_rule(rule, "command line")
@@ -55,12 +56,12 @@ def calibrate(
     typer.echo(f'calibration = "{path.name}"')
     if isinstance(threshold, Threshold):
         counted = f"{threshold.low:.2%} to {threshold.high:.2%} on {threshold.examples} labels"
-        typer.echo(f"threshold = {threshold.value:.4f}     # {threshold.rule}: {counted}")
+        typer.echo(f"threshold = {threshold_text(threshold.value)}     # {threshold.rule}: {counted}")
     elif threshold is not None:
         typer.echo(f"# threshold: {threshold}")
         if not loaded.model.calibration:
             carried = carry_over(loaded.model.threshold, found)
-            typer.echo(f"threshold = {carried:.4f}     # what it was, in these scores")
+            typer.echo(f"threshold = {threshold_text(carried)}     # what it was, in these scores")
     for name in sorted(rules_asked_by(labels) - {"random"}):
         typer.echo(
             f"# asked for by the rule {name}, these labels are no fair draw: ask with --rule random to calibrate"

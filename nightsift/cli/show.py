@@ -27,10 +27,11 @@ LEDGER_VIEW = (
 
 CANDIDATE_VIEW = (
     "candidate_id",
-    "unit",
     "field",
     "ra",
     "dec",
+    "x_file",
+    "y_file",
     "sign",
     "snr",
     "mag",
@@ -39,6 +40,7 @@ CANDIDATE_VIEW = (
     "score_std",
     "flags",
 )
+CANDIDATE_TITLES = [{"score_std": "log odds"}.get(name, name) for name in CANDIDATE_VIEW]
 
 STATES = ("done", "refused", "waiting", "failed")
 
@@ -134,15 +136,20 @@ def show_row(row: Mapping[str, Any]) -> None:
 def show_candidates(candidates: pa.Table, best: int) -> None:
     """Print the best candidates: those without a flag first, by score, then by signal to noise."""
     from nightsift.core.flags import names
+    from nightsift.core.probabilities import LEGEND, log_odds_text
 
     rows = candidates.select(CANDIDATE_VIEW).to_pylist()
     rows.sort(key=lambda row: (row["flags"] != 0, -(row["score"] or 0.0), -row["snr"]))
     lines = []
     for row in rows[:best]:
-        position = {name: f"{row[name]:.5f}" if row[name] is not None else "" for name in ("ra", "dec")}
-        lines.append(list({**row, **position, "flags": " ".join(names(row["flags"]))}.values()))
+        digits = {"ra": 5, "dec": 5, "x_file": 1, "y_file": 1}
+        position = {name: "" if row[name] is None else f"{row[name]:.{most}f}" for name, most in digits.items()}
+        odds = {"score_std": log_odds_text(row["score"], row["score_std"])}
+        lines.append(list({**row, **position, **odds, "flags": " ".join(names(row["flags"]))}.values()))
     title = f"Candidates ({len(lines)} of {len(rows)}, {sum(row['flags'] == 0 for row in rows)} without a flag)"
-    show_table(title, CANDIDATE_VIEW, lines, right=CANDIDATE_VIEW[3:-1])
+    show_table(title, CANDIDATE_TITLES, lines, right=CANDIDATE_TITLES[2:-1])
+    if lines:
+        typer.echo(LEGEND)
 
 
 def _show_fits(path: Path) -> None:

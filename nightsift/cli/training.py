@@ -12,6 +12,7 @@ import typer
 from nightsift.cli.compilation import compile_first
 from nightsift.cli.labels import read_labels, rules_asked_by
 from nightsift.core.errors import ConfigurationError
+from nightsift.core.probabilities import threshold_text
 
 if TYPE_CHECKING:
     from models.training.examples import TrainingSet
@@ -78,7 +79,7 @@ def train(
         on_epoch=_show_epoch,
         track=track,
     )
-    typer.echo(f"model {card['model_id']} written to {out}, threshold {card['threshold']:.3f}")
+    typer.echo(f"model {card['model_id']} written to {out}, threshold {threshold_text(card['threshold'])}")
 
 
 def _show_unit(done: int, total: int) -> None:
@@ -290,4 +291,4 @@ def _threshold_line(threshold: Threshold | Exception) -> str:
     if not isinstance(threshold, Threshold):
         return f"# threshold: {threshold}"
     counted = f"{threshold.low:.2%} to {threshold.high:.2%} on {threshold.examples} labels"
-    return f"threshold = {threshold.value:.4f}     # {threshold.rule}: {counted}"
+    return f"threshold = {threshold_text(threshold.value)}     # {threshold.rule}: {counted}"

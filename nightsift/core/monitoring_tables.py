@@ -52,7 +52,7 @@ INJECTION_COLUMNS = (
     Column("night", _S, "", "local date of the evening", _J),
     Column("model_id", _S, "", "identity of model and calibration", _J),
     Column("provenance", _S, "", "hash of the pipeline: code, options and model that recovered it", _J, True),
-    Column("threshold", _F, "", "score from which a candidate counts as accepted", _J),
+    Column("threshold", _D, "", "score from which a candidate counts as accepted", _J),
     Column("x", _D, "pixel", "column where it was injected", _J),
     Column("y", _D, "pixel", "row", _J),
     Column("flux", _F, "adu", "flux injected", _J),
@@ -61,7 +61,7 @@ INJECTION_COLUMNS = (
     Column("searched", pa.bool_(), "", "whether the difference is good there", _J),
     Column("detected", pa.bool_(), "", "found as a brightening", _J),
     Column("accepted", pa.bool_(), "", "found, without a flag, above the threshold", _J),
-    Column("score", _F, "", "score where detected", _J, True),
+    Column("score", _D, "", "score where detected", _J, True),
 )
 
 

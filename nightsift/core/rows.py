@@ -80,6 +80,8 @@ class CandidateRow(TypedDict, total=False):
     mjd: float
     x: float
     y: float
+    x_file: float | None
+    y_file: float | None
     ra: float | None
     dec: float | None
     sign: int

@@ -55,10 +55,9 @@ def load_exposure(url: str | Path, unit: Unit, night: str | None = None, *, sha2
         digest = sha256 or checksum(path)
         image = read_image(path, unit.image.hdu)
     facts = read_facts(unit, image.header, str(url))
-    raw, corner = _trimmed(image.data, unit.image.trim, str(url))
-    binning = 2 if unit.image.bayer else 1
+    raw, binning = _trimmed(image.data, unit.image.trim, str(url)), unit.image.binning
     shape = (raw.shape[0] // binning, raw.shape[1] // binning)
-    coordinates = celestial_wcs(image.header, shape, facts.pixel_scale, binning=binning, corner=corner)
+    coordinates = celestial_wcs(image.header, shape, facts.pixel_scale, binning=binning, corner=unit.image.corner)
     meta = _meta(unit, facts, night or facts.night, sha256=digest, url=str(url))
     try:
         return make_frame(
@@ -162,8 +161,7 @@ def _folder(unit: Unit, name: str) -> Path:
 
 @lru_cache(maxsize=6)
 def _pixels(place: _Place, trim: str) -> FloatImage:
-    data, _ = _trimmed(read_image(place.path, place.hdu).data, trim, str(place.path))
-    return data
+    return _trimmed(read_image(place.path, place.hdu).data, trim, str(place.path))
 
 
 @lru_cache(maxsize=3)
@@ -215,10 +213,10 @@ def _seconds(place: _Place, cards: tuple[str, ...]) -> float:
     )
 
 
-def _trimmed(data: FloatImage, section: str, where: str) -> tuple[FloatImage, tuple[int, int]]:
-    """Cut a section out; the corner is (x, y) of its first pixel, counted from 0."""
+def _trimmed(data: FloatImage, section: str, where: str) -> FloatImage:
+    """Cut a section out."""
     if not section:
-        return data, (0, 0)
+        return data
     x1, x2, y1, y2 = (int(number) for number in re.findall(r"\d+", section))
     ny, nx = data.shape
     if not (1 <= x1 < x2 <= nx and 1 <= y1 < y2 <= ny):
@@ -230,7 +228,7 @@ def _trimmed(data: FloatImage, section: str, where: str) -> tuple[FloatImage, tu
             expected=f"a section within {nx} x {ny} pixels",
             file="the unit file",
         )
-    return np.ascontiguousarray(data[y1 - 1 : y2, x1 - 1 : x2]), (x1 - 1, y1 - 1)
+    return np.ascontiguousarray(data[y1 - 1 : y2, x1 - 1 : x2])
 
 
 def _meta(unit: Unit, facts: Facts, night: str, *, sha256: str, url: str) -> Meta:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nightsift.core.probabilities import probability_text
 from nightsift.report.plots import COLOURS, MARKERS, _figure, _style
 
 if TYPE_CHECKING:
@@ -50,7 +51,11 @@ def threshold_curves(models: Mapping[str, Series], thresholds: Mapping[str, floa
                 at = float(np.clip(np.log(thresholds[name]) - np.log1p(-thresholds[name]), -edge, edge))
             axis.axvline(at, color=GREY, linewidth=1)
             axis.annotate(
-                f"threshold {thresholds[name]:.3f}", (at, 1.15), fontsize=7.5, ha="center", annotation_clip=False
+                f"threshold {probability_text(thresholds[name])}",
+                (at, 1.15),
+                fontsize=7.5,
+                ha="center",
+                annotation_clip=False,
             )
             axis.set_yscale("log")
             axis.set_ylim(5e-5, 1.1)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from nightsift import __version__
 from nightsift.core.flags import names
 from nightsift.core.frames import Stamps
+from nightsift.core.probabilities import LEGEND, log_odds_text, probability_text
 from nightsift.report import drift_plots
 from nightsift.report import evaluation_plots as plots
 from nightsift.report.pictures import number, page_template, strip, utc_minute
@@ -80,7 +81,9 @@ def render_evaluation(
     str
         A complete HTML document.
     """
-    page = page_template(EVALUATION_TEMPLATE, number=_four_digits, percent=_percent)
+    page = page_template(
+        EVALUATION_TEMPLATE, number=_four_digits, percent=_percent, odds=log_odds_text, probability=probability_text
+    )
     first, by_name = models[0], {one["name"]: one for one in models}
     return page.render(
         names=list(by_name),
@@ -109,6 +112,7 @@ def render_evaluation(
         unit_picture=plots.units(first["units"]),
         learning=plots.learning_curve(first["learning"]),
         learning_note=LEARNING,
+        legend=LEGEND,
         galleries=[
             ("Real examples with the lowest scores", _cards(first, stamps, "missed")),
             ("Bogus examples with the highest scores", _cards(first, stamps, "accepted")),

@@ -20,6 +20,7 @@ from nightsift.archive.ledger import STATES
 from nightsift.archive.paths import WITHOUT_NIGHT
 from nightsift.core.flags import Flag, names
 from nightsift.core.frames import Stamps
+from nightsift.core.probabilities import LEGEND, log_odds_text, probability_text
 from nightsift.core.rows import CandidateRow, LedgerRow
 from nightsift.report import plots
 from nightsift.report.pictures import number, page_template, strip, stylesheet, utc_minute
@@ -110,9 +111,10 @@ def render_night(
     """
     rows = ledger.to_pylist()
     summary = verdict(rows, choice.accepted, problems)
-    page = page_template(TEMPLATE, fixed=fixed)
+    page = page_template(TEMPLATE, fixed=fixed, odds=log_odds_text, probability=probability_text)
     exposures = sorted((_exposure(row) for row in rows), key=lambda one: (one["unit"], one["mjd"] or 0.0, one["file"]))
-    accepted = [_card(row, stamps, thresholds) for row in choice.best.to_pylist()]
+    files = {one["exposure_id"]: one["file"] for one in exposures}
+    accepted = [_card(row, stamps, thresholds, files=files) for row in choice.best.to_pylist()]
     return page.render(
         title="Exposures without a night" if night == WITHOUT_NIGHT else f"Night {night}",
         made=utc_minute(made),
@@ -133,9 +135,10 @@ def render_night(
         choice=choice,
         accepted=accepted[: choice.shown_accepted],
         next_best=accepted[choice.shown_accepted :],
-        flagged=[_card(row, stamps, thresholds) for row in choice.flagged.to_pylist()],
+        flagged=[_card(row, stamps, thresholds, files=files) for row in choice.flagged.to_pylist()],
         n_candidates=candidates.num_rows,
         thresholds=sorted(thresholds.items()),
+        legend=LEGEND,
         flag_texts=_flag_counts(candidates),
     )
 
@@ -262,7 +265,9 @@ def _exposure(row: LedgerRow) -> dict[str, Any]:
     return {**row, "file": PurePosixPath(row["url"]).name, "time": _clock(row["mjd"]), "stages": stages}
 
 
-def _card(row: CandidateRow, stamps: Mapping[str, Stamps], thresholds: Mapping[str, float]) -> dict[str, Any]:
+def _card(
+    row: CandidateRow, stamps: Mapping[str, Stamps], thresholds: Mapping[str, float], *, files: Mapping[str, str]
+) -> dict[str, Any]:
     picture = strip(stamps[row["candidate_id"]]) if row["candidate_id"] in stamps else ""
     size = stamps[row["candidate_id"]].data.shape[1] if picture else 0
     return {
@@ -272,6 +277,7 @@ def _card(row: CandidateRow, stamps: Mapping[str, Stamps], thresholds: Mapping[s
         "position": sexagesimal(row["ra"], row["dec"]),
         "time": _clock(row["mjd"]),
         "names": names(row["flags"]),
+        "file": files.get(row["exposure_id"], "the file"),
         "is_accepted": row["score"] is not None and row["score"] >= thresholds.get(row["unit"], np.inf),
     }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -17,6 +17,12 @@ from nightsift.core.configuration import Section, closest, read_toml, validate
 from nightsift.core.errors import ConfigurationError
 from nightsift.site.site import Site
 from nightsift.unit.fact_sources import Facts
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Pixels = npt.NDArray[np.float64]
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -52,6 +58,25 @@ class Image(Section):
     @classmethod
     def _section(cls, value: str) -> str:
         return _checked_section(value)
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """``(x, y)`` of the first pixel after trimming in the image of the file, counted from 0."""
+        if not self.trim:
+            return 0, 0
+        x1, _, y1, _ = (int(number) for number in re.findall(r"\d+", self.trim))
+        return x1 - 1, y1 - 1
+
+    @property
+    def binning(self) -> int:
+        """Pixels of the file along a side of one pixel of the reduced image."""
+        return 2 if self.bayer else 1
+
+    def in_file(self, x: Pixels, y: Pixels) -> tuple[Pixels, Pixels]:
+        """Pixels of the reduced image, counted from 0, as pixels of the file, which FITS counts from 1."""
+        middle = (self.binning - 1) / 2.0
+        first_x, first_y = self.corner
+        return self.binning * x + middle + first_x + 1.0, self.binning * y + middle + first_y + 1.0
 
 
 class Calibration(Section):

@@ -186,6 +186,7 @@ def _table(
     mag, mag_err = zero_point.magnitudes(flux, flux_err)
     fwhm, elongation = widths(difference.data, x, y, sign=measured["sign"], fwhm=difference.psf.fwhm)
     ra, dec = _sky(pair.science.wcs, x, y)
+    x_file, y_file = unit.image.in_file(x, y)
     constant = {
         "exposure_id": meta.exposure_id, "unit": meta.unit, "night": meta.night, "field": meta.field,
         "band": meta.band, "template_id": template_id,
@@ -195,7 +196,7 @@ def _table(
             "candidate_id": [f"{meta.exposure_id}-{k:05d}" for k in range(n)],
             **{name: [value] * n for name, value in constant.items()},
             "mjd": np.full(n, meta.mjd),
-            "x": x, "y": y, "ra": _nullable(ra), "dec": _nullable(dec),
+            "x": x, "y": y, "x_file": x_file, "y_file": y_file, "ra": _nullable(ra), "dec": _nullable(dec),
             **measured,
             "elongation": elongation, "fwhm": _nullable(fwhm),
             "flux": flux, "flux_err": flux_err,

@@ -13,6 +13,7 @@ import pyarrow as pa
 from nightsift import __version__
 from nightsift.core.flags import names
 from nightsift.core.frames import Stamps
+from nightsift.core.probabilities import LEGEND, log_odds_text, probability_text
 from nightsift.report.night import fixed, sexagesimal
 from nightsift.report.pictures import page_template, strip, stylesheet
 from nightsift.skyalerts.event_store.targets import Target
@@ -74,7 +75,10 @@ def render_page(
     str
         A complete HTML document.
     """
-    page = page_template(TEMPLATE, "nightsift.skyalerts.products", fixed=fixed, utc=utc, percent=percent)
+    page = page_template(
+        TEMPLATE, "nightsift.skyalerts.products", fixed=fixed, utc=utc, percent=percent, odds=log_odds_text,
+        chance=probability_text,
+    )  # fmt: skip
     rows = ranked.slice(0, LISTED).to_pylist()
     placed = [(row["ra"], row["dec"]) for row in rows[:DRAWN] if row["ra"] is not None]
     observed = [one["observed"] for one in seen.fields]
@@ -93,6 +97,7 @@ def render_page(
         rows=rows,
         hidden=ranked.num_rows - len(rows),
         total=ranked.num_rows,
+        legend=LEGEND,
         sexagesimal=sexagesimal,
         style=stylesheet(),
         version=__version__,

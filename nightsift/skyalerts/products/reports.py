@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from nightsift.archive.skyalert_options import ReportOptions
+from nightsift.core.probabilities import probability_text
 from nightsift.report.night import sexagesimal
 from nightsift.skyalerts.notices.skyalert import SkyAlert
 from nightsift.skyalerts.products.gather import Footprint
@@ -260,7 +261,8 @@ def _report(
     error = {"error": f"{options.position_error:.2f}", "units": "arcsec"}
     survey = f"{options.survey} " if options.survey else ""
     remarks = (
-        f"Candidate counterpart of {event}, rank {row['rank']}; real/bogus {_number(row['score'], 2) or 'not known'}."
+        f"Candidate counterpart of {event}, rank {row['rank']}; real/bogus "
+        f"{'not known' if row['score'] is None else probability_text(row['score'])}."
     )
     if row["host_state"] == "host":
         remarks += f" Near {row['host_name']}, {row['host_separation']:.1f} arcsec, {row['host_distance']:.0f} Mpc."

@@ -126,6 +126,24 @@ def test_trim_moves_pixels_and_coordinates(tmp_path: Path, rng: np.random.Genera
         load_exposure(raw, unit(tmp_path, '[image]\ntrim = "[11:90,6:55]"\n'))
 
 
+@pytest.mark.parametrize(
+    ("image", "star"), [('trim = "[11:70,6:55]"', (41, 22)), ('bayer = "RGGB"\ntrim = "[9:70,5:54]"', (41, 21))]
+)
+def test_a_source_of_the_reduced_image_is_found_in_the_file(
+    image: str, star: tuple[int, int], tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """A star drawn at a FITS pixel of the file, at the corner of four pixels of a colour camera."""
+    one, bayer = unit(tmp_path, f"[image]\n{image}\n"), "bayer" in image
+    pixels, (x, y) = sky(rng).astype(np.float32), star
+    reach = 2 if bayer else 1
+    pixels[y - 1 : y - 1 + reach, x - 1 : x - 1 + reach] += 20000.0
+    frame = load_exposure(write(tmp_path / "raw.fits", pixels), one)
+    row, column = np.unravel_index(np.argmax(frame.data), frame.shape)
+    middle = 0.5 if bayer else 0.0
+    found = one.image.in_file(np.array([float(column)]), np.array([float(row)]))
+    np.testing.assert_array_equal(np.ravel(found), (x + middle, y + middle))
+
+
 def test_faults_have_names(tmp_path: Path, rng: np.random.Generator) -> None:
     one = unit(tmp_path)
     with pytest.raises(SourceError):

@@ -57,6 +57,20 @@ def test_a_column_added_later_is_null_in_old_files(tmp_path: Path) -> None:
     assert table["model_id"].null_count == 3
 
 
+def test_candidates_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    """They have scores of half the digits, and no place in the file."""
+    archive = Archive(tmp_path)
+    write_candidates(archive, "2026-11-20", "u", "e1", candidates(2, "a"))
+    old = candidates(3).drop_columns(["x_file", "y_file"])
+    place = old.schema.get_field_index("score")
+    old = old.set_column(place, pa.field("score", pa.float32()), pa.array([0.25, 1.0, None], pa.float32()))
+    write_table(archive.candidates("2026-11-20", "u", "e0"), old)
+    read = read_candidates(archive)
+    assert read.schema == CANDIDATES
+    assert sorted(read["score"].to_pylist()[:3], key=lambda one: one or 0) == [None, 0.25, 1.0]
+    assert read["x_file"].to_pylist()[:3] == [None] * 3
+
+
 def test_what_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("no table")
     for name in ("text.parquet", "none.parquet"):

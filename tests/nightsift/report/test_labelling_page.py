@@ -11,8 +11,8 @@ from nightsift.core.frames import Stamps
 from nightsift.report.pictures import render_labelling
 
 ROWS = [
-    {"candidate_id": f"c-{k}", "label": None, "night": "2026-11-20", "exposure_id": "e", "x": 10.0 * k, "y": 7.0,
-     "snr": 9.0, "score": 0.4321, "information": 0.1234, "rule": "batch"}
+    {"candidate_id": f"c-{k}", "label": None, "night": "2026-11-20", "exposure_id": "e",
+     "x_file": 10.0 * k, "y_file": 7.0, "snr": 9.0, "score": 0.4321, "information": 0.1234, "rule": "batch"}
     for k in range(3)
 ]  # fmt: skip
 

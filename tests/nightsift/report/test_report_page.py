@@ -15,6 +15,7 @@ from PIL import Image
 
 from nightsift.core import tables
 from nightsift.core.frames import Stamps
+from nightsift.core.probabilities import LEGEND
 from nightsift.report import plots
 from nightsift.report.night import choose_candidates, render_night, sexagesimal, verdict
 from nightsift.report.pictures import strip
@@ -124,6 +125,16 @@ def test_whole_night() -> None:
     assert "no stamps" in html
     assert '<span class="flag">dipole</span>' in html
     assert html.count("<svg") == 2
+
+
+def test_the_best_scores_are_told_apart_and_the_source_is_found_in_its_file() -> None:
+    sure = [candidate_row(i, score=1 - 10.0**-i, score_std=10.0**-i, x_file=21.5, y_file=13.0) for i in (5, 7, 9, 12)]
+    html = page(ledger_of(ledger_row(0, exposure_id="a-0")), candidates_of(*sure))
+    shown = re.findall(r'class="score" title="score ([\d.]+)">([^<]+) <small>', html)
+    assert [text for _, text in shown] == ["+12.0 ± 0.4", "+9.0 ± 0.4", "+7.0 ± 0.4", "+5.0 ± 0.4"]
+    assert len({score for score, _ in shown}) == 4
+    assert "pixel 21.5, 13.0 of frame-0.fits" in html
+    assert LEGEND in html
 
 
 def test_night_without_positions() -> None:

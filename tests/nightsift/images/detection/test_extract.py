@@ -15,6 +15,7 @@ from nightsift.core.psf import Psf
 from nightsift.images.detection.extract import extract
 from nightsift.images.injection import inject_stars
 from nightsift.images.photometry.difference_photometry import ZeroPoint
+from nightsift.unit.units import Image
 
 SIGMA = 5.0
 
@@ -36,6 +37,7 @@ def make_unit(threshold=5.0, stamp=31):
     return types.SimpleNamespace(
         detection=types.SimpleNamespace(threshold=threshold, min_pixels=1, aperture=1.5),
         stamps=types.SimpleNamespace(size=stamp),
+        image=Image(hdu="", bayer="", trim="[11:430,6:405]"),
     )
 
 
@@ -69,7 +71,7 @@ def run(frame, psf, wcs=None, **options):
 
 def records(table):
     names = ["x", "y", "ra", "sign", "snr", "n_pixels", "elongation", "fwhm", "flux", "flux_err", "chi2", "mag", "dec"]
-    names += ["dipole", "masked_fraction", "flags"]
+    names += ["dipole", "masked_fraction", "flags", "x_file", "y_file"]
     columns = [table[name].to_numpy(zero_copy_only=False) for name in names]
     return np.rec.fromarrays([c if c.dtype != object else c.astype(float) for c in columns], names=names)
 
@@ -257,3 +259,11 @@ def test_nan_and_missing_data_do_not_spread(rng):
     assert table.num_rows == 1
     assert table["mag"].null_count == 1
     assert table["flags"][0].as_py() == 0
+
+
+def test_candidates_are_found_in_the_file_of_a_trimmed_unit(rng):
+    """The reduced image of this unit begins at column 11 and row 6 of the file."""
+    frame, psf = blank(rng), gaussian_psf(3.0, (400, 420))
+    found = run(inject_stars(frame, [200.0], [100.0], [5000.0], psf), psf)[0]
+    assert (found["x"], found["y"]) == (pytest.approx(200.0, abs=0.3), pytest.approx(100.0, abs=0.3))
+    assert (found["x_file"] - found["x"], found["y_file"] - found["y"]) == (11.0, 6.0)
