@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from nightsift.report.plots import COLOURS, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Float64 = npt.NDArray[np.float64]
 PANEL = 500
@@ -23,6 +25,89 @@ PANEL = 500
 
 SHOWN = ("anchors_used", "star_residual", "noise_scale", "registration", "dipole_rate", "kernel_order", "kernel_sum")
 """Figures of merit that stand beside the panels."""
+
+FRAMES, MOSAICS = 6, 2  # panels as wide and high as the frame, and square ones
+WIDEST, HIGHEST = 15.0, 11.0  # of the figure (inch)
+LEFT, ABOVE, BELOW, LINE = 0.45, 0.3, 0.25, 0.17  # room for ticks and titles of a panel, height of a line (inch)
+BAR = 0.09  # width of the colour bar (inch)
+SMALLEST, LARGEST = 1.6, 4.2  # side of a mosaic (inch)
+DPI = 110
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Places of the panels: those of the frame in rows and columns, the mosaics above each other to their right.
+
+    Attributes
+    ----------
+    columns, rows : int
+        Panels of the frame beside and above each other.
+    width, height : float
+        Size of each (inch).
+    side : float
+        Side of a mosaic (inch).
+    head : float
+        Height of the caption (inch).
+    """
+
+    columns: int
+    rows: int
+    width: float
+    height: float
+    side: float
+    head: float
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height of the figure (inch)."""
+        frames, mosaics = self.rows * self._step(self.height), MOSAICS * self._step(self.side)
+        return self.columns * (LEFT + self.width) + LEFT + self.side + 0.1, max(frames, mosaics) + self.head
+
+    @staticmethod
+    def _step(height: float) -> float:
+        return height + ABOVE + BELOW
+
+    def add_panels(self, figure: Figure) -> list[Axes]:
+        """Add the axes: those of the frame row by row, then the mosaics."""
+        wide, high = self.size
+        boxes = []
+        for place in range(FRAMES):
+            row, column = divmod(place, self.columns)
+            x, y = LEFT + column * (LEFT + self.width), self.head + ABOVE + row * self._step(self.height)
+            boxes.append((x, high - y - self.height, self.width, self.height))
+        x = self.columns * (LEFT + self.width) + LEFT
+        for place in range(MOSAICS):
+            y = self.head + ABOVE + place * self._step(self.side)
+            boxes.append((x, high - y - self.side, self.side, self.side))
+        return [figure.add_axes((x / wide, y / high, w / wide, h / high)) for x, y, w, h in boxes]
+
+
+def arrange(ratio: float, head: float = 0.6) -> Layout:
+    """Arrange the panels so that a frame is drawn as large as the figure allows, whatever its form.
+
+    Parameters
+    ----------
+    ratio : float
+        Width over height of what is drawn.
+    head : float, optional
+        Height of the caption (inch).
+
+    Returns
+    -------
+    Layout
+        That of the largest panels.
+    """
+    best = None
+    for columns in (1, 2, 3, 6):
+        rows = FRAMES // columns
+        for width in np.arange(0.4, WIDEST, 0.1):
+            height = float(width) / ratio
+            side = rows * (height + ABOVE + BELOW) / MOSAICS - ABOVE - BELOW
+            found = Layout(columns, rows, float(width), height, float(np.clip(side, SMALLEST, LARGEST)), head)
+            fits = found.size[0] <= WIDEST and found.size[1] <= HIGHEST
+            if fits and (best is None or found.width > best.width):
+                best = found
+    return best or Layout(FRAMES, 1, 0.4, HIGHEST - head - ABOVE - BELOW, SMALLEST, head)
 
 
 class Window:
@@ -45,7 +130,8 @@ class Window:
             x0 = int(np.clip(centre[0] - size / 2, 0, max(nx - size, 0)))
             y0 = int(np.clip(centre[1] - size / 2, 0, max(ny - size, 0)))
             x1, y1 = min(nx, x0 + size), min(ny, y0 + size)
-        self.step = max(1, -(-max(x1 - x0, y1 - y0) // PANEL))
+        self.shape = (y1 - y0, x1 - x0)
+        self.step = max(1, -(-max(self.shape) // PANEL))
         self.rows, self.columns = slice(y0, y1), slice(x0, x1)
         self.extent = (x0 - 0.5, x1 - 0.5, y0 - 0.5, y1 - 0.5)
 
@@ -96,28 +182,43 @@ def draw_pair(
 
     window = Window(difference.shape, centre, size)
     with matplotlib.rc_context({**STYLE, "figure.facecolor": "white", "savefig.facecolor": "white"}):
-        figure = Figure(figsize=(15.0, 8.4), layout="constrained")
-        axes = figure.subplots(2, 4)
+        ratio = window.shape[1] / window.shape[0]
+        caption = _caption(title, difference, arrange(ratio).size[0])
+        layout = arrange(ratio, head=LINE * (2 + caption.count("\n")))
+        figure = Figure(figsize=layout.size)
+        axes = layout.add_panels(figure)
         _draw_images(axes, window, pair, difference=difference)
-        _draw_score(axes[0, 3], window, difference, candidates=candidates)
-        _draw_mask(axes[1, 0], window, difference)
-        _draw_anchors(axes[1, 1], window, difference)
+        _draw_score(axes[3], window, difference, candidates=candidates)
+        _draw_mask(axes[4], window, difference)
+        _draw_anchors(axes[5], window, difference, width=layout.width)
         kernels = difference.kernel_map
-        _draw_mosaic(axes[1, 2], kernels, f"Kernel over the frame ({difference.convolved} convolved)")
-        _draw_mosaic(axes[1, 3], _psf_grid(difference), f"PSF over the frame (FWHM {difference.psf.fwhm:.2f} px)")
-        figure.suptitle(_caption(title, difference), x=0.01, ha="left", fontsize=10.0)
-        figure.savefig(path, dpi=110)
+        _draw_mosaic(axes[6], kernels, f"Kernel over the frame ({difference.convolved} convolved)")
+        _draw_mosaic(axes[7], _psf_grid(difference), f"PSF over the frame (FWHM {difference.psf.fwhm:.2f} px)")
+        for axis, width in zip(axes, [layout.width] * FRAMES + [layout.side] * MOSAICS, strict=True):
+            _fit_title(axis, width)
+        edge = 0.5 * LINE
+        figure.text(edge / layout.size[0], 1 - edge / layout.size[1], caption, va="top", fontsize=9.0)
+        figure.savefig(path, dpi=DPI)
     return path
 
 
-def _caption(title: str, difference: Difference) -> str:
+def _fit_title(axis: Axes, width: float) -> None:
+    """Shorten the letters of a title that is wider than its panel (inch)."""
+    title = axis.title if axis.title.get_text() else axis._left_title  # type: ignore[attr-defined]
+    title.set_fontsize(float(np.clip(9.0 * 14.0 * width / max(len(title.get_text()), 1), 5.0, 9.0)))
+
+
+def _caption(title: str, difference: Difference, width: float) -> str:
+    """Return what was subtracted, its figures and its verdict, in lines that a figure is wide enough for (inch)."""
     known = {**difference.metrics, "kernel_sum": difference.kernel_sum}
     figures = ", ".join(f"{n.replace('_', ' ')} {known[n]:.3g}" for n in SHOWN if np.isfinite(known.get(n, np.nan)))
     verdict = f"Verdict: {difference.verdict}"
     if difference.reasons:
         verdict += ": " + "; ".join(difference.reasons)
     method = f"method {difference.method}" + (f" ({difference.choice})" if difference.choice else "")
-    return "\n".join([f"{title}   {method}", figures, *textwrap.wrap(verdict, 190)])
+    return "\n".join(
+        line for one in (f"{title}   {method}", figures, verdict) for line in textwrap.wrap(one, int(13 * width))
+    )
 
 
 def _look(axis: Axes, window: Window, title: str) -> None:
@@ -130,16 +231,16 @@ def _look(axis: Axes, window: Window, title: str) -> None:
 
 def _draw_images(axes: Any, window: Window, pair: Pair, *, difference: Difference) -> None:
     for axis, name, image in (
-        (axes[0, 0], "Science", pair.science.data),
-        (axes[0, 1], "Template on its grid", pair.template.data),
+        (axes[0], "Science", pair.science.data),
+        (axes[1], "Template", pair.template.data),
     ):
         shown = _mean(window, image)
         _image(axis, window, shown, title=f"{name} (asinh)", limits=_limits(shown), asinh=True)
     sigma = np.sqrt(np.median(window.blocks(difference.variance)))
     shown = _mean(window, np.where(difference.mask == 0, difference.data, np.float32(np.nan))) / sigma
     spread = 5.0 / window.step
-    title = f"Difference (± {spread:.2g} sigma of a pixel)"
-    _image(axes[0, 2], window, shown, title=title, limits=(-spread, spread))
+    title = f"Difference (± {spread:.2g} sigma)"
+    _image(axes[2], window, shown, title=title, limits=(-spread, spread))
 
 
 def _image(
@@ -182,7 +283,7 @@ def _draw_score(axis: Axes, window: Window, difference: Difference, *, candidate
         axis.plot(x[some], y[some], "o", mfc="none", mec=colour, ms=9, mew=1.2, label=f"{int(some.sum())} {label}")
     if len(x):
         axis.legend(loc="upper right", frameon=True, framealpha=0.9)
-    _look(axis, window, "Score (± 8), candidates of the frame")
+    _look(axis, window, "Score (± 8), candidates")
 
 
 def _draw_mask(axis: Axes, window: Window, difference: Difference) -> None:
@@ -204,17 +305,18 @@ def _draw_mask(axis: Axes, window: Window, difference: Difference) -> None:
     _look(axis, window, "Mask")
 
 
-def _draw_anchors(axis: Axes, window: Window, difference: Difference) -> None:
+def _draw_anchors(axis: Axes, window: Window, difference: Difference, *, width: float) -> None:
     """Anchor stars, coloured by the mean square of the normalised residual in their cores."""
     axis.set_facecolor("#f4f6f8")
-    _look(axis, window, "Anchors: residual at the star / photon noise")
+    _look(axis, window, "Anchors: residual / noise")
     anchors = difference.anchors
     if anchors is None or len(anchors) == 0:
         axis.text(0.5, 0.5, "none recorded", transform=axis.transAxes, ha="center")
         return
     values = np.array([_core_residual(difference, x, y) for x, y in anchors])
     marks = axis.scatter(anchors[:, 0], anchors[:, 1], c=values, s=16, cmap="viridis", vmin=0.7, vmax=2.0, linewidths=0)
-    axis.figure.colorbar(marks, ax=axis, fraction=0.04, pad=0.01, extend="both")
+    bar = axis.inset_axes((0.0, 0.0, BAR / width, 1.0))
+    axis.figure.colorbar(marks, cax=bar, extend="both").ax.tick_params(length=2, labelsize=7)
     axis.set_aspect("equal")
 
 

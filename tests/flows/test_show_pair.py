@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib.image
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -49,7 +48,7 @@ def test_an_exposure_is_drawn_and_nothing_else_happens(survey: Path, tmp_path: P
     assert "hotpants: " in show(str(survey), "--exposure", name, "--out", str(part), "--at", "100,120", "--size", "64")
     pictures = [matplotlib.image.imread(file) for file in (whole, part)]
     assert pictures[0].std() > 0.1
-    assert np.abs(pictures[0] - pictures[1]).mean() > 0.01
+    assert pictures[0].shape != pictures[1].shape, "a square part of a frame that is wider than high"
     assert before == {file: file.stat().st_mtime_ns for file in archive.rglob("*") if file.is_file()}
 
 
