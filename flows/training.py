@@ -7,6 +7,8 @@ made again, so a run that was stopped goes on where it was.
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from flows.tracking import recorded
 from models.training import examples
 from models.training.dataset import assign_splits, collect, leave_out, with_test_set
 from models.training.examples import TrainingSet, join
-from models.training.release import release
+from models.training.release import held_out_folder, release
 from models.training.split import SPLITS
 from models.training.subsets import measure_doubt
 from models.training.train import Progress, TrainOptions, train
@@ -287,13 +289,13 @@ def _train(
     on_epoch: Progress | None,
     tracked: bool,
 ) -> dict[str, Any]:
-    logger = run_logger()
+    logger, is_on_disk = run_logger(), False
     made: dict[str, Any] = {"by": "nightsift train", "seed": source.seed}
     if source.sets:
-        made |= {"from": ", ".join(source.sets)}
         found = _read_sets(source.sets)
+        made |= {"from": f"the stamp sets {', '.join(source.sets)}", "sets made from": _origins(source.sets)}
     elif source.archive is not None and source.truth is not None:
-        made |= {"from": source.archive, "truth": source.truth}
+        made |= {"from": f"the archive {source.archive}", "truth": source.truth}
         archive = Path(source.archive)
         found = collect(Archive(archive), pq.read_table(source.truth, schema=TRUTH), archive.resolve().name)
     else:
@@ -302,7 +304,9 @@ def _train(
     if source.test:
         made |= {"tested on": ", ".join(source.test)}
         found = with_test_set(found, _read_sets(source.test), source.seed)
-    elif not source.sets or not set(SPLITS) <= set(found.table["split"].to_pylist()):
+    elif source.sets and set(SPLITS) <= set(found.table["split"].to_pylist()):
+        is_on_disk = True
+    else:
         found = assign_splits(found, source.seed)
     if source.leave_out:
         made |= {"not learnt from": ", ".join(source.leave_out)}
@@ -310,6 +314,11 @@ def _train(
     logger.info("%d examples, %d of them real", len(found), int(found.labels.sum()))
     trained = train(found, options, on_epoch, checkpoint=work / "training.npz")
     card = release(out, trained, found, made=made).card
+    shutil.rmtree(held_out_folder(out), ignore_errors=True)  # that of a model of this name before
+    if not is_on_disk:
+        test = found.part("test")
+        known = {"made": made, "held_out_of": card["model_id"]}
+        examples.write(held_out_folder(out), TrainingSet(test.stamps, test.table, known))
     logger.info("model %s written to %s, threshold %s", card["model_id"], out, threshold_text(card["threshold"]))
     return card
 
@@ -317,10 +326,19 @@ def _train(
 training = flow(name="training", persist_result=False, validate_parameters=False)(_train)
 
 
+def _folders_of_sets(folders: tuple[str, ...]) -> list[Path]:
+    return sorted({file.parent for folder in folders for file in Path(folder).rglob(examples.TABLE)})
+
+
+def _origins(folders: tuple[str, ...]) -> str:
+    """What stamp sets were made from, by their cards: simulated nights, surveys."""
+    cards = [json.loads((one / "card.json").read_text(encoding="utf-8")) for one in _folders_of_sets(folders)]
+    return ", ".join(sorted({str(card.get("made", {}).get("from", "not known")) for card in cards}))
+
+
 def _read_sets(folders: tuple[str, ...]) -> TrainingSet:
     """Return all stamp sets in some folders, joined; a split that all of them have stays."""
-    found = sorted({file.parent for folder in folders for file in Path(folder).rglob(examples.TABLE)})
-    parts = [part for part in map(examples.read, found) if len(part)]
+    parts = [part for part in map(examples.read, _folders_of_sets(folders)) if len(part)]
     if not parts:
         raise ConfigurationError(
             file="command line", table="train", key="sets", what=f"there is no stamp set in {', '.join(folders)}",

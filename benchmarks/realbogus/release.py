@@ -41,7 +41,7 @@ def main() -> None:
             "from": ", ".join(map(str, arguments.sets)), "tested on": ", ".join(map(str, arguments.test)),
             "not learnt from": ", ".join(facts["left_out"]) or "-"}  # fmt: skip
     card = release(arguments.out, trained_networks.as_trained(arguments.network), found, made=made).card
-    print(f"model {card['model_id']} written to {arguments.out}, threshold {card['threshold']:.3f}")
+    print(f"model {card['model_id']} written to {arguments.out}, threshold {card['threshold']}")
 
 
 if __name__ == "__main__":

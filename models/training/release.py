@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from nightsift.core.probabilities import short_threshold
 LEAST_REAL = 500  # without flags, to choose a threshold by them alone: five are missed
 LEAST_OF_UNIT, LEAST_UNITS = 200, 5  # real examples of a unit, and units, to ask for a rate in most units
 MOST_UNITS = 5 / 6
+MOST_NAMED = 20  # units or nights that a card names; of more it gives the number
 GOLDEN = 24  # golden stamps, half of them real: enough to notice any fault, small on disk
 
 
 def release(
     folder: str | Path, trained: TrainedModel, examples: TrainingSet, *, made: dict[str, Any], missed: float = 0.01
 ) -> Classifier:
-    """Choose the threshold, measure the model on units that it never saw, and write it with its card.
+    """Choose the threshold, measure the model on the test part, and write it with its card.
 
     Parameters
     ----------
@@ -38,7 +40,7 @@ def release(
     examples : TrainingSet
         The set that it was trained on, with all three parts.
     made : dict
-        How the set was made: command, seed, number of units; goes into the card as it is.
+        How the set was made: command, ``from`` (in words), seed, number of units; goes into the card as it is.
     missed : float, optional
         Part of the real examples that the recommended threshold may lose, in five of six units of the validation
         part where there are enough of them: a new unit is not the mean of the known ones.
@@ -56,7 +58,7 @@ def release(
     lowest, where = threshold_for_units(known[rows], validation.labels[rows], units, missed=missed)
     threshold = short_threshold(lowest, known)
     card = {
-        "purpose": "real/bogus score of candidates of difference images; trained on simulated nights only",
+        "purpose": f"real/bogus score of candidates of difference images; learnt from {made['from']}",
         "made_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "threshold": threshold,
         "threshold_rule": f"loses {missed:.1%} of {which} {where} of the validation part",
@@ -65,12 +67,54 @@ def release(
         "parameters": int(trained.model.count_params()),
         "made": made,
         "versions": versions(),
+        "learnt_from": contents(examples, ("train", "validation")),
+        "tested_on": contents(examples, ("test",)),
         "data": {**examples.card, **identity_of(examples)},
         "training": {**trained.options.to_mapping(), "best_epoch": trained.best_epoch, "history": trained.history},
-        "figures_on_unseen_units": _all_figures(test, new, threshold),
+        _figures_name(examples): _all_figures(test, new, threshold),
     }
     golden = golden_of(test)
     return save(folder, trained.model, trained.options.recipe, card=card, golden=golden.stamps, sign=golden.sign)
+
+
+def contents(examples: TrainingSet, parts: tuple[str, ...]) -> dict[str, Any]:
+    """Return what some parts of a set hold, for people.
+
+    Parameters
+    ----------
+    examples : TrainingSet
+        A set with its parts.
+    parts : tuple of str
+        Names of parts.
+
+    Returns
+    -------
+    dict
+        ``surveys``, ``units`` and ``nights`` (names, or their number where they are many), number of ``exposures`` and
+        of examples, and these by source and label.
+    """
+    some = examples.take(np.flatnonzero(np.isin(np.asarray(examples.table["split"]).astype(str), parts)))
+    sources = zip(some.table["source"].to_pylist(), some.labels.tolist(), strict=True)
+    counts = Counter(f"{source or 'unknown'}, {'real' if label else 'bogus'}" for source, label in sources)
+    named = {f"{one}s": sorted(set(some.table[one].to_pylist())) for one in ("survey", "unit", "night")}
+    return {
+        **{name: values if len(values) <= MOST_NAMED else len(values) for name, values in named.items()},
+        "exposures": len(some.table["exposure_id"].unique()),
+        "examples": len(some),
+        "examples_by_source": dict(counts.most_common()),
+    }
+
+
+def _figures_name(examples: TrainingSet) -> str:
+    """Name of the figures of the test part: whether its units were learnt from must not be mistaken."""
+    part, unit = (np.asarray(examples.table[name]).astype(str) for name in ("split", "unit"))
+    shared = set(unit[part == "test"]) & set(unit[np.isin(part, ("train", "validation"))])
+    return "figures_on_test_part" if shared else "figures_on_unseen_units"
+
+
+def held_out_folder(folder: str | Path) -> Path:
+    """Return where the examples lie that a model was tested on: beside its folder, under its name."""
+    return Path(folder).with_name(f"{Path(folder).name}-held-out")
 
 
 def threshold_for_units(

@@ -21,8 +21,13 @@ VIEW = ("night", "unit", "state", "message", "p_value", "q_value", "exposures", 
 def evaluate(
     model: Annotated[str, typer.Argument(help="Name or folder of the model.")],
     sets: Annotated[
-        list[Path], typer.Option("--set", help="Folder of a labelled set, or of several; may be given several times.")
-    ],
+        list[Path] | None,
+        typer.Option(
+            "--set",
+            help="Folder of a labelled set, or of several; may be given several times. By default the examples that "
+            "nightsift train set apart for this model.",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="The page.")] = Path("evaluation.html"),
     against: Annotated[
         list[str] | None,
@@ -52,7 +57,7 @@ def evaluate(
     from nightsift.io.atomic import atomic
     from nightsift.report.model_pages import render_evaluation
 
-    whole = read_sets(sets)
+    whole = read_sets(sets) if sets else read_held_out(model)
     chosen, part_name = choose_part(whole, part)
     models = []
     for place, name in enumerate([model, *(against or [])]):
@@ -97,6 +102,24 @@ def read_sets(folders: list[Path]) -> TrainingSet:
             )
         found += [examples.read(one) for one in own]
     return examples.join(found) if len(found) > 1 else found[0]
+
+
+def read_held_out(model: str) -> TrainingSet:
+    """The examples that a model was tested on when it was trained, which it has not learnt from."""
+    from models.network.store import find, model_id
+    from models.training import examples
+    from models.training.release import held_out_folder
+
+    folder, identity = held_out_folder(find(model)), model_id(model)
+    if not (folder / examples.TABLE).is_file():
+        raise _wrong("--set", f"there is no set that {identity} was tested on in {folder}", "name a set with --set")
+    found = examples.read(folder)
+    if found.card.get("held_out_of") != identity:
+        of = found.card.get("held_out_of", "no model")
+        raise _wrong(
+            "--set", f"the examples in {folder} were set apart for {of}, not for {identity}", "name another set"
+        )
+    return found
 
 
 def choose_part(whole: TrainingSet, part: str) -> tuple[TrainingSet, str]:

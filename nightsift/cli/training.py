@@ -59,6 +59,7 @@ def train(
             advice="give both to learn from reduced nights, or neither to simulate",
         )  # fmt: skip
     from flows.training import EPOCHS, SEED, UNITS, WORKERS, Source, train_model
+    from models.training.release import held_out_folder
     from models.training.train import TrainOptions
 
     compile_first()
@@ -80,6 +81,19 @@ def train(
         track=track,
     )
     typer.echo(f"model {card['model_id']} written to {out}, threshold {threshold_text(card['threshold'])}")
+    typer.echo(f"learnt from {_contents_line(card['learnt_from'])}; tested on {_contents_line(card['tested_on'])}")
+    held_out, named = held_out_folder(out), "".join(f" --set {one}" for one in folders)
+    if held_out.is_dir():
+        typer.echo(f"the test examples are in {held_out}")
+        named = ""
+    typer.echo(f"next: nightsift evaluate {out}{named} --out {out.name}.html")
+
+
+def _contents_line(part: Mapping[str, Any]) -> str:
+    """What a part of the examples holds, in words."""
+    counts = [one if isinstance(one, int) else len(one) for one in (part["units"], part["nights"])]
+    sources = ", ".join(f"{number} {name.replace(', ', ' ')}" for name, number in part["examples_by_source"].items())
+    return f"{part['examples']} examples of {counts[0]} units and {counts[1]} nights ({sources})"
 
 
 def _show_unit(done: int, total: int) -> None:

@@ -219,7 +219,7 @@ class TooFewGroups(NightsiftError):
     """The examples hang together too much to be split without leaks."""
 
     problem = "the examples make {found} groups that share no {keys}, at least {needed} needed"
-    hint = "add units or fields, or split by fewer keys"
+    hint = "learn from more exposures, fields or units: a part to learn from, one to stop by and one to test are needed"
 
 
 class TooFewUnits(NightsiftError):

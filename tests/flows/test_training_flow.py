@@ -4,13 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from flows.training import Source, train_model
 from models.network.store import NO_MODEL, load
 from models.training import examples
+from models.training.release import held_out_folder
 from models.training.train import TrainOptions
 from nightsift.archive.paths import Archive
 from nightsift.archive.survey import Survey, load_survey
+from nightsift.cli import app
 from nightsift.core.errors import ConfigurationError, OneClassOnly
 from nightsift.simulate.options import SimulationOptions
 from nightsift.simulate.survey import simulate
@@ -48,16 +51,45 @@ def test_model_from_an_archive_with_its_truth(tmp_path: Path) -> None:
     assert "field" in card["data"]["split_by"], "one unit leaves nothing stricter than its fields, and it is told"
     parts = {part["part"]: part for part in card["data"]["parts"]}
     assert sum(parts[name]["exposures"] for name in ("train", "validation", "test")) == 6
-    assert card["figures_on_unseen_units"]["all"]["real"] > 0
+    assert card["figures_on_test_part"]["all"]["real"] > 0, "its unit was learnt from too"
+    assert card["purpose"].endswith(f"learnt from the archive {archive}")
+    assert "simulated" not in json.dumps({name: card[name] for name in ("purpose", "made", "learnt_from")})
+    known = card["learnt_from"]
+    assert known["units"] == ["archive/tiny-1"]
+    assert (
+        known["examples"]
+        == sum(known["examples_by_source"].values())
+        == sum(parts[name][kind] for name in ("train", "validation") for kind in ("real", "bogus"))
+    )
+    _evaluated_on_what_was_held_out(tmp_path / "mine", parts["test"])
 
     network = {"filters": (4, 6), "dense": 8}
     options = TrainOptions(epochs=1, network=network, prevalence=0.1)
     source = Source((str(tmp_path / "sets"),), leave_out=("synthetic",))
     other = train_model(tmp_path / "other", source, options, work=tmp_path / "w2", track=False)
     assert other["score_means"] == "the probability to be real where 10% of the candidates are"
-    assert other["made"]["from"] == str(tmp_path / "sets")
+    assert other["made"]["from"] == f"the stamp sets {tmp_path / 'sets'}"
+    assert other["made"]["sets made from"] == "not known"
     assert other["made"]["not learnt from"] == "synthetic"
     assert other["data"]["not_learnt_from"]["injected"] > 0
+
+
+def _evaluated_on_what_was_held_out(model: Path, test: dict[str, int]) -> None:
+    """Without a set, the command takes the test examples of this very model, and none of another."""
+    page = model.with_name("mine.html")
+    asked = ["evaluate", str(model), "--out", str(page), "--samples", "2"]
+    result = CliRunner().invoke(app, asked)
+    assert result.exit_code == 0, result.output
+    about = f"{test['real'] + test['bogus']} examples ({test['real']} real, {test['bogus']} bogus) of the part"
+    assert about in page.read_text(encoding="utf-8")
+    held_out = held_out_folder(model)
+    assert set(examples.read(held_out).table["split"].to_pylist()) == {"test"}
+    card = json.loads((held_out / "card.json").read_text())
+    (held_out / "card.json").write_text(json.dumps({**card, "held_out_of": "mine-before"}))
+    with pytest.raises(ConfigurationError, match="set apart for mine-before"):
+        CliRunner().invoke(app, asked, catch_exceptions=False)
+    with pytest.raises(ConfigurationError, match="name a set with --set"):
+        CliRunner().invoke(app, ["evaluate", "base", "--out", str(page)], catch_exceptions=False)
 
 
 def test_folders_without_stamp_sets_are_a_configuration_error(tmp_path: Path) -> None:
