@@ -295,9 +295,10 @@ def _train(
         found = _read_sets(source.sets)
         made |= {"from": f"the stamp sets {', '.join(source.sets)}", "sets made from": _origins(source.sets)}
     elif source.archive is not None and source.truth is not None:
-        made |= {"from": f"the archive {source.archive}", "truth": source.truth}
-        archive = Path(source.archive)
-        found = collect(Archive(archive), pq.read_table(source.truth, schema=TRUTH), archive.resolve().name)
+        made |= {"from": f"the archive {source.archive} with the truth in {source.truth}", "truth": source.truth}
+        place = Path(source.archive).resolve()
+        name = place.parent.name if place.name == "archive" else place.name
+        found = collect(Archive(place), pq.read_table(source.truth, schema=TRUTH), name)
     else:
         made |= {"from": "simulated nights of random units", "units": source.units}
         found = _simulated_examples(work, source.seed, source.units, workers=workers, on_unit=on_unit, tracked=tracked)

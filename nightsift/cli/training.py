@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from models.transfer.unit_calibration import Threshold
 
 
+FEW = 1000  # examples of a class: a network that learns from fewer, from scratch, is worse than one carried over
+
+
 def train(
     out: Annotated[
         Path, typer.Argument(help="Folder of the new model; its last part is the name that unit files give.")
@@ -82,6 +85,12 @@ def train(
     )
     typer.echo(f"model {card['model_id']} written to {out}, threshold {threshold_text(card['threshold'])}")
     typer.echo(f"learnt from {_contents_line(card['learnt_from'])}; tested on {_contents_line(card['tested_on'])}")
+    fewest = min(_of_label(card["learnt_from"], label) for label in ("real", "bogus"))
+    if fewest < FEW:
+        typer.echo(
+            f"only {fewest} examples of one class were learnt from: nightsift transfer starts from a trained model and "
+            "needs far fewer"
+        )
     held_out, named = held_out_folder(out), "".join(f" --set {one}" for one in folders)
     if held_out.is_dir():
         typer.echo(f"the test examples are in {held_out}")
@@ -89,11 +98,18 @@ def train(
     typer.echo(f"next: nightsift evaluate {out}{named} --out {out.name}.html")
 
 
+def _of_label(part: Mapping[str, Any], label: str) -> int:
+    return sum(number for name, number in part["examples_by_source"].items() if name.endswith(f", {label}"))
+
+
 def _contents_line(part: Mapping[str, Any]) -> str:
     """What a part of the examples holds, in words."""
-    counts = [one if isinstance(one, int) else len(one) for one in (part["units"], part["nights"])]
+    counts = [
+        f"{one} {name}" if isinstance(one, int) else f"{len(one)} {name[: -1 if len(one) == 1 else None]}"
+        for name, one in ((name, part[name]) for name in ("units", "nights"))
+    ]
     sources = ", ".join(f"{number} {name.replace(', ', ' ')}" for name, number in part["examples_by_source"].items())
-    return f"{part['examples']} examples of {counts[0]} units and {counts[1]} nights ({sources})"
+    return f"{part['examples']} examples of {' and '.join(counts)} ({sources})"
 
 
 def _show_unit(done: int, total: int) -> None:

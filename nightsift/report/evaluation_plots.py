@@ -83,7 +83,7 @@ def recovery(models: Mapping[str, Mapping[str, Series]], label: str, log: bool =
     str
         Data URI of a PNG; empty where no model has bins.
     """
-    if not any(models.values()):
+    if not any(len(bins["part"]) for subsets in models.values() for bins in subsets.values()):
         return ""
     with _style():
         figure = _figure(4.6, 3.1)
@@ -174,7 +174,7 @@ def risk(models: Mapping[str, Mapping[str, Series]]) -> str:
         axis.set_ylabel("part of wrong decisions")
         axis.set_xlim(0, 1)
         axis.set_ylim(0, None)
-        axis.legend(loc="upper left")
+        axis.legend(loc="best")
         return _png(figure)
 
 

@@ -52,10 +52,10 @@ def test_model_from_an_archive_with_its_truth(tmp_path: Path) -> None:
     parts = {part["part"]: part for part in card["data"]["parts"]}
     assert sum(parts[name]["exposures"] for name in ("train", "validation", "test")) == 6
     assert card["figures_on_test_part"]["all"]["real"] > 0, "its unit was learnt from too"
-    assert card["purpose"].endswith(f"learnt from the archive {archive}")
+    assert card["purpose"].endswith(f"learnt from the archive {archive} with the truth in {truth}")
     assert "simulated" not in json.dumps({name: card[name] for name in ("purpose", "made", "learnt_from")})
     known = card["learnt_from"]
-    assert known["units"] == ["archive/tiny-1"]
+    assert known["units"] == ["survey/tiny-1"]
     assert (
         known["examples"]
         == sum(known["examples_by_source"].values())
