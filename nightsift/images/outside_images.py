@@ -17,6 +17,7 @@ from nightsift.core.flags import HARD, Mask
 from nightsift.core.frames import FloatImage, Frame, MaskImage, Meta, StarTable, Template
 from nightsift.core.robust import mad_sigma
 from nightsift.images.background.background import find_sources, subtract_background
+from nightsift.images.photometry.growth import aperture_correction
 from nightsift.images.registration.align import Registration, register
 from nightsift.images.resampling.coadd import Layer, stack
 from nightsift.images.resampling.reprojection import circle, overlap, pixel_area, reproject_planes, sky_scale
@@ -173,14 +174,16 @@ def import_template(
     mosaic = _with_true_noise(Frame(data, variance, mask, meta, wcs=reference.wcs, sky=0.0))
     stars = find_stars(mosaic, unit.detection.threshold)
     scale = _flux_scale(mosaic, stars, reference, zero_point=used[0].zero_point, unit=unit)
+    frame, scaled = _scaled(mosaic, scale.factor, used[0].gain), _scaled_stars(stars, scale.factor)
     template = Template(
-        frame=_scaled(mosaic, scale.factor, used[0].gain),
-        stars=_scaled_stars(stars, scale.factor),
+        frame=frame,
+        stars=scaled,
         coverage=coverage,
         template_id=template_id,
         zero_point=reference.zero_point,
         sources=tuple(one.name for one in used),
         refused=tuple(refused),
+        growth=aperture_correction(frame, scaled),
         imported=str(scale),
     )
     return template, scale

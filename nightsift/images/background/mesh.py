@@ -48,7 +48,7 @@ class Surface:
     sigma: float
     shape: tuple[int, int]
 
-    def pieces(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+    def pieces(self, rows: npt.NDArray[np.integer | np.floating]) -> npt.NDArray[np.float32]:
         """Cubic pieces along x of given rows.
 
         Parameters
@@ -70,12 +70,14 @@ class Surface:
             return np.stack([np.zeros_like(along)] * 3 + [along], axis=2).astype(np.float32)
         return np.ascontiguousarray(_spline(along.T).c.transpose(2, 1, 0), dtype=np.float32)
 
-    def at(self, rows: npt.NDArray[np.integer], columns: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+    def at(
+        self, rows: npt.NDArray[np.integer | np.floating], columns: npt.NDArray[np.integer | np.floating]
+    ) -> npt.NDArray[np.float32]:
         """Evaluate the surface on a lattice.
 
         Parameters
         ----------
-        rows, columns : ndarray of int
+        rows, columns : ndarray of int or float
             Rows and columns (pixel).
 
         Returns
