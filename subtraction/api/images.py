@@ -67,7 +67,8 @@ def subtract(
         Electrons per unit of the image; 1 for images in electrons. Needed where an image brings neither gain nor
         uncertainty.
     read_noise : float, optional
-        Read noise (electron); by default what the noise of the sky has beyond its photons.
+        Read noise (electron). By default the noise of the sky is taken as it is seen: what its photons do not explain
+        is read noise, and where they would make more of it, part of the level is a pedestal and no light.
     saturation : float, optional
         Level at which pixels saturate, in the unit of the image; without one, saturated stars go unmasked.
     mask : array_like, shape (ny, nx), optional

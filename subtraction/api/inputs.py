@@ -113,10 +113,11 @@ def frame_of(
     if noise is None and known.gain is None:
         _refuse_without_gain(data, unit, which)
     meta = _meta(known, held.wcs, which)
-    if noise is None and known.read_noise is None:
-        meta = _with_read_noise(meta, data, bad)
-    frame = make_frame(data, meta if noise is None else _plain(meta), Masters(bad_pixels=bad), wcs=held.wcs)
-    return (frame if noise is None else _with_variance(frame, noise, meta)), unit
+    if noise is not None:
+        plain = replace(meta, gain=1.0, read_noise=1.0)  # in the place of facts that are not needed
+        return _with_variance(make_frame(data, plain, Masters(bad_pixels=bad), wcs=held.wcs), noise, meta), unit
+    meta, pedestal = (meta, 0.0) if known.read_noise is not None else _by_the_sky(meta, data, bad)
+    return make_frame(data, meta, Masters(bad_pixels=bad), wcs=held.wcs, pedestal=pedestal), unit
 
 
 def _held(image: Any, which: str) -> _Image:
@@ -249,7 +250,8 @@ def _keyword(name: str, which: str) -> str:
 
 def _refuse_without_gain(data: FloatImage, unit: Any, which: str) -> NoReturn:
     level, sigma = _sky_and_noise(data)
-    guess = f"; about {level / sigma**2:.3g} if all its sky is light" if level > 5.0 * sigma > 0 else ""
+    seen = level / sigma**2 if sigma > 0 else math.nan
+    guess = f"; about {seen:.3g} if all its sky is light" if 0.05 < seen < 20.0 else ""
     per = unit.to_string() or "unit"
     advice = (
         f"give {_keyword('gain', which)}= (electrons per {per}{guess}; 1 if it holds electrons), or "
@@ -272,11 +274,6 @@ def _meta(facts: DetectorFacts, wcs: WCS | None, which: str) -> Meta:
     )  # fmt: skip
 
 
-def _plain(meta: Meta) -> Meta:
-    """Facts for an image that brings its variance: a gain of one stands for the one that is not needed."""
-    return replace(meta, gain=1.0, read_noise=1.0)
-
-
 def _sky_and_noise(data: FloatImage) -> tuple[float, float]:
     """Median of an image, and the noise of a pixel by the differences of neighbours, which stars hardly touch."""
     step = max(1, int(np.sqrt(data.size / _SAMPLES)))
@@ -290,11 +287,17 @@ def _sky_and_noise(data: FloatImage) -> tuple[float, float]:
     return float(np.median(values)), mad_sigma(steps, 0.0) / math.sqrt(2.0)
 
 
-def _with_read_noise(meta: Meta, data: FloatImage, bad: npt.NDArray[np.bool_]) -> Meta:
-    """Facts with what the noise of the sky has beyond its photons, as read noise."""
+def _by_the_sky(meta: Meta, data: FloatImage, bad: npt.NDArray[np.bool_]) -> tuple[Meta, float]:
+    """Read noise and pedestal with which the noise of the sky is that seen.
+
+    What the photons of the sky leave of its noise is read noise; where they would make more noise than there is, part
+    of its level is no light but a pedestal.
+    """
     level, sigma = _sky_and_noise(np.where(bad, np.float32(np.nan), data))
     rest = sigma**2 - max(level, 0.0) / meta.gain
-    return replace(meta, read_noise=meta.gain * math.sqrt(rest) if rest > 0 else 0.0)
+    if rest >= 0:
+        return replace(meta, read_noise=meta.gain * math.sqrt(rest)), 0.0
+    return meta, level - sigma**2 * meta.gain if rest < 0 else 0.0
 
 
 def _with_variance(frame: Frame, variance: FloatImage, meta: Meta) -> Frame:

@@ -15,7 +15,7 @@ OUR_TEXT = sorted(
     f
     for top in ("nightsift", "subtraction", "models", "tasks", "flows", "units", "docs", "tests", "benchmarks", "infra")
     for f in (ROOT / top).rglob("*")
-    if f.is_file() and f.suffix in TEXT_SUFFIXES and "__pycache__" not in f.parts
+    if f.is_file() and f.suffix in TEXT_SUFFIXES and not {"__pycache__", "_build"} & set(f.parts)
 ) + [ROOT / name for name in ("pyproject.toml", "requirements.lock", "Makefile", "README.md", ".ci/run")]
 
 # Catching everything is right in one place only: where one exposure's failure must not cost another (law 6), and the

@@ -260,6 +260,16 @@ def test_figure_and_summary(plain: DifferenceImage) -> None:
     assert "<th>Registration</th><td>as given" in plain._repr_html_()
 
 
+@pytest.mark.parametrize("pedestal", [0.0, 2000.0])
+def test_without_read_noise_the_noise_of_the_sky_counts(pedestal: float, images: tuple[Array, Array]) -> None:
+    frame, _ = frame_of(images[0] + pedestal, DetectorFacts(GAIN))
+    expected = 400.0 / GAIN + (READ_NOISE / GAIN) ** 2
+    assert np.median(frame.variance) == pytest.approx(expected, rel=0.05)
+    star = np.unravel_index(np.argmax(images[0]), SHAPE)
+    excess = frame.variance[star] - np.median(frame.variance)
+    assert excess == pytest.approx((images[0][star] - 400.0) / GAIN, rel=0.02)
+
+
 def test_background_may_be_gone_already(images: tuple[Array, Array]) -> None:
     science, template = images[0] - 400.0, images[1] - 150.0
     difference = subtract(science, template, gain=GAIN, mesh=0)
