@@ -86,11 +86,12 @@ def without_neighbours(
     inner = (slice(None), slice(margin, size - margin), slice(margin, size - margin))
     left, usable = data[inner].copy(), good[inner].copy()
     clean = np.ones(n, np.bool_)
+    level = np.ascontiguousarray(cut.own[:, 3])  # a column of one row has another type for numba, a copy has not
 
     def some(first: int, last: int) -> None:
         part = slice(first, last)
         _separate(
-            data[part], good[part], cut.sky_variance[part], cut.photon_variance, cut.own[part, 3], sources[part],
+            data[part], good[part], cut.sky_variance[part], cut.photon_variance, level[part], sources[part],
             counts[part], grid.images, node[part], grid.size, grid.step, grid.total, psf.fwhm, left[part],
             usable[part], clean[part],
         )  # fmt: skip

@@ -196,7 +196,8 @@ def _leave_out(
     )
     pairs = pairs[pairs["v"] > 1.0]
     near = all_stars[pairs["j"]]
-    _blank(pairs["i"], pairs["v"], near[:, 0] - columns[pairs["i"]], near[:, 1] - rows[pairs["i"]], fwhm, good)
+    index, distance = np.ascontiguousarray(pairs["i"]), np.ascontiguousarray(pairs["v"])
+    _blank(index, distance, near[:, 0] - columns[index], near[:, 1] - rows[index], fwhm, good)
 
 
 @nb.njit(cache=True, nogil=True)

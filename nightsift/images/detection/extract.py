@@ -44,8 +44,7 @@ def areas_of(
     """
     labels = np.zeros(len(columns), dtype=np.int64)
     touched = np.flatnonzero(mask[rows, columns] & np.uint16(bits))
-    if len(touched):
-        labels[touched] = _walk(mask, np.uint16(bits), columns[touched], rows[touched])
+    labels[touched] = _walk(mask, np.uint16(bits), columns[touched], rows[touched])
     return labels
 
 
