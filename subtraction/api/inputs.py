@@ -275,7 +275,10 @@ def _meta(facts: DetectorFacts, wcs: WCS | None, which: str) -> Meta:
 
 
 def _sky_and_noise(data: FloatImage) -> tuple[float, float]:
-    """Median of an image, and the noise of a pixel by the differences of neighbours, which stars hardly touch."""
+    """Median of an image, and the noise of a pixel.
+
+    By the differences of neighbours, blind to gradients, or by the darker half, blind to stars: the smaller of both.
+    """
     step = max(1, int(np.sqrt(data.size / _SAMPLES)))
     rows = data[::step]
     steps = (rows[:, 1:] - rows[:, :-1])[:, ::step]
@@ -284,7 +287,8 @@ def _sky_and_noise(data: FloatImage) -> tuple[float, float]:
     values = values[np.isfinite(values)]
     if not len(steps):
         return math.nan, math.nan
-    return float(np.median(values)), mad_sigma(steps, 0.0) / math.sqrt(2.0)
+    low, level = (float(one) for one in np.percentile(values, (15.8655, 50.0)))
+    return level, min(mad_sigma(steps, 0.0) / math.sqrt(2.0), level - low)
 
 
 def _by_the_sky(meta: Meta, data: FloatImage, bad: npt.NDArray[np.bool_]) -> tuple[Meta, float]:
