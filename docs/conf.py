@@ -29,11 +29,10 @@ add_module_names = False
 
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
-# "off" shows the notebooks without their results; make manual executes what has changed.
+# "off" shows the notebooks without their results; make manual executes them ("force").
 nb_execution_mode = os.environ.get("NIGHTSIFT_NOTEBOOKS", "off")
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
-nb_execution_cache_path = str(Path(__file__).resolve().parent / "_build" / "notebooks")
 nb_merge_streams = True
 nb_output_stderr = "remove"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -213,17 +213,17 @@ class ArchiveView:
         reach = np.full(len(seeing), radius) if radius else np.maximum(2.0, 0.5 * np.nan_to_num(seeing))
         found = read_candidates(self.archive)
         apart = 3600.0 * separation(ra, dec, numbers(found, "ra"), numbers(found, "dec"))
-        near = found.take(pa.array(np.flatnonzero(apart <= max(reach, default=0.0))))
-        nearest = _nearest(near, apart[apart <= max(reach, default=0.0)])
+        some = np.flatnonzero(apart <= reach.max(initial=0.0))
+        nearest = _nearest(found.take(pa.array(some)), apart[some])
         shown = _shows(exposures, ra, dec)
         rows = []
-        for k, exposure in enumerate(exposures.to_pylist()):
-            candidate = nearest.get(exposure["exposure_id"], {})
-            if candidate and candidate["separation"] > reach[k]:
+        for k, name in enumerate(exposures["exposure_id"].to_pylist()):
+            distance, candidate = nearest.get(name, (np.inf, {}))
+            if distance > reach[k]:
                 candidate = {}
             if candidate or shown[k]:
-                own = {name: exposure[name] for name in OF_EXPOSURE}
-                rows.append(own | {name: candidate.get(name) for name in (*OF_CANDIDATE, "separation")})
+                (own,) = exposures.select(OF_EXPOSURE).slice(k, 1).to_pylist()
+                rows.append(own | {one: candidate.get(one) for one in (*OF_CANDIDATE, "separation")})
         return to_table(pa.Table.from_pylist(rows, schema=LIGHT_CURVE), ra=ra, dec=dec)
 
     def templates(self) -> Table:
@@ -304,12 +304,13 @@ class ArchiveView:
         return f"<archive {self.archive.root}: {when}, units {', '.join(self.units()) or 'none'}>"
 
 
-def _nearest(near: pa.Table, apart: npt.NDArray[np.float64]) -> dict[str, dict[str, object]]:
-    """The nearest candidate of each exposure, with its distance."""
-    found: dict[str, dict[str, object]] = {}
+def _nearest(near: pa.Table, apart: npt.NDArray[np.float64]) -> dict[str, tuple[float, dict[str, Any]]]:
+    """Distance and row of the nearest candidate of each exposure."""
+    found: dict[str, tuple[float, dict[str, Any]]] = {}
     rows = near.to_pylist()
     for k in np.argsort(apart, kind="stable"):
-        found.setdefault(rows[k]["exposure_id"], {**rows[k], "separation": float(apart[k])})
+        distance = float(apart[k])
+        found.setdefault(rows[k]["exposure_id"], (distance, {**rows[k], "separation": distance}))
     return found
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nightsift.core.flags import HARD
 from nightsift.core.frames import FloatImage, MaskImage
@@ -60,11 +61,11 @@ def _format(kind: pa.DataType, unit: str) -> str | None:
 def _values(column: pa.Array, kind: pa.DataType) -> npt.NDArray[Any]:
     """Values of a column; what is null is zero, empty or false: its mask says so."""
     if pa.types.is_string(kind):
-        return np.array([one or "" for one in column.to_pylist()], dtype=str)
+        return np.array(pc.fill_null(column, "").to_pylist(), dtype=str)
     if pa.types.is_timestamp(kind):
         return np.array(["" if one is None else one.isoformat() for one in column.to_pylist()], dtype=str)
-    dtype = kind.to_pandas_dtype()
-    return np.array([0 if one is None else one for one in column.to_pylist()], dtype=dtype)
+    filled = pc.fill_null(column, False if pa.types.is_boolean(kind) else 0)
+    return np.array(filled.to_numpy(zero_copy_only=False), dtype=kind.to_pandas_dtype())
 
 
 def to_ccddata(
