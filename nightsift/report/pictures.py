@@ -48,7 +48,7 @@ def strip(stamps: Stamps) -> str:
         A data URI of a PNG of ``(3 size + 2) x size`` pixels.
     """
     data, mask = stamps.data[0], stamps.mask[0]
-    grey = [_stretched(data[..., 0], mask), _stretched(data[..., 1], mask), _symmetric(data[..., 2], mask)]
+    grey = [stretched(data[..., 0], mask), stretched(data[..., 1], mask), _symmetric(data[..., 2], mask)]
     planes = [np.repeat(plane[..., None], 3, axis=2) for plane in grey]
     for plane in planes:
         plane[mask] = (plane[mask] // 3 + MASKED // 3 * 2).astype(np.uint8)
@@ -66,7 +66,8 @@ def png(pixels: npt.NDArray[np.uint8]) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _stretched(image: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+def stretched(image: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """Return grey levels from just below the sky to the peak of the good pixels, by asinh; mid-grey without any."""
     good = image[~mask & np.isfinite(image)]
     if good.size < 2:
         return np.full(image.shape, 128, dtype=np.uint8)
