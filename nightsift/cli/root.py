@@ -21,6 +21,7 @@ from nightsift.cli import (
     show,
     skyalert,
     survey,
+    template,
     training,
 )
 from nightsift.core.errors import ConfigurationError, NightsiftError
@@ -60,7 +61,7 @@ app.add_typer(
     survey.app, name="unit", rich_help_panel=START, short_help="List telescope units, check one against a header."
 )
 app.add_typer(
-    survey.templates,
+    template.app,
     name="template",
     rich_help_panel=START,
     short_help="Build templates, or import some from elsewhere.",
