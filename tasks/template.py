@@ -14,11 +14,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from nightsift.archive.paths import Archive
-from nightsift.archive.templates import newest_template, write_template
+from nightsift.archive.templates import find_template, newest_template, write_template
 from nightsift.core.errors import AlignmentFailed, FrameError, NightsiftError
 from nightsift.core.frames import Frame, StarTable, Template
 from nightsift.images.artefacts.artefacts import mask_artefacts
 from nightsift.images.background.background import subtract_background
+from nightsift.images.registration.align import align
 from nightsift.images.stars.stars import find_stars
 from nightsift.images.templates import build_template, solved, template_identity
 from nightsift.io.fits import open_fits
@@ -249,6 +250,14 @@ def prepared(url: str, unit: Unit) -> Frame:
     with local_copy(url) as path:
         frame = ingest(path, unit, url=url)
     return subtract_background(mask_artefacts(frame, unit), unit.background.mesh)
+
+
+def aligned(url: str, unit: Unit, archive: Archive) -> tuple[Frame, Template]:
+    """Return an exposure with the coordinates that its template gives it, and the template; FrameError if it fails."""
+    frame = prepared(url, unit)
+    template = find_template(archive, frame.meta)
+    alignment = align(frame, find_stars(frame), template, options=unit.alignment)
+    return frame.replace(wcs=alignment.wcs), template
 
 
 def _prepare_all(

@@ -55,14 +55,21 @@ def show(
     exposure: Annotated[
         str | None, typer.Option(help="Draw the subtraction of this exposure: its id, or the name of its file.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="File of the drawing.")] = Path("pair.png"),
+    chart: Annotated[
+        str | None, typer.Option(help="Draw finding charts of this candidate, its exposure beside its template.")
+    ] = None,
+    width: Annotated[float, typer.Option(min=0.05, max=600.0, help="Side of a finding chart (arcmin).")] = 5.0,
+    out: Annotated[Path | None, typer.Option(help="File of the drawing; pair.png or chart.png by default.")] = None,
     method: Annotated[str | None, typer.Option(help="Subtraction method to draw, instead of the unit's own.")] = None,
     at: Annotated[str | None, typer.Option(help="Draw only the part round this pixel, as X,Y.")] = None,
     size: Annotated[int, typer.Option(min=16, help="Side of that part (pixel).")] = 200,
 ) -> None:
     """Show the nights, ledger and candidates of an archive, draw one subtraction, or describe a FITS file."""
+    if chart is not None:
+        draw_chart(where, chart, out or Path("chart.png"), width=width)
+        return
     if exposure is not None:
-        draw(where, exposure, out, night=night, unit=unit, method=method, at=at, size=size)
+        draw(where, exposure, out or Path("pair.png"), night=night, unit=unit, method=method, at=at, size=size)
         return
     if where.name.lower().endswith(FITS_SUFFIXES):
         _show_fits(where)
@@ -232,6 +239,28 @@ def draw(
     for reason in difference.reasons:
         typer.echo(f"  {reason}")
     typer.echo(f"drawn: {drawn}")
+
+
+def draw_chart(where: Path, candidate: str, out: Path, *, width: float) -> None:
+    """Draw finding charts of a candidate: its exposure and its template, north up."""
+    from nightsift.archive import ledger
+    from nightsift.core import tables
+    from nightsift.io.parquet import read_table
+    from nightsift.report.finding_chart import finding_chart, write_charts
+    from tasks.template import aligned
+
+    archive = open_archive(where)
+    row = _find(ledger.read(archive).to_pylist(), candidate.rpartition("-")[0], where)
+    path = archive.candidates(row["night"], row["unit"], row["exposure_id"])
+    found = [one for one in read_table(path, tables.CANDIDATES).to_pylist() if one["candidate_id"] == candidate]
+    if not found or found[0]["ra"] is None:
+        what = "is not among them" if not found else "has no sky position: its template has no coordinates"
+        raise _wrong("--chart", f"{candidate} {what}", f"nightsift show {where} lists the candidates")
+    science, template = aligned(row["url"], _unit(where, row["unit"], None), archive)
+    place = (found[0]["ra"], found[0]["dec"])
+    named = ((science, f"{row['unit']} {science.meta.band} {row['night']}"), (template.frame, "template"))
+    charts = [finding_chart(one, place, 60.0 * width, title=candidate, caption=text) for one, text in named]
+    typer.echo(f"drawn: {write_charts(out, charts)}")
 
 
 def _centre(at: str | None) -> tuple[float, float] | None:

@@ -113,7 +113,8 @@ def _visible(frame: Frame) -> FloatImage:
 
 def _sky(part: FloatImage) -> npt.NDArray[np.uint8]:
     hole = ~np.isfinite(part)
-    grey = 255 - stretched(np.nan_to_num(part), hole)
+    bright = stretched(np.nan_to_num(part), hole) / 255.0
+    grey = (255.0 * (1.0 - bright**1.5)).astype(np.uint8)  # the noise of the sky stays light
     picture = np.repeat(grey[..., None], 3, axis=2)
     picture[hole] = EMPTY
     return np.ascontiguousarray(picture[::-1])
@@ -133,8 +134,8 @@ def _font(size: int) -> Any:
 
 def _crosshair(draw: ImageDraw, top: int, pixels: int) -> None:
     """Four strokes that leave the place itself free."""
-    x, y = (pixels - 1) / 2.0, top + (pixels - 1) / 2.0
-    near, far = 0.025 * pixels, 0.07 * pixels
+    x, y = pixels // 2, top + pixels // 2
+    near, far = round(0.025 * pixels), round(0.07 * pixels)
     width = max(2, round(pixels / 240))
     for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
         draw.line([x + near * dx, y + near * dy, x + far * dx, y + far * dy], fill=MARK, width=width)

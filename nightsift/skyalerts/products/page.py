@@ -44,7 +44,7 @@ STATES = {
 
 def render_page(
     alert: SkyAlert, target: Target, skymap: SkyMap | None, *, seen: Footprint, ranked: pa.Table,
-    detections: Mapping[str, Mapping[str, Any]], stamps: Mapping[str, Stamps],
+    detections: Mapping[str, Mapping[str, Any]], stamps: Mapping[str, Stamps], charts: Mapping[str, str] | None = None,
     problems: Sequence[str] = (), made: dt.datetime | None = None,
 ) -> str:  # fmt: skip
     """Write the page of a sky alert.
@@ -65,6 +65,8 @@ def render_page(
         Rows of `nightsift.core.tables.CANDIDATES` by candidate.
     stamps : mapping of str to Stamps
         Stamps of the best detections, by candidate.
+    charts : mapping of str to str, optional
+        Finding charts of the best detections as data URIs, by candidate.
     problems : sequence of str, optional
         What it says besides.
     made : datetime, optional
@@ -93,7 +95,10 @@ def render_page(
         sky=sky_figure(skymap, target.fields, observed, places=placed),
         seen=seen,
         t0=target.t0,
-        cards=[_card(row, detections, stamps, t0=target.t0) for row in rows[:SHOWN]],
+        cards=[
+            {**_card(row, detections, stamps, t0=target.t0), "chart": (charts or {}).get(row["best_id"], "")}
+            for row in rows[:SHOWN]
+        ],
         rows=rows,
         hidden=ranked.num_rows - len(rows),
         total=ranked.num_rows,

@@ -13,9 +13,13 @@ import pyarrow.compute as pc
 
 from nightsift.archive.paths import Archive
 from nightsift.archive.skyalert_options import RankingOptions, ReportOptions, default_ranking, default_report
+from nightsift.archive.templates import newest_template, read_template
+from nightsift.core.errors import UnreadableFits
 from nightsift.core.frames import Stamps
 from nightsift.io.atomic import atomic
 from nightsift.io.parquet import read_stamps, write_table
+from nightsift.report.finding_chart import finding_chart
+from nightsift.report.pictures import png
 from nightsift.skyalerts.event_store.targets import Target, folder_of
 from nightsift.skyalerts.notices.skyalert import SkyAlert
 from nightsift.skyalerts.products.gather import Footprint, Gathered, footprint_of, gather
@@ -23,6 +27,12 @@ from nightsift.skyalerts.products.page import SHOWN, render_page
 from nightsift.skyalerts.products.rank import Catalogues, rank_candidates
 from nightsift.skyalerts.products.reports import chosen, circular, tns_report
 from nightsift.skyalerts.skymaps.skymap import SkyMap
+
+CHARTS = 12
+"""Candidates with finding charts: each costs the page some 60 kB."""
+
+CHART_WIDTH = 300.0
+"""Side of a finding chart (arcsec)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,8 +141,9 @@ def _write(
     )
     stamps = _best_stamps(archive, ranked, detections)
     page = render_page(
-        alert, target, skymap, seen=seen, ranked=ranked, detections=detections, stamps=stamps, problems=problems
-    )
+        alert, target, skymap, seen=seen, ranked=ranked, detections=detections, stamps=stamps,
+        charts=_charts(archive, ranked, detections), problems=problems,
+    )  # fmt: skip
     _write_text(made.page, page)
     _write_text(made.latest, page)
     return made
@@ -146,6 +157,27 @@ def _best_stamps(archive: Archive, ranked: pa.Table, detections: Mapping[str, Ma
         path = archive.stamps(row["night"], row["unit"], row["exposure_id"])
         if path.is_file():
             _, found[one] = read_stamps(path, [row["stamp_index"]])
+    return found
+
+
+def _charts(archive: Archive, ranked: pa.Table, detections: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Finding charts of the best candidates from their templates; those whose template has no coordinates have none."""
+    places: dict[Path, list[Mapping[str, Any]]] = {}
+    for one in ranked["best_id"].slice(0, CHARTS).to_pylist():
+        row = detections[one]
+        path = newest_template(archive, row["unit"], row["field"], band=row["band"])
+        if path is not None and row["ra"] is not None and row["dec"] is not None:
+            places.setdefault(path, []).append(row)
+    found = {}
+    for path, rows in places.items():  # one template at a time is held
+        try:
+            frame = read_template(path).frame
+        except UnreadableFits:
+            continue
+        for row in rows if frame.wcs is not None else ():
+            place, caption = (row["ra"], row["dec"]), f"template {row['unit']} {row['band']}"
+            chart = finding_chart(frame, place, CHART_WIDTH, caption=caption, pixels=300)
+            found[row["candidate_id"]] = png(chart)
     return found
 
 
