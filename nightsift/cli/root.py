@@ -20,6 +20,7 @@ from nightsift.cli import (
     serving,
     show,
     skyalert,
+    sources,
     survey,
     template,
     training,
@@ -85,6 +86,7 @@ app.command("deploy", rich_help_panel=NIGHTS, short_help="Put the deployments on
     serving.deploy
 )
 app.command("frame", rich_help_panel=LOOK, short_help="Reduce one exposure and print its candidates.")(night.frame)
+app.command("extract", rich_help_panel=LOOK, short_help="Catalogue the sources of any FITS image.")(sources.extract)
 app.command("photometry", rich_help_panel=LOOK, short_help="Measure positions on every exposure: light curves.")(
     archive.photometry
 )

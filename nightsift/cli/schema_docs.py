@@ -13,8 +13,9 @@ from pathlib import Path
 from nightsift.archive.versions import COMPARISON_COLUMNS
 from nightsift.backfill import campaigns
 from nightsift.core import tables
-from nightsift.core.flags import Flag, Mask
+from nightsift.core.flags import Flag, Mask, SourceFlag
 from nightsift.core.monitoring_tables import INJECTION_COLUMNS, MONITORING_COLUMNS
+from nightsift.images.detection.catalogue import SOURCE_COLUMNS
 from nightsift.skyalerts.planning.field_ranking import FIELD_COLUMNS
 from nightsift.skyalerts.products.rank import RANKED_COLUMNS
 
@@ -47,6 +48,11 @@ _TABLES: tuple[tuple[str, str, Iterable[tables.Column]], ...] = (
         "fixed, so fluxes scatter around the truth, negative ones included. The columns from `x` to `flags` are "
         "those of `nightsift.images.photometry.forced.forced_photometry`.",
         tables.LIGHT_CURVE_COLUMNS,
+    ),
+    (
+        "Sources of an image",
+        "One row per source, written by `nightsift extract FILE`; `flags` are the source flags below.",
+        SOURCE_COLUMNS,
     ),
     (
         "Truth of a simulated survey",
@@ -107,6 +113,7 @@ def schema_page() -> str:
         _HEAD,
         *(_table(*one) for one in _TABLES),
         _flags("Candidate flags", "Bits of the column `flags` (int32). A flag never removes a candidate.", Flag),
+        _flags("Source flags", "Bits of the column `flags` (int32) of a catalogue of sources.", SourceFlag),
         _flags("Mask planes", "Bits of a pixel mask (uint16). A pixel is good when no bit is set.", Mask),
     ]
     return "\n".join(parts)

@@ -1,4 +1,4 @@
-"""Mask planes of pixels and flags of candidates, each defined in one place.
+"""Mask planes of pixels, flags of candidates and of catalogued sources, each defined in one place.
 
 Nothing is dropped because of a flag: flags say why a candidate is doubtful. The tables in the documentation
 and the decoder are made from `description`.
@@ -63,6 +63,26 @@ class Flag(IntFlag):
         return member
 
 
+class SourceFlag(IntFlag):
+    """Flags of a source of a catalogue (int32)."""
+
+    EDGE = 1, "cut off by the edge of the image"
+    DEBLENDED = 2, "was one with another source"
+    MASKED = 4, "pixels masked or of a neighbour in its Kron aperture, replaced by the mean of the others"
+    SATURATED = 8, "saturated or bled pixels among its own"
+    CIRCLE = 16, "Kron radius too small or without light: flux within a circle"
+    NO_WINDOW = 32, "no windowed centre: x and y are isophotal"
+    UNDIVIDED = 64, "too large an area to be divided: may be several"
+
+    description: str
+
+    def __new__(cls, value: int, description: str = "") -> SourceFlag:
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.description = description
+        return member
+
+
 def names(value: int, kind: type[IntFlag] = Flag) -> list[str]:
-    """Return the names of the bits set in `value`, in order of their bits; `kind` is `Flag` or `Mask`."""
+    """Return the names of the bits set in `value`, in order of their bits; `kind` is one of these."""
     return [str(bit.name) for bit in kind if value & bit.value]

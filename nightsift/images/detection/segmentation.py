@@ -41,8 +41,11 @@ def segment(
     where: str,
     min_pixels: int = 1,
     contrast: float,
+    largest_area: int = LARGEST_AREA,
     noise: FloatImage | None = None,
+    mask: npt.NDArray[np.uint8] | None = None,
     kernel: FloatImage | None = None,
+    clean: bool = False,
 ) -> tuple[Sources, Labels]:
     """Find sources, divide those that touch, and say which pixels belong to which.
 
@@ -60,10 +63,16 @@ def segment(
         Least number of connected pixels.
     contrast : float
         Least part of an area's flux that a source of its own has above the saddle to its neighbour.
+    largest_area : int, optional
+        Connected pixels beyond which an area is one source.
     noise : ndarray of float32, shape (ny, nx), optional
-        Standard deviation of each pixel; infinite where the pixel is not to be used.
+        Standard deviation of each pixel.
+    mask : ndarray of uint8, shape (ny, nx), optional
+        Pixels that hold nothing, not 0.
     kernel : ndarray of float32, optional
-        Filter to detect with.
+        Filter to detect with; with `noise` the threshold is that of the filtered image.
+    clean : bool, optional
+        Whether sources are left out that the wings of a brighter one account for.
 
     Returns
     -------
@@ -78,16 +87,18 @@ def segment(
         If sep cannot do it.
     """
     data = np.ascontiguousarray(data, dtype=np.float32)  # also of native byte order
-    options: dict[str, Any] = {"minarea": min_pixels, "err": noise, "filter_kernel": kernel, "clean": False}
-    divided = {**options, "deblend_cont": contrast}
+    options: dict[str, Any] = {"minarea": min_pixels, "err": noise, "mask": mask, "filter_kernel": kernel}
+    divided = {**options, "deblend_cont": contrast, "clean": clean}
     if n_above <= CROWDED * data.size:
         try:
             return _extract(data, threshold, n_above, where=where, sub_objects=_SUB_OBJECTS, **divided)
         except DetectionFailed as error:
             if "deblending overflow" not in error.facts["what"]:
                 raise
-    areas, within = _extract(data, threshold, n_above, where=where, sub_objects=1, deblend_nthresh=1, **options)
-    large = areas["npix"] > LARGEST_AREA
+    areas, within = _extract(
+        data, threshold, n_above, where=where, sub_objects=1, deblend_nthresh=1, clean=False, **options
+    )
+    large = areas["npix"] > largest_area
     data = np.where(np.concatenate([[False], large])[within], np.float32(0.0), data) if large.any() else data
     sources, labels = _extract(data, threshold, n_above, where=where, sub_objects=_MOST_SUB_OBJECTS, **divided)
     if large.any():

@@ -22,7 +22,7 @@ from nightsift.core.errors import ConfigurationError, NoTemplate
 ROOT = Path(__file__).resolve().parents[3]
 COMMANDS = (
     "night", "frame", "simulate", "template", "train", "unit", "show", "report", "score", "doctor", "photometry",
-    "calibrate", "compile", "ask", "watch", "serve", "status", "deploy", "backfill", "catalog",
+    "calibrate", "compile", "ask", "watch", "serve", "status", "deploy", "backfill", "catalog", "extract",
 )  # fmt: skip
 
 
