@@ -1,11 +1,13 @@
 """Candidates extracted from the differences of pairs whose truth is known: completeness, false ones, CPU seconds.
 
     python benchmarks/subtraction/extraction.py PAIR.npz... [--save FILE.npz] [--against FILE.npz] [--repeat 5]
+    python benchmarks/subtraction/extraction.py --blends
 
 A transient is found if a candidate of its sign lies within 2 pixels; a candidate farther than two FWHM from all (five
 from those above S/N 30) is false. `--save` keeps the candidates, `--against` says how many of them another version of
 the code, or another option, finds on the same pixels. Seconds are the least of all runs of `extract`, in one process
-that keeps its memory as a worker of a night does.
+that keeps its memory as a worker of a night does. `--blends` extracts from drawn score maps what a difference hardly
+has: crowded stars, wide faint sources, and stars on the flanks of wide ones.
 """
 
 from __future__ import annotations
@@ -18,11 +20,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from benchmarks.subtraction import fields
 from benchmarks.subtraction.detections import BINS
 from nightsift.core.parallel import keep_freed_memory
 from nightsift.images.detection.extract import extract
+from nightsift.images.detection.peaks import Significant, find_peaks, floor_of
 from nightsift.images.photometry.difference_photometry import ZeroPoint
 from subtraction.api import subtract
 
@@ -68,15 +73,56 @@ def shared(rows: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> int:
     return len(places[0] & places[1])
 
 
+def blends(size: int = 2048, stars: int = 20_000, seed: int = 3) -> dict[str, str]:
+    """Parts found of close stars, and pieces of wide sources, in score maps of a Gaussian PSF of sigma 1.25 pixels."""
+    rng = np.random.default_rng(seed)
+    noise = ndimage.gaussian_filter(rng.standard_normal((size, size)), 1.25)
+    noise /= noise.std()
+    x, y = rng.uniform(20, size - 20, (2, stars))
+    snr = np.minimum(7 * rng.uniform(size=len(x)) ** (-1 / 1.2), 5000)
+    found = _places(noise + _lights((size, size), x, y, snr=snr, sigma=1.25))
+    distance, nearest = cKDTree(np.c_[x, y]).query(found, distance_upper_bound=2.5)
+    seen = np.zeros(len(x), bool)
+    seen[nearest[np.isfinite(distance)]] = True
+    out = {f"stars of S/N {a}-{b}": f"{seen[(snr >= a) & (snr < b)].mean():.3f}" for a, b in ((7, 15), (15, 50))}
+    gx, gy = (a.ravel() for a in np.meshgrid(*2 * (np.arange(60, size - 60, 120.0),)))
+    for height, star in ((15, 0), (60, 0), (60, 20)):
+        wide = _lights((size, size), gx, gy, snr=np.full(len(gx), height), sigma=7.0)
+        beside = _lights((size, size), gx + 12, gy, snr=np.full(len(gx), star), sigma=1.25)
+        name = f"{len(gx)} wide ones of S/N {height}" + (f" with a star of S/N {star} each" if star else "")
+        out[name] = f"{len(_places(noise + wide + beside))} candidates"
+    return out
+
+
+def _lights(shape: tuple[int, int], x: np.ndarray, y: np.ndarray, *, snr: np.ndarray, sigma: float) -> np.ndarray:
+    """What Gaussian sources look like in a score map."""
+    out, half = np.zeros(shape), round(8 * sigma)
+    for one_x, one_y, height in zip(x, y, snr, strict=True):
+        box = (slice(max(0, round(c) - half), round(c) + half + 1) for c in (one_y, one_x))
+        rows, columns = box
+        j, i = np.arange(shape[0])[rows, None], np.arange(shape[1])[columns]
+        out[rows, columns] += height * np.exp(-((i - one_x) ** 2 + (j - one_y) ** 2) / (4 * sigma**2))
+    return out
+
+
+def _places(score: np.ndarray) -> np.ndarray:
+    score = score.astype(np.float32)
+    peaks = find_peaks(Significant(score, np.flatnonzero(abs(score) > floor_of(5.0))), 5.0, 3)
+    return np.c_[peaks.column, peaks.row][peaks.sign > 0]
+
+
 def main() -> None:
     """Print what is found on each pair."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pairs", nargs="+", type=Path)
+    parser.add_argument("pairs", nargs="*", type=Path)
+    parser.add_argument("--blends", action="store_true")
     parser.add_argument("--method", default="hotpants")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--save", type=Path)
     parser.add_argument("--against", type=Path)
     chosen = parser.parse_args()
+    if chosen.blends:
+        print("\n".join(f"{name}: {value}" for name, value in blends().items()))
     keep_freed_memory()
     kept: dict[str, np.ndarray] = {}
     for path in chosen.pairs:
