@@ -37,8 +37,8 @@ _POGSON = 2.5 / np.log(10.0)
 _I, _F, _D, _BY = pa.int32(), pa.float32(), pa.float64(), "nightsift.images.detection.catalogue"
 SOURCE_COLUMNS = (
     Column("number", _I, "", "running number, from 1, brightest first", _BY),
-    Column("x", _D, "pixel", "windowed column, 0 at the centre of the first pixel", _BY),
-    Column("y", _D, "pixel", "windowed row, 0 at the centre of the first pixel", _BY),
+    Column("x", _D, "pixel", "windowed column, 0 at the first pixel, as trimmed and binned by a unit", _BY),
+    Column("y", _D, "pixel", "windowed row, 0 at the first pixel, as trimmed and binned by a unit", _BY),
     Column("ra", _D, "deg", "right ascension, ICRS", _BY, True),
     Column("dec", _D, "deg", "declination, ICRS", _BY, True),
     Column("flux", _F, "adu", "Kron flux", _BY),

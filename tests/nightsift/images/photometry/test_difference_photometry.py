@@ -104,6 +104,26 @@ def test_aperture_flux_and_error(rng):
     assert flux.mean() == pytest.approx(3000, rel=0.01)
 
 
+def test_masked_pixels_of_an_aperture_count_as_the_mean_of_the_others():
+    data, variance, mask = np.full(SHAPE, 2.0), np.full(SHAPE, 9.0), np.zeros(SHAPE, np.uint16)
+    x, y = np.array([50.0, 100.3, 150.0, 200.0, 0.0, 250.0]), np.array([50.0, 100.7, 150.0, 200.0, 0.0, 250.0])
+    mask[50:60, 50:60] = Mask.COSMIC_RAY
+    data[50:60, 50:60] = np.nan
+    mask[90:111, 90:111] = Mask.BRIGHT_STAR  # usable
+    mask[140:161, 140:161] = Mask.SATURATED
+    data[199, 200], mask[199, 200] = np.inf, Mask.NONFINITE
+    frame = frame_of(np.zeros(SHAPE), 1.0).replace(
+        data=data.astype(np.float32), variance=variance.astype(np.float32), mask=mask
+    )
+    flux, error = aperture_fluxes(difference_of(frame, gaussian_psf(3.0)), x, y, radius=5.0, factor=2.0)
+    area = np.pi * 25.0
+    assert flux[[0, 1, 3, 5]] == pytest.approx(2 * area, rel=1e-4)
+    assert error[[0, 1, 3, 5]] == pytest.approx(2 * 3 * np.sqrt(area), rel=1e-4)
+    assert (flux[2], error[2]) == (0, 0)
+    inside = 2 * np.pi * 25 / 4  # a quarter, and the halves of the pixels on the axes
+    assert inside < flux[4] < inside + 2 * 2 * 5.5
+
+
 def stars_at(x, y, flux, flag=0):
     stars = np.zeros(len(x), STAR_DTYPE)
     stars["x"], stars["y"], stars["flux"], stars["snr"], stars["flag"] = x, y, flux, 100, flag
