@@ -48,12 +48,12 @@ class Surface:
     sigma: float
     shape: tuple[int, int]
 
-    def pieces(self, rows: npt.NDArray[np.integer | np.floating]) -> npt.NDArray[np.float32]:
+    def pieces(self, rows: npt.NDArray[np.integer] | Float64) -> npt.NDArray[np.float32]:
         """Cubic pieces along x of given rows.
 
         Parameters
         ----------
-        rows : ndarray of int, shape (n,)
+        rows : ndarray of int or float, shape (n,)
             Rows (pixel).
 
         Returns
@@ -70,9 +70,7 @@ class Surface:
             return np.stack([np.zeros_like(along)] * 3 + [along], axis=2).astype(np.float32)
         return np.ascontiguousarray(_spline(along.T).c.transpose(2, 1, 0), dtype=np.float32)
 
-    def at(
-        self, rows: npt.NDArray[np.integer | np.floating], columns: npt.NDArray[np.integer | np.floating]
-    ) -> npt.NDArray[np.float32]:
+    def at(self, rows: npt.NDArray[np.integer] | Float64, columns: npt.NDArray[np.integer] | Float64) -> Float32:
         """Evaluate the surface on a lattice.
 
         Parameters
