@@ -115,6 +115,8 @@ def as_built(pair: Pair, truth: pa.Table, sources: TemplateSources) -> tuple[Pai
     joined: dict[str, Any] = {
         name: np.concatenate([getattr(sources, name), column]) for name, column in columns.items()
     }
+    if sources.half_light is not None:
+        joined["half_light"] = np.concatenate([sources.half_light, np.zeros(n)])
     bare = Pair(pair.science, template.replace(psf=None), pair.coverage)
     return bare, dataclasses.replace(sources, **joined)
 

@@ -1,4 +1,4 @@
-"""Templates on disk: one multi-extension FITS file each (SCI, VAR, MASK, COVERAGE, STARS, SOURCES)."""
+"""Templates on disk: one multi-extension FITS file each (SCI, VAR, MASK, COVERAGE, STARS, SOURCES, CATALOG)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from astropy.wcs import WCS, NoConvergence
 from nightsift import __version__
 from nightsift.archive.paths import Archive
 from nightsift.core.errors import NoTemplate, UnreadableFits
-from nightsift.core.frames import ApertureCorrection, Frame, Meta, StarTable, Template
+from nightsift.core.frames import ApertureCorrection, Frame, Meta, SourceTable, Template
 from nightsift.core.parallel import over_rows
+from nightsift.images.source_catalogue import SOURCE_DTYPE, UNITS
 from nightsift.images.stars.stars import STAR_DTYPE
 from nightsift.io.atomic import atomic
 from nightsift.io.fits import open_fits, read_header
@@ -115,7 +116,8 @@ def read_template(path: str | Path) -> Template:
         reasons = [str(one) for one in rows["reason"]]
         return Template(
             frame=frame,
-            stars=_stars(hdus["STARS"].data),
+            stars=_rows(hdus["STARS"].data, STAR_DTYPE),
+            catalogue=_rows(hdus["CATALOG"].data, SOURCE_DTYPE) if "CATALOG" in hdus else None,
             coverage=_native(hdus["COVERAGE"], np.int16),
             template_id=str(header["TEMPLATE"]),
             zero_point=float(header.get("MAGZERO", np.nan)),
@@ -265,6 +267,7 @@ def _hdus(template: Template) -> fits.HDUList:
             ("reason", f"S{max([1, *(len(why.encode()) for _, why in refused)])}"),
         ],
     )
+    catalogue = [] if template.catalogue is None else [_catalogue_hdu(template.catalogue)]
     return fits.HDUList(
         [
             fits.PrimaryHDU(),
@@ -274,8 +277,17 @@ def _hdus(template: Template) -> fits.HDUList:
             fits.ImageHDU(template.coverage.astype(np.int16), name="COVERAGE"),
             fits.BinTableHDU(template.stars, name="STARS"),
             fits.BinTableHDU(sources, name="SOURCES"),
+            *catalogue,
         ]
     )
+
+
+def _catalogue_hdu(catalogue: SourceTable) -> fits.BinTableHDU:
+    hdu = fits.BinTableHDU(catalogue, name="CATALOG")
+    for number, name in enumerate(SOURCE_DTYPE.names or (), 1):
+        if name in UNITS:
+            hdu.header[f"TUNIT{number}"] = UNITS[name]
+    return hdu
 
 
 def _growth(header: fits.Header) -> ApertureCorrection | None:
@@ -306,11 +318,11 @@ def _native(hdu: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:
     return out
 
 
-def _stars(rows: npt.NDArray[Any]) -> StarTable:
-    stars = np.zeros(len(rows), dtype=STAR_DTYPE)
-    for name in STAR_DTYPE.names or ():
-        stars[name] = rows[name]
-    return stars
+def _rows(rows: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    out = np.zeros(len(rows), dtype=dtype)
+    for name in dtype.names or ():
+        out[name] = rows[name]
+    return out
 
 
 def _meta(header: fits.Header) -> Meta:

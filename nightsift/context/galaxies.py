@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Values = npt.NDArray[np.float64]
 _HALF_LIGHT = float(np.sqrt(2.0 * np.log(2.0)))  # half-light radius of a Gaussian over its standard deviation
+_WIDE = 0.5  # FWHM of the seeing in half-light radius from which radii of the catalogue are the better ones
 _NEAREST = 16  # galaxies looked at to find the one whose ellipse is nearest
 
 
@@ -147,8 +148,8 @@ def galaxies_of_catalogue(table: pa.Table, wcs: WCS, shape: tuple[int, int], *, 
 def galaxies_of_template(sources: TemplateSources, least_score: float = 0.8, least_snr: float = 15.0) -> Galaxies:
     """Galaxies among the sources of a template: those wider than its stars, with the seeing taken out.
 
-    Half-light radii are those of a Gaussian of the same second moments, which is good to a factor of about 1.5; where
-    a catalogue has sizes, `galaxies_of_catalogue` is better.
+    Half-light radii of wide galaxies are those of the template's catalogue. Those of small ones, and all where it has
+    none, are those of a Gaussian of the same second moments: for a galaxy wider than the seeing half of what is true.
 
     Parameters
     ----------
@@ -169,4 +170,8 @@ def galaxies_of_template(sources: TemplateSources, least_score: float = 0.8, lea
     major = np.sqrt(np.maximum(chosen.major**2 - seeing**2, 0.09))
     minor = np.sqrt(np.maximum(chosen.minor**2 - seeing**2, 0.01))
     ratio = np.clip(minor / major, 0.2, 1.0)
-    return Galaxies(chosen.identity, chosen.x, chosen.y, _HALF_LIGHT * major, ratio, chosen.angle, chosen.mag)
+    radius = _HALF_LIGHT * major
+    if chosen.half_light is not None:
+        wide = chosen.half_light > _WIDE * chosen.seeing
+        radius = np.where(wide, chosen.half_light / np.sqrt(ratio), radius)
+    return Galaxies(chosen.identity, chosen.x, chosen.y, radius, ratio, chosen.angle, chosen.mag)

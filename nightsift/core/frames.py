@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # slow to import, and subtraction does without
 FloatImage = npt.NDArray[np.float32]
 MaskImage = npt.NDArray[np.uint16]
 StarTable = npt.NDArray[Any]
+SourceTable = npt.NDArray[Any]
 
 _BLOCK = 1 << 17  # pixels checked at a time
 
@@ -320,6 +321,9 @@ class Template:
         That of its stars; None in files of earlier versions.
     imported : str
         Of a template made of images from elsewhere, how its flux scale was found; empty for one of the unit's frames.
+    catalogue : SourceTable or None
+        Kron ellipses and half-light radii of its stars and galaxies, a row each
+        (`nightsift.images.source_catalogue`); None in files of earlier versions.
     """
 
     frame: Frame
@@ -331,8 +335,11 @@ class Template:
     refused: tuple[tuple[str, str], ...] = field(default=())
     growth: ApertureCorrection | None = None
     imported: str = ""
+    catalogue: SourceTable | None = None
 
     def __post_init__(self) -> None:
+        if self.catalogue is not None and len(self.catalogue) != len(self.stars):
+            raise ValueError(f"one row of the catalogue a star wanted, got {len(self.catalogue)} and {len(self.stars)}")
         if self.coverage.shape != self.frame.shape:
             raise ValueError(f"coverage {self.coverage.shape} and frame {self.frame.shape} must have the same shape")
 

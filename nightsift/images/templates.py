@@ -17,6 +17,7 @@ from nightsift.images.photometry.growth import aperture_correction
 from nightsift.images.registration.align import Registration, inherit_wcs, node_grid, register
 from nightsift.images.registration.plate_solve import solve
 from nightsift.images.resampling.coadd import Layer, stack
+from nightsift.images.source_catalogue import source_catalogue, with_sky_positions
 from nightsift.images.stars.stars import clean_stars, find_stars, typical_fwhm
 from nightsift.unit.units import Unit
 
@@ -319,6 +320,7 @@ def build_template(
         sources=sources,
         refused=(*refused, *left_out),
         growth=aperture_correction(frame, found),
+        catalogue=source_catalogue(frame, found),
     )
 
 
@@ -419,4 +421,6 @@ def solved(template: Template, catalogue: tuple[npt.NDArray[np.float64], npt.NDA
         pixel_scale=meta.pixel_scale,
         shape=template.frame.shape,
     )
-    return replace(template, frame=template.frame.replace(wcs=found.wcs))
+    known = template.catalogue
+    known = None if known is None else with_sky_positions(known, found.wcs)
+    return replace(template, frame=template.frame.replace(wcs=found.wcs), catalogue=known)

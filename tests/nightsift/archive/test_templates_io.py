@@ -8,6 +8,7 @@ import os
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.table import Table
 from astropy.wcs import WCS
 
 from nightsift.archive.paths import Archive
@@ -16,6 +17,7 @@ from nightsift.core.errors import NoTemplate, UnreadableFits
 from nightsift.core.flags import Mask
 from nightsift.core.frames import ApertureCorrection, Template
 from nightsift.images.registration.mapping import fit_tan_sip
+from nightsift.images.source_catalogue import source_catalogue
 from nightsift.images.stars.stars import find_stars
 
 
@@ -59,6 +61,21 @@ def test_there_and_back(tmp_path, make_template):
     assert again.frame.sky == 123.5
     xy = np.random.default_rng(1).uniform(0, 199, (50, 2))
     np.testing.assert_allclose(again.frame.wcs.all_pix2world(xy, 0), template.frame.wcs.all_pix2world(xy, 0), atol=1e-9)
+
+
+def test_catalogue_has_units_and_may_be_absent(tmp_path, make_template):
+    template = make_template(wcs=bent_wcs())
+    catalogue = source_catalogue(template.frame, template.stars)
+    path = write_template(Archive(tmp_path), dataclasses.replace(template, catalogue=catalogue))
+    again = read_template(path).catalogue
+    assert again.dtype == catalogue.dtype
+    for name in catalogue.dtype.names:
+        np.testing.assert_array_equal(again[name], catalogue[name])
+    table = Table.read(path, hdu="CATALOG")
+    assert (str(table["ra"].unit), str(table["radius"].unit), str(table["theta"].unit)) == ("deg", "pix", "rad")
+    with fits.open(path, mode="update") as hdus:
+        del hdus["CATALOG"]
+    assert read_template(path).catalogue is None
 
 
 def test_aperture_correction_is_stored_with_its_reason(tmp_path, make_template):

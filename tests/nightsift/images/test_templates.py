@@ -86,6 +86,9 @@ def test_noise_falls_with_the_root_of_n(exposures, unit):
     expected = np.sqrt(np.median(template.frame.variance[blank]))
     assert robust(template.frame.data[blank]) == pytest.approx(expected, rel=0.06)
     assert template.zero_point == 25.0
+    assert len(template.catalogue) == len(template.stars)
+    assert np.isfinite(template.catalogue["radius"]).mean() > 0.9
+    assert template.growth is not None
     assert template.template_id.startswith("made-up-")
     np.testing.assert_allclose(template.depth[full] ** 2, template.frame.variance[full], rtol=1e-5)
 
