@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nightsift.cli.console import text
 from nightsift.core.errors import ConfigurationError
 
 WORDS = {"real": 1, "1": 1, "true": 1, "bogus": 0, "0": 0, "false": 0}
@@ -47,7 +48,7 @@ def calibrate(
     for reason in found.reasons:
         typer.echo(f"  not tried: {reason}")
     for name, value in found.figures.items():
-        typer.echo(f"  {name.replace('_', ' ')} {value:.4f}")
+        typer.echo(f"  {name.replace('_', ' ')} {text(value)}")
     path = out or Path(loaded.file).parent / f"{unit}.calibration.json"
     with atomic(path) as temporary:
         temporary.write_text(found.to_json(), encoding="utf-8")

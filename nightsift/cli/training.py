@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nightsift.cli.compilation import compile_first
+from nightsift.cli.console import text
 from nightsift.cli.labels import read_labels, rules_asked_by
 from nightsift.core.errors import ConfigurationError
 from nightsift.core.probabilities import threshold_text
@@ -236,7 +237,7 @@ def transfer(
         temporary.write_text(calibration.to_json(), encoding="utf-8")
     _report(found.curves, found.strategy, found.rounds, notes=(*found.notes, *calibration.reasons))
     for name, value in model.card["figures_held_out"].items():
-        typer.echo(f"  {name.replace('_', ' ')} {value if isinstance(value, str) else format(value, '.4f')}")
+        typer.echo(f"  {name.replace('_', ' ')} {text(value)}")
     if not found.rounds:
         typer.echo(f"the network is that of {source.model_id}: nightsift calibrate does the same without a new model")
     typer.echo(f"model {model.model_id} written to {out}, its calibration ({calibration.method}) to {path}")

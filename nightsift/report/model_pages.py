@@ -21,6 +21,7 @@ from nightsift.report.pictures import number, page_template, strip, utc_minute
 
 EVALUATION_TEMPLATE = "evaluation.html.j2"
 MOST_UNITS = 16
+REDUCTIONS = {"standard": "", "careless": "reduced badly on purpose"}
 RATES = ("missed", "FPR", "TPR")
 LEARNING = (
     "Networks of the same architecture and recipe, trained on growing parts of the units of the training part and "
@@ -161,17 +162,21 @@ def _cards(one: Mapping[str, Any], stamps: Stamps, which: str) -> list[dict[str,
             return "" if value is None else form.format(value)
 
         what = [
-            cell("kind"), cell("source"), cell("snr", "S/N {:.1f}"), cell("mag", "{:.1f} mag"),
+            cell("kind"), "" if cell("source") == cell("kind") else cell("source"),
+            cell("snr", "S/N {:.1f}"), cell("mag", "{:.1f} mag"),
             cell("host_offset", "{:.1f} light radii"), cell("label_doubt", "label doubt {:.2f}"),
             ", ".join(flag.lower().replace("_", " ") for flag in names(int(cell("flags") or 0))),
         ]  # fmt: skip
+        reduction = cell("reduction")
+        candidate = cell("example_id").removeprefix(f"{reduction}/")
+        reduction = REDUCTIONS.get(reduction, reduction)
         cards.append(
             {
                 "score": float(one["examples"]["scores"][row]),
                 "spread": float(one["examples"]["spread"][row]),
                 "picture": strip(Stamps(stamps.data[row : row + 1], stamps.mask[row : row + 1])),
-                "what": ", ".join(part for part in what if part),
-                "where": " · ".join(part for part in (cell("unit"), cell("reduction"), cell("example_id")) if part),
+                "what": ", ".join(part.replace("_", " ") for part in what if part),
+                "where": " · ".join(part for part in (cell("unit"), reduction, candidate) if part),
             }
         )
     return cards
