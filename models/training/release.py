@@ -23,6 +23,7 @@ LEAST_REAL = 500  # without flags, to choose a threshold by them alone: five are
 LEAST_OF_UNIT, LEAST_UNITS = 200, 5  # real examples of a unit, and units, to ask for a rate in most units
 MOST_UNITS = 5 / 6
 MOST_NAMED = 20  # units or nights that a card names; of more it gives the number
+FEW = 1000  # examples of a class: of fewer a network from scratch is worse than one that was carried over
 GOLDEN = 24  # golden stamps, half of them real: enough to notice any fault, small on disk
 
 
@@ -110,6 +111,49 @@ def _figures_name(examples: TrainingSet) -> str:
     part, unit = (np.asarray(examples.table[name]).astype(str) for name in ("split", "unit"))
     shared = set(unit[part == "test"]) & set(unit[np.isin(part, ("train", "validation"))])
     return "figures_on_test_part" if shared else "figures_on_unseen_units"
+
+
+def after_training(folder: Path, card: dict[str, Any], sets: tuple[str, ...]) -> list[str]:
+    """Return what a person needs to know of a model that was just written, in lines.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the model.
+    card : dict
+        Its card.
+    sets : tuple of str
+        Folders of the stamp sets that it learnt from; their test part is named where none was written.
+
+    Returns
+    -------
+    list of str
+        What it learnt from, what it was tested on and where that lies, and the command that evaluates it.
+    """
+    learnt, tested = card["learnt_from"], card["tested_on"]
+    lines = [f"learnt from {_in_words(learnt)}; tested on {_in_words(tested)}"]
+    by_label = Counter({"real": 0, "bogus": 0})
+    for name, number in learnt["examples_by_source"].items():
+        by_label[name.rpartition(", ")[2]] += number
+    rarer = min(by_label, key=by_label.__getitem__)
+    if by_label[rarer] < FEW:
+        lines.append(
+            f"it learnt from {by_label[rarer]} {rarer} examples only: nightsift transfer, which starts from a trained "
+            "model, needs far fewer"
+        )
+    held_out = held_out_folder(folder)
+    if held_out.is_dir():
+        lines.append(f"the test examples are in {held_out}")
+        sets = ()
+    command = f"nightsift evaluate {folder}{''.join(f' --set {one}' for one in sets)} --out {folder.name}.html"
+    return [*lines, f"next: {command}"]
+
+
+def _in_words(part: dict[str, Any]) -> str:
+    units, nights = (one if isinstance(one, int) else len(one) for one in (part["units"], part["nights"]))
+    sources = ", ".join(f"{number} {name.replace(', ', ' ')}" for name, number in part["examples_by_source"].items())
+    plural = ["" if number == 1 else "s" for number in (units, nights)]
+    return f"{part['examples']} examples of {units} unit{plural[0]} and {nights} night{plural[1]} ({sources})"
 
 
 def held_out_folder(folder: str | Path) -> Path:

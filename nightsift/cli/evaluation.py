@@ -10,6 +10,7 @@ import typer
 from nightsift.cli.compilation import compile_first
 from nightsift.cli.console import night_given, nothing_recorded, show_table
 from nightsift.core.errors import ConfigurationError
+from nightsift.core.probabilities import probability_text
 
 if TYPE_CHECKING:
     from models.training.examples import TrainingSet
@@ -53,7 +54,6 @@ def evaluate(
     import json
 
     from models.network.store import load
-    from nightsift.core.probabilities import probability_text
     from nightsift.io.atomic import atomic
     from nightsift.report.model_pages import render_evaluation
 
@@ -65,12 +65,7 @@ def evaluate(
         models.append(describe(classifier, chosen, threshold if place == 0 else None, samples=samples))
         if models[-1]["name"] in [one["name"] for one in models[:-1]]:  # two models of one name in two folders
             models[-1]["name"] = f"{classifier.model_id} ({place})"
-        missed, fpr = models[-1]["headline"][1]["value"], models[-1]["headline"][2]["value"]
-        typer.echo(
-            f"{classifier.model_id}: AUC {probability_text(models[-1]['headline'][0]['value'], 4)}, "
-            f"at {probability_text(models[-1]['threshold'])} "
-            f"{missed:.2%} missed, FPR {fpr:.2%}"
-        )
+        typer.echo(_summary_line(models[-1]))
     if learn:
         models[0]["learning"] = _learn(whole, classifier_options(model), learn)
     real = int(chosen.labels.sum())
@@ -85,6 +80,14 @@ def evaluate(
     with atomic(out.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(numbers, indent=2, default=float) + "\n", encoding="utf-8")
     typer.echo(f"page: {out}, its numbers: {out.with_suffix('.json')}")
+
+
+def _summary_line(one: dict[str, Any]) -> str:
+    auc, missed, fpr = (row["value"] for row in one["headline"][:3])
+    return (
+        f"{one['model_id']}: AUC {probability_text(auc, 4)}, at {probability_text(one['threshold'])} "
+        f"{missed:.2%} missed, FPR {fpr:.2%}"
+    )
 
 
 def read_sets(folders: list[Path]) -> TrainingSet:

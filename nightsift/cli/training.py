@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from models.transfer.unit_calibration import Threshold
 
 
-FEW = 1000  # examples of a class: a network that learns from fewer, from scratch, is worse than one carried over
-
-
 def train(
     out: Annotated[
         Path, typer.Argument(help="Folder of the new model; its last part is the name that unit files give.")
@@ -63,7 +60,7 @@ def train(
             advice="give both to learn from reduced nights, or neither to simulate",
         )  # fmt: skip
     from flows.training import EPOCHS, SEED, UNITS, WORKERS, Source, train_model
-    from models.training.release import held_out_folder
+    from models.training.release import after_training
     from models.training.train import TrainOptions
 
     compile_first()
@@ -85,32 +82,7 @@ def train(
         track=track,
     )
     typer.echo(f"model {card['model_id']} written to {out}, threshold {threshold_text(card['threshold'])}")
-    typer.echo(f"learnt from {_contents_line(card['learnt_from'])}; tested on {_contents_line(card['tested_on'])}")
-    fewest = min(_of_label(card["learnt_from"], label) for label in ("real", "bogus"))
-    if fewest < FEW:
-        typer.echo(
-            f"only {fewest} examples of one class were learnt from: nightsift transfer starts from a trained model and "
-            "needs far fewer"
-        )
-    held_out, named = held_out_folder(out), "".join(f" --set {one}" for one in folders)
-    if held_out.is_dir():
-        typer.echo(f"the test examples are in {held_out}")
-        named = ""
-    typer.echo(f"next: nightsift evaluate {out}{named} --out {out.name}.html")
-
-
-def _of_label(part: Mapping[str, Any], label: str) -> int:
-    return sum(number for name, number in part["examples_by_source"].items() if name.endswith(f", {label}"))
-
-
-def _contents_line(part: Mapping[str, Any]) -> str:
-    """What a part of the examples holds, in words."""
-    counts = [
-        f"{one} {name}" if isinstance(one, int) else f"{len(one)} {name[: -1 if len(one) == 1 else None]}"
-        for name, one in ((name, part[name]) for name in ("units", "nights"))
-    ]
-    sources = ", ".join(f"{number} {name.replace(', ', ' ')}" for name, number in part["examples_by_source"].items())
-    return f"{part['examples']} examples of {' and '.join(counts)} ({sources})"
+    typer.echo("\n".join(after_training(out, card, folders)))
 
 
 def _show_unit(done: int, total: int) -> None:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from flows.training import Source, train_model
 from models.network.store import NO_MODEL, load
 from models.training import examples
-from models.training.release import held_out_folder
+from models.training.release import after_training, held_out_folder
 from models.training.train import TrainOptions
 from nightsift.archive.paths import Archive
 from nightsift.archive.survey import Survey, load_survey
@@ -61,6 +61,13 @@ def test_model_from_an_archive_with_its_truth(tmp_path: Path) -> None:
         == sum(known["examples_by_source"].values())
         == sum(parts[name][kind] for name in ("train", "validation") for kind in ("real", "bogus"))
     )
+    lines = after_training(tmp_path / "mine", card, ())
+    assert "of 1 unit and 1 night (" in lines[0]
+    assert " examples only: nightsift transfer" in lines[1]
+    assert lines[2:] == [
+        f"the test examples are in {tmp_path / 'mine-held-out'}",
+        f"next: nightsift evaluate {tmp_path / 'mine'} --out mine.html",
+    ]
     _evaluated_on_what_was_held_out(tmp_path / "mine", parts["test"])
 
     network = {"filters": (4, 6), "dense": 8}
