@@ -37,8 +37,8 @@ LOOP = re.compile(r"^@.*jit\(.*cache=True", re.M)
 LONGEST_WAIT = 900.0
 """Seconds to wait for another command that compiles, before compiling beside it."""
 
-LINE_EVERY = 25
-"""Loops between two lines of progress where the output is no terminal."""
+LINE_SECONDS = 10.0
+"""Between two lines of progress where the output is no terminal."""
 
 OnLoop = Callable[[int, str], None]
 """Called with the number of loops compiled so far and the step that they are needed for."""
@@ -229,7 +229,7 @@ class _Progress:
     def __init__(self) -> None:
         self._most = sum(len(LOOP.findall(text)) for text in sources().values())
         self._bar: Any = None
-        self._said = -1
+        self._step, self._next = "", 0.0
 
     def __enter__(self) -> _Progress:
         typer.echo("compiling loops, one time per installation and update: some minutes of one core")
@@ -252,8 +252,8 @@ class _Progress:
         line = f"{done} of up to {self._most} loops, for {step}"
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, description=line)
-        elif done // LINE_EVERY != self._said:
-            self._said = done // LINE_EVERY
+        elif step != self._step or time.monotonic() >= self._next:
+            self._step, self._next = step, time.monotonic() + LINE_SECONDS
             typer.echo(f"compiling: {line}")
 
 

@@ -33,6 +33,9 @@ DATE_FORMATS = (
 )  # fmt: skip
 """How people write dates."""
 
+PLANNED_NIGHTS = "in the pages of serve under Deployments > nightly > Upcoming"
+"""Where people find them; Prefect's page Runs shows the past seven days only."""
+
 RunnerKind = Literal["in-process", "processes", "dask"]
 
 

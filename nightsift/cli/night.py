@@ -13,6 +13,7 @@ import typer
 
 from nightsift.cli.compilation import compile_first
 from nightsift.cli.console import (
+    PLANNED_NIGHTS,
     LineProgress,
     RunnerKind,
     console,
@@ -231,7 +232,7 @@ def _picture(survey: str, one: Tonight) -> RenderableType:
 
 def _watch(one: Tonight) -> str:
     if one.watch == "nobody":
-        return "nobody watches it (nightsift watch, nightsift serve)"
+        return f"nobody watches it (nightsift watch, nightsift serve; planned nights: {PLANNED_NIGHTS})"
     if one.watch == "died":
         return f"its watch died after {one.updated}: start it again, it goes on where it was"
     hours = f", dark from {one.dusk[11:16]} to {one.dawn[11:16]} UTC" if one.dusk and one.dawn else ""

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from nightsift.cli.compilation import compile_first
-from nightsift.cli.console import row_line
+from nightsift.cli.console import PLANNED_NIGHTS, row_line
 from nightsift.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def serve(
             typer.echo(f"{datetime.now(UTC):%H:%M:%S} {line}")
 
     report(f"pages: http://{host}:{port}" + (f", password in {serving.home / 'password'}" if auth else ""))
-    report(f"state of the night: nightsift status {where}")
+    report(f"state of the night: nightsift status {where}; planned nights: {PLANNED_NIGHTS}")
     run(survey, where, serving, stop=stop, progress=report)
 
 
