@@ -108,9 +108,12 @@ def add_halo(light: np.ndarray, star: np.void, radius: float) -> None:
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, float]:
-    """What a function gives, and its CPU seconds: the least of three calls after a first."""
-    given, seconds = function(), []
-    for _ in range(3):
+    """What a function gives, and its CPU seconds: the least of three calls after a first, unless that one is slow."""
+    start = time.process_time()
+    given, seconds = function(), [time.process_time() - start]
+    if seconds[0] < 5.0:
+        seconds.clear()
+    for _ in range(0 if seconds else 3):
         start = time.process_time()
         function()
         seconds.append(time.process_time() - start)

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from nightsift.core.flags import Mask
 from nightsift.core.frames import FloatImage, MaskImage
 from nightsift.core.parallel import over_rows
 
@@ -22,13 +21,8 @@ Float64 = npt.NDArray[np.float64]
 
 # A second peak in one object counts if it holds this part of its light above the saddle (as SExtractor's
 # DEBLEND_MINCONT), rises this much over the saddle (sigma), and has this many pixels above it. Little light is asked
-# for, so that stars in the halo of a bright one count; what the halo itself makes, `stand_out` tells from them.
+# for, so that stars in the halo of a bright one count; what the halo itself makes, `moments.stand_out` tells from them.
 _CONTRAST, _RISE, _LEAST_AREA = 0.002, 3.0, 3
-
-# Lines through a peak on which light on both sides is looked for, where (FWHM), and what a star is to rise above the
-# darker side (sigma).
-_LINES, _ARM, _ABOVE = 8, (1.8, 2.4, 3.0), 4.0
-_SATURATED = np.uint16(Mask.SATURATED.value)
 
 _CHUNK = 256  # islands, the fewest that a thread works on at a time
 _TRUNCATE = 4.0  # sigma at which the filter ends
@@ -272,95 +266,6 @@ def find_star_peaks(
     peak, total = deblend(place, value, nx)
     brightest = peak[np.argsort(-total, kind="stable")]
     return place[brightest] % nx, place[brightest] // nx, value[brightest]
-
-
-def stand_out(
-    data: FloatImage,
-    variance: FloatImage,
-    mask: MaskImage,
-    *,
-    dark: np.uint16,
-    columns: Int64,
-    rows: Int64,
-    snr: Float32,
-    fwhm: float,
-) -> npt.NDArray[np.bool_]:
-    """Tell peaks that stand out of what lies on both sides of them from noise on a halo, a ghost or a spike.
-
-    A star has dark sky on at least one side, whichever line is drawn through it; on extended light there is a line
-    with light on both sides, and on it the peak is only as significant as it is higher. Saturated peaks always count.
-
-    Parameters
-    ----------
-    data, variance : ndarray of float32, shape (ny, nx)
-        Background-subtracted image and its variance.
-    mask : ndarray of uint16, shape (ny, nx)
-        Mask bits.
-    dark : uint16
-        Bits of pixels that hold no light of the sky.
-    columns, rows : ndarray of int64, shape (n,)
-        Peak pixels.
-    snr : ndarray of float32, shape (n,)
-        Signal-to-noise ratio there, in the filter of `find_star_peaks`.
-    fwhm : float
-        Full width at half maximum of the stars (pixel).
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
-        False for a peak that is less than four sigma above the light on both of its sides.
-    """
-    angles = np.arange(_LINES) * np.pi / _LINES
-    direction = np.column_stack((np.cos(angles), np.sin(angles)))
-    offsets = np.rint(max(fwhm, 1.5) * np.multiply.outer(direction, np.array(_ARM))).astype(np.int64)
-    offsets = np.ascontiguousarray(offsets.transpose(0, 2, 1))
-    out = np.empty(len(snr), dtype=np.bool_)
-
-    def some(first: int, last: int) -> None:
-        _stand_out(data, variance, mask, dark, columns, rows, snr, offsets, first, last, out)
-
-    over_rows(some, len(snr), _CHUNK)
-    return out
-
-
-@njit(cache=True, nogil=True)
-def _stand_out(  # type: ignore[no-untyped-def]
-    data, variance, mask, dark, columns, rows, snr, offsets, first, last, out
-):
-    side = np.arange(-2, 3) / 1.2
-    taps = np.exp(-0.5 * side * side).astype(np.float32)
-    for k in range(first, last):
-        x, y, most = columns[k], rows[k], snr[k] - _ABOVE
-        out[k] = True
-        if mask[y, x] & _SATURATED:
-            continue
-        for line in offsets:
-            if _along(data, variance, mask, dark, x, y, line, taps) <= most:
-                continue
-            if _along(data, variance, mask, dark, x, y, -line, taps) > most:
-                out[k] = False
-                break
-
-
-@njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
-def _along(data, variance, mask, dark, x, y, line, taps):  # type: ignore[no-untyped-def]
-    """Mean signal-to-noise ratio of the filter's core at some pixels beside a peak; 0 where nothing is seen."""
-    ny, nx = data.shape
-    total = np.float32(0.0)
-    for m in range(len(line)):
-        i, j = x + line[m, 0], y + line[m, 1]
-        if i < 2 or j < 2 or i >= nx - 2 or j >= ny - 2 or not variance[j, i] > 0.0:
-            continue
-        light = squares = np.float32(0.0)
-        for b in range(5):
-            row, bits = data[j + b - 2, i - 2 : i + 3], mask[j + b - 2, i - 2 : i + 3]
-            for a in range(5):
-                weight = taps[b] * taps[a] if bits[a] & dark == 0 else np.float32(0.0)
-                light += weight * (row[a] if weight > 0 else np.float32(0.0))
-                squares += weight * weight
-        if squares > 0.0:
-            total += light / np.sqrt(squares * variance[j, i])
-    return total / len(line)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})

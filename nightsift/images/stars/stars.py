@@ -12,8 +12,8 @@ from nightsift.core.flags import Mask
 from nightsift.core.frames import FloatImage, Frame, MaskImage, StarTable
 from nightsift.core.parallel import over_rows
 from nightsift.core.robust import mad_sigma
-from nightsift.images.stars.moments import moments
-from nightsift.images.stars.star_peaks import find_star_peaks, stand_out
+from nightsift.images.stars.moments import moments, stand_out
+from nightsift.images.stars.star_peaks import find_star_peaks
 
 _FINE = 5  # parts a side into which a pixel on the rim is divided
 
