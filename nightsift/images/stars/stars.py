@@ -214,18 +214,23 @@ def _measure_all(
     *,
     rows: npt.NDArray[np.int64],
 ) -> StarTable:
-    x, y = columns.astype(np.float64), rows.astype(np.float64)
-    if len(x) == 0:
+    if len(snr) == 0:
         return np.zeros(0, dtype=STAR_DTYPE)
+
+    def real(window: float, most: int | None = None) -> npt.NDArray[np.bool_]:
+        i, j, peak = columns[:most], rows[:most], snr[:most]
+        planes = (frame.data, frame.variance, frame.mask)
+        return stand_out(*planes, dark=NO_LIGHT, columns=i, rows=j, snr=peak, fwhm=_FWHM * window)
+
     window = 2.0
-    first = moments(frame.data, frame.mask, NO_LIGHT, x[:500], y[:500], window, 2.0)
+    few = real(window, 500)
+    x, y = columns.astype(np.float64), rows.astype(np.float64)
+    first = moments(frame.data, frame.mask, NO_LIGHT, x[:500][few], y[:500][few], window, 2.0)
     sizes = first[:, 2][np.isfinite(first[:, 2]) & (first[:, 8] == 0) & (first[:, 2] > _SHARPEST / _FWHM)]
     if len(sizes) >= 3:
         window = float(np.clip(np.median(sizes), 0.8, 8.0))
-    real = stand_out(
-        frame.data, frame.variance, frame.mask, dark=NO_LIGHT, columns=columns, rows=rows, snr=snr, fwhm=_FWHM * window
-    )
-    x, y, snr = x[real], y[real], snr[real]
+    good = real(window)
+    x, y, snr = x[good], y[good], snr[good]
     core, radius = max(1.0, window * _FWHM / 2.0), 1.5 * window * _FWHM
     m, sums = np.empty((len(x), 9)), np.empty((len(x), 2))
 

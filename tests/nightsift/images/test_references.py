@@ -12,6 +12,7 @@ from photutils.psf import ImagePSF, PSFPhotometry
 from reproject import reproject_adaptive, reproject_interp
 from scipy.spatial import cKDTree
 
+from nightsift.core.flags import Mask
 from nightsift.core.frames import Difference
 from nightsift.core.psf import Psf
 from nightsift.images.background.background import subtract_background
@@ -108,6 +109,70 @@ def test_background_agrees_with_the_mesh_of_sep(make_frame, star_list, n_stars, 
     # Stars are masked here and only clipped there: in a crowd half of each cell is left.
     assert off < max(limit * sigma, theirs_off)
     assert abs(np.mean(ours - truth)) < 0.05 * sigma
+
+
+@pytest.mark.parametrize("kind", ["bowl", "vignette", "moon"])
+def test_a_steep_sky_is_no_worse_than_with_sep(make_frame, star_list, kind):
+    shape = (512, 640)
+    v, u = np.mgrid[: shape[0], : shape[1]] / np.array(shape)[:, None, None] * 2 - 1
+    height = {"bowl": (u + 0.3 * v) ** 2, "vignette": -(u**2) - v**2, "moon": np.exp(-np.hypot(u - 1, v + 1) / 0.8)}
+    truth = 2000.0 + 600.0 * height[kind]
+    frame = make_frame(*star_list(60, shape), shape, sigma=1.6, sky=2000.0, subtracted=False, extra=truth - 2000.0)
+    sigma = np.sqrt(np.median(frame.variance))
+    assert np.ptp(truth) > 10 * sigma
+    ours = frame.data - subtract_background(frame, 64).data
+    theirs = sep.Background(frame.data, bw=64, bh=64, fw=3, fh=3).back()
+    off, theirs_off = (float(np.sqrt(np.mean((one - truth) ** 2))) / sigma for one in (ours, theirs))
+    assert off < 0.15
+    assert off < 1.1 * theirs_off
+
+
+def sep_places(frame, threshold=1.5):
+    """Objects of sep with the filter of ours."""
+    side = np.exp(-(np.arange(-4, 5) ** 2) / (2 * 1.2**2))
+    found = sep.extract(
+        frame.data, threshold, err=np.sqrt(frame.variance), minarea=3, filter_kernel=np.outer(side, side),
+        filter_type="conv",
+    )  # fmt: skip
+    return np.column_stack((found["x"], found["y"]))
+
+
+def places_of(stars):
+    return np.column_stack((stars["x"], stars["y"]))
+
+
+def test_a_crowd_is_resolved_as_well_as_by_sep(make_frame, rng):
+    shape = (400, 400)
+    x, y = rng.uniform(5, 395, (2, 900))
+    snr = 5 * rng.uniform(size=900) ** (-1 / 0.7)
+    frame = make_frame(x, y, snr * 12.0 * 2 * 1.5 * np.sqrt(np.pi), shape, sigma=1.5, sky=200.0)
+    truth = np.column_stack((x, y))
+    ours, theirs = places_of(find_stars(frame)), sep_places(frame)
+    faint = (snr > 10) & (snr < 30)
+    assert faint.sum() > 150
+    found, theirs_found = ((cKDTree(one).query(truth[faint])[0] < 1.5).sum() for one in (ours, theirs))
+    assert found >= theirs_found - np.sqrt(theirs_found)
+    assert (cKDTree(truth).query(ours)[0] > 2.5).sum() <= max(3, (cKDTree(truth).query(theirs)[0] > 2.5).sum())
+
+
+def test_halos_and_spikes_hold_no_more_false_stars_than_with_sep(make_frame, star_list):
+    shape = (500, 500)
+    x, y, flux = star_list(60, shape, faint=3.7, bright=5.0)
+    v, u = np.mgrid[:500, :500]
+    r = np.hypot(u - 250, v - 240)
+    turned = [(u - 250) * c + (v - 240) * s for c, s in ((0.955, 0.296), (-0.296, 0.955))]
+    halo = 2e4 / (r + 8) ** 1.5 + 40.0 * ((r > 60) & (r < 66)) + 25.0 * (r < 66)
+    halo += sum(2000.0 * np.exp(-(a**2) / 3.4) / (np.abs(b) + 12) for a, b in (turned, turned[::-1]))
+    frame = make_frame(np.append(x, 250.0), np.append(y, 240.0), np.append(flux, 3e6), shape, sky=300.0, extra=halo)
+    frame = frame.replace(mask=np.where(r < 6, Mask.SATURATED.value, 0).astype(np.uint16))
+    ours, theirs = places_of(find_stars(frame)), sep_places(frame)
+    truth = np.column_stack((x, y))
+    false = [(cKDTree(truth).query(one[np.hypot(*(one - (250, 240)).T) > 12])[0] > 2.5).sum() for one in (ours, theirs)]
+    assert false[0] <= max(3, false[1])
+    away = np.hypot(x - 250, y - 240) > 20
+    found = [(cKDTree(one).query(truth[away])[0] < 1.5).mean() for one in (ours, theirs)]
+    assert found[0] > 0.95
+    assert found[0] >= found[1]
 
 
 def test_stars_are_those_that_sep_finds(make_frame, star_list):

@@ -134,6 +134,21 @@ def test_a_crowded_frame(make_frame, star_list):
     assert len(find_stars(frame, limit=50)) == 50
 
 
+def test_noise_on_extended_light_is_no_star(make_frame, star_list):
+    """Ghosts, spikes and plateaus, each of them about as bright as the threshold all over: stars on them count."""
+    shape = (400, 400)
+    y, x = np.mgrid[:400, :400]
+    extra = np.zeros(shape)
+    for a, b in ((100, 100), (300, 120), (120, 300), (300, 300)):
+        ring, inside = np.abs(np.hypot(x - a, y - b) - 45) < 4, np.hypot(x - a, y - b) < 45
+        extra += 15.0 * ring + 14.0 * inside + 18.0 * np.exp(-((0.3 * (x - a) - 0.954 * (y - b)) ** 2) / 4)
+    x, y, flux = star_list(60, shape, faint=3.5, bright=4.5, apart=15)
+    found = find_stars(make_frame(x, y, flux, shape, sky=300.0, extra=extra))
+    _, index, ok = partners(found, x, y)
+    assert len(np.unique(index[ok])) >= 58
+    assert (~ok).sum() <= 20
+
+
 def test_nothing_to_find(make_frame):
     frame = make_frame(np.array([100.0]), np.array([100.0]), np.array([2e4]))
     with pytest.raises(TooFewStars, match="1 usable stars found"):
