@@ -297,7 +297,10 @@ def to_difference(
         row |= measure.of_pair(pair, alignment)
         measure.require_coverage(pair, unit)
     with timed("photometry"):
-        zero = zero_point(stars, template, alignment, growth=aperture_correction(frame, stars))
+        growth = aperture_correction(frame, stars)
+        if growth.reason:
+            run_logger().info("%s: zero point without aperture correction: %s", row["exposure_id"], growth.reason)
+        zero = zero_point(stars, template, alignment, growth=growth)
     template_id = template.template_id
     del frame, template  # the pair holds what is still needed of them: subtraction wants the memory
     with timed("subtract"):

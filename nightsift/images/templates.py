@@ -212,7 +212,7 @@ def _member(
 def flux_ratio(
     reference: Frame, reference_stars: StarTable, frame: Frame, *, stars: StarTable, found: Registration
 ) -> FluxRatio:
-    """Flux on a reference over flux on a frame, from clean stars in common.
+    """Flux on a reference over flux on a frame, of all the light of clean stars in common.
 
     Parameters
     ----------
@@ -253,7 +253,9 @@ def flux_ratio(
     error = np.hypot(a["flux_err"] / a["flux"], b["flux_err"] / b["flux"]).astype(np.float64)
     weight = 1.0 / (error**2 + 0.01**2)
     keep = clipped(ratio, floor=1e-3)
-    factor = float(np.exp(np.average(ratio[keep], weights=weight[keep])))
+    scale = float(np.exp(np.average(ratio[keep], weights=weight[keep])))
+    growth = aperture_correction(reference, reference_stars).value - aperture_correction(frame, stars).value
+    factor = scale * (10.0 ** (0.4 * growth) if np.isfinite(growth) else 1.0)
     return FluxRatio(factor, int(keep.sum()), mad_sigma(ratio[keep]))
 
 

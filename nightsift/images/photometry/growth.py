@@ -92,8 +92,8 @@ def aperture_correction(frame: Frame, stars: StarTable) -> ApertureCorrection:
     noise = (chosen["flux_err"] / chosen["flux"]).astype(np.float64)[:, None] * np.sqrt(_areas() / _areas()[0])
     parts, errors = zip(*(_centre(*both) for both in zip(rings.T, noise.T, strict=True)), strict=True)
     light = sum(parts) + _beyond(parts[-2], parts[-1])
-    error = float(np.hypot.reduce(errors)) / max(light, 1e-9) * 2.5 / np.log(10.0)
-    value = 2.5 * float(np.log10(light)) if light > 0 else np.nan
+    error = float(np.hypot.reduce(errors) / max(light, 1e-9) * 2.5 / np.log(10.0))
+    value = 2.5 * float(np.log10(light)) if light > 0 else float("nan")
     n = len(rings)
     if not error <= LARGEST_ERROR:
         return ApertureCorrection(n_stars=n, reason=f"known to {error:.3f} mag only, {LARGEST_ERROR} wanted")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from nightsift.images.photometry.difference_photometry import zero_point
 from nightsift.images.photometry.growth import aperture_correction
 from nightsift.images.registration.align import Alignment
 from nightsift.images.stars.stars import find_stars
+from nightsift.images.templates import _flux_scale
 
 SHAPE = (420, 440)
 META = Meta("made-up", "f", "r", "2026-11-20", "e-1", 61000.0, 60.0, 2.0, 5.0, 60000.0, 1.0)
@@ -120,6 +122,15 @@ def test_zero_point_of_frames_with_unlike_wings(rng):
     unknown = dataclasses.replace(template, growth=ApertureCorrection(reason="3 bright isolated stars, 5 needed"))
     same = zero_point(stars, unknown, same_grid(), growth=aperture_correction(science, stars))
     assert same.value == plain.value
+
+
+def test_frames_of_a_template_are_scaled_by_all_their_light(rng):
+    x, y, flux = field(rng)
+    one, other = moffat_frame(rng, (x, y, flux), 2.6, beta=4.5), moffat_frame(rng, (x, y, 0.8 * flux), 3.6, beta=2.6)
+    stars, theirs = find_stars(one), find_stars(other)
+    rows = [int(np.argmin(np.hypot(theirs["x"] - a["x"], theirs["y"] - a["y"]))) for a in stars[:40]]
+    common = SimpleNamespace(first=np.arange(40), second=np.array(rows), residual=0.1)
+    assert _flux_scale(one, stars, other, stars=theirs, found=common) == pytest.approx(1.25, rel=0.008)
 
 
 def test_weighted_median():
