@@ -138,12 +138,14 @@ def _centred(
 def _table(found: dict[str, Any], signs: npt.NDArray[np.int8]) -> Table:
     from astropy.table import Column, Table
 
+    from nightsift.core.to_astropy import SCORES
+
     texts = {
         "score": "probability to be real, 0 bogus to 1 real",
         "score_std": "standard deviation of the score over dropout samples",
         "confidence": "1 - mean binary entropy of the samples (bit)",
     }
-    columns = [Column(found[name], name, description=text) for name, text in texts.items()]
+    columns = [Column(found[name], name, description=text, format=SCORES[name]) for name, text in texts.items()]
     columns.append(Column(signs, "sign", description="+1 brighter, -1 fainter than the template"))
     identity = str(found["model_id"][0]) if len(signs) else ""
     return Table(columns, meta={"model_id": identity})

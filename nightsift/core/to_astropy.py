@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 FORMATS = {"deg": ".6f", "mag": ".3f", "pixel": ".2f", "adu": ".1f", "d": ".5f", "arcsec": ".2f", "s": ".1f"}
 """Digits shown of numbers in a unit."""
 
+SCORES = {"score": ".7f", "score_std": ".2g", "confidence": ".5f"}
+"""Digits shown of scores, most of which lie near 0 or 1."""
+
 
 def to_table(table: pa.Table, **meta: Any) -> Table:
     """Make an astropy table of an Arrow table.
@@ -46,16 +49,18 @@ def to_table(table: pa.Table, **meta: Any) -> Table:
         notes = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
         given: dict[str, Any] = {
             "name": field.name, "unit": notes.get("unit") or None, "description": notes.get("description"),
-            "format": _format(field.type, notes.get("unit", "")),
+            "format": _format(field, notes.get("unit", "")),
         }  # fmt: skip
         values = _values(column, field.type)
         columns.append(MaskedColumn(values, mask=null, **given) if null.any() else Column(values, **given))
     return Table(columns, meta=meta)
 
 
-def _format(kind: pa.DataType, unit: str) -> str | None:
+def _format(field: pa.Field, unit: str) -> str | None:
     """How numbers are shown; what they are stays as it is."""
-    return FORMATS.get(unit, ".5g") if pa.types.is_floating(kind) else None
+    if not pa.types.is_floating(field.type):
+        return None
+    return SCORES.get(field.name) or FORMATS.get(unit, ".5g")
 
 
 def _values(column: pa.Array, kind: pa.DataType) -> npt.NDArray[Any]:
