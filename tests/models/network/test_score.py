@@ -11,7 +11,11 @@ from models import score
 from models.network.store import load, predict
 from nightsift.core.errors import ModelMismatch
 from nightsift.core.frames import Stamps
+from nightsift.core.tables import CANDIDATES
+from nightsift.unit.units import default_unit
+from tasks import classify
 from tests.models.conftest import make_examples
+from tests.nightsift.archive.drawn_archive import filled
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +34,15 @@ def test_scores_are_those_of_the_pipeline(wide: tuple[Stamps, np.ndarray]) -> No
         assert np.array_equal(found[name], expected[name])
     assert found.meta["model_id"] == expected["model_id"][0]
     assert np.ptp(found["score"]) > 0.5
+
+
+def test_scores_are_those_that_a_night_writes(wide: tuple[Stamps, np.ndarray]) -> None:
+    stamps, sign = wide
+    written = classify.score(stamps, filled(CANDIDATES, len(sign), sign=sign), default_unit())
+    found = score(stamps.science, stamps.template, stamps.difference, stamps.mask, sign=sign)
+    for name in ("score", "score_std", "confidence"):
+        assert np.array_equal(found[name].astype(np.float32), written[name].to_numpy().astype(np.float32))
+    assert set(written["model_id"].to_pylist()) == {found.meta["model_id"]}
 
 
 def test_even_sizes_have_the_candidate_beyond_the_middle(wide: tuple[Stamps, np.ndarray]) -> None:
