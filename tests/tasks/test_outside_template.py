@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
+from PIL import Image
 from typer.testing import CliRunner
 
+from nightsift.archive.candidates import read_candidates
 from nightsift.archive.paths import Archive
 from nightsift.archive.survey import load_survey
 from nightsift.archive.templates import newest_template, read_template
@@ -135,6 +137,13 @@ def test_a_night_on_an_imported_template(survey):
     assert sum(row["detected"] for row in bright) >= 0.9 * sum(row["expected"] for row in bright)
     false = next(row for row in card["false_rates"] if row["unit"] == "all")
     assert false["unflagged"] <= 2
+    best = read_candidates(Archive(survey.parent / "archive")).column("candidate_id").to_pylist()[0]
+    chart = survey.parent / "chart.png"
+    assert run("show", str(survey), "--chart", best, "--width", "3", "--out", str(chart))[0] == 0
+    with Image.open(chart) as image:
+        assert image.size[0] > 2 * 480
+    with pytest.raises(ConfigurationError, match="is not among them"):
+        run("show", str(survey), "--chart", f"{best.rpartition('-')[0]}-99999")
 
 
 def test_what_is_refused(survey, tmp_path):

@@ -15,14 +15,18 @@ import pytest
 
 from nightsift.archive.paths import Archive
 from nightsift.archive.skyalert_options import ReportOptions
+from nightsift.archive.templates import write_template
+from nightsift.core.frames import Template
 from nightsift.core.tables import LEDGER
+from nightsift.images.resampling.reprojection import north_up_wcs
+from nightsift.images.stars.stars import find_stars
 from nightsift.skyalerts.notices.skyalert import Coincidence
 from nightsift.skyalerts.products.gather import footprint_of
 from nightsift.skyalerts.products.page import facts, light_curve, percent
 from nightsift.skyalerts.products.rank import RANKED, Catalogues
 from nightsift.skyalerts.products.reports import plain, rate, utc
 from nightsift.skyalerts.products.sky_figure import Part, part_of, sky_figure
-from nightsift.skyalerts.products.write import Products, write_products
+from nightsift.skyalerts.products.write import CHARTS, Products, write_products
 from tests.nightsift.skyalerts.made_up_skyalert import (
     EVENT,
     T0,
@@ -106,6 +110,24 @@ def test_page_says_what_happened(products: Products) -> None:
     assert "minor planet (K26W01A)" in html
     assert "200 ± 4" not in html
     assert checker.links == ["https://gracedb.example/S261120ab"]
+
+
+def test_finding_charts_from_the_templates(tmp_path: Path, make_frame: Any, star_list: Any) -> None:
+    """Each of the best candidates whose template has coordinates gets one."""
+    made, catalogues = fill(tmp_path)
+    where = made.ra, made.dec
+    wcs = north_up_wcs(*where, 4.0, shape=(256, 256))
+    for unit, here in (("one", wcs), ("two", None)):
+        frame = make_frame(*star_list(40), unit=unit, field="f1", band="L", wcs=here)
+        write_template(made.archive, Template(frame, find_stars(frame), np.ones(frame.shape, np.int16), unit, np.nan))
+    done = write_products(
+        made.archive, skyalert_of(), skymap_at(*where), target=target_of(*where), catalogues=catalogues
+    )
+    html, _ = checked(done.page)
+    best = done.ranked.slice(0, CHARTS).to_pylist()
+    by_unit = [one["best_id"].split("-")[0] for one in best if one["ra"] is not None]
+    assert by_unit.count("one") > 0
+    assert html.count("<summary>Finding chart</summary>") == by_unit.count("one")
 
 
 def test_markup_of_a_notice_stays_text(made: tuple[MadeUp, Catalogues], tmp_path: Path) -> None:
