@@ -307,9 +307,19 @@ def _with_true_noise(frame: Frame) -> Frame:
 
 
 def noise_correlation(frame: Frame) -> float:
-    """Return the noise of means over 4 x 4 pixels of free sky in units of what independent pixels would give.
+    """Noise of means over 4 x 4 pixels of free sky, in units of what independent pixels would give.
 
     Where it is above 1, as after resampling, a sum over a star is noisier than the variance of its pixels says.
+
+    Parameters
+    ----------
+    frame : Frame
+        Background-subtracted frame.
+
+    Returns
+    -------
+    float
+        The ratio; NaN with too little free sky.
     """
     ny, nx = (size // 4 for size in frame.shape)
 

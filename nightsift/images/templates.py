@@ -374,7 +374,20 @@ def _first_wcs(frames: Sequence[Frame], members: Sequence[Member]) -> WCS | None
 
 
 def shifted_wcs(wcs: WCS | None, origin: tuple[int, int]) -> WCS | None:
-    """Return the same coordinates on a grid that starts at `origin`, x and y; None stays None."""
+    """Coordinates on a grid that starts elsewhere.
+
+    Parameters
+    ----------
+    wcs : astropy.wcs.WCS or None
+        The coordinates.
+    origin : tuple of int
+        x and y of the first pixel of the new grid on the old one.
+
+    Returns
+    -------
+    astropy.wcs.WCS or None
+        The same on the new grid; None where there are none.
+    """
     if wcs is None:
         return None
     shift = np.array(origin, dtype=np.float64)

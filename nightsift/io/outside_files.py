@@ -121,13 +121,14 @@ def read_outside(path: Path, grid: Grid, options: ImportOptions, *, index: int =
     for number, hdu in enumerate(images):
         noise = _noise(path, [k for k in planes if k[1] in NOISE], number, total=len(images), options=options, at=index)
         mask = _mask(path, [k for k in planes if k[1] in MASKS], number, total=len(images), options=options, at=index)
+        name = f"{label}[{hdu}]" if len(images) > 1 else label
         bits = None if mask is None else _bits(mask, options.ignored_bits, own)
-        found.append(_image(path, hdu, f"{label}[{hdu}]" if len(images) > 1 else label, options, noise, bits))
+        found.append(_image(path, hdu, options, name=name, noise=noise, mask=bits))
     return found
 
 
 def _image(
-    path: Path, hdu: int | str, name: str, options: ImportOptions, noise: FloatImage | None, mask: MaskImage | None
+    path: Path, hdu: int | str, options: ImportOptions, *, name: str, noise: FloatImage | None, mask: MaskImage | None
 ) -> OutsideImage:
     one = read_image(path, hdu)
     header = one.header

@@ -67,7 +67,20 @@ def png(pixels: npt.NDArray[np.uint8]) -> str:
 
 
 def stretched(image: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    """Return grey levels from just below the sky to the peak of the good pixels, by asinh; mid-grey without any."""
+    """Grey levels from just below the sky to the peak of the good pixels, by asinh; mid-grey without any.
+
+    Parameters
+    ----------
+    image : ndarray of float32
+        The pixels.
+    mask : ndarray of bool, of the same shape
+        True where they are bad.
+
+    Returns
+    -------
+    ndarray of uint8
+        The levels.
+    """
     good = image[~mask & np.isfinite(image)]
     if good.size < 2:
         return np.full(image.shape, 128, dtype=np.uint8)

@@ -61,7 +61,22 @@ def circle(wcs: WCS, shape: tuple[int, int]) -> tuple[float, float, float]:
 
 
 def north_up_wcs(ra: float, dec: float, scale: float, *, shape: tuple[int, int]) -> WCS:
-    """Return a gnomonic WCS with north up and east to the left; centre in deg (ICRS), scale in arcsec/pixel."""
+    """Make gnomonic coordinates with north up and east to the left.
+
+    Parameters
+    ----------
+    ra, dec : float
+        Centre (deg, ICRS).
+    scale : float
+        Pixel (arcsec).
+    shape : tuple of int
+        ``(ny, nx)``.
+
+    Returns
+    -------
+    astropy.wcs.WCS
+        The coordinates.
+    """
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
     wcs.wcs.crval = [ra, dec]
@@ -99,7 +114,7 @@ def overlap(wcs: WCS, shape: tuple[int, int], target: WCS, *, target_shape: tupl
     ny, nx = target_shape
     rows, columns = _nodes(ny), _nodes(nx)
     y, x = (axis.ravel() for axis in np.meshgrid(rows, columns, indexing="ij"))
-    u, v = _mapped(target, wcs, x, y)
+    u, v = _mapped(target, wcs, x, y=y)
     inside = (u >= -0.5) & (u <= shape[1] - 0.5) & (v >= -0.5) & (v <= shape[0] - 0.5)
     if not bool(inside.any()):
         return None
@@ -153,11 +168,24 @@ def reproject_planes(
 
 
 def pixel_area(wcs: WCS, target: WCS, *, shape: tuple[int, int]) -> FloatImage:
-    """Return the area of each pixel of a grid `shape` (ny, nx) in pixels of an image, what fluxes are scaled with."""
+    """Area of each pixel of a grid in pixels of an image: what turns surface brightness into flux.
+
+    Parameters
+    ----------
+    wcs, target : astropy.wcs.WCS
+        Coordinates of the image and of the grid.
+    shape : tuple of int
+        ``(ny, nx)`` of the grid.
+
+    Returns
+    -------
+    ndarray of float32, shape (ny, nx)
+        The areas.
+    """
     rows, columns = _nodes(shape[0]), _nodes(shape[1])
     y, x = (axis.ravel() for axis in np.meshgrid(rows, columns, indexing="ij"))
-    u, v = _mapped(target, wcs, x, y)
-    right, up = _mapped(target, wcs, x + 0.5, y), _mapped(target, wcs, x, y + 0.5)
+    u, v = _mapped(target, wcs, x, y=y)
+    right, up = _mapped(target, wcs, x + 0.5, y=y), _mapped(target, wcs, x, y=y + 0.5)
     nodes = 4.0 * np.abs((right[0] - u) * (up[1] - v) - (right[1] - v) * (up[0] - u)).reshape(len(rows), len(columns))
     known = np.isfinite(nodes)
     nodes = np.where(known, nodes, np.median(nodes[known]) if known.any() else 1.0)
@@ -246,7 +274,7 @@ def _span(values: npt.NDArray[np.float64], length: int, margin: int) -> slice:
 
 
 def _mapped(
-    target: WCS, wcs: WCS, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
+    target: WCS, wcs: WCS, x: npt.NDArray[np.float64], *, y: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Positions of target pixels on an image; NaN where the distortion of the image has no inverse."""
     try:

@@ -149,6 +149,7 @@ def test_comments_docstrings_and_layout_of_all_sources_change_nothing(tree: Path
 
 
 PIXELS = {"reduction", "photometry", "injection", "training"}
+TEMPLATES = {"template", "imported template"}
 
 
 @pytest.mark.parametrize(
@@ -171,11 +172,12 @@ PIXELS = {"reduction", "photometry", "injection", "training"}
         (["subtraction.methods.hotpants"], PIXELS),
         (["subtraction.methods.sfft"], PIXELS),
         (["tasks.measure", "tasks.steps:with_psf"], PIXELS),
-        (["tasks.steps:ingest"], {*PIXELS, "template"}),
+        (["tasks.steps:ingest"], {*PIXELS, *TEMPLATES}),
         (["nightsift.images.stamps"], {"reduction", "injection", "training"}),
         (["nightsift.images.photometry.candidate_flags:flag_repeated_pixels"], {"reduction"}),
-        (["nightsift.images.resampling.coadd", "nightsift.images.templates"], {"template", "training"}),
-        (["nightsift.images.artefacts.artefacts"], {*PIXELS, "template"}),
+        (["nightsift.images.resampling.coadd", "nightsift.images.templates"], {*TEMPLATES, "training"}),
+        (["nightsift.images.resampling.reprojection", "nightsift.io.outside_files"], {"imported template"}),
+        (["nightsift.images.artefacts.artefacts"], {*PIXELS, *TEMPLATES}),
         (["tasks.monitor:recover_injected"], {"injection"}),
         (["tasks.photometry"], {"photometry"}),
     ],
