@@ -109,7 +109,7 @@ def scores(tonight: npt.NDArray[np.floating], reference: npt.NDArray[np.floating
     """
     if not len(tonight) or not len(reference):
         return ""
-    edges = np.linspace(-10, 10, 33)
+    edges = np.linspace(-4.5, 4.5, 37)  # log10 of the odds, as on the other pages
     with _style():
         figure = _figure(4.6, 2.4)
         axis = figure.add_subplot()
@@ -117,12 +117,12 @@ def scores(tonight: npt.NDArray[np.floating], reference: npt.NDArray[np.floating
             (reference, GREY, f"calibration set ({len(reference)})"),
             (tonight, RED, f"this night ({len(tonight)})"),
         ):
-            heights, _ = np.histogram(np.clip(values, -9.99, 9.99), edges)
+            heights, _ = np.histogram(np.clip(values / np.log(10.0), -4.49, 4.49), edges)
             filled = colour == GREY
             axis.stairs(
                 heights / len(values), edges, color=colour, fill=filled, alpha=0.45 if filled else 1, label=label
             )
-        axis.set_xlabel("score (logit)")
+        axis.set_xlabel("log odds of the score")
         axis.set_ylabel("part of the candidates")
         axis.legend(loc="upper center")
         axis.margins(y=0.35)
