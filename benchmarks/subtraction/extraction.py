@@ -124,10 +124,10 @@ def main() -> None:
     if chosen.blends:
         print("\n".join(f"{name}: {value}" for name, value in blends().items()))
     keep_freed_memory()
-    kept: dict[str, np.ndarray] = {}
+    everything: dict[str, np.ndarray] = {}
     for path in chosen.pairs:
         rows, truth, seconds = extracted(path, chosen.method, chosen.repeat)
-        kept |= {f"{path.stem}/{name}": values for name, values in rows.items()}
+        everything |= {f"{path.stem}/{name}": values for name, values in rows.items()}
         line = f"{path.stem}: {len(rows['x'])} candidates, {seconds:.3f} CPU s"
         if chosen.against:
             with np.load(chosen.against) as file:
@@ -136,7 +136,7 @@ def main() -> None:
         print(line)
         print("   " + ", ".join(f"{name} {value}" for name, value in judged(rows, truth).items()), flush=True)
     if chosen.save:
-        np.savez(chosen.save, **kept)
+        np.savez(chosen.save, **everything)
 
 
 if __name__ == "__main__":
