@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,12 +29,16 @@ import typer
 
 if TYPE_CHECKING:
     from nightsift.archive.survey import Survey
+    from nightsift.simulate.options import SimulationOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("nightsift", "subtraction", "models")
 """Those with compiled loops."""
 
 LOOP = re.compile(r"^@.*jit\(.*cache=True", re.M)
+FULL_WELL = 12_000.0
+"""Full well (electrons) at which several stars of the small survey saturate."""
+
 LONGEST_WAIT = 900.0
 """Seconds to wait for another command that compiles, before compiling beside it."""
 
@@ -167,7 +172,6 @@ def compile_loops(on_loop: OnLoop | None = None) -> dict[str, float]:
     from flows.templates import build_templates
     from nightsift.archive.survey import Runner
     from nightsift.core.errors import CompilationFailed
-    from nightsift.simulate.options import SimulationOptions
     from nightsift.simulate.survey import simulate
     from subtraction.api.pairs import method_names
 
@@ -175,7 +179,7 @@ def compile_loops(on_loop: OnLoop | None = None) -> dict[str, float]:
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="nightsift-") as folder, _listening(on_loop) as begin:
         begin("a simulated night")
-        survey = simulate(Path(folder), SimulationOptions.preset("tiny", seed=1, visits=1))
+        survey = simulate(Path(folder), _small_survey())
         start = begin("templates")
         build_templates(survey, runner=here, track=False)
         seconds["templates"] = time.monotonic() - start
@@ -189,6 +193,15 @@ def compile_loops(on_loop: OnLoop | None = None) -> dict[str, float]:
                 raise CompilationFailed(method=method, states=states)
             seconds[method] = time.monotonic() - start
     return seconds
+
+
+def _small_survey() -> SimulationOptions:
+    """A small survey that needs every loop: stars saturate and bleed, and satellites cross."""
+    from nightsift.simulate.options import SimulationOptions
+
+    tiny = SimulationOptions.preset("tiny", seed=1, visits=1)
+    unit = replace(tiny.units[0], detector=replace(tiny.units[0].detector, full_well=FULL_WELL))
+    return replace(tiny, units=(unit,), artefacts=replace(tiny.artefacts, streak_probability=1.0))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -85,16 +86,20 @@ class LineProgress(Generic[Row]):
         What is counted, in the plural.
     line_of : callable
         Says one row in one line.
+    starting : str, optional
+        What goes on before the first row, which may take a minute.
     """
 
-    def __init__(self, noun: str, line_of: Callable[[Row], str]) -> None:
+    def __init__(self, noun: str, line_of: Callable[[Row], str], starting: str = "") -> None:
         self.ended = 0
-        self._noun = noun
+        self._noun, self._starting = noun, starting
         self._line_of = line_of
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
     def __enter__(self) -> LineProgress[Row]:
+        if self._starting:
+            print(self._starting, flush=True)  # noqa: T201
         if sys.stdout.isatty():
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -120,6 +125,12 @@ class LineProgress(Generic[Row]):
             # Lines scroll by above the bar: the narrow terminal of a remote session still shows both.
             self._bar.console.print(line, markup=False, highlight=False)
             self._bar.update(self._task, completed=self.ended, total=total)
+
+
+def starting(track: bool) -> str:
+    """Line to be read while a run starts what it needs."""
+    server = "Prefect's server and the workers" if track and not os.environ.get("PREFECT_API_URL") else "the workers"
+    return f"looking for frames, starting {server}"
 
 
 def row_line(row: LedgerRow) -> str:

@@ -20,6 +20,7 @@ from nightsift.cli.console import (
     night_given,
     row_line,
     runner_asked,
+    starting,
     survey_at,
     text,
     units_asked,
@@ -78,7 +79,7 @@ def night(
     compile_first(survey, units_asked(where, unit or []) or ())
     from flows.night import night as run_night
 
-    with LineProgress("exposures", row_line) as progress:
+    with LineProgress("exposures", row_line, starting(track)) as progress:
         summary = run_night(
             survey,
             night=night,

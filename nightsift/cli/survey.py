@@ -47,7 +47,7 @@ def simulate(
     if _is_simulated(out, dataclasses.asdict(options)):
         typer.echo(f"{out} holds this survey already")
         return
-    survey = write_survey(out, options, workers)
+    survey = write_survey(out, options, workers, progress=lambda done, of: typer.echo(f"{done}/{of} fields simulated"))
     typer.echo(f"survey file: {survey}")
 
 

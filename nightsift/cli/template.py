@@ -16,6 +16,7 @@ from nightsift.cli.console import (
     night_given,
     runner_asked,
     show_table,
+    starting,
     survey_at,
     units_asked,
 )
@@ -64,7 +65,7 @@ def build(
     from flows.templates import build_templates
     from tasks.discover import explain_absence
 
-    with LineProgress("templates", _template_line) as progress:
+    with LineProgress("templates", _template_line, starting(track)) as progress:
         summary = build_templates(
             survey,
             units=units_asked(where, unit or []),

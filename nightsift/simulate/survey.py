@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -21,7 +22,9 @@ from nightsift.simulate.plan import Field, plan_exposures, plan_fields
 from nightsift.simulate.unit_options import UnitOptions
 
 
-def simulate(out: Path, options: SimulationOptions, workers: int = 1) -> Path:
+def simulate(
+    out: Path, options: SimulationOptions, workers: int = 1, *, progress: Callable[[int, int], None] | None = None
+) -> Path:
     """Write a simulated survey.
 
     Parameters
@@ -32,6 +35,8 @@ def simulate(out: Path, options: SimulationOptions, workers: int = 1) -> Path:
         The survey.
     workers : int, optional
         Processes that write; the result does not depend on their number.
+    progress : callable, optional
+        Called with the number of fields that are written, and of all, at the begin and after each.
 
     Returns
     -------
@@ -46,13 +51,20 @@ def simulate(out: Path, options: SimulationOptions, workers: int = 1) -> Path:
     for unit in options.units:
         (out / "units" / f"{unit.name}.toml").write_text(unit_toml(options, unit))
     jobs = [(out, options, unit, field) for unit in options.units for field in plan_fields(options, unit)]
+    tell = progress or (lambda done, total: None)
+    tell(0, len(jobs))
+    parts = []
     if workers > 1 and len(jobs) > 1:
         # Fresh processes: a fork would copy the threads of numerical libraries in an unknown state.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
-            parts = list(pool.map(_write_field, *zip(*jobs, strict=True)))
+            for part in pool.map(_write_field, *zip(*jobs, strict=True)):
+                parts.append(part)
+                tell(len(parts), len(jobs))
     else:
-        parts = [_write_field(*job) for job in jobs]
+        for job in jobs:
+            parts.append(_write_field(*job))
+            tell(len(parts), len(jobs))
     truth, exposures, sky = (pa.concat_tables(column) for column in zip(*parts, strict=True))
     pq.write_table(truth, out / "truth.parquet")
     pq.write_table(exposures, out / "exposures.parquet")
