@@ -42,6 +42,9 @@ CANDIDATE_VIEW = (
 )
 CANDIDATE_TITLES = [{"score_std": "log odds"}.get(name, name) for name in CANDIDATE_VIEW]
 
+MOST_VERDICTS = 5
+"""Differences that are not good whose reasons are printed."""
+
 STATES = ("done", "refused", "waiting", "failed")
 
 
@@ -130,9 +133,15 @@ def show_ledger(rows: list[dict[str, Any]]) -> None:
     rows = sorted(rows, key=lambda row: (row["unit"], row["mjd"] or 0.0, row["url"]))
     lines = [[row["url"].rsplit("/", 1)[-1] if name == "url" else row[name] for name in LEDGER_VIEW] for row in rows]
     show_table("Ledger", ["file" if name == "url" else name for name in LEDGER_VIEW], lines, right=LEDGER_VIEW[4:7])
+    doubtful = [row for row in rows if row["verdict"] not in (None, "", "good")]
     for row in rows:
         if row["message"]:
             typer.echo(f"{row['unit']} {row['url'].rsplit('/', 1)[-1]}: {row['message']}")
+    for row in doubtful[:MOST_VERDICTS]:
+        typer.echo(f"{row['unit']} {row['url'].rsplit('/', 1)[-1]} is {row['verdict']}: {row['verdict_reasons']}")
+    if doubtful:
+        more = f"{len(doubtful) - MOST_VERDICTS} more are; " if len(doubtful) > MOST_VERDICTS else ""
+        typer.echo(f"{more}their candidates carry the flag SUSPECT_FRAME; docs/operating.md lists usual causes")
 
 
 def show_row(row: Mapping[str, Any]) -> None:

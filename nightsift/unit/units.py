@@ -273,9 +273,11 @@ def _find(name_or_path: str | Path, folders: tuple[Path, ...]) -> Path:
         return Path(text)
     known = list_units(folders)
     if text not in known:
+        searched = ", ".join(str(folder) for folder in (*folders, SHIPPED))
         raise ConfigurationError(
-            file=str(SHIPPED), table="units", key=text, what="no unit of this name", advice=closest(text, known)
-        )
+            file=searched, table="units", key=text, what="no unit of this name",
+            advice=f"{closest(text, known)} Or give the path of its file, as units/{text}.toml",
+        )  # fmt: skip
     return known[text]
 
 

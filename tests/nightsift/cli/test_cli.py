@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -213,3 +214,22 @@ def test_commands_named_in_the_pages_exist() -> None:
         inner = getattr(group.commands[command], "commands", None)
         by_default = not rest and "build" in (inner or ())  # nightsift template SURVEY.toml
         assert inner is None or rest in inner or by_default, f"a page names nightsift {command} {rest}"
+
+
+def test_commands_of_the_pages_take_what_the_pages_give() -> None:
+    """Arguments and options of every example are parsed: a page that names one that is not there is found here."""
+    group = typer.main.get_command(app)
+    pages = "\n".join(page.read_text() for page in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md"))])
+    blocks = "\n".join(re.findall(r"```.*?```", pages, re.S)).replace("\\\n", " ")
+    examples = re.findall(r"^ *(?:\d\. )?nightsift ([a-z-]+ .*)$", blocks, re.M)
+    assert len(examples) > 50
+    for example in examples:
+        words = shlex.split(example, comments=True)
+        command, name = group, ""
+        while words and words[0] in getattr(command, "commands", {}):
+            name = words.pop(0)
+            command = command.commands[name]
+        try:
+            command.make_context(name, [one.replace("RA", "1").replace("DEC", "1") for one in words])
+        except click.exceptions.UsageError as error:
+            pytest.fail(f"nightsift {example}: {error.format_message()}")

@@ -210,3 +210,14 @@ def test_coordinates_as_people_write_them(text: str, option: str, degrees: float
 def test_coordinates_that_are_none(text: str, option: str) -> None:
     with pytest.raises(ConfigurationError, match="is no angle"):
         angle(text, option)
+
+
+def test_why_a_difference_is_not_good_is_shown(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "archive")
+    for number in range(7):
+        doubt = {"verdict": "suspect", "verdict_reasons": f"stars are shifted by 0.{number} px"}
+        ledger.record(archive, ledger_row(f"e{number}", f"{number}.fits", **doubt))
+    code, told = run("show", str(tmp_path / "archive"))
+    assert code == 0
+    assert told.count("is suspect: stars are shifted") == 5
+    assert "2 more are; their candidates carry the flag SUSPECT_FRAME" in told
