@@ -16,8 +16,6 @@ import argparse
 import itertools
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -29,23 +27,24 @@ from nightsift.core.parallel import keep_freed_memory
 from nightsift.images.detection.extract import extract
 from nightsift.images.detection.peaks import Significant, find_peaks, floor_of
 from nightsift.images.photometry.difference_photometry import ZeroPoint
-from subtraction.api import subtract
+from nightsift.unit.units import load_unit
+from subtraction.api.pairs import subtract_pair
 
 REACH = 2.0
-UNIT: Any = SimpleNamespace(
-    detection=SimpleNamespace(threshold=5.0, min_pixels=3, aperture=1.5), stamps=SimpleNamespace(size=31)
-)
+UNIT = "goto_zip"
+"""The unit whose thresholds and aperture are taken: those of the defaults."""
 ZERO = ZeroPoint(25.0, 0.01, 100, 0.02)
 
 
 def extracted(path: Path, method: str, repeat: int) -> tuple[dict[str, np.ndarray], fields.Truth, float]:
     """Candidates of a pair, its truth, and CPU seconds of their extraction."""
     pair, truth = fields.load(path)
-    difference = subtract(pair, method)
+    unit = load_unit(UNIT)
+    difference = subtract_pair(pair, method)
     best = np.inf
     for _ in range(repeat + 1):  # the first one compiles
         began = time.process_time()
-        table = extract(difference, pair, UNIT, zero_point=ZERO, template_id="truth")
+        table = extract(difference, pair, unit, zero_point=ZERO, template_id="truth")
         best = min(best, time.process_time() - began)
     names = ("x", "y", "sign", "snr", "flags", "flux_aperture")
     return {name: table[name].to_numpy() for name in names}, truth, best

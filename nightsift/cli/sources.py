@@ -13,7 +13,6 @@ from nightsift.core.errors import BlankFrame, ConfigurationError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from astropy.table import Table
     from astropy.wcs import WCS
 
     from nightsift.core.frames import FloatImage, MaskImage
@@ -162,6 +161,7 @@ def _show(table: pa.Table) -> None:
 def _write(table: pa.Table, out: Path) -> None:
     from pyarrow import csv
 
+    from nightsift.core.to_astropy import to_table
     from nightsift.io.atomic import atomic
     from nightsift.io.parquet import write_table
 
@@ -172,22 +172,7 @@ def _write(table: pa.Table, out: Path) -> None:
         if out.suffix == ".csv":
             csv.write_csv(table, temporary)
         else:
-            _astropy_table(table).write(
-                temporary, format={".fits": "fits", ".ecsv": "ascii.ecsv"}[out.suffix], overwrite=True
-            )
-
-
-def _astropy_table(table: pa.Table) -> Table:
-    """Return an astropy table with the units and descriptions of an Arrow table of numbers; nulls are masked."""
-    import numpy as np
-    from astropy.table import MaskedColumn, Table
-
-    columns = []
-    for one in table.schema:
-        column, notes = table[one.name], {k.decode(): v.decode() for k, v in (one.metadata or {}).items()}
-        values = column.fill_null(0).to_numpy()
-        columns.append(
-            MaskedColumn(values, one.name, mask=np.asarray(column.is_null()), unit=notes.get("unit") or None,
-                         description=notes.get("description"))
-        )  # fmt: skip
-    return Table(columns)
+            rows = to_table(table)
+            for column in rows.itercols():
+                column.format = None  # that of the screen; a file gets all digits
+            rows.write(temporary, format={".fits": "fits", ".ecsv": "ascii.ecsv"}[out.suffix], overwrite=True)

@@ -74,6 +74,10 @@ def test_formats_hold_units_and_descriptions(rng, tmp_path, suffix):
     table = Table.read(out)
     are_found(table)
     assert table.colnames == SOURCES.names
+    run(tmp_path / "image.fits", "--out", tmp_path / "sources.parquet", "--zero-point", "25")
+    again = pq.read_table(tmp_path / "sources.parquet")
+    for name in ("x", "flux", "mag"):
+        np.testing.assert_allclose(np.asarray(table[name]), np.asarray(again[name]), rtol=1e-6)
     if suffix != ".csv":
         assert table["x"].unit == units.pix
         assert table["ra"].unit == units.deg
