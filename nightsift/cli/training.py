@@ -71,16 +71,8 @@ def train(
     asked = {"architecture": architecture, "prevalence": prevalence}
     given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     options = TrainOptions(epochs=epochs or EPOCHS, seed=start, **given)
-    card = train_model(
-        out,
-        source,
-        options,
-        work=work,
-        workers=workers or WORKERS,
-        on_unit=_show_unit,
-        on_epoch=_show_epoch,
-        track=track,
-    )
+    watched: dict[str, Any] = {"on_unit": _show_unit, "on_epoch": _show_epoch, "track": track}
+    card = train_model(out, source, options, work=work, workers=workers or WORKERS, **watched)
     typer.echo(f"model {card['model_id']} written to {out}, threshold {threshold_text(card['threshold'])}")
     typer.echo("\n".join(after_training(out, card, folders)))
 
