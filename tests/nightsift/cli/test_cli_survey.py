@@ -221,3 +221,9 @@ def test_why_a_difference_is_not_good_is_shown(tmp_path: Path) -> None:
     assert code == 0
     assert told.count("is suspect: stars are shifted") == 5
     assert "2 more are; their candidates carry the flag SUSPECT_FRAME" in told
+
+
+def test_status_says_where_planned_nights_are_seen(survey: Path) -> None:
+    code, told = run("status", str(survey))
+    assert code == 0
+    assert "planned nights: in the pages of serve under Deployments > nightly > Upcoming" in told
