@@ -24,7 +24,7 @@ import sep
 from astropy.stats import SigmaClip
 from astropy.wcs import WCS
 from photutils.background import Background2D, SExtractorBackground
-from reproject import reproject_adaptive, reproject_interp
+from reproject import reproject_interp
 from scipy.spatial import cKDTree
 
 from benchmarks.subtraction.optics import Optics
@@ -259,9 +259,6 @@ def compare_resampling(size: int) -> None:
         codes[f"reproject_interp {order}"] = lambda order=order: reproject_interp(
             (data, grids[0]), grids[1], shape_out=shape, order=order, return_footprint=False
         )
-    codes["reproject_adaptive"] = lambda: reproject_adaptive(
-        (data, grids[0]), grids[1], shape_out=shape, kernel="gaussian", conserve_flux=True, return_footprint=False
-    )
     inner = (slice(50, -50), slice(50, -50))
     stars = wanted[inner] > 20
     for name, code in codes.items():
