@@ -15,7 +15,7 @@ from nightsift.images.photometry.difference_photometry import zero_point
 from nightsift.images.photometry.growth import aperture_correction
 from nightsift.images.registration.align import Alignment
 from nightsift.images.stars.stars import find_stars
-from nightsift.images.templates import _flux_scale
+from nightsift.images.templates import flux_ratio
 
 SHAPE = (420, 440)
 META = Meta("made-up", "f", "r", "2026-11-20", "e-1", 61000.0, 60.0, 2.0, 5.0, 60000.0, 1.0)
@@ -130,7 +130,7 @@ def test_frames_of_a_template_are_scaled_by_all_their_light(rng):
     stars, theirs = find_stars(one), find_stars(other)
     rows = [int(np.argmin(np.hypot(theirs["x"] - a["x"], theirs["y"] - a["y"]))) for a in stars[:40]]
     common = SimpleNamespace(first=np.arange(40), second=np.array(rows), residual=0.1)
-    assert _flux_scale(one, stars, other, stars=theirs, found=common) == pytest.approx(1.25, rel=0.008)
+    assert flux_ratio(one, stars, other, stars=theirs, found=common).factor == pytest.approx(1.25, rel=0.008)
 
 
 def test_weighted_median():
