@@ -275,7 +275,7 @@ def _flattened(image: OutsideImage, part: tuple[slice, ...], meta: Meta, *, mesh
 
 def _nearest_bits(mask: MaskImage, wcs: WCS, target: WCS, *, shape: tuple[int, int]) -> MaskImage:
     """Mask bits of the pixels that the centres of the new ones fall on."""
-    from reproject import reproject_interp  # type: ignore[import-untyped]
+    from reproject import reproject_interp
 
     bits = reproject_interp(
         (mask.astype(np.float64), wcs), target, shape_out=shape, order="nearest-neighbor", return_footprint=False,

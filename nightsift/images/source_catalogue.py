@@ -21,7 +21,7 @@ from nightsift.images.stars.stars import NO_LIGHT, typical_fwhm
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
-    from photutils.segmentation import SourceCatalog  # type: ignore[import-untyped]
+    from photutils.segmentation import SourceCatalog
 
 SOURCE_DTYPE = np.dtype(
     [
@@ -107,7 +107,7 @@ def _measure(frame: Frame, labels: npt.NDArray[np.int32], hidden: npt.NDArray[np
 def _divide(frame: Frame, stars: StarTable, fwhm: float, *, hidden: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
     """Label the pixels above the sky by the row, counted from 1, of the star whose hill they lie on; 0 elsewhere."""
     from photutils.segmentation import detect_sources
-    from photutils.utils.exceptions import NoDetectionsWarning  # type: ignore[import-untyped]
+    from photutils.utils.exceptions import NoDetectionsWarning
 
     sigma = fwhm / np.sqrt(8.0 * np.log(2.0))
     light = gaussian_filter(np.where(hidden, np.float32(0.0), frame.data), sigma)

@@ -50,7 +50,7 @@ def read_healpix(path: Path, hdu: int, grid: Grid, *, gain: float, zero_point: f
     UnreadableFits
         If its coordinate system or order is not supported.
     """
-    from reproject import reproject_from_healpix  # type: ignore[import-untyped]
+    from reproject import reproject_from_healpix
 
     with open_fits(path) as hdus:
         header, rows = hdus[hdu].header, hdus[hdu].data

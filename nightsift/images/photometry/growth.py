@@ -18,7 +18,7 @@ from nightsift.core.robust import MEDIAN_ERROR, clipped, mad_sigma, weighted_med
 from nightsift.images.stars.stars import clean_stars, typical_fwhm
 
 if TYPE_CHECKING:
-    from photutils.profiles import CurveOfGrowth  # type: ignore[import-untyped]
+    from photutils.profiles import CurveOfGrowth
 
 Values = npt.NDArray[np.float64]
 

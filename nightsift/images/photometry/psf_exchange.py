@@ -17,7 +17,7 @@ from nightsift.core.psf import Psf, polynomial_terms
 from nightsift.images.photometry.psf_grid import LANCZOS, shift_psf
 
 if TYPE_CHECKING:
-    from photutils.psf import GriddedPSFModel  # type: ignore[import-untyped]
+    from photutils.psf import GriddedPSFModel
 
 Values = npt.NDArray[np.float64]
 

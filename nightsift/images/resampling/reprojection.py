@@ -150,7 +150,7 @@ def reproject_planes(
     ndarray of float32, shape (n, ny, nx)
         NaN outside of the image.
     """
-    from reproject import reproject_adaptive, reproject_interp  # type: ignore[import-untyped]
+    from reproject import reproject_adaptive, reproject_interp
 
     ratio = sky_scale(wcs, planes.shape[1:]) / sky_scale(target, shape)
     plain = {
