@@ -17,7 +17,7 @@ from models.network.store import predict, save
 from models.training.evaluation import card_figures
 from models.training.examples import TrainingSet, detected, identity_of
 from models.training.train import TrainedModel
-from nightsift.core.probabilities import short_threshold
+from nightsift.core.probabilities import short_threshold, threshold_text
 
 LEAST_REAL = 500  # without flags, to choose a threshold by them alone: five are missed
 LEAST_OF_UNIT, LEAST_UNITS = 200, 5  # real examples of a unit, and units, to ask for a rate in most units
@@ -128,10 +128,13 @@ def after_training(folder: Path, card: dict[str, Any], sets: tuple[str, ...]) ->
     Returns
     -------
     list of str
-        What it learnt from, what it was tested on and where that lies, and the command that evaluates it.
+        Its identity, what it learnt from, what it was tested on and where that lies, and the command that evaluates it.
     """
     learnt, tested = card["learnt_from"], card["tested_on"]
-    lines = [f"learnt from {_in_words(learnt)}; tested on {_in_words(tested)}"]
+    lines = [
+        f"model {card['model_id']} written to {folder}, threshold {threshold_text(card['threshold'])}",
+        f"learnt from {_in_words(learnt)}; tested on {_in_words(tested)}",
+    ]
     by_label = Counter({"real": 0, "bogus": 0})
     for name, number in learnt["examples_by_source"].items():
         by_label[name.rpartition(", ")[2]] += number

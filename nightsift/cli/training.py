@@ -63,7 +63,8 @@ def train(
     from models.training.release import after_training
     from models.training.train import TrainOptions
 
-    compile_first()
+    if archive is None and not sets:
+        compile_first()
     start = SEED if seed is None else seed
     folders, reduced, known = tuple(map(str, sets or ())), archive and str(archive), truth and str(truth)
     held = tuple(map(str, test or ()))
@@ -71,9 +72,10 @@ def train(
     asked = {"architecture": architecture, "prevalence": prevalence}
     given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     options = TrainOptions(epochs=epochs or EPOCHS, seed=start, **given)
-    watched: dict[str, Any] = {"on_unit": _show_unit, "on_epoch": _show_epoch, "track": track}
-    card = train_model(out, source, options, work=work, workers=workers or WORKERS, **watched)
-    typer.echo(f"model {card['model_id']} written to {out}, threshold {threshold_text(card['threshold'])}")
+    card = train_model(
+        out, source, options, work=work, workers=workers or WORKERS, on_unit=_show_unit, on_epoch=_show_epoch,
+        track=track,
+    )  # fmt: skip
     typer.echo("\n".join(after_training(out, card, folders)))
 
 

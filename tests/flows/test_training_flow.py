@@ -62,9 +62,9 @@ def test_model_from_an_archive_with_its_truth(tmp_path: Path) -> None:
         == sum(parts[name][kind] for name in ("train", "validation") for kind in ("real", "bogus"))
     )
     lines = after_training(tmp_path / "mine", card, ())
-    assert "of 1 unit and 1 night (" in lines[0]
-    assert " examples only: nightsift transfer" in lines[1]
-    assert lines[2:] == [
+    assert "of 1 unit and 1 night (" in lines[1]
+    assert " examples only: nightsift transfer" in lines[2]
+    assert lines[3:] == [
         f"the test examples are in {tmp_path / 'mine-held-out'}",
         f"next: nightsift evaluate {tmp_path / 'mine'} --out mine.html",
     ]
