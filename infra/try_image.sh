@@ -233,7 +233,7 @@ END
         say "$service is healthy"
     done
     say "the page of runs"
-    inside server python -c 'import urllib.request as u; assert b"<html" in u.urlopen("http://127.0.0.1:4200/runs", timeout=9).read()'
+    inside server python -c 'import urllib.request as u; assert b"<html" in u.urlopen("http://127.0.0.1:4200/", timeout=9).read()'
     say "deployments"
     compose run --rm --no-deps -T deployments
     compose up -d --no-deps night backfill alert-worker alert-listener
