@@ -263,7 +263,7 @@ inside() { # SERVICE COMMAND...
 }
 run_deployment() { inside night prefect --no-prompt deployment run "$@"; }
 has_rows() { [ "$(find "$WORK/services/ledger" -name '*.parquet' 2>/dev/null | wc -l)" -ge "$1" ]; }
-has_crashed() { inside night prefect flow-run ls --state-type CRASHED --flow-name nightly | grep nightly >/dev/null; }
+has_crashed() { inside night prefect flow-run ls --state-type CRASHED --flow-name nightly --output json | grep CRASHED >/dev/null; }
 
 [ ! -e "$WORK" ] || (check_tools && clean_up) # what KEEP=1 has left
 mkdir -p "$WORK"
