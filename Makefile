@@ -14,6 +14,7 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export DO_NOT_TRACK ?= 1
+export ORT_DISABLE_TELEMETRY ?= 1
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 
 .PHONY: help install demo test test-all lint check bench figures format docs manual lock clean

@@ -19,6 +19,7 @@ for _name, _value in {
     "KERAS_BACKEND": "tensorflow",
     "MPLBACKEND": "Agg",
     "DO_NOT_TRACK": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_HOME": _PREFECT_HOME,
 }.items():

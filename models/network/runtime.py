@@ -143,6 +143,7 @@ def read_export(
     ModelMismatch
         If the export belongs to another network or recipe.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it counts its uses in the user's cache folder, to be sent
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

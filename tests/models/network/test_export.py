@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -43,17 +44,22 @@ def test_normalisation_in_loops_is_that_of_the_graph(few: TrainingSet, untrained
     np.testing.assert_allclose(normalise(data, mask, recipe), np.asarray(layer([data, mask])), rtol=1e-6, atol=1e-6)
 
 
-def test_a_worker_that_only_scores_has_no_tensorflow(untrained: Saved) -> None:
+def test_a_worker_that_only_scores_has_no_tensorflow_and_counts_no_uses(untrained: Saved, tmp_path: Path) -> None:
     program = (
         "import sys, numpy as np; from models.network.store import predict; from nightsift.core.frames import Stamps;"
         "s = Stamps(np.random.default_rng(0).normal(0, 1, (70, 31, 31, 3)).astype('f4'), np.zeros((70, 31, 31), bool));"
         "print(predict(s, np.ones(70, int), sys.argv[1])['score'].sum() > 0, 'tensorflow' in sys.modules or "
         "'keras' in sys.modules)"
     )
-    told = subprocess.run(
-        [sys.executable, "-c", program, str(untrained[0])], capture_output=True, text=True, check=True
-    )
-    assert told.stdout.split() == ["True", "False"]
+    bare = {
+        name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    }
+    answer = subprocess.run(
+        [sys.executable, "-c", program, str(untrained[0])], capture_output=True, text=True, check=True,
+        env={**bare, "HOME": str(tmp_path), "NUMBA_CACHE_DIR": ""},
+    )  # fmt: skip
+    assert answer.stdout.split() == ["True", "False"]
+    assert not list(tmp_path.rglob("*onnxruntime*"))
 
 
 def test_export_of_another_network_is_refused(untrained: Saved, few: TrainingSet, tmp_path: Path) -> None:
