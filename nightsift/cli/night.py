@@ -26,6 +26,7 @@ from nightsift.cli.console import (
     units_asked,
 )
 from nightsift.core.errors import ConfigurationError
+from nightsift.core.probabilities import LEGEND, log_odds_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -227,7 +228,8 @@ def _picture(survey: str, one: Tonight) -> RenderableType:
     parts += [Text(f"notified: {message}", style="yellow") for message in one.troubles]
     if one.best:
         parts.append(Text("\nbest candidates without a flag", style="bold"))
-        parts.append(_table({key: key for key in one.best[0]}, one.best))
+        parts.append(_table({key: {"score": "log odds"}.get(key, key) for key in one.best[0]}, one.best))
+        parts.append(Text(LEGEND))
     return Group(*parts)
 
 
@@ -257,6 +259,8 @@ def _table(columns: dict[str, str], rows: list[dict[str, Any]]) -> RenderableTyp
 def _cell(key: str, value: Any) -> str:
     if key == "last_frame":
         return str(value)[11:19]
+    if key == "score":
+        return log_odds_text(value)
     return (
         "" if value == 0 and key in ("settling", "queued", "running", "refused", "waiting", "failed") else text(value)
     )
