@@ -171,8 +171,8 @@ def test_dry_run_writes_nothing(survey: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (["--from", "2023-02-30"], "'2023-02-30' is no date"),
-        (["--to", "yesterday"], "'yesterday' is no date"),
+        (["--from", "2023-02-30"], "2023-02-30: no date of a night"),
+        (["--to", "yesterday"], "yesterday: no date of a night"),
         (["--from", "2024-01-01", "--to", "2023-01-01"], "lies after"),
         (["--unit", "nope"], "there is no unit 'nope'"),
         (["--batch", "0"], "one exposure or more"),

@@ -121,7 +121,8 @@ def test_one_position_as_a_table_for_people_or_csv(survey: Path, tmp_path: Path)
     out = tmp_path / "curve.csv"
     run("photometry", str(survey), *place, "--out", str(out))
     assert csv.read_csv(out).num_rows == 2
-    assert run("photometry", str(survey), *place, "--night", "2020-01-01")[0] == 0
+    with pytest.raises(ConfigurationError, match="nothing is recorded of night 2020-01-01"):
+        run("photometry", str(survey), *place, "--night", "2020-01-01")
 
 
 def test_what_is_asked_wrongly_is_told(survey: Path, tmp_path: Path) -> None:

@@ -90,11 +90,12 @@ def find_peaks(high: Significant, threshold: float, min_pixels: int = 1, *, wher
     """
     values = high.score.ravel()[high.indices]
     parts = []
-    for sign, score in ((1, high.score), (-1, np.negative(high.score))):
+    for sign in (1, -1):
         n_above = int(np.count_nonzero(values * sign > 0))
         sources, labels = segment(
-            score, floor_of(threshold), n_above=n_above, where=where, min_pixels=min_pixels, contrast=CONTRAST
+            high.score, floor_of(threshold), n_above=n_above, where=where, min_pixels=min_pixels, contrast=CONTRAST
         )
+        np.negative(high.score, out=high.score)  # for the other sign, then as it was: a copy takes much memory
         owners = labels.ravel()[high.indices[values * np.float32(sign) >= threshold]]
         n_pixels = np.bincount(owners, minlength=len(sources) + 1)[1:]
         parts.append((sources["xcpeak"], sources["ycpeak"], np.full(len(sources), sign), sources["cpeak"], n_pixels))

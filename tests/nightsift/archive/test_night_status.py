@@ -19,7 +19,8 @@ from nightsift.archive.candidates import write_candidates
 from nightsift.archive.claims import claimed
 from nightsift.archive.night_status import Progress, Tonight, UnitProgress, read_progress, tonight, write_progress
 from nightsift.archive.paths import Archive
-from nightsift.archive.survey import WatchOptions
+from nightsift.archive.skyalert_options import default_skyalert
+from nightsift.archive.survey import NotifyOptions, Runner, WatchOptions
 from nightsift.cli.night import status
 from nightsift.cli.root import app
 from nightsift.core.parallel import this_process
@@ -156,7 +157,8 @@ def test_only_exposures_are_shown_as_exposures_and_other_work_in_words(
 
     # each is stopped by the first thing that it does once it holds its claim
     survey = SimpleNamespace(name="demo", archive=archive.root, sites={}, watch=WatchOptions.model_validate({}))
-    survey.load_units = dict
+    survey.load_units, survey.runner = dict, Runner(kind="in-process")
+    survey.notify, survey.alert = NotifyOptions.model_validate({}), default_skyalert()
     monkeypatch.setattr("flows.watch._watch_state", look)
     with claimed(archive, "north-7"), pytest.raises(Seen):
         watch._watch(survey, "", {}, None, True, None, False)  # type: ignore[arg-type]
