@@ -199,8 +199,10 @@ def _polynomial(level: Float64, known: BoolImage) -> Float64:
     solved = np.zeros(chosen.shape[1])
     for _ in range(_ROUNDS):
         weighted = chosen * weight[:, None]
-        solved = np.linalg.lstsq(weighted.T @ chosen, weighted.T @ values, rcond=None)[0]
-        off = np.abs(values - chosen @ solved)
+        # einsum and not BLAS, whose threads cost more than these sums
+        normal, right = np.einsum("ki,kj->ij", weighted, chosen), np.einsum("ki,k->i", weighted, values)
+        solved = np.linalg.lstsq(normal, right, rcond=None)[0]
+        off = np.abs(values - np.einsum("ki,i->k", chosen, solved))
         weight = 1.0 / np.maximum(off, float(np.median(off)) + 1e-12)
     return np.asarray(terms @ solved)
 
