@@ -20,7 +20,7 @@ from nightsift.images.background.background import find_sources, subtract_backgr
 from nightsift.images.photometry.growth import aperture_correction
 from nightsift.images.registration.align import Registration, register
 from nightsift.images.resampling.coadd import Layer, stack
-from nightsift.images.resampling.reprojection import circle, overlap, pixel_area, reproject_planes, sky_scale
+from nightsift.images.resampling.reprojection import Overlap, circle, overlap, pixel_area, reproject_planes, sky_scale
 from nightsift.images.source_catalogue import source_catalogue
 from nightsift.images.stars.stars import find_stars
 from nightsift.images.templates import flux_ratio
@@ -199,8 +199,12 @@ def _layers(
     used: list[OutsideImage] = []
     refused: list[tuple[str, str]] = []
     for image in images:
+        found = overlap(image.wcs, _shape(image.data), reference.wcs, target_shape=reference.shape)
+        if found is None:
+            refused.append((image.name, _apart(image, reference)))
+            continue
         try:
-            frame, corner = _placed(image, reference, unit)
+            frame, corner = _placed(image, reference, unit, found=found)
         except NightsiftError as error:
             refused.append((image.name, str(error)))
             continue
@@ -213,11 +217,8 @@ def _layers(
     return layers, used, refused
 
 
-def _placed(image: OutsideImage, reference: Reference, unit: Unit) -> tuple[Frame, tuple[int, int]]:
+def _placed(image: OutsideImage, reference: Reference, unit: Unit, *, found: Overlap) -> tuple[Frame, tuple[int, int]]:
     """An image without background on the part of the grid that it reaches, and the corner (x, y) of that."""
-    found = overlap(image.wcs, _shape(image.data), reference.wcs, target_shape=reference.shape)
-    if found is None:
-        raise BlankFrame(where=image.name, what=_apart(image, reference))
     ratio = sky_scale(reference.wcs, reference.shape) / sky_scale(image.wcs, _shape(image.data))
     mesh = max(8, round(unit.background.mesh * ratio))
     part = tuple(

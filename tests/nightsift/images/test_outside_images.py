@@ -185,8 +185,9 @@ def test_nothing_to_scale_the_flux_with(elsewhere, reference, unit):
 
 def test_a_field_that_no_image_reaches(elsewhere, reference, unit):
     image, _ = elsewhere(0.7, shift=(0.0, 5.0))
-    with pytest.raises(PoorCoverage, match=r"5 deg apart"):
+    with pytest.raises(PoorCoverage, match=r"5 deg apart") as error:
         import_template([image], reference, unit, template_id="t")
+    assert "blank" not in str(error.value)
     image, _ = elsewhere(0.7)
     empty = dataclasses.replace(image, data=np.full_like(image.data, np.nan))
     with pytest.raises(PoorCoverage, match=r"0 of its \d+ pixels near the field are good"):
