@@ -20,8 +20,8 @@ from nightsift.archive.paths import Archive
 from nightsift.core.errors import NoTemplate, UnreadableFits
 from nightsift.core.frames import ApertureCorrection, Frame, Meta, SourceTable, Template
 from nightsift.core.parallel import over_rows
-from nightsift.images.source_catalogue import SOURCE_DTYPE, UNITS
 from nightsift.images.stars.stars import STAR_DTYPE
+from nightsift.images.template_catalogue import SOURCE_DTYPE, UNITS
 from nightsift.io.atomic import atomic
 from nightsift.io.fits import open_fits, read_header
 from nightsift.io.headers import celestial_wcs

@@ -323,7 +323,7 @@ class Template:
         Of a template made of images from elsewhere, how its flux scale was found; empty for one of the unit's frames.
     catalogue : SourceTable or None
         Kron ellipses and half-light radii of its stars and galaxies, a row each
-        (`nightsift.images.source_catalogue`); None in files of earlier versions.
+        (`nightsift.images.template_catalogue`); None in files of earlier versions.
     """
 
     frame: Frame

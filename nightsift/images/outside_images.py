@@ -21,8 +21,8 @@ from nightsift.images.photometry.growth import aperture_correction
 from nightsift.images.registration.align import Registration, register
 from nightsift.images.resampling.coadd import Layer, stack
 from nightsift.images.resampling.reprojection import Overlap, circle, overlap, pixel_area, reproject_planes, sky_scale
-from nightsift.images.source_catalogue import source_catalogue
 from nightsift.images.stars.stars import find_stars
+from nightsift.images.template_catalogue import template_catalogue
 from nightsift.images.templates import flux_ratio
 from nightsift.sky.sphere import separation
 from nightsift.unit.units import Unit
@@ -185,7 +185,7 @@ def import_template(
         sources=tuple(one.name for one in used),
         refused=tuple(refused),
         growth=aperture_correction(frame, scaled),
-        catalogue=source_catalogue(frame, scaled),
+        catalogue=template_catalogue(frame, scaled),
         imported=str(scale),
     )
     return template, scale

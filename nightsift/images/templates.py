@@ -17,8 +17,8 @@ from nightsift.images.photometry.growth import aperture_correction
 from nightsift.images.registration.align import Registration, inherit_wcs, node_grid, register
 from nightsift.images.registration.plate_solve import solve
 from nightsift.images.resampling.coadd import Layer, stack
-from nightsift.images.source_catalogue import source_catalogue, with_sky_positions
 from nightsift.images.stars.stars import clean_stars, find_stars, typical_fwhm
+from nightsift.images.template_catalogue import template_catalogue, with_sky_positions
 from nightsift.unit.units import Unit
 
 _FEWEST_SCALE_STARS = 3
@@ -322,7 +322,7 @@ def build_template(
         sources=sources,
         refused=(*refused, *left_out),
         growth=aperture_correction(frame, found),
-        catalogue=source_catalogue(frame, found),
+        catalogue=template_catalogue(frame, found),
     )
 
 

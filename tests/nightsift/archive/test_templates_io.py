@@ -17,8 +17,8 @@ from nightsift.core.errors import NoTemplate, UnreadableFits
 from nightsift.core.flags import Mask
 from nightsift.core.frames import ApertureCorrection, Template
 from nightsift.images.registration.mapping import fit_tan_sip
-from nightsift.images.source_catalogue import source_catalogue
 from nightsift.images.stars.stars import find_stars
+from nightsift.images.template_catalogue import template_catalogue
 
 
 def bent_wcs(ra=150.0, dec=2.0, size=200):
@@ -65,7 +65,7 @@ def test_there_and_back(tmp_path, make_template):
 
 def test_catalogue_has_units_and_may_be_absent(tmp_path, make_template):
     template = make_template(wcs=bent_wcs())
-    catalogue = source_catalogue(template.frame, template.stars)
+    catalogue = template_catalogue(template.frame, template.stars)
     path = write_template(Archive(tmp_path), dataclasses.replace(template, catalogue=catalogue))
     again = read_template(path).catalogue
     assert again.dtype == catalogue.dtype

@@ -48,7 +48,7 @@ KRON = (2.5, 1.4)
 """Kron ellipse in Kron radii, and least Kron radius in a and b."""
 
 
-def source_catalogue(frame: Frame, stars: StarTable) -> SourceTable:
+def template_catalogue(frame: Frame, stars: StarTable) -> SourceTable:
     """Measure the extended light of the stars and galaxies of a frame.
 
     Parameters

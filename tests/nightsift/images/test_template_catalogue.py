@@ -15,8 +15,8 @@ from nightsift.core.flags import Mask
 from nightsift.core.frames import Template
 from nightsift.images.photometry.growth import aperture_correction
 from nightsift.images.registration.align import Alignment
-from nightsift.images.source_catalogue import _flood, source_catalogue
 from nightsift.images.stars.stars import find_stars
+from nightsift.images.template_catalogue import _flood, template_catalogue
 
 SHAPE = (400, 420)
 SIGMA = 1.3  # pixel: the width of the stars, 3.06 pixels FWHM
@@ -72,7 +72,7 @@ def nearest(found, place):
 def test_galaxies_have_the_size_light_and_direction_that_they_have(scene):
     frame, truth = scene
     stars = find_stars(frame)
-    catalogue = source_catalogue(frame, stars)
+    catalogue = template_catalogue(frame, stars)
     new, old = galaxies(frame, stars, catalogue), galaxies(frame, stars, None)
     row = [nearest(new, place) for place in truth["places"]]
     size = new.radius[row] / truth["radii"]
@@ -95,7 +95,7 @@ def test_stars_have_no_size_and_total_fluxes(make_frame, star_list):
     stars = find_stars(frame)
     template = Template(
         frame, stars, np.ones(SHAPE, np.float32), "t", 25.0, growth=aperture_correction(frame, stars),
-        catalogue=source_catalogue(frame, stars),
+        catalogue=template_catalogue(frame, stars),
     )  # fmt: skip
     sources = sources_on_frame(template, same_grid())
     assert np.median(sources.half_light) < 0.4
@@ -115,7 +115,7 @@ def test_what_is_masked_or_at_the_edge_is_flagged_and_measured_where_it_can_be(m
     mask[full] = Mask.SATURATED.value
     frame = frame.replace(data=data, mask=mask)
     stars = find_stars(frame)
-    catalogue = source_catalogue(frame, stars)
+    catalogue = template_catalogue(frame, stars)
     assert len(catalogue) == len(stars)
     assert (catalogue["x"] > 147).all()
     assert np.isfinite(catalogue["radius"]).mean() > 0.95
@@ -133,13 +133,13 @@ def test_positions_on_the_sky_and_nothing_at_all(make_frame, star_list):
     wcs.wcs.cdelt = [-1 / 3600, 1 / 3600]
     frame = make_frame(*star_list(20, SHAPE, faint=4.0), SHAPE, sigma=SIGMA, wcs=wcs)
     stars = find_stars(frame)
-    catalogue = source_catalogue(frame, stars)
+    catalogue = template_catalogue(frame, stars)
     x, y = wcs.all_world2pix(catalogue["ra"], catalogue["dec"], 0)
     np.testing.assert_allclose((x, y), (stars["x"], stars["y"]), atol=1e-6)
-    assert np.isnan(source_catalogue(frame.replace(wcs=None), stars)["ra"]).all()
-    assert len(source_catalogue(frame, stars[:0])) == 0
+    assert np.isnan(template_catalogue(frame.replace(wcs=None), stars)["ra"]).all()
+    assert len(template_catalogue(frame, stars[:0])) == 0
     dark = frame.replace(data=np.zeros(SHAPE, np.float32))
-    assert np.isnan(source_catalogue(dark, stars)["radius"]).all()
+    assert np.isnan(template_catalogue(dark, stars)["radius"]).all()
     template = Template(frame, stars, np.ones(SHAPE, np.float32), "t", 25.0)
     with pytest.raises(ValueError, match="one row of the catalogue a star"):
         dataclasses.replace(template, catalogue=catalogue[:3])
