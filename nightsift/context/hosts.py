@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nightsift.archive.skyalert_options import RankingOptions
-from nightsift.io.parquet import nullable
+from nightsift.core.tables import nullable
 from nightsift.refcats.catalogues import read_galaxies
 from nightsift.sky.sphere import Rows, Values, pairs_within
 

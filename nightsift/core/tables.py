@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+
+if TYPE_CHECKING:  # the command line starts without numpy
+    import numpy.typing as npt
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,11 @@ def table(rows: Mapping[str, Any] | list[dict[str, Any]], of: pa.Schema) -> pa.T
             raise ValueError(f"column '{one.name}' of {_name(of)} has {array.null_count} nulls, none allowed")
         arrays.append(array)
     return pa.Table.from_arrays(arrays, schema=of)
+
+
+def nullable(values: npt.NDArray[Any]) -> pa.Array:
+    """Return numbers, shape (n,), as an Arrow column, null where they are not finite."""
+    return pa.array(values, mask=~(abs(values) < math.inf))
 
 
 def _name(of: pa.Schema) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -185,8 +184,3 @@ def _bytes(column: pa.ChunkedArray, n: int) -> npt.NDArray[np.uint8]:
 def numbers(table: pa.Table, name: str) -> Values:
     """Return a column of numbers as an array of float64, shape (n,), NaN where they are null."""
     return np.asarray(pc.fill_null(table[name].cast(pa.float64()), np.nan).to_numpy(), dtype=np.float64)
-
-
-def nullable(values: npt.NDArray[Any]) -> pa.Array:
-    """Return numbers, shape (n,), as an Arrow column, null where they are not finite."""
-    return pa.array(values, mask=~np.isfinite(values))

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from nightsift.archive.skyalert_options import RankingOptions
 from nightsift.core.flags import Flag
-from nightsift.io.parquet import nullable, numbers
+from nightsift.core.tables import nullable
+from nightsift.io.parquet import numbers
 from nightsift.sky.sphere import Rows, Values, pairs_within, positions_of, unit_vectors
 
 

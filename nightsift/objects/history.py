@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from nightsift.archive.skyalert_options import RankingOptions
 from nightsift.context.known_objects import MOVER, NUCLEUS, STAR, KnownPositions, Movers
-from nightsift.io.parquet import nullable, numbers
+from nightsift.core.tables import nullable
+from nightsift.io.parquet import numbers
 from nightsift.objects.association import Detections, probability_to_be_real
 from nightsift.sky.sphere import Rows, Values, pairs_within
 

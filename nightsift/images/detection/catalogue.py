@@ -15,6 +15,7 @@ from nightsift.core.errors import BlankFrame, DetectionFailed
 from nightsift.core.flags import Mask, SourceFlag
 from nightsift.core.frames import FloatImage, MaskImage
 from nightsift.core.tables import Column
+from nightsift.images.detection.extract import sky_positions
 from nightsift.images.detection.segmentation import Labels, Sources, segment
 
 Float64 = npt.NDArray[np.float64]
@@ -139,7 +140,7 @@ def source_catalogue(
             **columns,
             **_on_sky(columns["x"], columns["y"], wcs),
             **_magnitudes(columns["flux"], columns["flux_err"], zero_point),
-            "half_light_radius": _nullable(columns["half_light_radius"]),
+            "half_light_radius": tables.nullable(columns["half_light_radius"]),
         },
         SOURCES,
     )
@@ -191,8 +192,8 @@ def _flags(found: Sources, saturated: Labels) -> npt.NDArray[np.int32]:
 
 
 def _on_sky(x: Float64, y: Float64, wcs: WCS | None) -> dict[str, pa.Array]:
-    ra, dec = (np.full(len(x), np.nan),) * 2 if wcs is None or len(x) == 0 else wcs.all_pix2world(x, y, 0)
-    return {"ra": _nullable(np.mod(ra, 360.0)), "dec": _nullable(np.asarray(dec))}
+    ra, dec = sky_positions(wcs, x, y)
+    return {"ra": tables.nullable(ra), "dec": tables.nullable(dec)}
 
 
 def _magnitudes(flux: Float64, error: Float64, zero_point: float) -> dict[str, pa.Array]:
@@ -200,8 +201,4 @@ def _magnitudes(flux: Float64, error: Float64, zero_point: float) -> dict[str, p
     safe = np.where(positive, flux, 1.0)
     mag = np.where(positive, zero_point - 2.5 * np.log10(safe), np.nan)
     mag_err = np.where(np.isfinite(mag), _POGSON * error / safe, np.nan)
-    return {"mag": _nullable(mag.astype(np.float32)), "mag_err": _nullable(mag_err.astype(np.float32))}
-
-
-def _nullable(values: npt.NDArray[np.floating]) -> pa.Array:
-    return pa.array(values, mask=~np.isfinite(values))
+    return {"mag": tables.nullable(mag.astype(np.float32)), "mag_err": tables.nullable(mag_err.astype(np.float32))}

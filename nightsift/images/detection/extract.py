@@ -184,7 +184,7 @@ def _table(
     )
     mag, mag_err = zero_point.magnitudes(flux, flux_err)
     fwhm, elongation = widths(difference.data, x, y, sign=measured["sign"], fwhm=difference.psf.fwhm)
-    ra, dec = _sky(pair.science.wcs, x, y)
+    ra, dec = sky_positions(pair.science.wcs, x, y)
     x_file, y_file = unit.image.in_file(x, y)
     constant = {
         "exposure_id": meta.exposure_id, "unit": meta.unit, "night": meta.night, "field": meta.field,
@@ -195,12 +195,12 @@ def _table(
             "candidate_id": [f"{meta.exposure_id}-{k:05d}" for k in range(n)],
             **{name: [value] * n for name, value in constant.items()},
             "mjd": np.full(n, meta.mjd),
-            "x": x, "y": y, "x_file": x_file, "y_file": y_file, "ra": _nullable(ra), "dec": _nullable(dec),
+            "x": x, "y": y, "x_file": x_file, "y_file": y_file, "ra": tables.nullable(ra), "dec": tables.nullable(dec),
             **measured,
-            "elongation": elongation, "fwhm": _nullable(fwhm),
+            "elongation": elongation, "fwhm": tables.nullable(fwhm),
             "flux": flux, "flux_err": flux_err,
             "flux_aperture": aperture, "flux_aperture_err": aperture_err,
-            "chi2": _nullable(fits.chi2), "mag": _nullable(mag), "mag_err": _nullable(mag_err),
+            "chi2": tables.nullable(fits.chi2), "mag": tables.nullable(mag), "mag_err": tables.nullable(mag_err),
             "masked_fraction": fits.masked_fraction, "flags": flags,
             "stamp_index": np.arange(n, dtype=np.int32),
         },
@@ -218,14 +218,11 @@ def _highest_of_each_area(
     return keep
 
 
-def _sky(
+def sky_positions(
     wcs: WCS | None, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return right ascension and declination (deg) of pixel positions, shape (n,); NaN without coordinates."""
     if wcs is None or len(x) == 0:
         return np.full(len(x), np.nan), np.full(len(x), np.nan)
     ra, dec = wcs.all_pix2world(x, y, 0)
     return np.mod(ra, 360.0), np.asarray(dec)
-
-
-def _nullable(values: npt.NDArray[np.floating]) -> pa.Array:
-    return pa.array(values, mask=~np.isfinite(values))

@@ -15,8 +15,8 @@ from nightsift.context.hosts import HostCatalogue, hosts_of
 from nightsift.context.known_objects import KnownPositions, Movers
 from nightsift.core import tables
 from nightsift.core.flags import names
-from nightsift.core.tables import Column, schema
-from nightsift.io.parquet import nullable, numbers
+from nightsift.core.tables import Column, nullable, schema
+from nightsift.io.parquet import numbers
 from nightsift.objects.association import detections_of, objects_of
 from nightsift.objects.history import history_of, known_at, probability_to_stay
 from nightsift.sky.sphere import Values
